@@ -1,0 +1,119 @@
+"""What the engines decide on, and what they decide: plain values, no clock, no socket, no OpenFlow.
+
+A *group* is a department (vignettes) or a class (tables).  ``mix`` maps a group to the (differentially private) share of it in
+a node's data.  An ``Option`` is one abstract rendezvous that a K-AS offers to a job: it names no node, only an opaque handle,
+so what leaves a K-AS about its nodes is what a planner needs and no more.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+Mix = dict[str, float]
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A training request as the engines see it."""
+
+    task: str
+    groups: list[str]
+    broad_accuracy: float
+    expert_group: str | None = None
+    expert_accuracy: float = 0.0
+    max_visits: int = 16
+    deadline_s: float = 170.0
+    trust_floor: float = 0.5
+    model_bytes: int = 0
+    method: str = "routed"
+    seed: int = 0
+
+
+class Option(msgspec.Struct, frozen=True, kw_only=True):
+    """One rendezvous on offer: data of mix ``mix`` met at some compute facility of K-AS ``kas``.
+
+    ``epoch_s``: predicted seconds per local epoch there; ``move_s``/``move_bytes``: getting data to its compute facility
+    (0 when the data stays); ``reach_s``: seconds for the model to come in from the K-AS's border; ``quality`` and ``trust`` in 0..1;
+    ``age_s``: age of the oldest attribute it rests on; ``available_s``: how long it stays reachable (inf: no known end).
+    """
+
+    kas: int
+    handle: str
+    mix: Mix
+    samples: int
+    epoch_s: float
+    reach_s: float
+    move_s: float = 0.0
+    move_bytes: int = 0
+    quality: float = 1.0
+    trust: float = 1.0
+    age_s: float = 0.0
+    available_s: float = float("inf")
+
+
+class Visit(msgspec.Struct, frozen=True, kw_only=True):
+    """A visit made, as the planner remembers it. ``accepted``: what the MPVU said (None: not asked)."""
+
+    kas: int
+    handle: str
+    mix: Mix
+    samples: int
+    epochs: float
+    accepted: bool | None = None
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """An MPVU's measurement."""
+
+    broad: float
+    per_group: Mix
+    samples: int
+
+
+class JobView(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of a job: visits in order, and the measurement of the last accepted model."""
+
+    visits: list[Visit] = []
+    measured: Measured | None = None
+    elapsed_s: float = 0.0
+    at_kas: int = 1
+
+
+class Hyper(msgspec.Struct, frozen=True, kw_only=True):
+    """HPO's word on one visit."""
+
+    epochs: float
+    batch_size: int
+    learning_rate: float
+    group_weights: Mix = {}
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One planned rendezvous and what it is expected to bring; ``reason`` is for a person."""
+
+    option: Option
+    hyper: Hyper
+    expected: Mix
+    cost_s: float
+    cost_bytes: int
+    verify: bool
+    reason: str
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """An ordered list of rendezvous; ``alternatives``: (handle, score) of first steps not taken."""
+
+    steps: list[Step]
+    expected_broad: float
+    expected_expert: float
+    total_s: float
+    total_bytes: int
+    alternatives: list[tuple[str, float]] = []
+
+
+class Assessment(msgspec.Struct, frozen=True, kw_only=True):
+    """T-FAM's verdict: every unmet reason, and the nearest requirement that would be admitted."""
+
+    admitted: bool
+    reasons: list[str]
+    nearest: Mix
+    predicted: Mix

@@ -1,0 +1,250 @@
+"""Control messages between a terminal and its DCC (msgpack in the payload of an AI packet).
+
+A terminal sends a request to the label ``DCC_ADDRESS`` (its access switch hands it to the DCC of its K-AS) and repeats
+it until the reply with the same transfer id comes back; the DCC handles a repeated request once.  Every message fits one
+datagram.  Decoding never trusts: unknown tags, wrong types and oversize lists raise ``msgspec.DecodeError``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
+Text = Annotated[str, msgspec.Meta(max_length=400)]
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Groups = Annotated[dict[str, float], msgspec.Meta(max_length=64)]
+Attributes = Annotated[dict[str, Any], msgspec.Meta(max_length=64)]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="m"):
+    """Base of every message; the class name is its tag."""
+
+
+# --- terminal -> DCC -------------------------------------------------------------------------------------------------
+
+
+class Register(Message, kw_only=True, tag="register"):
+    """A terminal joins: who it is, and its static attributes.
+
+    Attribute names (each with its own freshness in the map; units in the name): ``samples``, ``group_shares`` (differentially
+    private shares per group), ``quality``, ``data_age_s``, ``data_may_move`` (bool), ``compute_samples_per_s``,
+    ``memory_mib``, ``queue``, ``trust``, ``reachable``, ``models`` (list of hosted tasks), ``load``, ``latency_ms``, ``test_samples``.
+    """
+
+    name: Name
+    role: Name
+    address: Name
+    attributes: Attributes = {}
+
+
+class Report(Message, kw_only=True, tag="report"):
+    """Dynamic attributes that changed (or a heartbeat, when empty)."""
+
+    name: Name
+    sequence: int
+    attributes: Attributes = {}
+
+
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model owner asks for. Accuracies are shares of 1; ``expert_group`` names the group of ``expert_accuracy``."""
+
+    task: Name
+    broad_accuracy: Share = 0.8
+    expert_group: str | None = None
+    expert_accuracy: Share = 0.0
+    max_visits: int = 16
+    deadline_s: float = 170.0
+    trust_floor: Share = 0.5
+    model_bytes: int = 0
+    method: str = "routed"
+    seed: int = 0
+
+
+class Submit(Message, kw_only=True, tag="submit"):
+    """Owner submits a training job; answered by ``SubmitReply`` (T-FAM's verdict)."""
+
+    name: Name
+    spec: JobSpec
+
+
+class AnnounceObject(Message, kw_only=True, tag="announce"):
+    """A holder asks for the identity of an object that it is about to launch.
+
+    kind: ``test_sample`` (data node -> MPVU number ``copy``), ``data`` (data node -> the compute facility at which
+    ``for_object`` waits), ``deploy`` (trained model -> an MDFP).
+    """
+
+    name: Name
+    kind: str
+    task: Name
+    size_bytes: int
+    for_object: int = 0
+    copy: int = 0
+    accuracy: Groups = {}
+
+
+class OrderRequest(Message, kw_only=True, tag="order?"):
+    """A rendezvous holds a whole object and asks what to do with it; answered by ``Order``."""
+
+    name: Name
+    object_id: int
+    visit: int
+
+
+class VisitDone(Message, kw_only=True, tag="visit"):
+    """Training at a rendezvous ended; answered by ``Ack``. The holder then launches the object again."""
+
+    name: Name
+    object_id: int
+    visit: int
+    data_node: Name
+    samples: int
+    epochs: float
+    loss: float
+    train_s: float
+
+
+class Verdict(Message, kw_only=True, tag="verdict"):
+    """An MPVU measured the model; answered by ``VerdictReply`` (keep, or roll back to the last accepted state)."""
+
+    name: Name
+    object_id: int
+    visit: int
+    samples: int
+    broad: Share
+    per_group: Groups
+    eval_s: float
+
+
+class Returned(Message, kw_only=True, tag="returned"):
+    """The owner has its model back, whole; answered by ``Ack``."""
+
+    name: Name
+    object_id: int
+    size_bytes: int
+
+
+class Inquire(Message, kw_only=True, tag="inquire"):
+    """The owner asks how its job stands; answered by ``JobStatus``."""
+
+    name: Name
+    object_id: int
+
+
+# --- DCC -> terminal -------------------------------------------------------------------------------------------------
+
+
+class Ack(Message, kw_only=True, tag="ack"):
+    """Taken; nothing more to say."""
+
+
+class Refused(Message, kw_only=True, tag="refused"):
+    """Not taken, and why, for a person to read."""
+
+    reason: Text
+
+
+class SubmitReply(Message, kw_only=True, tag="submit="):
+    """T-FAM's verdict; ``object_id`` is 0 when rejected. ``nearest`` is the nearest requirement that would be admitted."""
+
+    object_id: int
+    admitted: bool
+    reasons: Annotated[list[Text], msgspec.Meta(max_length=16)] = []
+    nearest: Groups = {}
+    predicted: Groups = {}
+
+
+class AnnounceReply(Message, kw_only=True, tag="announce="):
+    """The identity under which to launch; the label is its low 28 bits."""
+
+    object_id: int
+
+
+class Order(Message, kw_only=True, tag="order"):
+    """What the rendezvous does with the object.
+
+    action: ``train``, ``verify``, ``keep_test_sample``, ``use_data``, ``deploy``, ``home``.  For ``train``, the data is the
+    rendezvous's own when ``data_node`` is its own name, else it asks ``data_address`` for it (``SendData``).
+    """
+
+    action: str
+    object_id: int
+    visit: int
+    for_object: int = 0
+    task: str = ""
+    data_node: str = ""
+    data_address: str = ""
+    epochs: float = 1.0
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    expert_group: str = ""
+    group_weights: Groups = {}
+    log: Annotated[list[dict[str, Any]], msgspec.Meta(max_length=64)] = []
+    accuracy: Groups = {}
+
+
+class VerdictReply(Message, kw_only=True, tag="verdict="):
+    """``accepted`` false: the MPVU restores the last accepted state and launches that instead."""
+
+    accepted: bool
+    reason: Text = ""
+
+
+class JobStatus(Message, kw_only=True, tag="status"):
+    """How a job stands: ``submitted``, ``running``, ``finished`` or ``failed``."""
+
+    state: str
+    visits: int
+    broad: float
+    expert: float
+    reason: Text = ""
+
+
+# --- terminal -> terminal (addressed by the DCC's order) -------------------------------------------------------------
+
+
+class SendData(Message, kw_only=True, tag="send_data"):
+    """A compute facility asks a data node to launch its training data for a visit (the data node lets its DCC steer it)."""
+
+    name: Name
+    for_object: int
+    visit: int
+    task: Name
+
+
+class Ask(Message, kw_only=True, tag="ask"):
+    """A query: one sample for a deployed model, as token or feature list."""
+
+    task: Name
+    sample: Annotated[list[float], msgspec.Meta(max_length=256)]
+
+
+class Answer(Message, kw_only=True, tag="answer"):
+    """A response: the label that the model chose, its confidence, and who answered."""
+
+    answer: str
+    confidence: Share
+    model_accuracy: Groups = {}
+    answered_by: Name
+    infer_ms: float = 0.0
+
+
+AnyMessage = (
+    Register | Report | Submit | AnnounceObject | OrderRequest | VisitDone | Verdict | Returned | Inquire | Ack | Refused
+    | SubmitReply | AnnounceReply | Order | VerdictReply | JobStatus | SendData | Ask | Answer
+)  # fmt: skip
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
+
+
+def encode_message(message: Message) -> bytes:
+    """Return the msgpack payload of a message."""
+    return _encoder.encode(message)
+
+
+def decode_message(payload: bytes | memoryview) -> AnyMessage:
+    """Parse a payload; ``msgspec.DecodeError`` when it is not a message of ours."""
+    return _decoder.decode(payload)
