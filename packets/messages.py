@@ -47,7 +47,7 @@ class Report(Message, kw_only=True, tag="report"):
     attributes: Attributes = {}
 
 
-class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a model owner asks for. Accuracies are shares of 1; ``expert_group`` names the group of ``expert_accuracy``."""
 
     task: Name

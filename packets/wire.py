@@ -1,0 +1,193 @@
+"""The AI packet's fast codec: what agents and controller use.  The layout is the table in ``packets/README.md``.
+
+``encode`` and ``decode`` know nothing of sockets.  ``decode`` is the only door for bytes from the network: whatever they
+are, it returns a header and a payload that obey the table, or raises ``PacketError``, and nothing else.
+"""
+
+from __future__ import annotations
+
+import enum
+import socket
+import struct
+import zlib
+from typing import Final
+
+import msgspec
+
+from packets.errors import PacketError
+from packets.labels import object_label
+from packets.options import (
+    Acknowledgement,
+    Authentication,
+    Digest,
+    DigestAlgorithm,
+    ErrorCode,
+    Options,
+    Requirements,
+    decode_options,
+    encode_options,
+)
+
+VERSION = 1
+FIXED_BYTES = 64
+IP_UDP_BYTES = 28
+DEFAULT_MTU = 1500
+_CHECKSUM_AT = 60
+_NO_CHECKSUM = b"\0\0\0\0"
+
+_FIXED: Final = struct.Struct("!BBHHHQ4sIIIQQHHIII")
+_U32: Final = struct.Struct("!I")
+
+Buffer = bytes | bytearray | memoryview
+
+
+class PacketType(enum.IntEnum):
+    """What an AI packet is."""
+
+    MODEL_SHARD = 1
+    DATA_SHARD = 2
+    QUERY = 3
+    RESPONSE = 4
+    TELEMETRY = 5
+    PROBE = 6
+    ACK = 7
+    ANNOUNCE = 8
+    ERROR = 9
+
+
+class Flag(enum.IntFlag, boundary=enum.KEEP):
+    """Header flags; undefined bits are sent as 0 and ignored on receipt."""
+
+    LAUNCH = 0x0001
+    LAST = 0x0002
+    REPLY = 0x0004
+    COMPLETE = 0x0008
+    REPEATED = 0x0010
+    AUTONOMOUS = 0x0020
+    END_TO_END = 0x0040
+    ENCRYPTED = 0x0080
+
+
+class TrafficClass(enum.IntEnum):
+    """How a packet would like to be treated by schedulers; 3 to 15 are unassigned."""
+
+    BULK = 0
+    CONTROL = 1
+    QUERY = 2
+
+
+__all__ = [
+    "Acknowledgement", "Authentication", "Buffer", "Digest", "DigestAlgorithm", "ErrorCode", "Flag", "Header", "Options",
+    "PacketError", "PacketType", "Requirements", "TrafficClass", "decode", "encode", "payload_room", "write",
+]  # fmt: skip
+
+SHARD_TYPES = frozenset((PacketType.MODEL_SHARD, PacketType.DATA_SHARD))
+_TYPES: Final = {int(kind): kind for kind in PacketType}
+
+
+class Header(Options, frozen=True, kw_only=True):
+    """Everything in front of the payload. ``length`` and ``payload_checksum`` are filled in by ``encode``; times in us."""
+
+    type: PacketType
+    version: int = VERSION
+    flags: Flag = Flag(0)
+    traffic_class: int = 0
+    object_id: int = 0
+    owner: str = "0.0.0.0"
+    transfer_id: int = 0
+    shard_index: int = 0
+    shard_count: int = 0
+    offset: int = 0
+    length: int = 0
+    total_length: int = 0
+    visit: int = 0
+    visit_limit: int = 0
+    timestamp_us: int = 0
+    payload_checksum: int = 0
+
+    @property
+    def label(self) -> int:
+        """The 28-bit label of the object."""
+        return object_label(self.object_id)
+
+
+def payload_room(mtu: int = DEFAULT_MTU, options: Options | None = None) -> int:
+    """Return how many payload bytes fit one IP packet of ``mtu`` bytes beside these options."""
+    return mtu - IP_UDP_BYTES - FIXED_BYTES - (len(encode_options(options)) if options else 0)
+
+
+def encode(header: Header, payload: Buffer = b"") -> bytes:
+    """Return the bytes of a packet; ``PacketError`` (reason ``field``) when a value does not fit its field."""
+    try:
+        options = encode_options(header)
+        buffer = bytearray(FIXED_BYTES + len(options) + len(payload))
+        write(buffer, 0, header, payload, options)
+    except (struct.error, OverflowError, OSError, TypeError, ValueError) as error:
+        raise PacketError("field", f"AI packet cannot be built: {error}") from error
+    return bytes(buffer)
+
+
+def write(buffer: bytearray, at: int, header: Header, payload: Buffer, options: bytes = b"") -> int:
+    """Write a packet into ``buffer`` at ``at`` and return the position after it (``encode`` without a copy; raises its causes)."""
+    header_end = at + FIXED_BYTES + len(options)
+    _FIXED.pack_into(
+        buffer, at,
+        (header.version & 0xF) << 4 | (header.traffic_class & 0xF), header.type, header.flags,
+        FIXED_BYTES + len(options), len(payload), header.object_id, socket.inet_aton(header.owner), header.transfer_id,
+        header.shard_index, header.shard_count, header.offset, header.total_length, header.visit, header.visit_limit,
+        header.timestamp_us, zlib.crc32(payload), 0,
+    )  # fmt: skip
+    buffer[at + FIXED_BYTES : header_end] = options
+    end = header_end + len(payload)
+    buffer[header_end:end] = payload
+    with memoryview(buffer) as view:
+        _U32.pack_into(buffer, at + _CHECKSUM_AT, zlib.crc32(view[at:header_end]))
+    return end
+
+
+def decode(data: Buffer) -> tuple[Header, memoryview]:
+    """Parse one datagram into header and payload (a view of ``data``); ``PacketError`` and nothing else when it is none."""
+    view = memoryview(data)
+    if len(view) < FIXED_BYTES:
+        raise PacketError("short", f"AI packet of {len(view)} bytes, its fixed header alone has {FIXED_BYTES}")
+    fields = _FIXED.unpack_from(view)
+    first, kind, flags, header_length, payload_length, object_id, owner, transfer_id = fields[:8]
+    _check_outside(view, first >> 4, header_length, payload_length, fields[16])
+    packet_type = _TYPES.get(kind)
+    if packet_type is None:
+        raise PacketError("type", f"AI packet of unknown type {kind}")
+    options = {} if header_length == FIXED_BYTES else decode_options(view[FIXED_BYTES:header_length])
+    payload = view[header_length:]
+    if zlib.crc32(payload) != fields[15]:
+        raise PacketError("payload-checksum", f"payload of {payload_length} bytes does not match its checksum")
+    header = Header(
+        type=packet_type, version=first >> 4, flags=Flag(flags), traffic_class=first & 0xF, object_id=object_id,
+        owner=socket.inet_ntoa(owner), transfer_id=transfer_id, shard_index=fields[8], shard_count=fields[9],
+        offset=fields[10], length=payload_length, total_length=fields[11], visit=fields[12], visit_limit=fields[13],
+        timestamp_us=fields[14], payload_checksum=fields[15], **options,
+    )  # fmt: skip
+    if packet_type in SHARD_TYPES:
+        _check_shard(header)
+    return header, payload
+
+
+def _check_outside(view: memoryview, version: int, header_length: int, payload_length: int, checksum: int) -> None:
+    """Refuse what the header itself gives away: version, lengths, altered bytes."""
+    if version != VERSION:
+        raise PacketError("version", f"AI packet of version {version}, this codec speaks {VERSION}")
+    if header_length < FIXED_BYTES or header_length + payload_length != len(view):
+        raise PacketError("length", f"header {header_length} + payload {payload_length} is not the datagram's {len(view)}")
+    seen = zlib.crc32(_NO_CHECKSUM, zlib.crc32(view[:_CHECKSUM_AT]))
+    if header_length > FIXED_BYTES:
+        seen = zlib.crc32(view[FIXED_BYTES:header_length], seen)
+    if seen != checksum:
+        raise PacketError("header-checksum", "header does not match its checksum: altered on the way")
+
+
+def _check_shard(header: Header) -> None:
+    """Refuse shards that contradict themselves."""
+    if header.flags & Flag.LAUNCH:
+        if header.length or header.shard_count == 0 or header.digest is None:
+            raise PacketError("shard", "launch with a payload, without shards or without a digest")
+    elif header.shard_index >= header.shard_count or header.offset + header.length > header.total_length:
+        raise PacketError("shard", f"shard {header.shard_index} of {header.shard_count} lies outside its object")
