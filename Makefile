@@ -1,0 +1,57 @@
+# DA-ITN testbed. `make demo` and `make test` are all that a fresh machine needs; both set it up first when it is not.
+SEED ?= 1
+PY := .venv/bin/python
+PYTEST := $(PY) -m pytest
+MAKEFLAGS += --no-print-directory
+export PYTHONDONTWRITEBYTECODE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-demo setup-unit demo test test-unit test-wire test-network test-browser lint types bench-route clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:  ## install all that demo and tests need (root; a second call takes under 2 s)
+	@scripts/provision.sh
+
+setup-demo:
+	@scripts/provision.sh --demo
+
+setup-unit:
+	@scripts/provision.sh --unit
+
+demo: setup-demo  ## the healthcare run, end to end (SEED=n)
+	@.venv/bin/daitn run healthcare --seed $(SEED)
+
+test: setup  ## every check: lint, types, then unit, wire, network and browser tests
+	@status=0; \
+	echo "== lint"; $(PY) -m ruff check . && $(PY) -m ruff format --check . || status=1; \
+	echo "== types"; $(PY) -m mypy || status=1; \
+	echo "== tests"; $(PYTEST) || status=1; \
+	exit $$status
+
+test-unit: setup-unit  ## unit tests alone (no root, under 60 s)
+	@$(PYTEST) tests/unit
+
+test-wire: setup  ## bytes, captures, dissectors
+	@$(PYTEST) tests/wire
+
+test-network: setup  ## Mininet tests (root)
+	@$(PYTEST) tests/network
+
+test-browser: setup  ## the page in a real Chromium
+	@$(PYTEST) tests/browser
+
+lint: setup-unit  ## ruff: lint and format
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
+
+types: setup-unit  ## mypy, strict on our packages
+	@$(PY) -m mypy
+
+bench-route: setup-demo  ## does the route matter? routed against random order; the last line is JSON
+	@$(PY) -m benchmarks.route
+
+clean:  ## take down what runs have left standing, and the caches (keeps runs/ and .venv/)
+	@[ ! -x .venv/bin/daitn ] || .venv/bin/daitn clean
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
