@@ -1,0 +1,98 @@
+"""What a learning task is described by, and the values it trades in."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+import torch
+
+from hosts.learning.errors import LearningError
+
+Kind = Literal["dirichlet", "iid", "one_class", "shards", "natural"]
+
+
+class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A task as a scenario file names it. Nothing here depends on the seed of a run.
+
+    ``data``: file or directory (tables and text).  ``train_per_node`` and ``test_per_node`` (for each of the two test copies) are
+    vignettes per hospital; tables use ``test_share`` of their rows for testing instead.  ``partition``: ``dirichlet`` (``alpha``),
+    ``iid``, ``one_class``, ``shards`` (``shards_per_node``) or ``natural`` (by hospital; by file).  ``epsilon``: privacy budget of
+    the class histogram a node publishes.  ``noise``: share of a vignette's findings that have nothing to do with its disease.
+    ``weight_decay`` is AdamW's.  ``hidden``: width of the table model's hidden layer (0: logistic regression).
+    """
+
+    name: Literal["vignettes", "table", "text"] = "vignettes"
+    data: str = ""
+    partition: Kind = "dirichlet"
+    alpha: float = 0.3
+    shards_per_node: int = 2
+    train_per_node: int = 1500
+    test_per_node: int = 200
+    test_share: float = 1 / 3
+    epsilon: float = 1.0
+    noise: float = 0.3
+    findings_per_vignette: int = 12
+    label_column: str = ""
+    text_column: str = ""
+    hidden: int = 0
+    weight_decay: float = 0.01
+
+
+class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Hyper-parameters of one visit. ``epochs`` may be a fraction; ``group_weights``: loss weight per group (default 1)."""
+
+    epochs: float = 1.0
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    group_weights: dict[str, float] = {}
+    seed: int = 0
+
+
+class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a visit did: mean loss over the last epoch, samples held, seconds spent."""
+
+    loss: float
+    samples: int
+    seconds: float
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """Accuracy over all samples, and per group that occurs in them (shares of 1)."""
+
+    broad: float
+    per_group: dict[str, float]
+    samples: int
+
+
+class Samples:
+    """Inputs and labels: ``inputs`` (n, width) int16 tokens or float32 features, ``labels`` (n,) int16."""
+
+    __slots__ = ("inputs", "labels")
+
+    def __init__(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
+        if inputs.ndim != 2 or labels.shape != inputs.shape[:1]:
+            raise LearningError(f"samples of shape {tuple(inputs.shape)} with labels {tuple(labels.shape)}: need (n, width), (n,)")
+        self.inputs = inputs
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+    def take(self, rows: torch.Tensor) -> Samples:
+        """Return the samples at the given row numbers."""
+        return Samples(self.inputs[rows], self.labels[rows])
+
+
+def concat_samples(parts: list[Samples]) -> Samples:
+    """Join samples of one task, in order; an MPVU does so with what the data nodes sent it."""
+    if not parts:
+        raise LearningError("no samples to join: wait until a data node has sent some")
+    return Samples(torch.cat([p.inputs for p in parts]), torch.cat([p.labels for p in parts]))
+
+
+class NodeData(msgspec.Struct, frozen=True, kw_only=True):
+    """What one data node holds: its training samples, and two test samples that share no row with them nor with each other."""
+
+    train: Samples
+    test: tuple[Samples, Samples]
