@@ -25,7 +25,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="m"):
 # --- terminal -> DCC -------------------------------------------------------------------------------------------------
 
 
-class Register(Message, kw_only=True, tag="register"):
+class Register(Message, frozen=True, kw_only=True, tag="register"):
     """A terminal joins: who it is, and its static attributes.
 
     Attribute names (each with its own freshness in the map; units in the name): ``samples``, ``group_shares`` (differentially
@@ -39,7 +39,7 @@ class Register(Message, kw_only=True, tag="register"):
     attributes: Attributes = {}
 
 
-class Report(Message, kw_only=True, tag="report"):
+class Report(Message, frozen=True, kw_only=True, tag="report"):
     """Dynamic attributes that changed (or a heartbeat, when empty)."""
 
     name: Name
@@ -62,14 +62,14 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     seed: int = 0
 
 
-class Submit(Message, kw_only=True, tag="submit"):
+class Submit(Message, frozen=True, kw_only=True, tag="submit"):
     """Owner submits a training job; answered by ``SubmitReply`` (T-FAM's verdict)."""
 
     name: Name
     spec: JobSpec
 
 
-class AnnounceObject(Message, kw_only=True, tag="announce"):
+class AnnounceObject(Message, frozen=True, kw_only=True, tag="announce"):
     """A holder asks for the identity of an object that it is about to launch.
 
     kind: ``test_sample`` (data node -> MPVU number ``copy``), ``data`` (data node -> the compute facility at which
@@ -85,7 +85,7 @@ class AnnounceObject(Message, kw_only=True, tag="announce"):
     accuracy: Groups = {}
 
 
-class OrderRequest(Message, kw_only=True, tag="order?"):
+class OrderRequest(Message, frozen=True, kw_only=True, tag="order?"):
     """A rendezvous holds a whole object and asks what to do with it; answered by ``Order``."""
 
     name: Name
@@ -93,7 +93,7 @@ class OrderRequest(Message, kw_only=True, tag="order?"):
     visit: int
 
 
-class VisitDone(Message, kw_only=True, tag="visit"):
+class VisitDone(Message, frozen=True, kw_only=True, tag="visit"):
     """Training at a rendezvous ended; answered by ``Ack``. The holder then launches the object again."""
 
     name: Name
@@ -106,7 +106,7 @@ class VisitDone(Message, kw_only=True, tag="visit"):
     train_s: float
 
 
-class Verdict(Message, kw_only=True, tag="verdict"):
+class Verdict(Message, frozen=True, kw_only=True, tag="verdict"):
     """An MPVU measured the model; answered by ``VerdictReply`` (keep, or roll back to the last accepted state)."""
 
     name: Name
@@ -118,7 +118,7 @@ class Verdict(Message, kw_only=True, tag="verdict"):
     eval_s: float
 
 
-class Returned(Message, kw_only=True, tag="returned"):
+class Returned(Message, frozen=True, kw_only=True, tag="returned"):
     """The owner has its model back, whole; answered by ``Ack``."""
 
     name: Name
@@ -126,7 +126,7 @@ class Returned(Message, kw_only=True, tag="returned"):
     size_bytes: int
 
 
-class Inquire(Message, kw_only=True, tag="inquire"):
+class Inquire(Message, frozen=True, kw_only=True, tag="inquire"):
     """The owner asks how its job stands; answered by ``JobStatus``."""
 
     name: Name
@@ -136,17 +136,17 @@ class Inquire(Message, kw_only=True, tag="inquire"):
 # --- DCC -> terminal -------------------------------------------------------------------------------------------------
 
 
-class Ack(Message, kw_only=True, tag="ack"):
+class Ack(Message, frozen=True, kw_only=True, tag="ack"):
     """Taken; nothing more to say."""
 
 
-class Refused(Message, kw_only=True, tag="refused"):
+class Refused(Message, frozen=True, kw_only=True, tag="refused"):
     """Not taken, and why, for a person to read."""
 
     reason: Text
 
 
-class SubmitReply(Message, kw_only=True, tag="submit="):
+class SubmitReply(Message, frozen=True, kw_only=True, tag="submit="):
     """T-FAM's verdict; ``object_id`` is 0 when rejected. ``nearest`` is the nearest requirement that would be admitted."""
 
     object_id: int
@@ -156,13 +156,13 @@ class SubmitReply(Message, kw_only=True, tag="submit="):
     predicted: Groups = {}
 
 
-class AnnounceReply(Message, kw_only=True, tag="announce="):
+class AnnounceReply(Message, frozen=True, kw_only=True, tag="announce="):
     """The identity under which to launch; the label is its low 28 bits."""
 
     object_id: int
 
 
-class Order(Message, kw_only=True, tag="order"):
+class Order(Message, frozen=True, kw_only=True, tag="order"):
     """What the rendezvous does with the object.
 
     action: ``train``, ``verify``, ``keep_test_sample``, ``use_data``, ``deploy``, ``home``.  For ``train``, the data is the
@@ -185,14 +185,14 @@ class Order(Message, kw_only=True, tag="order"):
     accuracy: Groups = {}
 
 
-class VerdictReply(Message, kw_only=True, tag="verdict="):
+class VerdictReply(Message, frozen=True, kw_only=True, tag="verdict="):
     """``accepted`` false: the MPVU restores the last accepted state and launches that instead."""
 
     accepted: bool
     reason: Text = ""
 
 
-class JobStatus(Message, kw_only=True, tag="status"):
+class JobStatus(Message, frozen=True, kw_only=True, tag="status"):
     """How a job stands: ``submitted``, ``running``, ``finished`` or ``failed``."""
 
     state: str
@@ -205,7 +205,7 @@ class JobStatus(Message, kw_only=True, tag="status"):
 # --- terminal -> terminal (addressed by the DCC's order) -------------------------------------------------------------
 
 
-class SendData(Message, kw_only=True, tag="send_data"):
+class SendData(Message, frozen=True, kw_only=True, tag="send_data"):
     """A compute facility asks a data node to launch its training data for a visit (the data node lets its DCC steer it)."""
 
     name: Name
@@ -214,14 +214,14 @@ class SendData(Message, kw_only=True, tag="send_data"):
     task: Name
 
 
-class Ask(Message, kw_only=True, tag="ask"):
+class Ask(Message, frozen=True, kw_only=True, tag="ask"):
     """A query: one sample for a deployed model, as token or feature list."""
 
     task: Name
     sample: Annotated[list[float], msgspec.Meta(max_length=256)]
 
 
-class Answer(Message, kw_only=True, tag="answer"):
+class Answer(Message, frozen=True, kw_only=True, tag="answer"):
     """A response: the label that the model chose, its confidence, and who answered."""
 
     answer: str

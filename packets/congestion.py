@@ -1,0 +1,188 @@
+"""How fast a transfer may send: a model of the path (delivery rate, shortest round trip), not of its losses.
+
+In the manner of BBR (Cardwell et al., ACM Queue 2016; draft-ietf-ccwg-bbr): send at the rate at which acknowledgements say
+that packets arrive, keep about two bandwidth-delay products in flight, probe for more now and then.  Random loss therefore
+costs only the lost packets, and the queue of the bottleneck stays short.  Heavy loss (over ``HEAVY_LOSS`` of a round) lowers
+a ceiling on what is in flight, so a short queue or a policer does not make it collapse.  Where somebody else keeps the queue
+full (a TCP that fills buffers), a window that grows by one packet a round and halves on loss takes over, else we would starve.
+
+Units: packets, seconds.  No clock and no socket of its own.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+STARTUP_GAIN = 2.77
+WINDOW_GAIN = 2.0
+CYCLE = (1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+INITIAL_WINDOW = 32.0
+MIN_WINDOW = 4.0
+SLACK_S = 0.006  # receivers answer in batches and threads wait for the interpreter: what that holds up, at the going rate
+HEAVY_LOSS = 0.15
+RATE_ROUNDS = 10
+MIN_RTT_EXPIRES_S = 10.0
+FULL_QUEUE = 3.0
+
+
+class Sent(msgspec.Struct):
+    """What is remembered of one packet in flight, for a sample of the delivery rate when it is acknowledged."""
+
+    at: float
+    delivered: int
+    delivered_at: float
+    first_sent_at: float
+    repeated: bool = False
+
+
+class Congestion:
+    """Pacing rate and window of one transfer; ``rate`` in packets/s, ``window`` in packets."""
+
+    def __init__(self, now: float, rtt_s: float) -> None:
+        self.min_rtt_s = max(rtt_s, 1e-4)
+        self.srtt_s = self.min_rtt_s
+        self.rttvar_s = self.min_rtt_s / 2
+        self.delivered = 0
+        self.delivered_at = now
+        self._first_sent_at = now
+        self._min_rtt_at = now
+        self._samples: list[tuple[int, float]] = []
+        self._round, self._round_ends_at = 0, 0
+        self._round_lost, self._round_delivered, self._round_min_rtt_s = 0, 0, float("inf")
+        self._filled, self._full_rate, self._full_rounds = False, 0.0, 0
+        self._draining = False
+        self._cycle_index, self._cycle_at = 2, now
+        self._ceiling = float("inf")
+        self._contest: float | None = None
+
+    # --- what a sender asks ---------------------------------------------------------------------------------------
+
+    @property
+    def bandwidth(self) -> float:
+        """Delivery rate of the bottleneck as seen lately, packets/s."""
+        if not self._samples:
+            return INITIAL_WINDOW / max(min(self.min_rtt_s, 0.05), 0.002)
+        return max(rate for _, rate in self._samples)
+
+    @property
+    def rate(self) -> float:
+        """Packets/s to send at now."""
+        if not self._filled:
+            return self.bandwidth * (STARTUP_GAIN if self._samples else 1.0)
+        if self._draining:
+            return self.bandwidth / STARTUP_GAIN
+        if self._contest is not None:
+            return max(self.bandwidth, self._contest / self.srtt_s) * 1.25
+        return self.bandwidth * CYCLE[self._cycle_index]
+
+    @property
+    def window(self) -> float:
+        """Packets that may be in flight now."""
+        gain = WINDOW_GAIN if self._filled else STARTUP_GAIN
+        model = gain * self.bandwidth * self.min_rtt_s + self.bandwidth * SLACK_S + MIN_WINDOW
+        if not self._samples:
+            model = INITIAL_WINDOW
+        if self._contest is not None:
+            model = max(model, self._contest)
+        return max(min(model, self._ceiling), MIN_WINDOW)
+
+    @property
+    def timeout_s(self) -> float:
+        """Silence after which the sender asks by sending again."""
+        return max(self.srtt_s + 4 * self.rttvar_s, 0.08) + 0.02
+
+    @property
+    def reorder_s(self) -> float:
+        """How much later a packet may arrive than one sent after it without being thought lost."""
+        return max(self.srtt_s / 4, 0.004)
+
+    # --- what a sender tells --------------------------------------------------------------------------------------
+
+    def sent(self, now: float, in_flight: int, *, repeated: bool) -> Sent:
+        """Note a packet that leaves now, ``in_flight`` others being under way."""
+        if in_flight == 0:
+            self._first_sent_at = self.delivered_at = now
+        return Sent(now, self.delivered, self.delivered_at, self._first_sent_at, repeated)
+
+    def lost(self, count: int) -> None:
+        """Note packets thought lost."""
+        self._round_lost += count
+
+    def acknowledged(self, newest: Sent, count: int, now: float, rtt_s: float | None, in_flight: int) -> None:
+        """Note ``count`` packets delivered, ``newest`` being the last of them to be sent."""
+        self.delivered += count
+        self.delivered_at = now
+        self._first_sent_at = max(self._first_sent_at, newest.at)
+        self._round_delivered += count
+        if rtt_s is not None:
+            self._measure_rtt(rtt_s, now)
+        if newest.delivered >= self._round_ends_at:
+            self._end_round(in_flight)
+        self._sample_rate(newest, now)
+        self._steer(now, in_flight)
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _measure_rtt(self, rtt_s: float, now: float) -> None:
+        self.rttvar_s += (abs(rtt_s - self.srtt_s) - self.rttvar_s) / 4
+        self.srtt_s += (rtt_s - self.srtt_s) / 8
+        self._round_min_rtt_s = min(self._round_min_rtt_s, rtt_s)
+        if rtt_s <= self.min_rtt_s or now - self._min_rtt_at > MIN_RTT_EXPIRES_S:
+            self.min_rtt_s, self._min_rtt_at = max(rtt_s, 1e-4), now
+
+    def _sample_rate(self, newest: Sent, now: float) -> None:
+        interval = max(now - newest.delivered_at, newest.at - newest.first_sent_at)
+        if interval < max(self.min_rtt_s * 0.9, 0.001):
+            return
+        rate = (self.delivered - newest.delivered) / interval
+        if self._samples and self._samples[-1][0] == self._round:
+            rate = max(rate, self._samples.pop()[1])
+        self._samples.append((self._round, rate))
+        while self._samples[0][0] <= self._round - RATE_ROUNDS:
+            self._samples.pop(0)
+
+    def _end_round(self, in_flight: int) -> None:
+        self._round += 1
+        self._round_ends_at = self.delivered
+        share = self._round_lost / max(self._round_lost + self._round_delivered, 1)
+        heavy = share > HEAVY_LOSS and self._round_lost >= 4
+        self._judge_ceiling(heavy, in_flight)
+        self._judge_contest(self._round_lost > 0)
+        if not self._filled:
+            self._judge_startup(heavy)
+        self._round_lost, self._round_delivered, self._round_min_rtt_s = 0, 0, float("inf")
+
+    def _judge_startup(self, heavy: bool) -> None:
+        if self.bandwidth > self._full_rate * 1.25:
+            self._full_rate, self._full_rounds = self.bandwidth, 0
+        else:
+            self._full_rounds += 1
+        if heavy or self._full_rounds >= 3:
+            self._filled = self._draining = True
+
+    def _judge_ceiling(self, heavy: bool, in_flight: int) -> None:
+        if heavy:
+            self._ceiling = max(0.7 * in_flight, self.bandwidth * self.min_rtt_s, MIN_WINDOW)
+        elif self._ceiling != float("inf"):
+            self._ceiling *= 1.1
+            if self._ceiling > 4 * WINDOW_GAIN * self.bandwidth * self.min_rtt_s + INITIAL_WINDOW:
+                self._ceiling = float("inf")
+
+    def _judge_contest(self, loss: bool) -> None:
+        crowded = self._filled and FULL_QUEUE * self.min_rtt_s + 0.01 < self._round_min_rtt_s < float("inf")
+        if self._contest is None:
+            if crowded:
+                self._contest = self.window
+        elif not crowded:
+            self._contest = None
+        else:
+            self._contest = max(self._contest / 2, MIN_WINDOW) if loss else self._contest + 1
+
+    def _steer(self, now: float, in_flight: int) -> None:
+        product = self.bandwidth * self.min_rtt_s
+        if self._draining:
+            if in_flight <= product + MIN_WINDOW:
+                self._draining = False
+                self._cycle_index, self._cycle_at = 2, now
+        elif self._filled and now - self._cycle_at > max(self.min_rtt_s, 0.005):
+            self._cycle_index, self._cycle_at = (self._cycle_index + 1) % len(CYCLE), now

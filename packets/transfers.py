@@ -1,0 +1,101 @@
+"""What callers of the transport hold in their hands: an object to send, a received one, and the handle on a transfer."""
+
+from __future__ import annotations
+
+import threading
+
+import msgspec
+
+from packets.errors import TransportError
+from packets.labels import label_address, object_label
+from packets.wire import Flag, PacketType, Requirements
+
+
+class OutgoingObject(msgspec.Struct, frozen=True, kw_only=True):
+    """An object to launch. ``to`` is normally left out: the object's own label (an autonomous object names an address)."""
+
+    object_id: int
+    type: PacketType
+    payload: bytes
+    owner: str
+    visit: int = 0
+    visit_limit: int = 0
+    requirements: Requirements | None = None
+    traffic_class: int = 0
+    flags: Flag = Flag(0)
+    to: str | None = None
+
+    @property
+    def destination(self) -> str:
+        return self.to or label_address(object_label(self.object_id))
+
+
+class ReceivedObject(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole object whose digest was right. ``seconds`` run from its launch packet to its last shard."""
+
+    object_id: int
+    type: PacketType
+    payload: bytes
+    owner: str
+    visit: int
+    visit_limit: int
+    requirements: Requirements | None
+    sender: str
+    transfer_id: int
+    seconds: float
+    packets: int
+    duplicates: int
+
+
+class TransferStats(msgspec.Struct, frozen=True, kw_only=True):
+    """What a finished transfer cost. ``bytes`` are the object's; ``seconds`` run from the launch's answer to completion."""
+
+    bytes: int
+    packets: int
+    retransmissions: int
+    seconds: float
+    launch_seconds: float
+    rtt_ms: float
+    goodput_mbps: float
+    receiver: str
+
+
+class Transfer:
+    """A caller's handle on an object under way; safe to use from any thread."""
+
+    def __init__(self, name: str, transfer_id: int) -> None:
+        self.transfer_id = transfer_id
+        self.cancelled = False
+        self._name = name
+        self._done = threading.Event()
+        self._stats: TransferStats | None = None
+        self._error: TransportError | None = None
+
+    @property
+    def done(self) -> bool:
+        return self._done.is_set()
+
+    def result(self, timeout_s: float | None = None) -> TransferStats:
+        """Wait for the end; ``TransportError`` when the transfer failed or is not over within ``timeout_s``."""
+        if not self._done.wait(timeout_s):
+            raise TransportError(f"{self._name} is still under way after {timeout_s:g} s: wait longer or cancel it")
+        if self._error is not None:
+            raise self._error
+        assert self._stats is not None
+        return self._stats
+
+    def cancel(self) -> None:
+        """Give the transfer up; ``result`` then raises."""
+        self.cancelled = True
+
+    def finish(self, stats: TransferStats) -> None:
+        """Called by the transport at the end."""
+        if not self._done.is_set():
+            self._stats = stats
+            self._done.set()
+
+    def fail(self, error: TransportError) -> None:
+        """Called by the transport when there is no hope."""
+        if not self._done.is_set():
+            self._error = error
+            self._done.set()
