@@ -1,0 +1,246 @@
+"""G-KRRM, the global knowledge, resource and reachability map: what a DCC believes of its terminals, and how old each belief is.
+
+The raw canvas of the paper (section II, "DRRT layer").  It is fed by ``Register`` and ``Report`` messages, keeps every
+attribute with the time at which it was last reported, and gives each *change of value* a number, so that the topologies cut
+from it (``drrt``, ``qrrt``) know what to cut anew.  It has no clock: the caller passes ``now_s``.
+
+A report is taken whole or not at all: NaN, negative amounts, shares that do not sum to 1 and the like raise ``BadReport`` and
+the old values stay.  Attribute names other than those of ``messages.Register`` are kept when they are plain scalars, so that a
+researcher's own agent can report what her own engine wants to know.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from controller.topology.errors import BadReport, UnknownNode
+
+MAX_ATTRIBUTES = 64
+MAX_GROUPS = 64
+SHARE_TOLERANCE = 0.02  # rounding on the wire and after noise; more is not a distribution
+MAX_NUMBER = 1e15
+
+
+class Attribute(msgspec.Struct, frozen=True):
+    """A value and the time of the report that last carried it."""
+
+    value: Any
+    t_s: float
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """A terminal on the map. ``heard_s``: its last sign of life; ``version``: the map's count at its last change of value."""
+
+    name: str
+    role: str
+    kas: int
+    address: str
+    attributes: dict[str, Attribute]
+    heard_s: float = 0.0
+    version: int = 0
+
+    def get(self, attribute: str, default: Any = None) -> Any:
+        """Return the value of an attribute, or ``default`` where the terminal never reported it."""
+        held = self.attributes.get(attribute)
+        return default if held is None else held.value
+
+
+class Krrm:
+    """The map. Not thread-safe: one DCC thread owns it. ``version`` counts changes of value, joins and leaves."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._nodes: dict[str, Node] = {}
+
+    def update(
+        self, name: str, role: str, kas: int, address: str, attributes: Mapping[str, Any], now_s: float
+    ) -> list[str]:
+        """Take a registration, a report or (no attributes) a heartbeat; return the attributes whose value changed.
+
+        ``BadReport`` when anything in it cannot be true; then nothing is taken.
+        """
+        known = self._nodes.get(name)
+        self._check_identity(name, role, kas, address, known)
+        checked = {key: _checked(name, key, value) for key, value in attributes.items()}
+        held = dict(known.attributes) if known else {}
+        changed = sorted(key for key, value in checked.items() if key not in held or held[key].value != value)
+        held |= {key: Attribute(value, now_s) for key, value in checked.items()}
+        if len(held) > MAX_ATTRIBUTES:
+            raise BadReport(
+                f"report of {name}: {len(held)} attributes are more than the {MAX_ATTRIBUTES} a terminal may have"
+            )
+        if changed or known is None or (known.role, known.kas, known.address) != (role, kas, address):
+            self.version += 1
+            version = self.version
+        else:
+            version = known.version
+        self._nodes[name] = Node(
+            name=name, role=role, kas=kas, address=address, attributes=held, heard_s=now_s, version=version
+        )
+        return changed
+
+    def forget(self, name: str) -> None:
+        """Take a terminal off the map (it left, or is taken for dead); unknown names are no error."""
+        if self._nodes.pop(name, None) is not None:
+            self.version += 1
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._nodes
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def node(self, name: str) -> Node:
+        """Return a terminal; ``UnknownNode`` when the map does not hold it."""
+        try:
+            return self._nodes[name]
+        except KeyError:
+            raise UnknownNode(f"terminal {name} is not on the map; it has not registered, or has left") from None
+
+    def nodes(self, role: str | None = None) -> list[Node]:
+        """Return the terminals (of one role), sorted by name."""
+        return sorted((n for n in self._nodes.values() if role is None or n.role == role), key=lambda n: n.name)
+
+    def age_s(self, name: str, attribute: str, now_s: float) -> float:
+        """Return the seconds since an attribute was last reported (``inf``: never); ``UnknownNode``."""
+        held = self.node(name).attributes.get(attribute)
+        return math.inf if held is None else max(0.0, now_s - held.t_s)
+
+    def stale(self, now_s: float, limit_s: float) -> list[str]:
+        """Return the names of terminals that gave no sign of life for longer than ``limit_s``, sorted."""
+        return sorted(n.name for n in self._nodes.values() if now_s - n.heard_s > limit_s)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the map as plain JSON-able values, for the page and the store."""
+        return {n.name: msgspec.to_builtins(n) for n in self.nodes()}
+
+    def _check_identity(self, name: str, role: str, kas: int, address: str, known: Node | None) -> None:
+        if not name or len(name) > 32:
+            raise BadReport(f"report of {name[:40]!r}: a terminal's name has 1 to 32 characters")
+        if known is not None and known.role != role:
+            raise BadReport(
+                f"report of {name}: it is on the map as {known.role}, not {role}; it must leave before it changes role"
+            )
+        if not 1 <= kas <= 255:
+            raise BadReport(f"report of {name}: K-AS number {kas} is not in 1..255")
+        try:
+            ipaddress.IPv4Address(address)
+        except ValueError:
+            raise BadReport(f"report of {name}: address {address!r} is not an IPv4 address") from None
+
+
+def _checked(name: str, attribute: str, value: Any) -> Any:
+    """Return the value as the map keeps it, or raise ``BadReport`` naming terminal, attribute and fault."""
+    try:
+        return _CHECKS.get(attribute, _scalar)(value)
+    except ValueError as fault:
+        shown = repr(value)
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        raise BadReport(f"report of {name}: {attribute} = {shown} {fault}") from None
+
+
+def _amount(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("is not a number")
+    if not math.isfinite(value):
+        raise ValueError("is not a finite number")
+    if value < 0:
+        raise ValueError("is negative")
+    if value > MAX_NUMBER:
+        raise ValueError(f"is more than {MAX_NUMBER:g}")
+    return float(value)
+
+
+def _count(value: Any) -> int:
+    number = _amount(value)
+    if number != int(number):
+        raise ValueError("is not a whole number")
+    return int(number)
+
+
+def _positive_count(value: Any) -> int:
+    number = _count(value)
+    if number == 0:
+        raise ValueError("is not positive")
+    return number
+
+
+def _share(value: Any) -> float:
+    number = _amount(value)
+    if number > 1.0:
+        raise ValueError("is not a share in 0..1")
+    return number
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("is neither true nor false")
+    return value
+
+
+def _shares(value: Any) -> dict[str, float]:
+    """Shares per group: a distribution, or empty where there is no data."""
+    if not isinstance(value, Mapping) or not all(isinstance(group, str) for group in value):
+        raise ValueError("is not a mapping of group to share")
+    if len(value) > MAX_GROUPS:
+        raise ValueError(f"names {len(value)} groups, more than {MAX_GROUPS}")
+    shares = {group: _share(share) for group, share in value.items()}
+    total = sum(shares.values())
+    if shares and abs(total - 1.0) > SHARE_TOLERANCE:
+        raise ValueError(f"sums to {total:.3f}, not 1")
+    return shares
+
+
+def _models(value: Any) -> list[dict[str, Any]]:
+    """Deployed models: ``["task", ...]``, or ``[{"task":, "accuracy": {...}, ...}]``; kept in the second form."""
+    if not isinstance(value, list | tuple) or len(value) > MAX_ATTRIBUTES:
+        raise ValueError(f"is not a list of at most {MAX_ATTRIBUTES} models")
+    return [_model(item) for item in value]
+
+
+def _model(item: Any) -> dict[str, Any]:
+    if isinstance(item, str):
+        item = {"task": item}
+    if not isinstance(item, Mapping) or not isinstance(item.get("task"), str) or not item["task"]:
+        raise ValueError("holds a model without a task")
+    accuracy = item.get("accuracy", {})
+    if not isinstance(accuracy, Mapping):
+        raise ValueError("holds a model whose accuracy is not a mapping")
+    rest = {str(key): _scalar(field) for key, field in item.items() if key != "accuracy"}
+    return {**rest, "accuracy": {str(group): _share(share) for group, share in accuracy.items()}}
+
+
+def _scalar(value: Any) -> Any:
+    """An attribute the map does not know: kept when it is one plain value."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("is not a finite number")
+    if isinstance(value, str) and len(value) > 200:
+        raise ValueError("is longer than 200 characters")
+    if value is not None and not isinstance(value, bool | int | float | str):
+        raise ValueError("is neither an attribute the map knows nor a plain value")
+    return value
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "samples": _count,
+    "sample_bytes": _positive_count,
+    "group_shares": _shares,
+    "quality": _share,
+    "data_age_s": _amount,
+    "data_may_move": _flag,
+    "compute_samples_per_s": _amount,
+    "memory_mib": _amount,
+    "queue": _count,
+    "trust": _share,
+    "reachable": _flag,
+    "available_s": _amount,
+    "models": _models,
+    "load": _amount,
+    "latency_ms": _amount,
+    "test_samples": _count,
+}

@@ -1,0 +1,76 @@
+"""QS-QRRT: the query-specific topology, which deployed models of a task can be asked where, and how busy they are.
+
+``qs_qrrt`` cuts it from the map (QRRT-O); ``QrrtA`` keeps it and cuts anew only when the map changed.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from controller.engines.types import Mix
+from controller.topology.drrt import usable
+from controller.topology.krrm import Krrm, Node
+from topologies.plan import DomainPlan
+
+
+class ModelAt(msgspec.Struct, frozen=True, kw_only=True):
+    """A deployed model. ``accuracy``: as verified, ``broad`` and per group; ``load`` 0..1 (1: saturated); ``latency_ms``: one inference."""
+
+    node: str
+    task: str
+    accuracy: Mix
+    load: float = 0.0
+    latency_ms: float = 0.0
+    kas: int = 0
+    age_s: float = 0.0
+
+
+class QsQrrt(msgspec.Struct, frozen=True, kw_only=True):
+    """The models that can be asked about ``task``, sorted by node."""
+
+    task: str
+    models: list[ModelAt]
+
+
+class QrrtA:
+    """Keep one task's query topology; ``recut`` counts how often it had to be cut anew."""
+
+    def __init__(self, krrm: Krrm, domain: DomainPlan, task: str, *, trust_floor: float = 0.0) -> None:
+        self.recut = 0
+        self._krrm = krrm
+        self._domain = domain
+        self._task = task
+        self._trust_floor = trust_floor
+        self._at_version = -1
+        self._kept: QsQrrt = QsQrrt(task=task, models=[])
+
+    def refresh(self, now_s: float) -> QsQrrt:
+        """Return the topology as the map has it now (ages are those of the last change)."""
+        if self._at_version != self._krrm.version:
+            self.recut += 1
+            self._kept = qs_qrrt(self._krrm, self._domain, self._task, now_s, trust_floor=self._trust_floor)
+            self._at_version = self._krrm.version
+        return self._kept
+
+
+def qs_qrrt(krrm: Krrm, domain_plan: DomainPlan, task: str, now_s: float, *, trust_floor: float = 0.0) -> QsQrrt:
+    """Cut the query topology of a task: reachable, trusted MDFPs of this domain that host a model of it."""
+    hosts = [n for n in krrm.nodes("mdfp") if n.kas in domain_plan.kas and usable(n, trust_floor)]
+    return QsQrrt(task=task, models=[_model_at(n, task, entry, now_s) for n in hosts for entry in _hosted(n, task)])
+
+
+def _hosted(node: Node, task: str) -> list[Mix]:
+    """Return the verified accuracies of each model of a task that a node hosts."""
+    return [entry["accuracy"] for entry in node.get("models", []) if entry["task"] == task]
+
+
+def _model_at(node: Node, task: str, accuracy: Mix, now_s: float) -> ModelAt:
+    return ModelAt(
+        node=node.name,
+        task=task,
+        accuracy=accuracy,
+        load=node.get("load", 0.0),
+        latency_ms=node.get("latency_ms", 0.0),
+        kas=node.kas,
+        age_s=round(max(0.0, now_s - node.heard_s), 3),
+    )
