@@ -104,6 +104,8 @@ class VisitDone(Message, frozen=True, kw_only=True, tag="visit"):
     epochs: float
     loss: float
     train_s: float
+    problem: Text = ""
+    lost: bool = False
 
 
 class Verdict(Message, frozen=True, kw_only=True, tag="verdict"):
@@ -167,6 +169,9 @@ class Order(Message, frozen=True, kw_only=True, tag="order"):
 
     action: ``train``, ``verify``, ``keep_test_sample``, ``use_data``, ``deploy``, ``home``.  For ``train``, the data is the
     rendezvous's own when ``data_node`` is its own name, else it asks ``data_address`` for it (``SendData``).
+
+    ``log`` (``home``): the first visits of the journey, as many as fit one packet with the rest of the order (about 1,000 bytes of
+    them); ``log_length`` says how many there are, and the owner fetches what is missing with ``LogRequest``.
     """
 
     action: str
@@ -182,7 +187,14 @@ class Order(Message, frozen=True, kw_only=True, tag="order"):
     expert_group: str = ""
     group_weights: Groups = {}
     log: Annotated[list[dict[str, Any]], msgspec.Meta(max_length=64)] = []
+    log_length: int = 0
     accuracy: Groups = {}
+
+
+class LogPart(Message, kw_only=True, tag="log="):
+    """Entries of a training log, as many as fit one packet; an empty part ends it."""
+
+    entries: Annotated[list[dict[str, Any]], msgspec.Meta(max_length=64)] = []
 
 
 class VerdictReply(Message, frozen=True, kw_only=True, tag="verdict="):
@@ -233,7 +245,7 @@ class Answer(Message, frozen=True, kw_only=True, tag="answer"):
 
 AnyMessage = (
     Register | Report | Submit | AnnounceObject | OrderRequest | VisitDone | Verdict | Returned | Inquire | Ack | Refused
-    | SubmitReply | AnnounceReply | Order | VerdictReply | JobStatus | SendData | Ask | Answer
+    | SubmitReply | AnnounceReply | Order | LogRequest | LogPart | VerdictReply | JobStatus | SendData | Ask | Answer
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()
