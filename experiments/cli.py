@@ -1,0 +1,249 @@
+"""``daitn``: the testbed's command line. Every command is one line of help, one screen of output, one exit status.
+
+Exit status: 0 done, 1 the work did not reach its goal, 2 bad input or a machine that is not ready, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from experiments.errors import ExperimentError, RunFailed
+from hosts.learning.errors import LearningError
+from topologies.errors import TopologyError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="DA-ITN testbed: models, data and queries that travel, and a network that decides where they meet.",
+)
+out = Console()
+err = Console(stderr=True)
+
+ScenarioArgument = Annotated[
+    str, typer.Argument(help="Built-in scenario (healthcare, heart, table) or path of a YAML file.")
+]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of data, models and plans.", min=0)]
+DataOption = Annotated[
+    Path | None, typer.Option(help="Real data: a directory (UCI heart disease) or a CSV/JSONL file.")
+]
+LabelOption = Annotated[str | None, typer.Option(help="Label column of --data FILE.")]
+PageOption = Annotated[int, typer.Option(help="Port of the status page on 127.0.0.1.", min=0, max=65535)]
+NoPageOption = Annotated[bool, typer.Option("--no-page", help="Serve no status page.")]
+RunDirOption = Annotated[
+    Path | None, typer.Option(help="Folder for the results [default: runs/<date>-<scenario>-s<seed>].")
+]
+
+
+def main() -> None:
+    """Entry point: errors a person can act on become one line and an exit status."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        app(standalone_mode=False)
+    except (ExperimentError, TopologyError, LearningError) as error:
+        _fail(error, 2)
+    except RunFailed as error:
+        _fail(error, 1)
+    except typer.Exit as error:
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        err.print("stopped; everything is torn down")
+        sys.exit(130)
+    except typer.main.click.ClickException as error:  # wrong flag, missing argument
+        error.show()
+        sys.exit(error.exit_code)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(error: Exception, status: int) -> None:
+    err.print(f"[red]error:[/] {' '.join(str(error).split())}", highlight=False, soft_wrap=True)
+    sys.exit(status)
+
+
+@app.command()
+def run(
+    scenario: ScenarioArgument = "healthcare",
+    seed: SeedOption = None,
+    seeds: Annotated[int | None, typer.Option(help="Number of seeds, one after the other.", min=1, max=100)] = None,
+    data: DataOption = None,
+    label: LabelOption = None,
+    method: Annotated[str, typer.Option(help="How the route is chosen: routed or random (baseline).")] = "routed",
+    run_dir: RunDirOption = None,
+    page_port: PageOption = 8080,
+    no_page: NoPageOption = False,
+    no_capture: Annotated[
+        bool, typer.Option("--no-capture", help="Record no packets (bytes then come from port counters alone).")
+    ] = False,
+) -> None:
+    """Run a scenario from bring-up to report and teardown (what `make demo` does)."""
+    started_s = time.monotonic()
+    from experiments.session import run_scenario
+
+    report = run_scenario(
+        scenario, seed=seed, seeds=seeds, data=data, label=label, method=method, run_dir=run_dir,
+        page_port=None if no_page else page_port, capture=not no_capture, console=out, started_s=started_s,
+    )  # fmt: skip
+    if not report["targets_met"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def up(
+    scenario: ScenarioArgument = "healthcare",
+    seed: SeedOption = None,
+    data: DataOption = None,
+    label: LabelOption = None,
+    run_dir: RunDirOption = None,
+    page_port: PageOption = 8080,
+    no_page: NoPageOption = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Leave it standing in the background; `daitn down` ends it.")
+    ] = False,
+) -> None:
+    """Bring the network up and leave it standing: Mininet's CLI here, `daitn submit` and `query` elsewhere."""
+    from experiments.session import stand, stand_detached
+
+    if detach:
+        stand_detached(sys.argv[1:], out)
+        return
+    stand(
+        scenario,
+        seed=seed,
+        data=data,
+        label=label,
+        run_dir=run_dir,
+        page_port=None if no_page else page_port,
+        console=out,
+    )
+
+
+@app.command()
+def submit(
+    broad: Annotated[float, typer.Option(help="Wanted accuracy over everything, 0..1.", min=0, max=1)] = 0.80,
+    expert_group: Annotated[str | None, typer.Option(help="Group in which the model must be an expert.")] = None,
+    expert: Annotated[float, typer.Option(help="Wanted accuracy in that group, 0..1.", min=0, max=1)] = 0.0,
+    max_visits: Annotated[int, typer.Option(help="Budget of training visits.", min=1, max=1000)] = 10,
+    deadline_s: Annotated[float, typer.Option(help="Seconds until the model must be home.", min=1)] = 170.0,
+    method: Annotated[str, typer.Option(help="routed or random.")] = "routed",
+    seed: Annotated[int, typer.Option(help="Seed of the fresh model and the plan.", min=0)] = 0,
+) -> None:
+    """Submit a training job to the standing network and wait for the model to come home."""
+    from experiments.standing import request, say_job
+
+    spec = {
+        "broad_accuracy": broad, "expert_group": expert_group, "expert_accuracy": expert, "max_visits": max_visits,
+        "deadline_s": deadline_s, "method": method, "seed": seed,
+    }  # fmt: skip
+    result = request("submit", timeout_s=deadline_s + 120, spec=spec)
+    say_job(result, out)
+    if not result.get("targets_met"):
+        raise typer.Exit(1)
+
+
+@app.command()
+def query(
+    group: Annotated[
+        str, typer.Argument(help="Group from which to draw the question, for example cardiology.")
+    ] = "cardiology",
+) -> None:
+    """Put one question to whichever deployed model the network steers it to."""
+    from experiments.standing import request
+
+    answer = request("query", timeout_s=60, group=group)
+    right = "right" if answer["answer"] == answer["expected"] else f"expected {answer['expected']}"
+    out.print(
+        f"{answer['answer']} ({right}), by {answer['answered_by']} in {answer['latency_ms']:.1f} ms", highlight=False
+    )
+
+
+@app.command()
+def status(as_json: Annotated[bool, typer.Option("--json", help="Print the whole state as JSON.")] = False) -> None:
+    """Show what stands: network, terminals, jobs."""
+    from experiments.standing import request, say_status
+
+    state = request("status", timeout_s=10)
+    if as_json:
+        out.print_json(json.dumps(state))
+    else:
+        say_status(state, out)
+
+
+@app.command()
+def down() -> None:
+    """End the standing network; everything it made is removed."""
+    from experiments.standing import bring_down
+
+    bring_down(out)
+
+
+@app.command()
+def clean() -> None:
+    """Remove what crashed runs left behind, and only that; a live run is not touched."""
+    from topologies.cleanup import clean as remove
+
+    _need_root()
+    removed = remove(None)
+    out.print(str(removed), highlight=False)
+
+
+@app.command()
+def check(
+    scenario: ScenarioArgument = "healthcare",
+    data: DataOption = None,
+    label: LabelOption = None,
+    page_port: PageOption = 8080,
+) -> None:
+    """Check machine and scenario without starting anything."""
+    from experiments.session import check_all
+
+    check_all(scenario, data=data, label=label, page_port=page_port, console=out)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run.")] = Path("runs/latest"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print report.json.")] = False,
+) -> None:
+    """Show the report of a finished run again."""
+    from experiments.session import say_report
+
+    file = folder / "report.json"
+    if not file.is_file():
+        raise ExperimentError(f"{file} does not exist; name the folder of a finished run, or run one with `daitn run`")
+    content: dict[str, Any] = json.loads(file.read_text())
+    if as_json:
+        out.print_json(json.dumps(content))
+    else:
+        say_report(content, folder, out)
+
+
+@app.command()
+def scenarios() -> None:
+    """List the built-in scenarios."""
+    from experiments.scenario import load, names
+
+    for name in names():
+        out.print(f"[bold]{name:<12}[/] {load(name).description}", highlight=False)
+
+
+def _need_root() -> None:
+    if os.geteuid() != 0:
+        raise ExperimentError("this needs root, for network namespaces and Open vSwitch; run it again with sudo")
+
+
+if __name__ == "__main__":
+    main()

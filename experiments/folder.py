@@ -1,0 +1,102 @@
+"""The folder of one run: everything that a researcher needs to believe, repeat or look into it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import ExperimentError
+
+PACKAGES = ("torch", "os-ken", "msgspec", "safetensors", "networkx", "flask", "scipy")
+
+
+class RunFolder:
+    """Paths inside ``runs/<stamp>-<scenario>-s<seed>/``; ``runs/latest`` points to the newest."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.events = path / "events.jsonl"
+        self.capture = path / "capture.pcapng"
+        self.report_json = path / "report.json"
+        self.report_html = path / "report.html"
+        self.manifest = path / "manifest.json"
+        self.scenario = path / "scenario.yaml"
+        self.logs = path / "logs"
+        self.model = path / "model"
+
+    @classmethod
+    def create(cls, parent: Path, scenario: str, seed: int, exact: Path | None = None) -> RunFolder:
+        """Make a new run folder and point ``latest`` at it; ``ExperimentError`` when it cannot be made."""
+        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        path = exact or parent / f"{stamp}-{scenario}-s{seed}"
+        try:
+            if path.exists() and any(path.iterdir()):
+                raise ExperimentError(f"run folder {path} is not empty; name another with --run-dir")
+            (path / "logs").mkdir(parents=True, exist_ok=True)
+            if exact is None:
+                _point(parent / "latest", path.name)
+        except OSError as error:
+            raise ExperimentError(
+                f"run folder {path} cannot be made: {error.strerror}; name another with --run-dir"
+            ) from None
+        return cls(path.resolve())
+
+    def remove_if_empty(self) -> None:
+        """Leave no folder of a run that never began (nothing but an empty ``logs`` in it)."""
+        if any(p.is_file() for p in self.path.rglob("*")):
+            return
+        link = self.path.parent / "latest"
+        if link.is_symlink() and link.resolve() == self.path:
+            link.unlink()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def write_manifest(self, **parts: Any) -> None:
+        """Add parts to the manifest (versions, kernel, seed, link calibration ...)."""
+        present = json.loads(self.manifest.read_text()) if self.manifest.exists() else machine()
+        present.update(parts)
+        self.manifest.write_text(json.dumps(present, indent=2, default=str) + "\n")
+
+
+def _point(link: Path, target: str) -> None:
+    temporary = link.with_name(f".latest-{os.getpid()}")
+    temporary.symlink_to(target)
+    temporary.replace(link)
+
+
+def machine() -> dict[str, Any]:
+    """Return what this run ran on: kernel, cores, versions."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "kernel": platform.release(),
+        "cores": os.cpu_count(),
+        "memory_mib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
+        "python": platform.python_version(),
+        "open_vswitch": _first_line(["ovs-vsctl", "--version"]),
+        "mininet": _first_line(["mn", "--version"]),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "command": sys.argv,
+        "git": _first_line(["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _first_line(command: list[str]) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return ((done.stdout or done.stderr).splitlines() or [""])[0]

@@ -1,0 +1,77 @@
+"""Child processes of a run: started with the run's tag in their environment, logged to a file, ended by pid."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from experiments.errors import RunFailed
+
+PROJECT = Path(__file__).resolve().parent.parent
+RUN_VARIABLE = "DAITN_RUN"
+
+
+class Child:
+    """One process of ours. ``stop`` asks (TERM), waits, then insists (KILL)."""
+
+    def __init__(self, name: str, command: list[str], log: Path, run_id: str) -> None:
+        self.name = name
+        self.log = log
+        environment = os.environ | {RUN_VARIABLE: run_id, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                cwd=PROJECT,
+                start_new_session=True,
+            )
+
+    def check(self) -> None:
+        """Raise ``RunFailed`` with the process's last words when it has ended."""
+        if self.process.poll() is not None:
+            raise RunFailed(
+                f"{self.name} ended with status {self.process.returncode}: {last_words(self.log)} (log: {self.log})"
+            )
+
+    def stop(self, timeout_s: float = 3.0) -> None:
+        """End the process, whatever it does; returns when it is gone."""
+        if self.process.poll() is not None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(5)
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module of this project with this interpreter."""
+    return [sys.executable, "-m", module, *arguments]
+
+
+def last_words(log: Path) -> str:
+    """Return the last line of a log that says something."""
+    try:
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return "no log"
+    return lines[-1] if lines else "it said nothing"
+
+
+def wait_for(what: str, ready: Callable[[], bool], timeout_s: float, children: list[Child]) -> None:
+    """Wait until ``ready()`` is true, watching the children; ``RunFailed`` names what was waited for."""
+    end = time.monotonic() + timeout_s
+    while not ready():
+        for child in children:
+            child.check()
+        if time.monotonic() > end:
+            raise RunFailed(f"{what}: not there after {timeout_s:.0f} s")
+        time.sleep(0.02)

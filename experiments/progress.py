@@ -1,0 +1,103 @@
+"""What a person sees while a run goes on: one line for each thing done, one moving line for what is going on now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+
+from packets.events import Event
+
+PHASES = {
+    "bring-up": "network, control centres, agents with PyTorch",
+    "calibrate": "links, configured against measured",
+    "gather": "test samples to the MPVUs",
+    "train": "the model travels",
+    "deploy": "deployment to an MDFP",
+    "query": "one query through the network",
+    "pooled": "pooled training, for comparison",
+    "report": "report, plots, capture",
+}
+
+
+class Progress:
+    """Listener of the event stream; prints plain lines where the output is no terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._status: Status | None = console.status("starting") if console.is_terminal else None
+        if self._status:
+            self._status.start()
+
+    def __call__(self, event: Event) -> None:
+        handler = getattr(self, "_on_" + event.kind.replace(".", "_"), None)
+        if handler is not None:
+            handler(event.data)
+
+    def close(self) -> None:
+        if self._status:
+            self._status.stop()
+
+    def _now(self, text: str) -> None:
+        if self._status:
+            self._status.update(escape(text))
+
+    def _line(self, mark: str, text: str) -> None:
+        self._console.print(f"{mark} {text}", highlight=False)
+
+    def _on_run_phase(self, data: dict[str, Any]) -> None:
+        text = PHASES.get(data["phase"], data["phase"])
+        if data["state"] == "start":
+            self._now(f"{data['phase']}: {text}")
+        else:
+            self._line("[green]✓[/]", f"{data['phase']:<10} {text} [dim]{data['seconds']:.1f} s[/]")
+
+    def _on_job_assessed(self, data: dict[str, Any]) -> None:
+        if data["admitted"]:
+            predicted = ", ".join(f"{k} {v:.2f}" for k, v in data.get("predicted", {}).items())
+            self._line("[green]✓[/]", f"T-FAM      admitted [dim]predicted: {escape(predicted)}[/]")
+            return
+        self._line("[yellow]✗[/]", "T-FAM      rejected")
+        for reason in data["reasons"]:
+            self._line("  -", escape(reason))
+        nearest = ", ".join(f"{k} {v:.2f}" for k, v in data.get("nearest", {}).items())
+        self._line("  -", f"nearest requirement that would be admitted: {escape(nearest)}")
+
+    def _on_job_decided(self, data: dict[str, Any]) -> None:
+        self._now(f"visit {data['visit']}: {data['action']} in K-AS {data['kas']}: {data.get('reason', '')}")
+
+    def _on_object_arrived(self, data: dict[str, Any]) -> None:
+        if data.get("goodput_mbps"):
+            self._now(f"{data['bytes'] / 1e6:.1f} MB at {data['node']}, {data['goodput_mbps']:.0f} Mbit/s")
+
+    def _on_visit_trained(self, data: dict[str, Any]) -> None:
+        where = "" if data["facility"] == data["data_node"] else f" at {data['facility']}"
+        self._trained = f"{data['data_node']}{where} [dim](K-AS {data['kas']})[/]"
+        self._now(f"trained on {data['samples']} samples of {data['data_node']}: loss {data['loss']:.3f}")
+
+    def _on_visit_verified(self, data: dict[str, Any]) -> None:
+        mark = "[green]✓[/]" if data["accepted"] else "[yellow]↺[/]"
+        expert = "" if data.get("expert") is None else f" expert {data['expert']:.3f}"
+        trained = getattr(self, "_trained", None)
+        what = f"{trained}, verified by {data['node']}" if trained else f"confirmed by {data['node']}"
+        self._trained = None
+        self._line(
+            mark,
+            f"visit {data['visit']:>2}   broad {data['broad']:.3f}{expert}  {what}"
+            + ("" if data["accepted"] else " [yellow]rolled back[/]"),
+        )
+
+    def _on_query_answered(self, data: dict[str, Any]) -> None:
+        mark = "[green]✓[/]" if data["answer"] == data["expected"] else "[yellow]✗[/]"
+        self._line(
+            mark,
+            f"query      {escape(str(data['answer']))} [dim]by {data['answered_by']} in {data['latency_ms']:.0f} ms[/]",
+        )
+
+    def _on_warning(self, data: dict[str, Any]) -> None:
+        self._line("[yellow]![/]", escape(str(data.get("text", data))))
+
+    def _on_error(self, data: dict[str, Any]) -> None:
+        self._line("[red]![/]", escape(str(data.get("text", data))))

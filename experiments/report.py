@@ -1,0 +1,184 @@
+"""The report of a run: ``report.json`` for programs, ``report.html`` with plots for people. All of it was measured.
+
+Bytes are counted twice by different means: in the capture (AI frames, by original length) and by the switches' port
+counters (everything); both stand in the report with their ratio.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from experiments.capture import bytes_by_link
+from experiments.folder import RunFolder
+from experiments.page import render
+from experiments.scenario import Scenario
+from packets.events import Event
+from packets.messages import JobSpec
+from topologies.plan import NetworkPlan
+
+
+@dataclass
+class Outcome:
+    """What one seed of a run came to; ``first_event``/``last_event`` cut its part out of the run's events."""
+
+    seed: int
+    first_event: int
+    last_event: int | None = None
+    object_id: int = 0
+    spec: JobSpec | None = None
+    assessments: list[dict[str, Any]] = field(default_factory=list)
+    query: dict[str, Any] | None = None
+    pooled: dict[str, Any] | None = None
+
+
+def summarise(outcome: Outcome, events: list[Event], kas_of: dict[str, int]) -> dict[str, Any]:
+    """Return one seed's part of the report, from its events."""
+    mine = [e for e in events[outcome.first_event : outcome.last_event] if e.data.get("object_id") == outcome.object_id]
+    finished = next((e.data for e in reversed(mine) if e.kind == "job.finished"), {})
+    accuracy = {"broad": finished.get("broad"), "expert": finished.get("expert")}
+    return {
+        "seed": outcome.seed,
+        "state": finished.get("state", "rejected" if outcome.assessments and not outcome.object_id else "unknown"),
+        "reason": finished.get("reason", ""),
+        "targets_met": _met(outcome.spec, accuracy),
+        "targets": outcome.spec
+        and {"broad": outcome.spec.broad_accuracy, "expert": outcome.spec.expert_accuracy or None},
+        "expert_group": outcome.spec and outcome.spec.expert_group,
+        "accuracy": accuracy,
+        "route": route(mine),
+        "journey": journey(mine, kas_of),
+        "assessments": outcome.assessments,
+        "query": outcome.query,
+        "pooled": outcome.pooled,
+    }
+
+
+def _met(spec: JobSpec | None, accuracy: dict[str, Any]) -> bool:
+    if spec is None or accuracy["broad"] is None:
+        return False
+    expert = accuracy["expert"] if spec.expert_group else 1.0
+    return bool(accuracy["broad"] >= spec.broad_accuracy and (expert or 0.0) >= spec.expert_accuracy)
+
+
+def route(events: list[Event]) -> list[dict[str, Any]]:
+    """Return the list of training visits in order, each with the accuracy that the next MPVU measured."""
+    visits: list[dict[str, Any]] = []
+    for event in events:
+        data = event.data
+        if event.kind == "visit.trained":
+            keys = ("visit", "data_node", "kas", "facility", "samples", "epochs", "loss", "seconds")
+            visits.append(
+                {"node": data["data_node"], **{k: data.get(k) for k in keys}, "accuracy": None, "accepted": None}
+            )
+        elif event.kind == "visit.verified":
+            for visit in visits:
+                if visit["accuracy"] is None:
+                    visit["accuracy"] = {
+                        "broad": data["broad"],
+                        "expert": data.get("expert"),
+                        "per_group": data.get("per_group"),
+                    }
+                    visit |= {"accepted": data["accepted"], "verified_by": data["node"], "gate": data.get("reason", "")}
+    for visit in visits:
+        decided = [e.data for e in events if e.kind == "job.decided" and e.data.get("visit") == visit["visit"] - 1]
+        visit["reason"] = decided[-1].get("reason", "") if decided else ""
+    return visits
+
+
+def journey(events: list[Event], kas_of: dict[str, int]) -> list[dict[str, Any]]:
+    """Return every stop of the model in order: training visits, MPVUs, and home."""
+    keys = ("visit", "node", "sender", "bytes", "seconds", "goodput_mbps", "retransmissions")
+    stops = [{k: e.data.get(k) for k in keys} for e in events if e.kind == "object.arrived"]
+    return [stop | {"kas": kas_of.get(stop["node"])} for stop in stops]
+
+
+def write_report(
+    folder: RunFolder,
+    scenario: Scenario,
+    *,
+    method: str,
+    plan: NetworkPlan,
+    events: list[Event],
+    outcomes: list[Outcome],
+    links_by_interface: dict[str, str],
+    counted_bytes: dict[str, int],
+    phases_s: dict[str, float],
+    started_s: float,
+    peak_memory_mib: float,
+) -> dict[str, Any]:
+    """Write ``report.json`` and ``report.html``; return the former."""
+    kas_of = {h.name: h.kas for h in plan.hosts}
+    seeds = [summarise(o, events, kas_of) for o in outcomes]
+    captured = bytes_by_link(folder.capture, links_by_interface) if folder.capture.exists() else {}
+    links = [
+        {"link": link.name, "rate_mbps": link.rate_mbps, "delay_ms": link.delay_ms,
+         "bytes": captured.get(link.name, 0), "port_counter_bytes": counted_bytes.get(link.name, 0)}
+        for link in plan.links
+    ]  # fmt: skip
+    on_wire, by_ports = sum(r["bytes"] for r in links), sum(r["port_counter_bytes"] for r in links)
+    report: dict[str, Any] = {
+        "version": 1,
+        "scenario": scenario.name,
+        "method": method,
+        **_headline(seeds),
+        "bytes_on_wire": on_wire,
+        "port_counter_bytes": by_ports,
+        "port_counter_ratio": round(by_ports / on_wire, 4) if on_wire else None,
+        "links": links,
+        "calibration": [e.data for e in events if e.kind == "link.calibrated"],
+        "warnings": _warnings(events),
+        "peak_memory_mib": round(peak_memory_mib, 1),
+        "phases_s": {k: round(v, 3) for k, v in phases_s.items()},
+        "seeds": seeds,
+    }
+    report["wall_s"] = round(time.monotonic() - started_s, 3)
+    folder.report_html.write_text(render(report, plan))
+    report["wall_s"] = round(time.monotonic() - started_s, 3)
+    folder.report_json.write_text(json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def _headline(seeds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the top of the report: the one seed's figures, or the mean over several."""
+    first = seeds[0]
+    if len(seeds) == 1:
+        return {k: first[k] for k in first if k != "pooled"} | {"pooled_accuracy": _pooled(first)}
+    return {
+        "seed": first["seed"],
+        "accuracy": {k: _mean([s["accuracy"][k] for s in seeds]) for k in ("broad", "expert")},
+        "pooled_accuracy": _mean([_pooled(s) for s in seeds]),
+        "targets_met": all(s["targets_met"] for s in seeds),
+        "targets": first["targets"],
+        "expert_group": first["expert_group"],
+        "state": first["state"],
+        "reason": first["reason"],
+        "route": first["route"],
+        "journey": first["journey"],
+        "assessments": first["assessments"],
+        "query": first["query"],
+    }
+
+
+def _pooled(seed: dict[str, Any]) -> float | None:
+    return seed["pooled"]["broad"] if seed["pooled"] else None
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return round(statistics.fmean(known), 4) if known else None
+
+
+def _warnings(events: list[Event]) -> list[str]:
+    texts = [str(e.data.get("text", e.data)) for e in events if e.kind in ("warning", "error")]
+    for event in events:
+        if event.kind == "link.calibrated" and not event.data.get("ok", True):
+            data = event.data
+            texts.append(
+                f"link {data['link']}: measured {data['measured_mbps']:.1f} of {data['rate_mbps']:.1f} Mbit/s, "
+                f"{data['measured_delay_ms']:.1f} of {data['delay_ms']:.1f} ms: more than 15 % off"
+            )
+    return list(dict.fromkeys(texts))

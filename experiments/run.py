@@ -1,0 +1,182 @@
+"""The main job: bring up, calibrate, gather, train by travelling, return, deploy, query, report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from experiments.counters import MemoryWatch
+from experiments.errors import ExperimentError, RunFailed
+from experiments.processes import PROJECT, python
+from experiments.report import Outcome, write_report
+from experiments.scenario import Scenario, dump
+from experiments.testbed import Testbed
+from packets.messages import JobSpec
+
+GATHER_TIMEOUT_S = 60.0
+ANSWER_TIMEOUT_S = 30.0
+GRACE_S = 30.0
+
+
+class Run:
+    """One run of a scenario. ``outcomes`` has one entry a seed, in order."""
+
+    def __init__(self, bed: Testbed, *, method: str = "routed") -> None:
+        self.bed = bed
+        self.scenario = bed.scenario
+        self.folder = bed.folder
+        self.method = method
+        self.phases_s: dict[str, float] = {}
+        self.outcomes: list[Outcome] = []
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a phase and say so; phases of several seeds add up."""
+        start = time.monotonic()
+        self.bed.hub.emit("run.phase", phase=name, state="start")
+        yield
+        seconds = time.monotonic() - start
+        self.phases_s[name] = self.phases_s.get(name, 0.0) + seconds
+        self.bed.hub.emit("run.phase", phase=name, state="end", seconds=round(seconds, 3))
+
+    def carry_out(self, started_s: float) -> dict[str, Any]:
+        """Do the whole job and write the report; ``started_s``: monotonic time at which the user pressed Enter."""
+        seeds = range(self.scenario.seed, self.scenario.seed + self.scenario.seeds)
+        self.folder.scenario.write_bytes(dump(self.scenario))
+        self.folder.write_manifest(
+            seed=self.scenario.seed, seeds=list(seeds), method=self.method, run_id=self.bed.run_id
+        )
+        with self.phase("bring-up"):
+            self.bed.start(seeds[0])
+        watch = MemoryWatch(self.bed.run_id)
+        with self.phase("calibrate"):
+            self.folder.write_manifest(links=self.bed.calibrate())
+            self.bed.start_measuring()
+        for seed in seeds:
+            if seed != seeds[0]:
+                with self.phase("bring-up"):
+                    self._change_seed(seed)
+            self.outcomes.append(self._one_seed(seed))
+        with self.phase("report"):
+            return self._report(started_s, watch)
+
+    def _change_seed(self, seed: int) -> None:
+        self.bed.stop_agents()
+        self.bed.start_zygote(seed)
+        self.bed.start_agents()
+
+    def _one_seed(self, seed: int) -> Outcome:
+        outcome = Outcome(seed=seed, first_event=len(self.bed.events))
+        with self.phase("gather"):
+            self.gather()
+        with self.phase("train"):
+            self._train(seed, outcome)
+        if outcome.object_id and self.bed.terminals("mdfp"):
+            with self.phase("deploy"):
+                self._deploy(outcome)
+            if self.scenario.query and self.bed.terminals("query_owner"):
+                with self.phase("query"):
+                    outcome.query = self._query()
+        if self.scenario.compare_pooled:
+            with self.phase("pooled"):
+                outcome.pooled = self._pooled(seed)
+        outcome.last_event = len(self.bed.events)
+        return outcome
+
+    def gather(self) -> None:
+        """Have every data node send its test samples, and wait until each MPVU holds one of each."""
+        gather(self.bed)
+
+    def _train(self, seed: int, outcome: Outcome) -> None:
+        for job in self.scenario.jobs:
+            reply = submit(self.bed, msgspec.structs.replace(job, seed=seed, method=self.method))
+            outcome.assessments.append(msgspec.to_builtins(job) | reply)
+            if not reply["admitted"]:
+                continue
+            outcome.object_id, outcome.spec = reply["object_id"], job
+            self.bed.wait_event(
+                "object.returned", job.deadline_s + GRACE_S, outcome.first_event, object_id=outcome.object_id
+            )
+            self.bed.wait_event("job.finished", ANSWER_TIMEOUT_S, outcome.first_event, object_id=outcome.object_id)
+            return
+
+    def _deploy(self, outcome: Outcome) -> None:
+        mark = len(self.bed.events)
+        self.bed.tell(self.bed.terminals("model_owner")[0], "deploy", object_id=outcome.object_id)
+        self.bed.wait_event("model.deployed", ANSWER_TIMEOUT_S, mark)
+
+    def _query(self) -> dict[str, Any]:
+        assert self.scenario.query is not None
+        return query(self.bed, self.scenario.data.name, self.scenario.query.group)
+
+    def _pooled(self, seed: int) -> dict[str, Any]:
+        return pooled(self.scenario, seed, self.folder.path)
+
+    def _report(self, started_s: float, watch: MemoryWatch) -> dict[str, Any]:
+        counted = {link: n - self.bed.baseline.get(link, 0) for link, n in self.bed.port_bytes().items()}
+        if self.bed.capture:
+            self.bed.capture.stop()
+        return write_report(
+            self.folder,
+            self.scenario,
+            method=self.method,
+            plan=self.bed.plan,
+            events=list(self.bed.events),
+            outcomes=self.outcomes,
+            links_by_interface=self.bed.link_interfaces(),
+            counted_bytes=counted,
+            phases_s=self.phases_s,
+            started_s=started_s,
+            peak_memory_mib=watch.stop(),
+        )
+
+
+def gather(bed: Testbed) -> None:
+    """Have every data node send its test samples to the MPVUs; returns when every MPVU holds one of each data node."""
+    data_nodes, mpvus = bed.terminals("data"), bed.terminals("mpvu")
+    mark = len(bed.events)
+    for name in data_nodes:
+        bed.tell(name, "send_test_samples")
+    for mpvu in mpvus:
+        for data_node in data_nodes:
+            bed.wait_event("test_sample.kept", GATHER_TIMEOUT_S, mark, node=mpvu, data_node=data_node)
+
+
+def submit(bed: Testbed, job: JobSpec) -> dict[str, Any]:
+    """Submit a job at the first model owner; return T-FAM's verdict."""
+    owners = bed.terminals("model_owner")
+    if not owners:
+        raise ExperimentError(
+            f"scenario {bed.scenario.name}: no K-AS has a model_owner, nobody can submit; add `model_owner: 1` to one"
+        )
+    reply: dict[str, Any] = bed.tell(owners[0], "submit", ANSWER_TIMEOUT_S, spec=msgspec.to_builtins(job))["reply"]
+    return reply
+
+
+def query(bed: Testbed, task: str, group: str) -> dict[str, Any]:
+    """Put one query at the first query owner; return answer, expected answer, who answered and the latency."""
+    askers = bed.terminals("query_owner")
+    if not askers:
+        raise ExperimentError(f"scenario {bed.scenario.name}: no K-AS has a query_owner; add `query_owner: 1` to one")
+    reply = bed.tell(askers[0], "query", ANSWER_TIMEOUT_S, task=task, group=group)
+    return {key: value for key, value in reply.items() if key != "ok"}
+
+
+def pooled(scenario: Scenario, seed: int, folder: Path) -> dict[str, Any]:
+    """Train on all data in one place (what DA-ITN avoids), in a process of its own; return its test accuracy."""
+    file = folder / "task.json"
+    file.write_bytes(msgspec.json.encode(scenario.data))
+    command = python("hosts.learning", "--spec", str(file), "--pooled", "--seed", str(seed), "--json")
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True, cwd=PROJECT)
+        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (subprocess.SubprocessError, ValueError, IndexError) as error:
+        raise RunFailed(f"pooled training: {error}") from None
+    return result

@@ -1,0 +1,266 @@
+"""What the commands do: resolve a scenario with what was said on the command line, run it, or leave it standing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from topologies.preflight import check_machine
+
+from experiments.errors import ExperimentError, RunFailed
+from experiments.folder import RunFolder
+from experiments.progress import Progress
+from experiments.run import Run, gather
+from experiments.scenario import Scenario, load, network_plan
+from experiments.standing import ControlServer, standing_socket
+from experiments.testbed import FIRST_OPENFLOW_PORT, Testbed
+from hosts.learning.task import load_task
+
+RUNS = Path("runs")
+DETACHED_VARIABLE = "DAITN_DETACHED"
+DETACHED_START_S = 120.0
+METHODS = ("routed", "random")
+
+
+def resolve(
+    name: str, *, seed: int | None = None, seeds: int | None = None, data: Path | None = None, label: str | None = None
+) -> Scenario:
+    """Load a scenario and lay the command line over it; checks that its data can be read."""
+    scenario = load(name)
+    changes: dict[str, Any] = {}
+    if seed is not None:
+        changes["seed"] = seed
+    if seeds is not None:
+        changes["seeds"] = seeds
+    if data is not None:
+        changes["data"] = _data_spec(scenario, data, label)
+        changes["jobs"] = [msgspec.structs.replace(j, task=changes["data"].name) for j in scenario.jobs]
+    elif label is not None:
+        raise ExperimentError("--label names a column of --data FILE; give --data as well")
+    scenario = msgspec.structs.replace(scenario, **changes)
+    if scenario.data.name != "vignettes":
+        if not scenario.data.data:
+            raise ExperimentError(f"scenario {scenario.name} needs real data: give it with --data PATH")
+        _fit_jobs(scenario, load_task(scenario.data).groups)
+    return scenario
+
+
+def _data_spec(scenario: Scenario, path: Path, label: str | None) -> Any:
+    if not path.exists():
+        raise ExperimentError(f"--data {path} does not exist; give a directory (UCI heart disease) or a CSV/JSONL file")
+    spec = scenario.data
+    if spec.name == "vignettes":
+        spec = msgspec.structs.replace(spec, name="table")
+    partition = "natural" if path.is_dir() else "dirichlet"
+    return msgspec.structs.replace(
+        spec, data=str(path.resolve()), partition=partition, label_column=label or spec.label_column
+    )
+
+
+def _fit_jobs(scenario: Scenario, groups: list[str]) -> None:
+    for job in scenario.jobs:
+        if job.expert_group and job.expert_group not in groups:
+            raise ExperimentError(
+                f"scenario {scenario.name}: expert_group {job.expert_group!r} is not in the data; "
+                f"its groups are: {', '.join(groups)}"
+            )
+
+
+@contextlib.contextmanager
+def _standing(
+    scenario: Scenario, run_dir: Path | None, page_port: int | None, capture: bool, console: Console
+) -> Iterator[tuple[Testbed, Progress]]:
+    if os.geteuid() != 0:
+        raise ExperimentError("this needs root, for network namespaces and Open vSwitch; run it again with sudo")
+    folder = RunFolder.create(RUNS, scenario.name, scenario.seed, run_dir)
+    progress = Progress(console)
+    try:
+        with Testbed(scenario, folder, page_port=page_port, capture=capture) as bed:
+            bed.hub.add_listener(progress)
+            if bed.page:
+                console.print(f"page       {bed.page.url}", highlight=False)
+            yield bed, progress
+    except BaseException:
+        folder.remove_if_empty()
+        raise
+    finally:
+        progress.close()
+
+
+def run_scenario(
+    name: str,
+    *,
+    seed: int | None,
+    seeds: int | None,
+    data: Path | None,
+    label: str | None,
+    method: str,
+    run_dir: Path | None,
+    page_port: int | None,
+    capture: bool,
+    console: Console,
+    started_s: float,
+) -> dict[str, Any]:
+    """Carry a scenario out from bring-up to teardown; return the report."""
+    if method not in METHODS:
+        raise ExperimentError(f"no method is called {method!r}; there are: {', '.join(METHODS)}")
+    scenario = resolve(name, seed=seed, seeds=seeds, data=data, label=label)
+    with _standing(scenario, run_dir, page_port, capture, console) as (bed, progress):
+        report = Run(bed, method=method).carry_out(started_s)
+        progress.close()
+    say_report(report, bed.folder.path, console)
+    console.print(f"torn down; {time.monotonic() - started_s:.1f} s in all", highlight=False)
+    return report
+
+
+def stand(
+    name: str,
+    *,
+    seed: int | None,
+    data: Path | None,
+    label: str | None,
+    run_dir: Path | None,
+    page_port: int | None,
+    console: Console,
+) -> None:
+    """Bring the testbed up and keep it until the CLI is left, `daitn down`, or a signal."""
+    signal.signal(signal.SIGTERM, _leave)
+    scenario = resolve(name, seed=seed, data=data, label=label)
+    with _standing(scenario, run_dir, page_port, True, console) as (bed, progress):
+        run = Run(bed)
+        with run.phase("bring-up"):
+            bed.start(scenario.seed)
+        with run.phase("calibrate"):
+            bed.folder.write_manifest(links=bed.calibrate(), seed=scenario.seed, run_id=bed.run_id)
+            bed.start_measuring()
+        if bed.terminals("mpvu"):
+            with run.phase("gather"):
+                gather(bed)
+        server = ControlServer(bed)
+        server.start()
+        progress.close()
+        try:
+            _keep(bed, console)
+        finally:
+            server.close()
+
+
+def _keep(bed: Testbed, console: Console) -> None:
+    if os.environ.get(DETACHED_VARIABLE):
+        signal.pause()
+        return
+    from mininet.cli import CLI
+
+    console.print(
+        "the network stands; `daitn submit`, `daitn query`, `daitn status` in another terminal; `exit` here ends it",
+        highlight=False,
+    )
+    CLI(bed.network.net)
+
+
+def _leave(*_: object) -> None:
+    raise SystemExit(0)
+
+
+def stand_detached(arguments: list[str], console: Console) -> None:
+    """Start ``daitn up`` in the background and return when its network stands."""
+    arguments = [a for a in arguments if a not in ("--detach", "-d")]
+    if (there := standing_socket()) is not None:
+        raise ExperimentError(
+            f"a network is standing already (run {there.parent.name}); use it, or end it with `daitn down`"
+        )
+    RUNS.mkdir(exist_ok=True)
+    log = RUNS / "up.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "experiments.cli", *arguments],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            env=os.environ | {DETACHED_VARIABLE: "1"},
+        )  # fmt: skip
+    end = time.monotonic() + DETACHED_START_S
+    with log.open() as said:
+        while standing_socket() is None:
+            _echo(said, console)
+            if process.poll() is not None:
+                _echo(said, console)
+                sys.exit(process.returncode or 1)
+            if time.monotonic() > end:
+                process.terminate()
+                raise RunFailed(f"the network did not come up within {DETACHED_START_S:.0f} s; see {log}")
+            time.sleep(0.05)
+        _echo(said, console)
+    console.print("the network stands; `daitn submit`, `daitn query`, `daitn status`, `daitn down`", highlight=False)
+
+
+def _echo(said: TextIO, console: Console) -> None:
+    if text := said.read().rstrip():
+        console.print(text, highlight=False, markup=False)
+
+
+def check_all(name: str, *, data: Path | None, label: str | None, page_port: int, console: Console) -> None:
+    """Check scenario, then machine; every problem is an error that says what to do."""
+    scenario = resolve_without_data(name) if data is None else resolve(name, data=data, label=label)
+    plan = network_plan(scenario)
+    terminals = sum(h.role != "host" for h in plan.hosts)
+    console.print(
+        f"[green]✓[/] scenario {scenario.name}: {len(plan.kas_numbers)} K-AS, {len(plan.switches)} switches, "
+        f"{terminals} terminals, {len(plan.links)} links, {len(scenario.jobs)} job(s)", highlight=False
+    )  # fmt: skip
+    for line in check_machine(ports=[FIRST_OPENFLOW_PORT + k - 1 for k in plan.kas_numbers], page_port=page_port):
+        console.print(f"[green]✓[/] {line}", highlight=False)
+
+
+def resolve_without_data(name: str) -> Scenario:
+    """Load a scenario for a check that does not need its data."""
+    return load(name)
+
+
+def say_report(report: dict[str, Any], folder: Path, console: Console) -> None:
+    """Print a report's figures on one screen."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for key, value in _rows(report):
+        table.add_row(key, value)
+    console.print(table)
+    console.print(f"report     {folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    accuracy, targets = report["accuracy"], report["targets"] or {}
+    met = (
+        "[green]targets met[/]"
+        if report["targets_met"]
+        else f"[yellow]{report['state']}: targets missed[/] {report['reason']}"
+    )
+    yield "result", met
+    if accuracy["broad"] is not None:
+        yield "broad", f"{accuracy['broad']:.3f} (target {targets['broad']:.2f})"
+    if accuracy["expert"] is not None and report["expert_group"]:
+        yield str(report["expert_group"]), f"{accuracy['expert']:.3f} (target {targets['expert']:.2f})"
+    if report["pooled_accuracy"] is not None:
+        yield (
+            "pooled",
+            f"{report['pooled_accuracy']:.3f} (all data in one place, same command; {len(report['seeds'])} seed(s))",
+        )
+    yield "visits", str(len(report["route"]))
+    yield (
+        "on wire",
+        f"{report['bytes_on_wire'] / 1e6:.1f} MB in AI frames; port counters "
+        f"{report['port_counter_bytes'] / 1e6:.1f} MB",
+    )
+    if report["query"]:
+        yield (
+            "query",
+            f"{report['query']['answer']}, expected {report['query']['expected']}, "
+            f"{report['query']['latency_ms']:.1f} ms",
+        )
+    yield "wall", f"{report['wall_s']:.1f} s, peak memory {report['peak_memory_mib']:.0f} MiB"

@@ -1,0 +1,83 @@
+"""Scenarios: what is built in loads, what is wrong is named."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from experiments import scenario
+from experiments.errors import ScenarioError
+from topologies.fig3 import PLAN
+
+
+def raw(name: str = "healthcare") -> dict:
+    return msgspec.yaml.decode((scenario.SCENARIO_FOLDER / f"{name}.yaml").read_bytes())
+
+
+@pytest.mark.parametrize("name", scenario.names())
+def test_every_built_in_scenario_declares_a_network(name: str) -> None:
+    plan = scenario.network_plan(scenario.load(name))
+    assert any(h.role == "model_owner" for h in plan.hosts)
+    assert len({h.address for h in plan.hosts}) == len(plan.hosts)
+
+
+def test_healthcare_runs_on_the_network_of_figure_3() -> None:
+    plan = scenario.network_plan(scenario.load("healthcare"))
+    assert {(h.name, h.role, h.kas, h.data_may_move) for h in plan.hosts} == {
+        (h.name, h.role, h.kas, h.data_may_move) for h in PLAN.hosts
+    }
+    wan = {(x.a, x.b, x.rate_mbps, x.delay_ms) for x in plan.links if x.delay_ms}
+    assert wan == {(x.a, x.b, x.rate_mbps, x.delay_ms) for x in PLAN.links if x.delay_ms}
+
+
+@pytest.mark.parametrize(
+    ("path", "nearest"),
+    [
+        (("nme",), "name"),
+        (("network", "kas", 1, "comput"), "compute"),
+        (("network", "wan", 0, "delay"), "delay_ms"),
+        (("jobs", 0, "broad_acuracy"), "broad_accuracy"),
+        (("data", "alfa"), "alpha"),
+        (("query", "grup"), "group"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_right_one(path: tuple, nearest: str) -> None:
+    content = raw()
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = 1
+    with pytest.raises(ScenarioError, match=f"'{path[-1]}'.*did you mean '{nearest}'") as caught:
+        scenario.from_raw(content, "mine.yaml")
+    assert "mine.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, [], "text", 3])
+def test_a_file_that_is_no_mapping_is_an_error(content: object) -> None:
+    with pytest.raises(ScenarioError, match="mapping"):
+        scenario.from_raw(content, "mine.yaml")
+
+
+def test_wan_to_an_undeclared_kas_is_named() -> None:
+    content = raw()
+    content["network"]["wan"].append({"a": 1, "b": 9})
+    with pytest.raises(ScenarioError, match="1-9 names K-AS 9"):
+        scenario.from_raw(content, "mine.yaml")
+
+
+def test_a_wrong_name_gets_the_nearest(tmp_path) -> None:
+    with pytest.raises(ScenarioError, match="did you mean 'healthcare'"):
+        scenario.load("helthcare")
+    with pytest.raises(ScenarioError, match="does not exist"):
+        scenario.load(str(tmp_path / "none.yaml"))
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1,\n")
+    with pytest.raises(ScenarioError, match=r"broken\.yaml"):
+        scenario.load(str(broken))
+
+
+def test_the_resolved_scenario_reads_back_the_same(tmp_path) -> None:
+    first = scenario.load("healthcare")
+    file = tmp_path / "resolved.yaml"
+    file.write_bytes(scenario.dump(first))
+    assert scenario.load(str(file)) == first
