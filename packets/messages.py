@@ -94,7 +94,11 @@ class OrderRequest(Message, frozen=True, kw_only=True, tag="order?"):
 
 
 class VisitDone(Message, frozen=True, kw_only=True, tag="visit"):
-    """Training at a rendezvous ended; answered by ``Ack``. The holder then launches the object again."""
+    """Training at a rendezvous ended; answered by ``Ack``. The holder then launches the object again.
+
+    ``problem``: why the visit came to nothing (``samples`` is 0 then); the object goes on as it came, unless ``lost``:
+    then what arrived is no model, the holder launches nothing, and the DCC ends the job.
+    """
 
     name: Name
     object_id: int
@@ -126,6 +130,14 @@ class Returned(Message, frozen=True, kw_only=True, tag="returned"):
     name: Name
     object_id: int
     size_bytes: int
+
+
+class LogRequest(Message, frozen=True, kw_only=True, tag="log?"):
+    """The owner asks for its job's training log from entry ``first`` on; answered by ``LogPart``."""
+
+    name: Name
+    object_id: int
+    first: int = 0
 
 
 class Inquire(Message, frozen=True, kw_only=True, tag="inquire"):
@@ -170,8 +182,8 @@ class Order(Message, frozen=True, kw_only=True, tag="order"):
     action: ``train``, ``verify``, ``keep_test_sample``, ``use_data``, ``deploy``, ``home``.  For ``train``, the data is the
     rendezvous's own when ``data_node`` is its own name, else it asks ``data_address`` for it (``SendData``).
 
-    ``log`` (``home``): the first visits of the journey, as many as fit one packet with the rest of the order (about 1,000 bytes of
-    them); ``log_length`` says how many there are, and the owner fetches what is missing with ``LogRequest``.
+    ``log`` (``home``): the first visits of the journey, as many as fit one packet with the rest of the order (some
+    1,000 bytes); ``log_length`` says how many there are, the owner fetches what is missing with ``LogRequest``.
     """
 
     action: str
@@ -191,7 +203,7 @@ class Order(Message, frozen=True, kw_only=True, tag="order"):
     accuracy: Groups = {}
 
 
-class LogPart(Message, kw_only=True, tag="log="):
+class LogPart(Message, frozen=True, kw_only=True, tag="log="):
     """Entries of a training log, as many as fit one packet; an empty part ends it."""
 
     entries: Annotated[list[dict[str, Any]], msgspec.Meta(max_length=64)] = []
