@@ -1,8 +1,8 @@
 """What all tests share: tiers by folder, a time limit for each, one network test at a time, and nothing left behind.
 
 The tiers are ``unit`` (no root, seconds), ``wire`` (bytes, tshark), ``network`` (root, Open vSwitch, Mininet) and
-``browser`` (Chromium as well).  What a tier needs and the machine lacks skips its tests with the reason; where ``CI=true``,
-it fails them.
+``browser`` (Chromium as well).  What a tier needs and the machine lacks skips its tests with the reason; where
+``CI=true``, it fails them.
 """
 
 from __future__ import annotations

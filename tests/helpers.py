@@ -35,8 +35,8 @@ def assert_path(
 ) -> None:
     """Assert that a packet from one host to another crosses exactly these switches, in this order.
 
-    Asks Open vSwitch itself (``ofproto/trace``): nothing is sent and no counter is touched.  ``destination`` is the IPv4
-    destination when it is not the target's own address (a label); ``bridge`` maps a plan's switch to the bridge's name.
+    Asks Open vSwitch itself (``ofproto/trace``): nothing is sent and no counter is touched.  ``destination`` is the
+    IPv4 destination when it is not the target's own address (a label); ``bridge`` maps a switch to its bridge's name.
     """
     wanted = destination or host_of(plan, target).address
     path, end = trace_path(plan, source, wanted, udp_port=udp_port, bridge=bridge)
@@ -56,7 +56,7 @@ def trace_path(
     udp_port: int = 9,
     bridge: Callable[[str], str] = str,
 ) -> tuple[list[str], str]:
-    """Return the switches that a UDP packet crosses, and its end: a host, or ``dropped``, ``loop`` or ``CONTROLLER``."""
+    """Return the switches that a UDP packet crosses, and its end: a host, ``dropped``, ``loop`` or ``CONTROLLER``."""
     host = host_of(plan, source)
     far_end = _far_ends(plan)
     switch, port = host.switch, host.port
