@@ -1,24 +1,26 @@
-"""The learning-curve model: what accuracy a set of data nodes can be expected to teach, from what they publish about their data.
+"""The learning-curve model: what accuracy data nodes can be expected to teach, from what they publish of their data.
 
-Evidence.  A data node publishes how many samples it holds, a private histogram of their groups, and ``quality``: the cross-validated
-accuracy of a quick simple model on its own data.  That is one point on the task's learning curve: error ``1 - quality`` at the
-density (samples per group present) of that node.  A node that holds almost one group only proves little, since always answering
-with that group scores high; so a node's word weighs ``samples x (1 - sum of squared shares)``.
+Evidence. A data node publishes how many samples it holds, a private histogram of their groups, and ``quality``: the
+cross-validated accuracy of a quick simple model on its own data. That is one point on the task's learning curve:
+error ``1 - quality`` at the density (samples per group present) of that node. A node that holds almost one group only
+proves little, since always answering with that group scores high; so a node's word weighs ``samples x (1 - sum of
+squared shares)``.
 
-Model.  With weighted mean probe error ``e`` and weighted mean density ``d``, a model that has learned ``N`` samples of a group is
-expected to err on it with
+Model. With weighted mean probe error ``e`` and weighted mean density ``d``, a model that has learned ``N`` samples of
+a group is expected to err on it with
 
     error(N) = e * (floor + (1 - floor) * sqrt(d / N)),      floor = min(FLOOR_MAX, FLOOR_SLOPE * e)
 
-The square root is the usual rate of learning curves.  ``floor`` is the share of the probe's error that no amount of data removes:
-a prior, growing with the error, because a small error is mostly rare cases which more data covers, and a large one is mostly classes
-that overlap.  Broad accuracy is the mean over groups, weighted with the pooled mix.
+The square root is the usual rate of learning curves. ``floor`` is the share of the probe's error that no amount of
+data removes: a prior, growing with the error, because a small error is mostly rare cases which more data covers, and
+a large one is mostly classes that overlap. Broad accuracy is the mean over groups, weighted with the pooled mix.
 
-Honesty.  This is an estimate for admission, not a promise: the MPVU measures.  Its two constants were set on two tasks (generated
-vignettes: probes 0.93, pooled 0.97; four UCI hospitals: probes 0.78, pooled 0.80).  It believes ``quality`` as reported, so a liar
-shifts the estimate by the weight of its data; it knows nothing of the model's own capacity; it errs on the low side where every
-node has little data (a large probe error is then taken for noise), and on the high side where hospitals disagree on what a case
-is.  It assumes that the route lets no group be forgotten; MTRCE and the MPVUs see to that.
+Honesty. This is an estimate for admission, not a promise: the MPVU measures. Its two constants were set on two tasks
+(generated vignettes: probes 0.93, pooled 0.97; four UCI hospitals: probes 0.78, pooled 0.80). It believes ``quality``
+as reported, so a liar shifts the estimate by the weight of its data; it knows nothing of the model's own capacity; it
+errs on the low side where every node has little data (a large probe error is then taken for noise), and on the high
+side where hospitals disagree on what a case is. It assumes that the route lets no group be forgotten; MTRCE and the
+MPVUs see to that.
 """
 
 from __future__ import annotations
@@ -31,13 +33,14 @@ import numpy.typing as npt
 
 from controller.engines.types import Option
 
-FLOOR_SLOPE = 3.5
+FLOOR_SLOPE = 3.0
 FLOOR_MAX = 0.9
+EPOCHS_PER_VISIT = 2.0  # a usual visit; HPO has the last word on each
 Vector = npt.NDArray[np.float64]
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What the options prove. ``counts``: samples per option and group (options, groups); ``probe_error`` and ``density``: see above."""
+    """What the options prove. ``counts``: samples (options, groups); ``probe_error``, ``density``: see above."""
 
     groups: list[str]
     counts: Vector
@@ -66,7 +69,7 @@ def gather(options: Sequence[Option], groups: Sequence[str]) -> Evidence:
     names = list(groups) or sorted({g for o in options for g in o.mix})
     shares = np.array([[o.mix.get(g, 0.0) for g in names] for o in options]).reshape(len(options), len(names))
     samples = np.array([o.samples for o in options], dtype=float)
-    errors = np.array([1.0 - o.quality for o in options])
+    errors = np.array([max(1.0 - o.quality, 1 / (o.samples + 2)) for o in options])  # no probe proves perfection
     concentration = np.array([sum(s * s for s in o.mix.values()) for o in options])  # 1: one group only
     densities = samples * np.clip(concentration, 1e-3, 1.0)
     weights = samples * np.clip(1.0 - concentration, 1e-3, 1.0)
@@ -80,7 +83,7 @@ def gather(options: Sequence[Option], groups: Sequence[str]) -> Evidence:
 
 
 def distinct_data(options: Sequence[Option]) -> list[Option]:
-    """Keep one option per data set: the same data offered at several facilities teaches nothing twice (the quickest is kept).
+    """Keep one option per data set, the quickest: the same data at another facility teaches nothing twice.
 
     Handles are opaque, so data sets are told apart by what is published of them: K-AS, samples, quality and mix.
     """
@@ -90,9 +93,6 @@ def distinct_data(options: Sequence[Option]) -> list[Option]:
         if key not in best or visit_s(option) < visit_s(best[key]):
             best[key] = option
     return list(best.values())
-
-
-EPOCHS_PER_VISIT = 2.0
 
 
 def visit_s(option: Option) -> float:

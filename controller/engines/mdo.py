@@ -1,7 +1,8 @@
 """MDO, the model deployment optimiser: may a model be deployed, and at which MDFP.
 
-A deployed model needs more than its file: weights and activations while it answers, and the process around them.  Among the
-MDFPs that can take it, the one where it is missing, that is least busy and nearest to those who ask, is chosen.
+A deployed model needs more than its file: weights and activations while it answers, and the process around them.
+Among the MDFPs that can take it, the one where it is missing, that is least busy and nearest to those who ask, is
+chosen.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def place(task: str, size_bytes: int, mdfps: Sequence[Node], reach_ms: Mapping[s
 
 
 def _fault(node: Node, size_bytes: int, reach_ms: Mapping[str, float]) -> str:
-    """Return why a node cannot take the model ('' when it can). Memory that was never reported is not held against it."""
+    """Return why a node cannot take the model ('' when it can). Memory never reported is not held against it."""
     needed, memory = memory_needed_mib(size_bytes), node.get("memory_mib")
     if not node.get("reachable", True) or reach_ms.get(node.name, 0.0) == float("inf"):
         return "is not reachable"

@@ -1,15 +1,17 @@
 """Shortest paths: inside a domain by name, between K-AS by number; exact, deterministic, cached.
 
-The cost of a link is its delay plus the serialisation of 1 MB at its rate (an AI object is about that large), counted in whole
-nanoseconds, so that sums are exact in any order and two runs agree.  Each hop adds one nanosecond: of equally cheap paths the one
-with fewer hops wins, then the one whose names come first.  Distances are computed per destination by scipy's Dijkstra on
-arrays and kept; a plan is a value: a link that goes down is passed in ``without``, never edited into the plan.
+The cost of a link is its delay plus the serialisation of 1 MB at its rate (an AI object is about that large), counted
+in whole nanoseconds, so that sums are exact in any order and two runs agree. Each hop adds one nanosecond: of equally
+cheap paths the one with fewer hops wins, then the one whose names come first. Distances are computed per destination
+by scipy's Dijkstra on arrays and kept; a plan is a value: a link that goes down is passed in ``without``, never
+edited into the plan.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -81,7 +83,7 @@ class Graph:
         steps = [source]
         while steps[-1] != goal:
             steps.append(self._next(steps[-1], cost_to_goal))
-        hops = [self._edges[pair] for pair in zip(steps, steps[1:], strict=False)]
+        hops = [self._edges[pair] for pair in pairwise(steps)]
         rate_mbps = min((edge.rate_mbps for edge in hops), default=float("inf"))
         return Route([self.places[i] for i in steps], rate_mbps, sum(edge.delay_ms for edge in hops))
 
@@ -103,7 +105,7 @@ class Graph:
         return self._trees[goal]
 
     def _next(self, at: int, cost_to_goal: npt.NDArray[np.float64]) -> int:
-        """Return the first neighbour (in order of names) that lies on a cheapest path; costs are whole numbers, so exact."""
+        """Return the first neighbour by name on a cheapest path; costs are whole numbers, so equality is exact."""
         row = slice(self._matrix.indptr[at], self._matrix.indptr[at + 1])
         neighbours, costs = self._matrix.indices[row], self._matrix.data[row]
         on_path = neighbours[costs + cost_to_goal[neighbours] == cost_to_goal[at]]
@@ -142,7 +144,7 @@ def switch_path(domain: DomainPlan, src_switch: str, dst_switch: str, without: C
 
 
 def host_route(domain: DomainPlan, a: str, b: str, without: Collection[str] = ()) -> Route:
-    """Return the route between two nodes of a domain, hosts or switches; hosts forward nothing but are leaves; ``NoPath``."""
+    """Return the route between two nodes of a domain, hosts (always leaves) or switches; ``NoPath``."""
     return domain_graph(domain, without, hosts=True).route(a, b)
 
 

@@ -13,7 +13,7 @@ SATURATED = 1.0
 def assess_query(task: str, models: Sequence[ModelAt], min_accuracy: float | Mapping[str, float] = 0.0) -> Assessment:
     """Assess a query class. ``min_accuracy``: broad, or per name (``{"broad": 0.8, "cardiology": 0.95}``), shares of 1.
 
-    ``predicted`` is the verified accuracy of the best model that satisfies the class (of the best there is, when none does).
+    ``predicted`` is the verified accuracy of the best model that satisfies the class (of the best there is if none).
     """
     floors = dict(min_accuracy) if isinstance(min_accuracy, Mapping) else {"broad": float(min_accuracy)}
     hosted = [m for m in models if m.task == task]

@@ -1,8 +1,8 @@
 """QIRCE: which MDFP answers a query class soonest, and in what proportion to share the queries among those that may.
 
-Expected time of a query: the path there and back, plus the inference stretched by the node's load as in an M/M/1 queue,
-``latency / (1 - load)``.  Weights are inversely proportional to it, so that over an OpenFlow select group every node is asked in
-proportion to how fast it answers.
+Expected time of a query: the path there and back, plus the inference stretched by the node's load as in an M/M/1
+queue, ``latency / (1 - load)``. Weights are inversely proportional to it, so that over an OpenFlow select group every
+node is asked in proportion to how fast it answers.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def expected_ms(model: ModelAt, path_ms: float) -> float:
 
 
 def choose(models: Sequence[ModelAt], path_ms: Mapping[str, float]) -> list[tuple[str, int]]:
-    """Return (node, weight) of the nodes to share a query class, best first, best weight 100; empty when none can be reached.
+    """Return (node, weight) of the nodes to share a query class, best first, its weight 100; empty: none in reach.
 
-    ``path_ms``: one-way milliseconds from the asker to each node; a node that is missing in it, or infinitely far, is left out.
+    ``path_ms``: one-way milliseconds from the asker to each node; nodes missing in it, or infinitely far, are left out.
     """
     times: dict[str, float] = {}
     for model in models:

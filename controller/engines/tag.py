@@ -1,9 +1,9 @@
 """TAG, the training algorithm generator: which way of training suits these data, this model and these links.
 
-A thin first version with one real comparison, sequential against federated learning.  What decides (FACTS.md: Li & Lyu, NeurIPS
-2023): sequential learning wins under strong skew between nodes, federated averaging when mixes are alike, and then in wall time too,
-because nodes train at once.  Only sequential learning is carried out today: where federated would have been chosen, the reason
-says so, and nothing pretends otherwise.
+A thin first version with one real comparison, sequential against federated learning. What decides (FACTS.md: Li &
+Lyu, NeurIPS 2023): sequential learning wins under strong skew between nodes, federated averaging when mixes are
+alike, and then in wall time too, because nodes train at once. Only sequential learning is carried out today: where
+federated would have been chosen, the reason says so, and nothing pretends otherwise.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ def choose_method(request: Request, options: Sequence[Option]) -> tuple[str, str
     visits = min(request.max_visits, len(options))
     sequential_s, federated_s = _wall_s(options, visits)
     sequential_bytes, federated_bytes = visits * request.model_bytes, 2 * ROUNDS * len(options) * request.model_bytes
-    cost = f"{federated_s:.1f} s and {federated_bytes / 1e6:.1f} MB against {sequential_s:.1f} s and {sequential_bytes / 1e6:.1f} MB"
+    federated = f"{federated_s:.1f} s, {federated_bytes / 1e6:.1f} MB"
+    cost = f"{federated} against {sequential_s:.1f} s, {sequential_bytes / 1e6:.1f} MB"
     if federated_s >= sequential_s:
         return "sequential", f"sequential: mixes are alike (differ by {skew:.2f}), but federated would take {cost}"
     return (
         "sequential",
-        f"federated would be chosen (mixes differ by only {skew:.2f}; {cost}), but only sequential is carried out today",
+        f"federated would be chosen (mixes differ by {skew:.2f}; {cost}), but only sequential is carried out today",
     )
 
 
@@ -51,7 +52,7 @@ def mix_skew(options: Sequence[Option]) -> float:
 
 
 def _wall_s(options: Sequence[Option], visits: int) -> tuple[float, float]:
-    """Return the seconds of so many sequential visits, and of ``ROUNDS`` federated rounds with the same epochs in all."""
+    """Return the seconds of so many sequential visits, and of federated rounds with the same epochs in all."""
     visit_s = [o.reach_s + o.move_s + EPOCHS_PER_VISIT * o.epoch_s for o in options]
     sequential_s = visits * sum(visit_s) / len(visit_s)
     epochs_a_round = EPOCHS_PER_VISIT * visits / len(options) / ROUNDS

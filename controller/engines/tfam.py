@@ -1,9 +1,10 @@
-"""T-FAM, the training feasibility assessment module: admit a request, or say every reason why not and what would be admitted.
+"""T-FAM, the training feasibility assessment module: admit a request, or say all that stands against it.
 
-It checks necessary conditions, each with its numbers: data at all, enough of it overall and of the expert group; an MPVU to verify;
-accuracies that the data can be expected to teach (``evidence``: the learning-curve model and its honesty); and the fewest visits and the
-least seconds in which enough data can be seen, against the visit budget and the deadline.  ``nearest`` is a whole requirement under the
-names of ``JobSpec``; assessed in the request's place it is admitted.  It is empty when nothing the owner could ask for would help.
+It checks necessary conditions, each with its numbers: data at all, enough of it overall and of the expert group; an
+MPVU to verify; accuracies that the data can be expected to teach (``evidence``: the learning-curve model and its
+honesty); and the fewest visits and the least seconds in which enough data can be seen, against the visit budget and
+the deadline. ``nearest`` is a whole requirement under the names of ``JobSpec``; assessed in the request's place it is
+admitted. It is empty when nothing the owner could ask for would help.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
 def assess(request: Request, options: Sequence[Option], mpvus: int) -> Assessment:
     """Assess a training request against everything on offer. ``mpvus``: how many MPVUs could verify it.
 
-    ``predicted``: ``broad`` and (with an expert group) ``expert`` accuracy from all usable data, and the ``visits`` and ``seconds`` that
-    what is asked needs at least.
+    ``predicted``: ``broad`` and (with an expert group) ``expert`` accuracy from all usable data, and the ``visits`` and
+    ``seconds`` that what is asked needs at least.
     """
     sound, reasons = _sound(request, options)
     evidence = gather(sound, request.groups)
@@ -67,7 +68,8 @@ def _sound(request: Request, options: Sequence[Option]) -> tuple[list[Option], l
     if not trusted:
         top = max(o.trust for o in honest)
         return [], [
-            f"no data node reaches the trust floor {request.trust_floor:.2f}; the most trusted of {len(honest)} offers has {top:.2f}"
+            f"no data node reaches the trust floor {request.trust_floor:.2f}; "
+            f"the most trusted of {len(honest)} offers has {top:.2f}"
         ]
     return [], [f"all {len(trusted)} rendezvous on offer become unreachable before one visit could end"]
 
@@ -145,7 +147,7 @@ def _accuracy_reasons(request: Request, evidence: Evidence, predicted: Mix) -> l
 
 
 def _need(request: Request, options: Sequence[Option], evidence: Evidence) -> Need | None:
-    """Return what the targets need at least; where they are out of reach, what the nearest targets within reach need."""
+    """Return what the targets need at least, or the nearest ones within reach where they are not."""
     target = _within_reach(request, evidence)
     fewest = _cover(target, evidence, np.ones(len(options)))
     seconds = np.array([max(EPSILON, visit_s(o)) for o in options])
@@ -200,7 +202,8 @@ def _budget_reasons(request: Request, need: Need) -> list[str]:
         reasons.append(f"{request.max_visits} visits are too few: to see enough data takes at least {need.visits}")
     if need.seconds > request.deadline_s:
         reasons.append(
-            f"deadline {request.deadline_s:.0f} s is too near: the quickest visits that suffice take at least {need.seconds:.1f} s"
+            f"deadline {request.deadline_s:.0f} s is too near: "
+            f"the quickest visits that suffice take at least {need.seconds:.1f} s"
         )
     return reasons
 

@@ -1,9 +1,10 @@
-"""MS-DRRT: the model-specific topology that DRRT-O cuts from the map for one training request, and DRRT-A which keeps it true.
+"""MS-DRRT: the model-specific topology that DRRT-O cuts from the map for one request, and DRRT-A which keeps it true.
 
-What is cut (paper, section II and Fig. 2): the data nodes that hold data of the request's groups, are reachable and trusted; each at
-the places where the model could meet that data, which are the data node itself and, where its data may move, the compute
-facilities of its K-AS; and the MPVUs that may verify.  Every such meeting is an ``Option`` under an opaque handle: the handle is a
-keyed digest, so that no other K-AS can tell from it, or guess, which node stands behind it, and it stays the same from cut to cut.
+What is cut (paper, section II and Fig. 2): the data nodes that hold data of the request's groups, are reachable and
+trusted; each at the places where the model could meet that data, which are the data node itself and, where its data
+may move, the compute facilities of its K-AS; and the MPVUs that may verify. Every such meeting is an ``Option`` under
+an opaque handle: the handle is a keyed digest, so that no other K-AS can tell from it, or guess, which node stands
+behind it, and it stays the same from cut to cut.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from topologies.plan import DomainPlan
 DEFAULT_SAMPLE_BYTES = 64
 UNKNOWN_SHARE = 0.5  # trust or quality that a terminal never reported: neither believed nor held against it
 DATA_BASIS = ("samples", "group_shares", "quality", "trust", "reachable")
-FACILITY_BASIS = ("compute_samples_per_s", "queue", "trust", "reachable")
+FACILITY_BASIS = ("compute_samples_per_s", "queue", "trust", "reachable", "available_s")
+DATA_CUT = (*DATA_BASIS, "sample_bytes", "data_may_move", "available_s")  # what makes a meeting worth cutting anew
 
 
 class Rendezvous(msgspec.Struct, frozen=True, kw_only=True):
-    """What a handle stands for, inside its own K-AS only. ``move_data``: the data node sends its data to the facility."""
+    """What a handle stands for, inside its own K-AS only. ``move_data``: the data node sends data to the facility."""
 
     data_node: str
     facility: str
@@ -67,7 +69,7 @@ class MsDrrt:
         return self._meeting(handle).rendezvous
 
     def explain(self, handle: str, now_s: float) -> dict[str, dict[str, Any]]:
-        """Return what an option rests on: ``{"h11.samples": {"value": 1500, "age_s": 0.4}, ...}``; ``UnknownHandle``."""
+        """Return what an option rests on: ``{"h11.samples": {"value": 9, "age_s": 0.4}, ...}``; ``UnknownHandle``."""
         basis = self._meeting(handle).basis
         return {
             key: {"value": held.value, "age_s": round(max(0.0, now_s - held.t_s), 3)} for key, held in basis.items()
@@ -75,7 +77,7 @@ class MsDrrt:
 
     @property
     def graph(self) -> nx.Graph:
-        """The topology as a drawable networkx graph: nodes with ``role``, ``kas`` and attributes, edges with rate and delay."""
+        """The topology to draw, a networkx graph: nodes with role, K-AS and attributes, edges with rate and delay."""
         if self._graph is None:
             self._graph = _draw(self._domain, self._members)
         return self._graph
@@ -112,7 +114,8 @@ class DrrtA:
         facilities = _facilities(self._krrm, self._domain, self._request)
         for data in _data_nodes(self._krrm, self._domain, self._request):
             for facility in _meeting_places(data, facilities, self._domain):
-                key, versions = (data.name, facility.name), (data.version, facility.version)
+                key = (data.name, facility.name)
+                versions = (data.changed(DATA_CUT), facility.changed(FACILITY_BASIS))
                 held = self._kept.get(key)
                 kept[key] = (
                     held if held is not None and held[0] == versions else (versions, self._cut(data, facility, without))

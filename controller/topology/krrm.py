@@ -1,19 +1,19 @@
-"""G-KRRM, the global knowledge, resource and reachability map: what a DCC believes of its terminals, and how old each belief is.
+"""G-KRRM, the global knowledge, resource and reachability map: what a DCC believes of its terminals, and since when.
 
-The raw canvas of the paper (section II, "DRRT layer").  It is fed by ``Register`` and ``Report`` messages, keeps every
-attribute with the time at which it was last reported, and gives each *change of value* a number, so that the topologies cut
-from it (``drrt``, ``qrrt``) know what to cut anew.  It has no clock: the caller passes ``now_s``.
+The raw canvas of the paper (section II, "DRRT layer"). It is fed by ``Register`` and ``Report`` messages, keeps every
+attribute with the time at which it was last reported, and gives each *change of value* a number, so that the
+topologies cut from it (``drrt``, ``qrrt``) know what to cut anew. It has no clock: the caller passes ``now_s``.
 
-A report is taken whole or not at all: NaN, negative amounts, shares that do not sum to 1 and the like raise ``BadReport`` and
-the old values stay.  Attribute names other than those of ``messages.Register`` are kept when they are plain scalars, so that a
-researcher's own agent can report what her own engine wants to know.
+A report is taken whole or not at all: NaN, negative amounts, shares that do not sum to 1 and the like raise
+``BadReport`` and the old values stay. Attribute names other than those of ``messages.Register`` are kept when they
+are plain scalars, so that a researcher's own agent can report what her own engine wants to know.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -27,14 +27,15 @@ MAX_NUMBER = 1e15
 
 
 class Attribute(msgspec.Struct, frozen=True):
-    """A value and the time of the report that last carried it."""
+    """A value, the time of the report that last carried it, and the map's count when it last changed."""
 
     value: Any
     t_s: float
+    version: int = 0
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
-    """A terminal on the map. ``heard_s``: its last sign of life; ``version``: the map's count at its last change of value."""
+    """A terminal. ``heard_s``: its last sign of life; ``version``: the map's count at its last change of value."""
 
     name: str
     role: str
@@ -48,6 +49,10 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
         """Return the value of an attribute, or ``default`` where the terminal never reported it."""
         held = self.attributes.get(attribute)
         return default if held is None else held.value
+
+    def changed(self, attributes: Collection[str]) -> int:
+        """Return the map's count at the last change of any of these attributes (0: none was ever reported)."""
+        return max((held.version for name, held in self.attributes.items() if name in attributes), default=0)
 
 
 class Krrm:
@@ -67,18 +72,16 @@ class Krrm:
         known = self._nodes.get(name)
         self._check_identity(name, role, kas, address, known)
         checked = {key: _checked(name, key, value) for key, value in attributes.items()}
-        held = dict(known.attributes) if known else {}
-        changed = sorted(key for key, value in checked.items() if key not in held or held[key].value != value)
-        held |= {key: Attribute(value, now_s) for key, value in checked.items()}
-        if len(held) > MAX_ATTRIBUTES:
-            raise BadReport(
-                f"report of {name}: {len(held)} attributes are more than the {MAX_ATTRIBUTES} a terminal may have"
-            )
-        if changed or known is None or (known.role, known.kas, known.address) != (role, kas, address):
+        old = known.attributes if known else {}
+        if len(old.keys() | checked.keys()) > MAX_ATTRIBUTES:
+            raise BadReport(f"report of {name}: more than the {MAX_ATTRIBUTES} attributes that a terminal may have")
+        changed = sorted(key for key, value in checked.items() if key not in old or old[key].value != value)
+        if changed or known is None or (known.kas, known.address) != (kas, address):
             self.version += 1
-            version = self.version
-        else:
-            version = known.version
+        version = self.version if changed or known is None else known.version
+        news = {key: Attribute(checked[key], now_s, self.version) for key in changed}
+        again = {key: Attribute(old[key].value, now_s, old[key].version) for key in checked.keys() - news.keys()}
+        held = {**old, **again, **news}
         self._nodes[name] = Node(
             name=name, role=role, kas=kas, address=address, attributes=held, heard_s=now_s, version=version
         )

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from controller.engines.types import Mix
@@ -14,7 +16,7 @@ from topologies.plan import DomainPlan
 
 
 class ModelAt(msgspec.Struct, frozen=True, kw_only=True):
-    """A deployed model. ``accuracy``: as verified, ``broad`` and per group; ``load`` 0..1 (1: saturated); ``latency_ms``: one inference."""
+    """A deployed model. ``accuracy``: ``broad`` and per group; ``load``: 1 is full; ``latency_ms``: one inference."""
 
     node: str
     task: str
@@ -35,12 +37,21 @@ class QsQrrt(msgspec.Struct, frozen=True, kw_only=True):
 class QrrtA:
     """Keep one task's query topology; ``recut`` counts how often it had to be cut anew."""
 
-    def __init__(self, krrm: Krrm, domain: DomainPlan, task: str, *, trust_floor: float = 0.0) -> None:
+    def __init__(
+        self,
+        krrm: Krrm,
+        domain: DomainPlan,
+        task: str,
+        *,
+        trust_floor: float = 0.0,
+        verified: Mapping[str, Mix] | None = None,
+    ) -> None:
         self.recut = 0
         self._krrm = krrm
         self._domain = domain
         self._task = task
         self._trust_floor = trust_floor
+        self._verified = verified
         self._at_version = -1
         self._kept: QsQrrt = QsQrrt(task=task, models=[])
 
@@ -48,15 +59,30 @@ class QrrtA:
         """Return the topology as the map has it now (ages are those of the last change)."""
         if self._at_version != self._krrm.version:
             self.recut += 1
-            self._kept = qs_qrrt(self._krrm, self._domain, self._task, now_s, trust_floor=self._trust_floor)
+            self._kept = qs_qrrt(
+                self._krrm, self._domain, self._task, now_s, trust_floor=self._trust_floor, verified=self._verified
+            )
             self._at_version = self._krrm.version
         return self._kept
 
 
-def qs_qrrt(krrm: Krrm, domain_plan: DomainPlan, task: str, now_s: float, *, trust_floor: float = 0.0) -> QsQrrt:
-    """Cut the query topology of a task: reachable, trusted MDFPs of this domain that host a model of it."""
+def qs_qrrt(
+    krrm: Krrm,
+    domain_plan: DomainPlan,
+    task: str,
+    now_s: float,
+    *,
+    trust_floor: float = 0.0,
+    verified: Mapping[str, Mix] | None = None,
+) -> QsQrrt:
+    """Cut the query topology of a task: reachable, trusted MDFPs of this domain that host a model of it.
+
+    ``verified``: what the MPVUs measured of the model deployed at each node; it wins over what the node says of itself.
+    """
     hosts = [n for n in krrm.nodes("mdfp") if n.kas in domain_plan.kas and usable(n, trust_floor)]
-    return QsQrrt(task=task, models=[_model_at(n, task, entry, now_s) for n in hosts for entry in _hosted(n, task)])
+    known = verified or {}
+    models = [_model_at(n, task, known.get(n.name, said), now_s) for n in hosts for said in _hosted(n, task)]
+    return QsQrrt(task=task, models=models)
 
 
 def _hosted(node: Node, task: str) -> list[Mix]:
@@ -64,11 +90,11 @@ def _hosted(node: Node, task: str) -> list[Mix]:
     return [entry["accuracy"] for entry in node.get("models", []) if entry["task"] == task]
 
 
-def _model_at(node: Node, task: str, accuracy: Mix, now_s: float) -> ModelAt:
+def _model_at(node: Node, task: str, accuracy: Mapping[str, float], now_s: float) -> ModelAt:
     return ModelAt(
         node=node.name,
         task=task,
-        accuracy=accuracy,
+        accuracy=dict(accuracy),
         load=node.get("load", 0.0),
         latency_ms=node.get("latency_ms", 0.0),
         kas=node.kas,
