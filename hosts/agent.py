@@ -1,0 +1,130 @@
+"""The agent: the process that is a terminal.  Transport, registration and reports, control socket and role, tied together.
+
+It runs inside its Mininet host's network namespace (the zygote forks it there) and knows nothing of the network but its
+own address; everything else it learns from AI packets.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+
+from hosts.control import Command, ControlServer
+from hosts.errors import HostError
+from hosts.learning.spec import NodeData, Samples
+from hosts.learning.task import Task
+from hosts.reporter import Reporter
+from hosts.resources import Meter
+from hosts.roles import ROLES, Role
+from hosts.terminal import Terminal
+from hosts.work import Work
+from packets.events import Emit
+from packets.transport import Endpoint, ReceivedObject
+from packets.wire import Header
+from topologies.plan import HostPlan
+
+TICK_S = 0.5
+
+
+@dataclass(frozen=True)
+class AgentSetup:
+    """What an agent is born with. ``samples_per_s``: training speed of one whole core here, measured by the zygote."""
+
+    plan: HostPlan
+    task: Task
+    runtime_dir: Path
+    seed: int
+    samples_per_s: float
+    data: NodeData | None = None
+    queries: Samples | None = None
+
+
+class Agent:
+    """One terminal at work. ``run`` returns when it is told to stop."""
+
+    def __init__(self, setup: AgentSetup, emit: Emit) -> None:
+        plan = setup.plan
+        self.plan, self.emit = plan, emit
+        self.endpoint = Endpoint(plan.address, on_object=self._on_object, on_message=self._on_message, emit=emit)
+        self.terminal = Terminal(
+            plan=plan, task=setup.task, network=self.endpoint, emit=emit, submit=Work(),
+            meter=Meter(setup.samples_per_s * min(1.0, plan.cpu_share), time.monotonic),
+            folder=setup.runtime_dir / plan.name, seed=setup.seed, data=setup.data, queries=setup.queries,
+        )  # fmt: skip
+        self.role = self._make_role()
+        self.reporter = Reporter(self.terminal, self.role.attributes)
+        self.control = ControlServer(setup.runtime_dir / "agents" / f"{plan.name}.sock", self.command)
+        self._ready = False
+
+    def run(self) -> None:
+        """Work until ``stop``; returns within a second of it, whatever is under way."""
+        self.endpoint.start()
+        self.control.start()
+        threading.Thread(target=self._report, name="reporter", daemon=True).start()
+        try:
+            while not self.terminal.stopping.wait(TICK_S):
+                self.role.tick()
+        finally:
+            self.control.close()
+            self.endpoint.close()
+
+    def stop(self) -> None:
+        """End the run; safe in a signal handler."""
+        self.terminal.stopping.set()
+        self.terminal.changed.set()
+
+    def command(self, command: Command) -> Command:
+        """Answer one line of the control socket."""
+        return self._state() if command["op"] == "state" else self.role.command(command)
+
+    def _state(self) -> Command:
+        state, object_id = self.terminal.activities.state
+        return {
+            "name": self.plan.name, "role": self.plan.role, "kas": self.plan.kas, "state": state, "object_id": object_id,
+            "registered": self.reporter.registered, "attributes": self.reporter.known, "pid": os.getpid(),
+            "transport": msgspec.to_builtins(self.endpoint.counters),
+        }  # fmt: skip
+
+    def _make_role(self) -> Role:
+        if self.plan.role not in ROLES:
+            raise HostError(f"host {self.plan.name}: no role {self.plan.role!r}; there are: {', '.join(ROLES)}")
+        return ROLES[self.plan.role](self.terminal)
+
+    def _on_object(self, obj: ReceivedObject) -> None:
+        self.role.object_arrived(obj)
+
+    def _on_message(self, header: Header, payload: bytes, peer: tuple[str, int]) -> None:
+        self.role.message_arrived(header, payload, peer)
+
+    def _report(self) -> None:
+        try:
+            self.reporter.run(self._registered)
+        except Exception as error:  # a dead reporter would look like a dead terminal: say so and end as one
+            self.emit("error", text=f"reporter of {self.plan.name} failed: {error!r}", node=self.plan.name)
+            self.stop()
+
+    def _registered(self) -> None:
+        plan = self.plan
+        self.emit("agent.ready", name=plan.name, role=plan.role, kas=plan.kas, address=plan.address, pid=os.getpid())
+        if not self._ready:
+            self._ready = True
+            self.role.start()
+
+
+def serve(setup: AgentSetup, emit: Emit) -> None:
+    """Run an agent in this process until SIGTERM or SIGINT."""
+    agent = Agent(setup, emit)
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        agent.stop()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    agent.run()

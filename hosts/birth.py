@@ -1,0 +1,71 @@
+"""From a forked copy of the zygote to an agent: the namespace, the cgroup, its own data only, its own chance."""
+
+from __future__ import annotations
+
+import os
+import random
+import zlib
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from hosts.agent import AgentSetup, serve
+from hosts.namespaces import die_with_parent, enter_network_namespace, join_cgroup, set_process_name
+from hosts.nursery import Nursery
+from packets.events import Emitter
+from topologies.plan import HostPlan
+
+
+class Order(Protocol):
+    """The part of the zygote's fork order that a newborn needs."""
+
+    @property
+    def host(self) -> HostPlan: ...
+
+    @property
+    def cgroup(self) -> str | None: ...
+
+
+class Birth:
+    """What the zygote hands to its children."""
+
+    def __init__(self, nursery: Nursery, runtime_dir: Path, events: str, seed: int) -> None:
+        self.samples_per_s = nursery.samples_per_s
+        self._nursery: Nursery | None = nursery
+        self._runtime_dir, self._events, self._seed = runtime_dir, events, seed
+
+    def be_agent(self, order: Order, namespace: int, news: int, parent: int) -> None:
+        """Be that terminal until told to end. Writes ``ok`` to ``news`` once in place; runs in the child alone."""
+        die_with_parent(parent)
+        enter_network_namespace(namespace)
+        os.close(namespace)
+        if order.cgroup:
+            join_cgroup(order.cgroup)
+        set_process_name(f"daitn-{order.host.name}")
+        self._reseed(order.host.name)
+        setup = self._setup(order.host)
+        os.write(news, b"ok")
+        os.close(news)
+        serve(setup, Emitter(order.host.name, self._events))
+
+    def _setup(self, plan: HostPlan) -> AgentSetup:
+        """Take this node's own data; the other nodes' is let go."""
+        nursery, self._nursery = self._nursery, None
+        assert nursery is not None, "a newborn is set up once"
+        setup = AgentSetup(
+            plan=plan, task=nursery.task, runtime_dir=self._runtime_dir, seed=self._seed,
+            samples_per_s=nursery.samples_per_s, data=nursery.data.get(plan.name),
+            queries=nursery.queries() if plan.role == "query_owner" else None,
+        )  # fmt: skip
+        nursery.data.clear()
+        return setup
+
+    def _reseed(self, name: str) -> None:
+        """A fork inherits its parent's random state; every terminal gets its own, from the run's seed."""
+        own = zlib.crc32(f"{self._seed}/{name}".encode())
+        random.seed(own)
+        np.random.seed(own)
+        torch.manual_seed(own)
+        torch.set_num_threads(1)

@@ -1,0 +1,91 @@
+"""Telemetry of one terminal: register with the DCC, then report what changed, at least a heartbeat every two seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hosts.errors import DccRefused, DccSilent
+from hosts.terminal import Terminal
+from packets.messages import Ack, Register, Report
+from packets.wire import PacketType
+
+LOOK_S = 0.5
+HEARTBEAT_S = 2.0
+_ABSOLUTE = 0.05
+_RELATIVE = 0.1
+
+Attributes = dict[str, Any]
+
+
+def differs(old: object, new: object) -> bool:
+    """Tell whether a value changed enough to be worth a packet; floats by 0.05 and a tenth, everything else exactly."""
+    if isinstance(old, float) and isinstance(new, float):
+        return abs(new - old) > max(_ABSOLUTE, _RELATIVE * abs(old))
+    return old != new
+
+
+class Reporter:
+    """Speaks for one terminal. ``attributes`` returns their present values; what the DCC acknowledged is not said again."""
+
+    def __init__(self, terminal: Terminal, attributes: Callable[[], Attributes]) -> None:
+        self.terminal = terminal
+        self.registered = False
+        self._attributes = attributes
+        self.known: Attributes = {}
+        self._sequence = 0
+        self._spoke_at = terminal.clock()
+        self._silent = False
+
+    def run(self, when_registered: Callable[[], None]) -> None:
+        """Register, then report until the terminal stops; a DCC that restarts is registered with again."""
+        terminal = self.terminal
+        while not terminal.stopping.is_set():
+            if self.registered:
+                terminal.changed.wait(LOOK_S)
+                terminal.changed.clear()
+                self.look()
+            elif self.register():
+                when_registered()
+            else:
+                terminal.stopping.wait(LOOK_S)
+
+    def register(self) -> bool:
+        """Introduce the terminal with all its attributes; False when the DCC does not take it (yet)."""
+        plan, now = self.terminal.plan, self._attributes()
+        message = Register(name=plan.name, role=plan.role, address=plan.address, attributes=now)
+        self.registered = self._tell(message)
+        if self.registered:
+            self.known = now
+        return self.registered
+
+    def look(self) -> None:
+        """Report what changed since the last acknowledged report; nothing but a heartbeat when that is due."""
+        now = self._attributes()
+        changed = {k: v for k, v in now.items() if k not in self.known or differs(self.known[k], v)}
+        if not changed and self.terminal.clock() - self._spoke_at < HEARTBEAT_S:
+            return
+        self._sequence += 1
+        if self._tell(Report(name=self.terminal.name, sequence=self._sequence, attributes=changed)):
+            self.known |= changed
+
+    def _tell(self, message: Register | Report) -> bool:
+        try:
+            self.terminal.dcc.ask(message, Ack, type=PacketType.TELEMETRY, attempts=1, timeout_s=2.0)
+        except DccRefused as error:
+            self.registered = False
+            self._note(f"DCC of K-AS {self.terminal.plan.kas} refused the report of {self.terminal.name}: {error}")
+            return False
+        except DccSilent as error:
+            self._note(str(error))
+            return False
+        finally:
+            self._spoke_at = self.terminal.clock()
+        self._silent = False
+        return True
+
+    def _note(self, text: str) -> None:
+        """Say it once per silence, not once per attempt."""
+        if not self._silent:
+            self._silent = True
+            self.terminal.emit("warning", text=text, node=self.terminal.name)

@@ -1,0 +1,207 @@
+"""What all roles share: how an object that arrives gets its order, how a question is answered once, how strangers are met.
+
+Nothing that comes from the network ends an agent: a duplicate is dropped, an object without an order or with bytes that
+are no model is an error event, and the agent goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+import msgspec
+
+from hosts.control import Command
+from hosts.errors import BadCommand, DccSilent, HostError
+from hosts.learning.errors import LearningError
+from hosts.resources import memory_left_mib
+from hosts.terminal import Terminal
+from packets.errors import DaitnError
+from packets.messages import (
+    Ack,
+    AnyMessage,
+    Message,
+    Order,
+    OrderRequest,
+    Refused,
+    VisitDone,
+    decode_message,
+    encode_message,
+)
+from packets.transport import OutgoingObject, ReceivedObject
+from packets.wire import Flag, Header, PacketType
+
+Action = Callable[[ReceivedObject, Order], None]
+Peer = tuple[str, int]
+Value = TypeVar("Value")
+_MEMORY = 256
+_MAX_VISIT = 0xFFFF
+_QUESTIONS = {PacketType.QUERY, PacketType.ANNOUNCE, PacketType.TELEMETRY}
+
+
+class Recent(OrderedDict[Hashable, Value]):
+    """A mapping that forgets its oldest entries."""
+
+    def note(self, key: Hashable, value: Value) -> None:
+        self[key] = value
+        while len(self) > _MEMORY:
+            self.popitem(last=False)
+
+
+class Role:
+    """A terminal's part in the work. Subclasses fill ``actions`` (orders of the DCC), ``commands`` and ``answer``."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal = terminal
+        self.actions: dict[str, Action] = {}
+        self.commands: dict[str, Callable[[Command], Command]] = {}
+        self._lock = threading.Lock()
+        self._seen: Recent[bool] = Recent()
+        self._answered: Recent[tuple[bytes, PacketType] | None] = Recent()
+
+    # --- what a role says of itself ---
+
+    def attributes(self) -> dict[str, Any]:
+        """Return what the DCC may know of this terminal now (names: ``packets.messages.Register``)."""
+        meter = self.terminal.meter
+        return {
+            "compute_samples_per_s": round(meter.samples_per_s, 1),
+            "memory_mib": round(memory_left_mib(), 1),
+            "queue": self.terminal.queue,
+            "load": round(meter.load(), 2),
+            "reachable": True,
+        }
+
+    def start(self) -> None:
+        """Begin, once registered."""
+
+    def tick(self) -> None:
+        """Look after what waits; called about twice a second."""
+
+    def command(self, command: Command) -> Command:
+        """Do what the person at this terminal asks; ``BadCommand`` names what may be asked."""
+        run = self.commands.get(command["op"])
+        if run is None:
+            known = ", ".join(sorted([*self.commands, "state"]))
+            raise BadCommand(
+                f"{self.terminal.name} ({self.terminal.plan.role}) has no op {command['op']!r}; it has: {known}"
+            )
+        return run(command)
+
+    # --- objects ---
+
+    def object_arrived(self, obj: ReceivedObject) -> None:
+        """Take a whole, verified object from the transport (in the transport's thread: only note it and hand it on)."""
+        key = (obj.object_id, obj.visit)
+        with self._lock:
+            if key in self._seen:
+                self.terminal.emit(
+                    "object.duplicate", object_id=obj.object_id, visit=obj.visit, node=self.terminal.name
+                )
+                return
+            self._seen.note(key, True)
+        self.terminal.emit(
+            "object.arrived", object_id=obj.object_id, visit=obj.visit, node=self.terminal.name, sender=obj.sender,
+            bytes=len(obj.payload), seconds=obj.seconds, retransmissions=obj.duplicates, packets=obj.packets,
+            goodput_mbps=len(obj.payload) * 8e-6 / obj.seconds if obj.seconds > 0 else 0.0,
+        )  # fmt: skip
+        if not self.terminal.submit(lambda: self._handle(obj)):
+            self._forget(obj)
+            self.terminal.complain(
+                f"{self.terminal.name} is full: object {obj.object_id:#x} dropped", object_id=obj.object_id
+            )
+
+    def _handle(self, obj: ReceivedObject) -> None:
+        try:
+            self._obey(obj)
+        except DccSilent as error:
+            self._forget(obj)  # a later copy may find the DCC awake
+            self.terminal.complain(str(error), object_id=obj.object_id)
+        except (DaitnError, LearningError) as error:
+            self.terminal.complain(
+                f"object {obj.object_id:#x} at {self.terminal.name}: {error}", object_id=obj.object_id
+            )
+        except Exception as error:
+            self.terminal.complain(
+                f"object {obj.object_id:#x} at {self.terminal.name}: {error!r}", object_id=obj.object_id
+            )
+
+    def _obey(self, obj: ReceivedObject) -> None:
+        question = OrderRequest(name=self.terminal.name, object_id=obj.object_id, visit=obj.visit)
+        order = self.terminal.dcc.ask(question, Order, object_id=obj.object_id)
+        action = self.actions.get(order.action)
+        if action is None:
+            raise HostError(f"the DCC ordered {order.action!r}, which a {self.terminal.plan.role} terminal does not do")
+        action(obj, order)
+
+    def _forget(self, obj: ReceivedObject) -> None:
+        with self._lock:
+            self._seen.pop((obj.object_id, obj.visit), None)
+
+    def next_launch(self, obj: ReceivedObject, payload: bytes) -> OutgoingObject:
+        """Return the object as it goes on from here: one stop later, the same owner and requirements."""
+        return OutgoingObject(
+            object_id=obj.object_id, type=obj.type, payload=payload, owner=obj.owner, visit=min(obj.visit + 1, _MAX_VISIT),
+            visit_limit=obj.visit_limit, requirements=obj.requirements,
+        )  # fmt: skip
+
+    def give_up_visit(self, obj: ReceivedObject, order: Order, why: str, *, lost: bool) -> None:
+        """Tell the DCC that a visit came to nothing. ``lost``: the object is unusable; otherwise it goes on as it came."""
+        self.terminal.complain(
+            f"visit {obj.visit} of {obj.object_id:#x} at {self.terminal.name}: {why}", object_id=obj.object_id
+        )
+        done = VisitDone(
+            name=self.terminal.name, object_id=obj.object_id, visit=obj.visit, data_node=order.data_node or self.terminal.name,
+            samples=0, epochs=0.0, loss=0.0, train_s=0.0, problem=why[:400], lost=lost,
+        )  # fmt: skip
+        self.terminal.dcc.ask(done, Ack, object_id=obj.object_id)
+        if not lost:
+            self.terminal.launch(self.next_launch(obj, bytes(obj.payload)))
+
+    # --- questions of other terminals ---
+
+    def answer(self, message: AnyMessage) -> Message:
+        """Answer another terminal's question; a role that takes questions overrides this."""
+        return Refused(reason=f"{self.terminal.name} takes no {message.__class__.__name__}")
+
+    def message_arrived(self, header: Header, payload: bytes, peer: Peer) -> None:
+        """Take a question from the transport (in its thread); the same question is worked on once and answered again."""
+        if header.type not in _QUESTIONS or header.flags & Flag.REPLY:
+            return
+        key = (peer, header.transfer_id)
+        with self._lock:
+            repeated, earlier = key in self._answered, self._answered.get(key)
+            if not repeated:
+                self._answered.note(key, None)
+        if repeated:
+            if earlier is not None:
+                self.terminal.network.reply(header, earlier[0], peer, type=earlier[1])
+        elif not self.terminal.submit(lambda: self._answer(header, payload, peer, key)):
+            with self._lock:
+                self._answered.pop(key, None)
+
+    def _answer(self, header: Header, payload: bytes, peer: Peer, key: Hashable) -> None:
+        """Work an answer out and send it; what is no message of ours gets an ERROR packet with words in it."""
+        kind = PacketType.RESPONSE if header.type is PacketType.QUERY else header.type
+        try:
+            answer = encode_message(self._answer_or_refuse(decode_message(payload), peer))
+        except msgspec.DecodeError as error:
+            self.terminal.emit("packet.refused", reason="message", node=self.terminal.name, sender=peer[0])
+            kind, answer = PacketType.ERROR, f"no message of ours: {str(error)[:200]}".encode()
+        with self._lock:
+            self._answered.note(key, (answer, kind))
+        try:
+            self.terminal.network.reply(header, answer, peer, type=kind)
+        except DaitnError as error:
+            self.terminal.complain(str(error))
+
+    def _answer_or_refuse(self, message: AnyMessage, peer: Peer) -> Message:
+        try:
+            return self.answer(message)
+        except (DaitnError, LearningError) as error:
+            return Refused(reason=str(error)[:400])
+        except Exception as error:
+            self.terminal.complain(f"question of {peer[0]} to {self.terminal.name}: {error!r}")
+            return Refused(reason=f"{self.terminal.name} failed on this question")

@@ -1,0 +1,132 @@
+"""Data node: its data stays unless the DCC orders a visit elsewhere; two disjoint test samples go to the MPVUs at the start.
+
+What it reports about its data is a differentially private histogram and a quality figure, never a sample.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from hosts.control import Command
+from hosts.errors import DccRefused, DccSilent, HostError
+from hosts.learning.spec import NodeData, Samples
+from hosts.learning.task import samples_to_bytes
+from hosts.roles.trainer import Trainer
+from hosts.terminal import Terminal
+from packets.errors import DaitnError
+from packets.messages import Ack, AnnounceObject, AnnounceReply, AnyMessage, Message, Refused, SendData
+from packets.transport import OutgoingObject
+from packets.wire import PacketType
+
+TEST_COPIES = (0, 1)
+_ROUNDS = 40
+
+
+class DataNode(Trainer):
+    """Trains on its own data, hands its training data to a compute facility where it may, feeds the MPVUs' test sets."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__(terminal)
+        if terminal.data is None:
+            raise HostError(f"data node {terminal.name} has no data; name it in the zygote's scenario with role data")
+        self.data: NodeData = terminal.data
+        self.commands |= {"send_test_samples": self._send_test_samples}
+        self._delivered: set[int] = set()
+        self._delivering = threading.Lock()
+        self._moving: set[tuple[int, int]] = set()
+        train = self.data.train
+        self._about_data: dict[str, Any] = {
+            "samples": len(train),
+            "group_shares": terminal.task.describe(train, terminal.seed),  # once: every look costs privacy budget
+            "quality": round(terminal.task.quality_probe(train, terminal.seed), 3),
+            "data_age_s": 0.0,
+            "data_may_move": terminal.plan.data_may_move,
+        }
+
+    def attributes(self) -> dict[str, Any]:
+        return super().attributes() | self._about_data
+
+    def start(self) -> None:
+        if not self.terminal.submit(self._deliver_until_done):
+            self.terminal.complain(f"{self.terminal.name} is full: its test samples were not sent")
+
+    # --- test samples ---
+
+    def _send_test_samples(self, command: Command) -> Command:
+        """Control op: make sure that both copies are with their MPVUs (they go by themselves at the start)."""
+        failed = self._deliver_missing()
+        return {"delivered": sorted(self._delivered), "failed": failed}
+
+    def _deliver_until_done(self) -> None:
+        """MPVUs may register later than we do: try until both copies are there."""
+        failed: dict[int, str] = {}
+        for round_number in range(_ROUNDS):
+            failed = self._deliver_missing()
+            if not failed or self.terminal.stopping.wait(min(4.0, 0.5 * (round_number + 1))):
+                return
+        self.terminal.complain(f"test samples of {self.terminal.name} reached no MPVU: {failed}")
+
+    def _deliver_missing(self) -> dict[int, str]:
+        failed: dict[int, str] = {}
+        with self._delivering:
+            for copy in TEST_COPIES:
+                if copy in self._delivered:
+                    continue
+                try:
+                    self._announce_and_launch("test_sample", self.data.test[copy], copy=copy)
+                    self._delivered.add(copy)
+                except DaitnError as error:
+                    failed[copy] = str(error)
+        return failed
+
+    # --- training data ---
+
+    def answer(self, message: AnyMessage) -> Message:
+        return self._serve_data(message) if isinstance(message, SendData) else super().answer(message)
+
+    def _serve_data(self, message: SendData) -> Message:
+        """Hand the training data over, if it may move and the DCC has ordered a visit that needs it."""
+        name, visit = self.terminal.name, (message.for_object, message.visit)
+        if not self.terminal.plan.data_may_move:
+            return Refused(reason=f"the data of {name} may not leave it")
+        if message.task and message.task != self.terminal.task.name:
+            return Refused(reason=f"{name} holds no data of task {message.task!r}")
+        with self._lock:
+            if visit in self._moving:
+                return Ack()
+            self._moving.add(visit)
+        try:
+            obj = self._announce("data", self.data.train, for_object=message.for_object)
+        except (DccRefused, DccSilent) as error:
+            self._moving.discard(visit)
+            return Refused(reason=f"{name} has no order to send data to {message.name}: {error}"[:400])
+        if not self.terminal.submit(lambda: self._move(obj, visit)):
+            self._moving.discard(visit)
+            return Refused(reason=f"{name} is full")
+        return Ack()
+
+    def _move(self, obj: OutgoingObject, visit: tuple[int, int]) -> None:
+        try:
+            self.terminal.launch(obj)
+        except DaitnError as error:
+            self.terminal.complain(str(error), object_id=obj.object_id)
+        finally:
+            self._moving.discard(visit)
+
+    # --- both ---
+
+    def _announce(self, kind: str, samples: Samples, *, for_object: int = 0, copy: int = 0) -> OutgoingObject:
+        payload = samples_to_bytes(samples)
+        message = AnnounceObject(
+            name=self.terminal.name, kind=kind, task=self.terminal.task.name, size_bytes=len(payload),
+            for_object=for_object, copy=copy,
+        )  # fmt: skip
+        reply = self.terminal.dcc.ask(message, AnnounceReply, object_id=for_object)
+        return OutgoingObject(
+            object_id=reply.object_id, type=PacketType.DATA_SHARD, payload=payload, owner=self.terminal.plan.address,
+            visit=0, visit_limit=1, requirements=None,
+        )  # fmt: skip
+
+    def _announce_and_launch(self, kind: str, samples: Samples, *, copy: int) -> None:
+        self.terminal.launch(self._announce(kind, samples, copy=copy), attempts=2)

@@ -1,0 +1,103 @@
+"""MPVU, model performance verification unit: measures models on test samples that every data node sent it.
+
+It holds one of the two disjoint test samples of each data node, and of each model the last state that was accepted: a visit that
+did harm is undone by launching that state instead.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from hosts.errors import HostError
+from hosts.learning.errors import LearningError
+from hosts.learning.spec import Evaluation, Samples
+from hosts.learning.task import bytes_to_model, bytes_to_samples, concat_samples
+from hosts.roles.base import Recent, Role
+from hosts.terminal import Terminal
+from packets.messages import Order, Verdict, VerdictReply
+from packets.transport import ReceivedObject
+
+_UNMEASURED = Evaluation(broad=0.0, per_group={}, samples=0)
+
+
+class Mpvu(Role):
+    """Gathers test samples, measures, keeps the last accepted state of every model, rolls back."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__(terminal)
+        self.actions |= {"keep_test_sample": self.keep_test_sample, "verify": self.verify}
+        self._samples: dict[str, Samples] = {}
+        self._pooled: Samples | None = None
+        self._accepted: Recent[bytes] = Recent()
+        self._samples_lock = threading.Lock()
+
+    def attributes(self) -> dict[str, Any]:
+        held = sum(len(s) for s in list(self._samples.values()))
+        return super().attributes() | {"test_samples": held}
+
+    def keep_test_sample(self, obj: ReceivedObject, order: Order) -> None:
+        """Add a data node's test sample; a newer one of the same node replaces it."""
+        samples = bytes_to_samples(self.terminal.task, obj.payload)
+        with self._samples_lock:
+            self._samples[order.data_node or obj.owner] = samples
+            self._pooled = None
+        self.terminal.changed.set()
+
+    def verify(self, obj: ReceivedObject, order: Order) -> None:
+        """Measure a model, tell the DCC, and let it go on: as it is when accepted, else as it was when last accepted."""
+        started = time.perf_counter()
+        try:
+            measured, problem = self._measure(obj), ""
+        except LearningError as error:
+            measured, problem = _UNMEASURED, str(error)
+        if problem and obj.object_id not in self._accepted:
+            self.give_up_visit(obj, order, problem, lost=self._pooled is not None)
+            return
+        if problem:
+            self.terminal.complain(f"{problem}: rolling back", object_id=obj.object_id)
+        reply = self._ask_verdict(obj, measured, time.perf_counter() - started)
+        self._say(obj, order, measured, reply)
+        self._go_on(obj, reply.accepted and not problem)
+
+    def _measure(self, obj: ReceivedObject) -> Evaluation:
+        samples = self._gathered()
+        with self.terminal.computing("verifying", obj.object_id):
+            return self.terminal.task.evaluate(bytes_to_model(self.terminal.task, obj.payload), samples)
+
+    def _gathered(self) -> Samples:
+        with self._samples_lock:
+            if self._pooled is None:
+                self._pooled = concat_samples([self._samples[name] for name in sorted(self._samples)])
+            return self._pooled
+
+    def _ask_verdict(self, obj: ReceivedObject, measured: Evaluation, seconds: float) -> VerdictReply:
+        verdict = Verdict(
+            name=self.terminal.name, object_id=obj.object_id, visit=obj.visit, samples=measured.samples,
+            broad=measured.broad, per_group=measured.per_group, eval_s=seconds,
+        )  # fmt: skip
+        return self.terminal.dcc.ask(verdict, VerdictReply, object_id=obj.object_id)
+
+    def _say(self, obj: ReceivedObject, order: Order, measured: Evaluation, reply: VerdictReply) -> None:
+        self.terminal.emit(
+            "visit.verified", object_id=obj.object_id, visit=obj.visit, node=self.terminal.name, kas=self.terminal.plan.kas,
+            broad=measured.broad, expert=measured.per_group.get(order.expert_group, 0.0), per_group=measured.per_group,
+            samples=measured.samples, accepted=reply.accepted, reason=reply.reason,
+        )  # fmt: skip
+
+    def _go_on(self, obj: ReceivedObject, accepted: bool) -> None:
+        payload = bytes(obj.payload)
+        if accepted:
+            self._accepted.note(obj.object_id, payload)
+        elif (earlier := self._accepted.get(obj.object_id)) is not None:
+            payload = earlier
+        else:
+            text = (
+                f"{self.terminal.name} has no accepted state of {obj.object_id:#x} to roll back to: it goes on as it is"
+            )
+            self.terminal.emit("warning", text=text, node=self.terminal.name)
+        try:
+            self.terminal.launch(self.next_launch(obj, payload))
+        except HostError as error:
+            raise HostError(f"after verification: {error}") from None

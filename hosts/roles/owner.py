@@ -1,0 +1,183 @@
+"""Model owner: submits a job, launches a fresh model when it is admitted, takes it back with its training log, deploys it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hosts.control import Command
+from hosts.errors import BadCommand, HostError
+from hosts.learning.task import bytes_to_model, model_to_bytes
+from hosts.roles.base import Role
+from hosts.terminal import Terminal
+from packets.errors import DaitnError
+from packets.messages import (
+    Ack,
+    AnnounceObject,
+    AnnounceReply,
+    Inquire,
+    JobSpec,
+    JobStatus,
+    LogPart,
+    LogRequest,
+    Order,
+    Returned,
+    Submit,
+    SubmitReply,
+)
+from packets.options import Requirements
+from packets.transport import OutgoingObject, ReceivedObject
+from packets.wire import PacketType
+
+MODEL_FILE = "model.safetensors"
+LOG_FILE = "training-log.json"
+_MAX_LIMIT = 0xFFFF
+
+
+@dataclass
+class OwnJob:
+    """A job of this owner. ``payload``: the trained model, once it is home."""
+
+    spec: JobSpec
+    payload: bytes | None = None
+    accuracy: dict[str, float] | None = None
+
+
+class ModelOwner(Role):
+    """Owns models and the requirements they must meet."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__(terminal)
+        self.actions |= {"home": self.take_back}
+        self.commands |= {"submit": self._submit, "deploy": self._deploy, "inquire": self._inquire}
+        self._jobs: dict[int, OwnJob] = {}
+
+    # --- submit ---
+
+    def _submit(self, command: Command) -> Command:
+        try:
+            spec = msgspec.convert(command.get("spec"), JobSpec)
+        except msgspec.ValidationError as error:
+            raise BadCommand(f"job spec: {error}") from None
+        if spec.task != self.terminal.task.name:
+            raise BadCommand(f"job spec: no task {spec.task!r} in this testbed, it runs {self.terminal.task.name!r}")
+        payload = model_to_bytes(self.terminal.task.new_model(spec.seed))
+        spec = msgspec.structs.replace(spec, model_bytes=len(payload))
+        reply = self.terminal.dcc.ask(Submit(name=self.terminal.name, spec=spec), SubmitReply, timeout_s=10.0)
+        if reply.admitted:
+            self._jobs[reply.object_id] = OwnJob(spec)
+            self._launch_later(self._fresh(reply.object_id, spec, payload))
+        return {"reply": msgspec.to_builtins(reply)}
+
+    def _fresh(self, object_id: int, spec: JobSpec, payload: bytes) -> OutgoingObject:
+        """The model at its first launch. The limit counts stops (trainings, verifications, way home), a guard like IP's TTL."""
+        return OutgoingObject(
+            object_id=object_id, type=PacketType.MODEL_SHARD, payload=payload, owner=self.terminal.plan.address, visit=0,
+            visit_limit=min(_MAX_LIMIT, 4 * spec.max_visits + 8), requirements=_requirements(spec),
+        )  # fmt: skip
+
+    def _launch_later(self, obj: OutgoingObject) -> None:
+        if not self.terminal.submit(lambda: self._launch(obj)):
+            raise HostError(f"{self.terminal.name} is full: object {obj.object_id:#x} was not launched")
+
+    def _launch(self, obj: OutgoingObject) -> None:
+        try:
+            self.terminal.launch(obj)
+        except DaitnError as error:
+            self.terminal.complain(str(error), object_id=obj.object_id)
+
+    # --- home ---
+
+    def take_back(self, obj: ReceivedObject, order: Order) -> None:
+        """Check and store the trained model with its log, then tell the DCC that it is home."""
+        job = self._jobs.get(obj.object_id)
+        if job is None:
+            raise HostError(f"{self.terminal.name} never submitted it: not taken")
+        payload = bytes(obj.payload)
+        bytes_to_model(self.terminal.task, payload)
+        folder = self._store(obj.object_id, payload, self._whole_log(obj.object_id, order))
+        job.payload, job.accuracy = payload, order.accuracy
+        self.terminal.emit(
+            "object.returned", object_id=obj.object_id, node=self.terminal.name, bytes=len(payload), folder=str(folder)
+        )
+        message = Returned(name=self.terminal.name, object_id=obj.object_id, size_bytes=len(payload))
+        self.terminal.dcc.ask(message, Ack, object_id=obj.object_id)
+
+    def _whole_log(self, object_id: int, order: Order) -> list[dict[str, Any]]:
+        """The training log: what the order carries, and the rest in as many packets as it takes."""
+        log = list(order.log)
+        while len(log) < order.log_length:
+            message = LogRequest(name=self.terminal.name, object_id=object_id, first=len(log))
+            try:
+                part = self.terminal.dcc.ask(message, LogPart, object_id=object_id)
+            except HostError as error:
+                self.terminal.complain(f"training log cut after {len(log)} of {order.log_length}: {error}")
+                break
+            if not part.entries:
+                break
+            log += part.entries
+        return log
+
+    def _store(self, object_id: int, payload: bytes, log: list[dict[str, Any]]) -> Path:
+        """Write model and log under the object's own folder, and beside it as the latest of this owner."""
+        folder = self.terminal.folder / f"{object_id:x}"
+        for place in (folder, self.terminal.folder):
+            place.mkdir(parents=True, exist_ok=True)
+            _write(place / MODEL_FILE, payload)
+            _write(place / LOG_FILE, msgspec.json.format(msgspec.json.encode(log)))
+        return folder
+
+    # --- afterwards ---
+
+    def _deploy(self, command: Command) -> Command:
+        job = self._job(command)
+        if job.payload is None:
+            raise BadCommand(f"object {command['object_id']:#x} is not home yet; inquire how its job stands")
+        message = AnnounceObject(
+            name=self.terminal.name, kind="deploy", task=job.spec.task, size_bytes=len(job.payload),
+            for_object=command["object_id"], accuracy=job.accuracy or {},
+        )  # fmt: skip
+        reply = self.terminal.dcc.ask(message, AnnounceReply)
+        self._launch_later(
+            OutgoingObject(
+                object_id=reply.object_id,
+                type=PacketType.MODEL_SHARD,
+                payload=job.payload,
+                owner=self.terminal.plan.address,
+                visit=0,
+                visit_limit=4,
+                requirements=_requirements(job.spec),
+            )  # fmt: skip
+        )
+        return {"object_id": reply.object_id}
+
+    def _inquire(self, command: Command) -> Command:
+        self._job(command)
+        message = Inquire(name=self.terminal.name, object_id=command["object_id"])
+        status = self.terminal.dcc.ask(message, JobStatus, object_id=command["object_id"])
+        return {"status": msgspec.to_builtins(status)}
+
+    def _job(self, command: Command) -> OwnJob:
+        object_id = command.get("object_id")
+        if not isinstance(object_id, int) or object_id not in self._jobs:
+            known = ", ".join(str(i) for i in self._jobs) or "none yet"
+            raise BadCommand(f"object_id {object_id!r} is no job of {self.terminal.name}; its jobs: {known}")
+        return self._jobs[object_id]
+
+
+def _requirements(spec: JobSpec) -> Requirements:
+    return Requirements.of(
+        spec.task, broad_accuracy=spec.broad_accuracy, expert_group=spec.expert_group, expert_accuracy=spec.expert_accuracy,
+        trust_floor=spec.trust_floor, deadline_s=spec.deadline_s,
+    )  # fmt: skip
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace a file whole: a reader never sees half of it."""
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)
