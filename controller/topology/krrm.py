@@ -22,6 +22,7 @@ from controller.topology.errors import BadReport, UnknownNode
 
 MAX_ATTRIBUTES = 64
 MAX_GROUPS = 64
+MAX_NAME = 40
 SHARE_TOLERANCE = 0.02  # rounding on the wire and after noise; more is not a distribution
 MAX_NUMBER = 1e15
 
@@ -76,7 +77,7 @@ class Krrm:
         if len(old.keys() | checked.keys()) > MAX_ATTRIBUTES:
             raise BadReport(f"report of {name}: more than the {MAX_ATTRIBUTES} attributes that a terminal may have")
         changed = sorted(key for key, value in checked.items() if key not in old or old[key].value != value)
-        if changed or known is None or (known.kas, known.address) != (kas, address):
+        if changed or known is None or known.address != address:
             self.version += 1
         version = self.version if changed or known is None else known.version
         news = {key: Attribute(checked[key], now_s, self.version) for key in changed}
@@ -125,9 +126,10 @@ class Krrm:
     def _check_identity(self, name: str, role: str, kas: int, address: str, known: Node | None) -> None:
         if not name or len(name) > 32:
             raise BadReport(f"report of {name[:40]!r}: a terminal's name has 1 to 32 characters")
-        if known is not None and known.role != role:
+        if known is not None and (known.role, known.kas) != (role, kas):
+            held = f"{known.role} of K-AS {known.kas}"
             raise BadReport(
-                f"report of {name}: it is on the map as {known.role}, not {role}; it must leave before it changes role"
+                f"report of {name}: it is on the map as {held}, not {role} of K-AS {kas}; it must leave first"
             )
         if not 1 <= kas <= 255:
             raise BadReport(f"report of {name}: K-AS number {kas} is not in 1..255")
@@ -139,6 +141,8 @@ class Krrm:
 
 def _checked(name: str, attribute: str, value: Any) -> Any:
     """Return the value as the map keeps it, or raise ``BadReport`` naming terminal, attribute and fault."""
+    if len(attribute) > MAX_NAME:
+        raise BadReport(f"report of {name}: attribute name {attribute[:MAX_NAME]!r}... is longer than {MAX_NAME}")
     try:
         return _CHECKS.get(attribute, _scalar)(value)
     except ValueError as fault:
