@@ -1,1 +1,3 @@
-"""What a terminal learns: data, model, training and testing in plain PyTorch; runs alone (``python -m hosts.learning``)."""
+"""What a terminal learns: data, model, training and testing in plain PyTorch; runs alone (``python -m
+hosts.learning``).
+"""

@@ -2,7 +2,8 @@
 
     python -m hosts.learning --task vignettes --pooled --seed 0
 
-Prints JSON: accuracy on the two MPVU copies, per group, and seconds.  Without ``--pooled`` the nodes are visited once each in order.
+Prints JSON: accuracy on the two MPVU copies, per group, and seconds. Without ``--pooled`` the nodes are visited once
+each in order.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _measure(options: argparse.Namespace) -> dict[str, object]:
-    spec = TaskSpec(name=options.task, data=options.data or "", partition=options.partition, label_column=options.label or "")
+    spec = TaskSpec(
+        name=options.task, data=options.data or "", partition=options.partition, label_column=options.label or ""
+    )
     task = load_task(spec)
     nodes = options.nodes or (4 if options.partition == "natural" else 12)
     parts = partition(task, [f"node{i + 1}" for i in range(nodes)], options.seed)
@@ -38,7 +41,8 @@ def _measure(options: argparse.Namespace) -> dict[str, object]:
     found = task.evaluate(model, concat_samples([copy for part in parts.values() for copy in part.test]))
     return {
         "task": spec.name, "seed": options.seed, "pooled": options.pooled, "broad": round(found.broad, 4),
-        "per_group": {k: round(v, 4) for k, v in found.per_group.items()}, "samples": found.samples, "train_s": round(seconds, 2),
+        "per_group": {k: round(v, 4) for k, v in found.per_group.items()}, "samples": found.samples, "train_s":
+        round(seconds, 2),
     }  # fmt: skip
 
 
@@ -58,18 +62,25 @@ def train_in_turn(task: Task, parts: dict[str, NodeData], options: argparse.Name
     model = task.new_model(options.seed)
     for turn, part in enumerate(parts.values()):
         settings = TrainSettings(
-            epochs=options.epochs, batch_size=options.batch_size, learning_rate=options.learning_rate, seed=options.seed + turn
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            learning_rate=options.learning_rate,
+            seed=options.seed + turn,
         )
         task.train(model, part.train, settings)
     return model
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m hosts.learning", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        prog="python -m hosts.learning", description=__doc__.splitlines()[0] if __doc__ else None
+    )
     parser.add_argument("--task", choices=("vignettes", "table", "text"), default="vignettes")
     parser.add_argument("--data", help="CSV or JSONL file, or the directory of the UCI heart files")
     parser.add_argument("--label", help="label column")
-    parser.add_argument("--partition", choices=("dirichlet", "iid", "one_class", "shards", "natural"), default="dirichlet")
+    parser.add_argument(
+        "--partition", choices=("dirichlet", "iid", "one_class", "shards", "natural"), default="dirichlet"
+    )
     parser.add_argument("--nodes", type=int, help="data nodes (default 12; 4 for natural)")
     parser.add_argument("--pooled", action="store_true", help="train on all data at once instead of node by node")
     parser.add_argument("--epochs", type=float, default=3.0)

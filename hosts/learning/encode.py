@@ -1,8 +1,9 @@
 """Raw rows to tensors: numeric columns scaled, categorical columns one-hot, text hashed to a bag of words.
 
-Scaling.  The heart files use fixed clinical constants (below), so no hospital tells anything.  Any other table is scaled by
-median and interquartile range of each column over the file that the scenario names: two aggregates per column, listed in
-``Table.scaling``; whoever splits one file among emulated nodes holds that file anyway.  No label takes part.
+Scaling. The heart files use fixed clinical constants (below), so no hospital tells anything. Any other table is
+scaled by median and interquartile range of each column over the file that the scenario names: two aggregates per
+column, listed in ``Table.scaling``; whoever splits one file among emulated nodes holds that file anyway. No label
+takes part.
 """
 
 from __future__ import annotations
@@ -24,7 +25,13 @@ MAX_LABELS = 64
 _WORD = re.compile(r"[^\W_]+")
 
 # Centre and spread per column, from clinical reference ranges; sex, fbs and exang are 0/1 already.
-HEART_SCALE = {"age": (55.0, 10.0), "trestbps": (130.0, 20.0), "chol": (200.0, 100.0), "thalach": (140.0, 25.0), "oldpeak": (1.0, 1.0)}
+HEART_SCALE = {
+    "age": (55.0, 10.0),
+    "trestbps": (130.0, 20.0),
+    "chol": (200.0, 100.0),
+    "thalach": (140.0, 25.0),
+    "oldpeak": (1.0, 1.0),
+}
 HEART_CATEGORIES = {"cp": ("1", "2", "3", "4"), "restecg": ("0", "1", "2")}
 
 
@@ -57,20 +64,28 @@ def encode(rows: Rows, *, source: str, text_column: str = "", as_text: bool = Fa
 
 def _labels(cells: list[str], source: str, column: str) -> tuple[list[str], np.ndarray]:
     if len(cells) < MIN_ROWS:
-        raise LearningError(f"{source}: {len(cells)} labelled rows; at least {MIN_ROWS} are needed to share out and test")
+        raise LearningError(
+            f"{source}: {len(cells)} labelled rows; at least {MIN_ROWS} are needed to share out and test"
+        )
     if "healthy" in cells and set(cells) <= {"healthy", "disease"}:
         names = ["healthy", "disease"]
     else:
         names = sorted(set(cells))
     if len(names) < 2:
-        raise LearningError(f"{source}: column {column!r} holds one class only ({names[0][:24]!r}); learning needs two or more")
+        raise LearningError(
+            f"{source}: column {column!r} holds one class only ({names[0][:24]!r}); learning needs two or more"
+        )
     if len(names) > MAX_LABELS:
-        raise LearningError(f"{source}: column {column!r} holds {len(names)} different values; at most {MAX_LABELS} can be classes")
+        raise LearningError(
+            f"{source}: column {column!r} holds {len(names)} different values; at most {MAX_LABELS} can be classes"
+        )
     labels = np.asarray([names.index(cell) for cell in cells])
     rare = int(np.bincount(labels).min())
     if rare < MIN_PER_LABEL:
         name = names[int(np.bincount(labels).argmin())]
-        raise LearningError(f"{source}: class {name[:24]!r} has {rare} rows; each class needs {MIN_PER_LABEL}, merge or drop it")
+        raise LearningError(
+            f"{source}: class {name[:24]!r} has {rare} rows; each class needs {MIN_PER_LABEL}, merge or drop it"
+        )
     return names, labels
 
 

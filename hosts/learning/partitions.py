@@ -11,7 +11,9 @@ _FLOOR = 1e-6
 
 
 def _balance(weights: np.ndarray) -> np.ndarray:
-    """Scale rows and columns in turn until every node is as large and every group as common as any other (nodes, groups)."""
+    """Scale rows and columns in turn until every node is as large and every group as common as any other (nodes,
+    groups).
+    """
     nodes, groups = weights.shape
     weights = np.maximum(weights, _FLOOR)
     for _ in range(200):
@@ -23,8 +25,9 @@ def _balance(weights: np.ndarray) -> np.ndarray:
 def mixes(spec: TaskSpec, nodes: int, groups: int, rng: np.random.Generator) -> np.ndarray:
     """Return each node's shares of the groups, shape (nodes, groups), rows summing to 1.
 
-    ``dirichlet``: one draw of Dir(alpha) per node, then balanced so that over the whole country every group is equally common:
-    what differs is who sees it.  ``one_class``: a node sees one group; ``shards``: ``shards_per_node`` of them.
+    ``dirichlet``: one draw of Dir(alpha) per node, then balanced so that over the whole country every group is
+    equally common: what differs is who sees it. ``one_class``: a node sees one group; ``shards``: ``shards_per_node``
+    of them.
     """
     if spec.partition == "iid":
         return np.full((nodes, groups), 1 / groups)
@@ -35,7 +38,9 @@ def mixes(spec: TaskSpec, nodes: int, groups: int, rng: np.random.Generator) -> 
     if spec.partition in ("one_class", "shards"):
         each = 1 if spec.partition == "one_class" else spec.shards_per_node
         return _dealt(nodes, groups, min(each, groups), rng)
-    raise LearningError("partition natural needs data that names its sites: use dirichlet, iid, one_class or shards here")
+    raise LearningError(
+        "partition natural needs data that names its sites: use dirichlet, iid, one_class or shards here"
+    )
 
 
 def _dealt(nodes: int, groups: int, each: int, rng: np.random.Generator) -> np.ndarray:
@@ -80,5 +85,7 @@ def deal_rows(
 def _by_site(sites: np.ndarray, nodes: int) -> list[np.ndarray]:
     found = int(sites.max()) + 1
     if found != nodes:
-        raise LearningError(f"partition natural: the data has {found} sites but the scenario {nodes} data nodes: make them equal")
+        raise LearningError(
+            f"partition natural: the data has {found} sites but the scenario {nodes} data nodes: make them equal"
+        )
     return [np.flatnonzero(sites == site) for site in range(found)]

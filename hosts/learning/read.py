@@ -1,4 +1,6 @@
-"""Reading labelled tables and texts: CSV or JSON lines, and the four UCI heart files. Values only, nothing is executed."""
+"""Reading labelled tables and texts: CSV or JSON lines, and the four UCI heart files. Values only, nothing is
+executed.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,15 @@ LABEL_NAMES = ("label", "target", "class", "y", "diagnosis")
 MISSING = frozenset({"", "?", "na", "nan", "null", "none"})
 MAX_FILE_BYTES = 512 << 20
 
-HEART_FILES = ("processed.cleveland.data", "processed.hungarian.data", "processed.switzerland.data", "processed.va.data")
+HEART_FILES = (
+    "processed.cleveland.data",
+    "processed.hungarian.data",
+    "processed.switzerland.data",
+    "processed.va.data",
+)
 HEART_COLUMNS = (
-    "age", "sex", "cp", "trestbps", "chol", "fbs", "restecg", "thalach", "exang", "oldpeak", "slope", "ca", "thal", "num",
+    "age", "sex", "cp", "trestbps", "chol", "fbs", "restecg", "thalach", "exang", "oldpeak", "slope", "ca", "thal",
+    "num",
 )  # fmt: skip
 HEART_DROPPED = frozenset({"slope", "ca", "thal"})
 
@@ -34,7 +42,9 @@ def read_rows(path: str, label_column: str = "") -> Rows:
     """Read a file, or a directory of UCI heart files; ``LearningError`` says what is wrong, where, and the cure."""
     place = Path(path)
     if not path or not place.exists():
-        raise LearningError(f"data {path or '(none)'}: no such file or directory; give --data a CSV or JSONL file, or the heart directory")
+        raise LearningError(
+            f"data {path or '(none)'}: no such file or directory; give --data a CSV or JSONL file, or the heart directory"
+        )
     if place.is_dir():
         return _heart(place)
     text = _text(place)
@@ -49,7 +59,9 @@ def _text(place: Path) -> str:
             raise LearningError(f"{place}: over {MAX_FILE_BYTES >> 20} MiB; sample its rows first")
         return place.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as problem:
-        raise LearningError(f"{place}: byte {problem.start} is not UTF-8 text; convert it to UTF-8 CSV or JSONL") from None
+        raise LearningError(
+            f"{place}: byte {problem.start} is not UTF-8 text; convert it to UTF-8 CSV or JSONL"
+        ) from None
     except OSError as problem:
         raise LearningError(f"{place}: cannot be read ({problem.strerror}); check its permissions") from None
 
@@ -63,13 +75,17 @@ def _csv(place: Path, text: str) -> tuple[list[str], list[list[str]]]:
     try:
         lines = [[cell.strip() for cell in line] for line in reader if line]
     except csv.Error as problem:
-        raise LearningError(f"{place} line {reader.line_num}: {problem}; is the file cut, or a quote not closed?") from None
+        raise LearningError(
+            f"{place} line {reader.line_num}: {problem}; is the file cut, or a quote not closed?"
+        ) from None
     columns = lines[0]
     if len(set(columns)) != len(columns):
         raise LearningError(f"{place}: a column name occurs twice in {_names(columns)}; rename one")
     for number, line in enumerate(lines[1:], start=2):
         if len(line) != len(columns):
-            raise LearningError(f"{place} row {number}: {len(line)} cells where the header has {len(columns)}; is the file cut?")
+            raise LearningError(
+                f"{place} row {number}: {len(line)} cells where the header has {len(columns)}; is the file cut?"
+            )
     return columns, lines[1:]
 
 
@@ -83,7 +99,9 @@ def _json_lines(place: Path, text: str) -> tuple[list[str], list[list[str]]]:
         except (json.JSONDecodeError, RecursionError):
             raise LearningError(f"{place} line {number}: not one JSON object per line; is the file cut?") from None
         if not isinstance(record, dict):
-            raise LearningError(f"{place} line {number}: {type(record).__name__} instead of an object with named values")
+            raise LearningError(
+                f"{place} line {number}: {type(record).__name__} instead of an object with named values"
+            )
         records.append(record)
     columns = list(dict.fromkeys(name for record in records for name in record))
     return columns, [[_cell(record.get(name)) for name in columns] for record in records]
@@ -113,18 +131,24 @@ def _names(columns: list[str]) -> str:
 
 
 def _heart(place: Path) -> Rows:
-    """The usual preparation (FLamby): drop slope, ca, thal, then rows with a missing value; label: any disease or none."""
+    """The usual preparation (FLamby): drop slope, ca, thal, then rows with a missing value; label: any disease or
+    none.
+    """
     cells: list[list[str]] = []
     sites: list[int] = []
     keep = [i for i, name in enumerate(HEART_COLUMNS) if name not in HEART_DROPPED]
     for site, name in enumerate(HEART_FILES):
         file = place / name
         if not file.is_file():
-            raise LearningError(f"{place}: no {name}; a directory must hold the four UCI heart files, else name one CSV or JSONL file")
+            raise LearningError(
+                f"{place}: no {name}; a directory must hold the four UCI heart files, else name one CSV or JSONL file"
+            )
         for number, line in enumerate(_text(file).splitlines(), start=1):
             row = [cell.strip() for cell in line.split(",")]
             if line.strip() and len(row) != len(HEART_COLUMNS):
-                raise LearningError(f"{file} line {number}: {len(row)} values instead of {len(HEART_COLUMNS)}; is the file cut?")
+                raise LearningError(
+                    f"{file} line {number}: {len(row)} values instead of {len(HEART_COLUMNS)}; is the file cut?"
+                )
             kept = [row[i] for i in keep] if line.strip() else [""]
             if all(cell.lower() not in MISSING for cell in kept):
                 cells.append([*kept[:-1], "disease" if float(kept[-1]) > 0 else "healthy"])

@@ -25,16 +25,22 @@ def model_to_bytes(model: nn.Module) -> bytes:
 
 
 def bytes_to_model(task: Task, data: bytes | bytearray | memoryview) -> nn.Module:
-    """Return the task's model with the tensors of ``data``; ``LearningError`` unless names, shapes and types are the task's."""
+    """Return the task's model with the tensors of ``data``; ``LearningError`` unless names, shapes and types are the
+    task's.
+    """
     model = task.new_model(0)
     expected = model.state_dict()
     size = sum(t.numel() * t.element_size() for t in expected.values())
     if len(data) > size + _HEADER_SLACK:
-        raise LearningError(f"model of {len(data)} bytes: a model of task {task.name} has {size}; is it another task's?")
+        raise LearningError(
+            f"model of {len(data)} bytes: a model of task {task.name} has {size}; is it another task's?"
+        )
     tensors = _load(data, "model")
     if tensors.keys() != expected.keys():
         odd = sorted(tensors.keys() ^ expected.keys())[0]
-        raise LearningError(f"model tensor {odd!r}: not the same tensors as task {task.name} has; is it another task's?")
+        raise LearningError(
+            f"model tensor {odd!r}: not the same tensors as task {task.name} has; is it another task's?"
+        )
     for name, tensor in tensors.items():
         _check(name, tensor, expected[name])
     model.load_state_dict(tensors)
@@ -60,8 +66,15 @@ def bytes_to_samples(task: Task, data: bytes | bytearray | memoryview) -> Sample
     if tensors.keys() != {"inputs", "labels"}:
         raise LearningError(f"samples with tensors {sorted(tensors)}: need inputs and labels")
     inputs, labels = tensors["inputs"], tensors["labels"]
-    if inputs.ndim != 2 or inputs.shape[1] != task.width or inputs.dtype != task.input_type or len(inputs) > MAX_SAMPLES:
-        raise LearningError(f"samples of shape {tuple(inputs.shape)} {inputs.dtype}: task {task.name} has width {task.width}")
+    if (
+        inputs.ndim != 2
+        or inputs.shape[1] != task.width
+        or inputs.dtype != task.input_type
+        or len(inputs) > MAX_SAMPLES
+    ):
+        raise LearningError(
+            f"samples of shape {tuple(inputs.shape)} {inputs.dtype}: task {task.name} has width {task.width}"
+        )
     if labels.dtype != torch.int16 or labels.shape != inputs.shape[:1]:
         raise LearningError(f"sample labels of shape {tuple(labels.shape)} {labels.dtype}: need one int16 per sample")
     task.check_inputs(inputs)

@@ -15,11 +15,12 @@ Kind = Literal["dirichlet", "iid", "one_class", "shards", "natural"]
 class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A task as a scenario file names it. Nothing here depends on the seed of a run.
 
-    ``data``: file or directory (tables and text).  ``train_per_node`` and ``test_per_node`` (for each of the two test copies) are
-    vignettes per hospital; tables use ``test_share`` of their rows for testing instead.  ``partition``: ``dirichlet`` (``alpha``),
-    ``iid``, ``one_class``, ``shards`` (``shards_per_node``) or ``natural`` (by hospital; by file).  ``epsilon``: privacy budget of
-    the class histogram a node publishes.  ``noise``: share of a vignette's findings that have nothing to do with its disease.
-    ``weight_decay`` is AdamW's.  ``hidden``: width of the table model's hidden layer (0: logistic regression).
+    ``data``: file or directory (tables and text). ``train_per_node`` and ``test_per_node`` (for each of the two test
+    copies) are vignettes per hospital; tables use ``test_share`` of their rows for testing instead. ``partition``:
+    ``dirichlet`` (``alpha``), ``iid``, ``one_class``, ``shards`` (``shards_per_node``) or ``natural`` (by hospital;
+    by file). ``epsilon``: privacy budget of the class histogram a node publishes. ``noise``: share of a vignette's
+    findings that have nothing to do with its disease. ``weight_decay`` is AdamW's. ``hidden``: width of the table
+    model's hidden layer (0: logistic regression).
     """
 
     name: Literal["vignettes", "table", "text"] = "vignettes"
@@ -40,7 +41,9 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Hyper-parameters of one visit. ``epochs`` may be a fraction; ``group_weights``: loss weight per group (default 1)."""
+    """Hyper-parameters of one visit. ``epochs`` may be a fraction; ``group_weights``: loss weight per group (default
+    1).
+    """
 
     epochs: float = 1.0
     batch_size: int = 64
@@ -72,7 +75,9 @@ class Samples:
 
     def __init__(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
         if inputs.ndim != 2 or labels.shape != inputs.shape[:1]:
-            raise LearningError(f"samples of shape {tuple(inputs.shape)} with labels {tuple(labels.shape)}: need (n, width), (n,)")
+            raise LearningError(
+                f"samples of shape {tuple(inputs.shape)} with labels {tuple(labels.shape)}: need (n, width), (n,)"
+            )
         self.inputs = inputs
         self.labels = labels
 
@@ -92,7 +97,9 @@ def concat_samples(parts: list[Samples]) -> Samples:
 
 
 class NodeData(msgspec.Struct, frozen=True, kw_only=True):
-    """What one data node holds: its training samples, and two test samples that share no row with them nor with each other."""
+    """What one data node holds: its training samples, and two test samples that share no row with them nor with each
+    other.
+    """
 
     train: Samples
     test: tuple[Samples, Samples]

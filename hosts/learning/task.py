@@ -1,4 +1,4 @@
-"""A learning task in plain PyTorch: its data, its model, training and testing.  Runs alone on a laptop.
+"""A learning task in plain PyTorch: its data, its model, training and testing. Runs alone on a laptop.
 
 >>> task = load_task(TaskSpec(name="vignettes"))
 >>> parts = partition(task, ["h11", "h12"], seed=0)
@@ -31,7 +31,8 @@ from hosts.learning.spec import Evaluation, NodeData, Samples, TaskSpec, TrainRe
 
 __all__ = [
     "Evaluation", "LearningError", "NodeData", "Samples", "Task", "TaskSpec", "TrainResult", "TrainSettings",
-    "bytes_to_model", "bytes_to_samples", "concat_samples", "load_task", "model_to_bytes", "partition", "samples_to_bytes",
+    "bytes_to_model", "bytes_to_samples", "concat_samples", "load_task", "model_to_bytes", "partition",
+    "samples_to_bytes",
 ]  # fmt: skip
 
 _EVALUATE_ROWS = 512
@@ -40,11 +41,15 @@ _PROBE_ROWS = 900
 
 
 class Task:
-    """What all tasks share. ``groups``: departments or classes; ``labels``: answers; ``group_of[label]``: group number."""
+    """What all tasks share. ``groups``: departments or classes; ``labels``: answers; ``group_of[label]``: group
+    number.
+    """
 
     input_type: torch.dtype
 
-    def __init__(self, spec: TaskSpec, *, groups: list[str], labels: list[str], group_of: list[int], width: int) -> None:
+    def __init__(
+        self, spec: TaskSpec, *, groups: list[str], labels: list[str], group_of: list[int], width: int
+    ) -> None:
         self.spec = spec
         self.name = spec.name
         self.groups = groups
@@ -66,7 +71,9 @@ class Task:
         raise NotImplementedError
 
     def train(self, model: nn.Module, samples: Samples, settings: TrainSettings) -> TrainResult:
-        """Train in place with AdamW on one thread; a fresh optimiser per visit. ``LearningError`` when the loss is not finite."""
+        """Train in place with AdamW on one thread; a fresh optimiser per visit. ``LearningError`` when the loss is
+        not finite.
+        """
         if not len(samples):
             raise LearningError("training on no samples: this node holds no data of the task")
         if settings.epochs <= 0 or settings.batch_size < 1 or settings.learning_rate <= 0:
@@ -96,7 +103,9 @@ class Task:
             return None
         unknown = set(group_weights) - set(self.groups)
         if unknown or min(group_weights.values()) <= 0:
-            raise LearningError(f"group weights {group_weights}: must be above 0 and name groups of {', '.join(self.groups)}")
+            raise LearningError(
+                f"group weights {group_weights}: must be above 0 and name groups of {', '.join(self.groups)}"
+            )
         per_group = torch.tensor([group_weights.get(group, 1.0) for group in self.groups])
         return per_group[self.group_of]
 
@@ -131,7 +140,9 @@ class Task:
         return dict(zip(self.groups, shares.tolist(), strict=True))
 
     def quality_probe(self, samples: Samples, seed: int = 0) -> float:
-        """Estimate what accuracy local data supports (0..1): cross-validated ridge regression on up to 900 samples, < 0.3 s."""
+        """Estimate what accuracy local data supports (0..1): cross-validated ridge regression on up to 900 samples, <
+        0.3 s.
+        """
         rng = np.random.default_rng(seed)
         rows = rng.permutation(len(samples))[:_PROBE_ROWS]
         if len(rows) < 2 * _FOLDS:
@@ -162,7 +173,9 @@ class Task:
         """Return one of the given samples of a group ("" for any) as (list, label name): a query from test data."""
         self._group_number(group)
         labels = samples.labels.long()
-        rows = [i for i, label in enumerate(labels.tolist()) if not group or self.groups[int(self.group_of[label])] == group]
+        rows = [
+            i for i, label in enumerate(labels.tolist()) if not group or self.groups[int(self.group_of[label])] == group
+        ]
         if not rows:
             raise LearningError(f"no sample of group {group!r} among {len(samples)}")
         row = rng.choice(rows)
@@ -196,14 +209,20 @@ class VignetteTask(Task):
             raise LearningError("vignettes: train_per_node and test_per_node must be at least 1")
         group_of = [label // vignettes.PER_DEPARTMENT for label in range(len(vignettes.LABELS))]
         super().__init__(
-            spec, groups=vignettes.DEPARTMENTS, labels=vignettes.LABELS, group_of=group_of, width=spec.findings_per_vignette
+            spec,
+            groups=vignettes.DEPARTMENTS,
+            labels=vignettes.LABELS,
+            group_of=group_of,
+            width=spec.findings_per_vignette,
         )
 
     def _build(self) -> nn.Module:
         return VignetteTransformer(vignettes.TOKENS, len(self.labels))
 
     def check_inputs(self, inputs: torch.Tensor) -> None:
-        if inputs.numel() and not bool(((inputs >= 0) & (inputs < vignettes.TOKENS) & (inputs == inputs.round())).all()):
+        if inputs.numel() and not bool(
+            ((inputs >= 0) & (inputs < vignettes.TOKENS) & (inputs == inputs.round())).all()
+        ):
             raise LearningError(f"a vignette holds finding numbers 0..{vignettes.TOKENS - 1}, whole")
 
     def _probe_features(self, inputs: torch.Tensor) -> np.ndarray:
@@ -245,7 +264,9 @@ class TableTask(Task):
         if spec.hidden < 0:
             raise LearningError(f"hidden {spec.hidden}: must be 0 (logistic regression) or the width of a layer")
         names = table.label_names
-        super().__init__(spec, groups=names, labels=names, group_of=list(range(len(names))), width=table.features.shape[1])
+        super().__init__(
+            spec, groups=names, labels=names, group_of=list(range(len(names))), width=table.features.shape[1]
+        )
         self.table = table
 
     def _build(self) -> nn.Module:

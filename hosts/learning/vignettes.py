@@ -1,8 +1,9 @@
-"""Generated clinical vignettes: a fixed knowledge base of departments, diseases and findings, and patients drawn from it.
+"""Generated clinical vignettes: a fixed knowledge base of departments, diseases and findings, and patients drawn from
+it.
 
-A vignette is a handful of findings.  Most come from the disease's profile (findings that are typical of the disease, of its
-department, and some that other departments see too), a share ``noise`` is drawn from all findings.  The knowledge base is the
-same in every run; the seed of a run decides patients and who sees them.
+A vignette is a handful of findings. Most come from the disease's profile (findings that are typical of the disease,
+of its department, and some that other departments see too), a share ``noise`` is drawn from all findings. The
+knowledge base is the same in every run; the seed of a run decides patients and who sees them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,175 @@
+"""Does the route matter?  The healthcare job without a network: same engines, same learning code, same gate.
+
+    python -m benchmarks.route_offline --seeds 0-9 --methods routed,random
+
+Prints one line per run and, last, one JSON object.  Minutes on one core; the figures with the network are `make bench-route`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import Any
+
+from controller.engines import gate, mtrce
+from controller.engines.types import JobView, Measured, Option, Request, Visit
+from hosts.learning.task import (
+    NodeData,
+    Samples,
+    Task,
+    TaskSpec,
+    TrainSettings,
+    bytes_to_model,
+    concat_samples,
+    load_task,
+    model_to_bytes,
+    partition,
+)
+
+EPOCH_S = 0.45
+
+
+class Country:
+    """Hospitals, two MPVU test sets, and the options they would offer."""
+
+    def __init__(self, spec: TaskSpec, hospitals: int, seed: int) -> None:
+        self.task: Task = load_task(spec)
+        names = [f"h{i // 3 + 1}{i % 3 + 1}" for i in range(hospitals)]
+        self.parts: dict[str, NodeData] = partition(self.task, names, seed)
+        self.tests: tuple[Samples, Samples] = (self._gather(0), self._gather(1))
+        self.seed = seed
+
+    def _gather(self, copy: int) -> Samples:
+        return concat_samples([part.test[copy] for part in self.parts.values()])
+
+    def options(self) -> list[Option]:
+        return [self._option(i, name, part) for i, (name, part) in enumerate(self.parts.items())]
+
+    def _option(self, number: int, name: str, part: NodeData) -> Option:
+        mix = self.task.describe(part.train, self.seed)
+        quality = self.task.quality_probe(part.train, self.seed)
+        return Option(
+            kas=number // 3 + 1, handle=name, mix=mix, samples=len(part.train), epoch_s=EPOCH_S, reach_s=0.2, quality=quality
+        )
+
+    def measure(self, model: Any, copies: tuple[int, ...]) -> Measured:
+        found = self.task.evaluate(model, concat_samples([self.tests[c] for c in copies]))
+        return Measured(broad=found.broad, per_group=found.per_group, samples=found.samples)
+
+
+def run_job(country: Country, request: Request, *, use_gate: bool = True) -> dict[str, Any]:
+    """Carry one job through; returns pass, visits, pooled accuracies and the journey."""
+    task, options = country.task, country.options()
+    state = model_to_bytes(task.new_model(request.seed))
+    view = JobView()
+    journey: list[str] = []
+    met: list[bool] = []
+    confirmed = False
+    plan_s = 0.0
+    while len(view.visits) < request.max_visits and not confirmed:
+        started = time.perf_counter()
+        step = mtrce.plan(request, view, options).steps[0]
+        plan_s += time.perf_counter() - started
+        model = bytes_to_model(task, state)
+        settings = TrainSettings(
+            epochs=step.hyper.epochs,
+            batch_size=step.hyper.batch_size,
+            learning_rate=step.hyper.learning_rate,
+            group_weights=step.hyper.group_weights,
+            seed=request.seed * 1000 + len(view.visits),
+        )
+        task.train(model, country.parts[step.option.handle].train, settings)
+        found = country.measure(model, (0,))
+        accepted, _ = gate.judge(request, view.measured, found)
+        accepted = accepted or not use_gate
+        if accepted:
+            state = model_to_bytes(model)
+        view = _after(view, step.option, step.hyper.epochs, accepted, found)
+        met.append(gate.targets_met(request, country.measure(bytes_to_model(task, state), (0, 1))))
+        journey.append(_told(request, step.option.handle, found, accepted, step.expected))
+        confirmed = accepted and gate.targets_met(request, found, mtrce.MARGIN) and _confirmed(country, model, request)
+    final = country.measure(bytes_to_model(task, state), (0, 1))
+    expert = gate.expert_of(request, final)
+    return {
+        "pass": gate.targets_met(request, final),
+        "visits": len(view.visits),
+        "broad": round(final.broad, 4),
+        "expert": round(expert, 4),
+        "met": "".join(".+"[m] for m in met),
+        "plan_s": round(plan_s, 2),
+        "journey": journey,
+    }
+
+
+def _confirmed(country: Country, model: Any, request: Request) -> bool:
+    return gate.targets_met(request, country.measure(model, (1,)))
+
+
+def _after(view: JobView, option: Option, epochs: float, accepted: bool, found: Measured) -> JobView:
+    visit = Visit(
+        kas=option.kas, handle=option.handle, mix=option.mix, samples=option.samples, epochs=epochs, accepted=accepted
+    )
+    return JobView(visits=[*view.visits, visit], measured=found if accepted else view.measured)
+
+
+def _told(request: Request, handle: str, found: Measured, accepted: bool, expected: dict[str, float]) -> str:
+    expert = request.expert_group or request.groups[0]
+    guess = f"~{sum(expected.values()) / len(expected):.2f}/{expected.get(expert, 0):.2f}"
+    return f"{handle}{'' if accepted else '!'} {found.broad:.2f}/{gate.expert_of(request, found):.2f}{guess}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run every seed with every method and print the shares that pass."""
+    options = _parser().parse_args(arguments)
+    first, _, last = options.seeds.partition("-")
+    seeds = list(range(int(first), int(last or first) + 1))
+    spec = TaskSpec(alpha=options.alpha, noise=options.noise, test_per_node=options.test, train_per_node=options.train)
+    results: dict[str, list[dict[str, Any]]] = {m: [] for m in options.methods.split(",")}
+    for seed in seeds:
+        country = Country(spec, options.hospitals, seed)
+        for method, found in results.items():
+            started = time.perf_counter()
+            run = run_job(country, _request(country, options, method, seed), use_gate=not options.no_gate)
+            found.append(run)
+            print(
+                f"{method:7} seed {seed:2} {'pass' if run['pass'] else 'MISS'} {run['visits']:2} visits "
+                f"{run['broad']:.3f}/{run['expert']:.3f} {run['met']} {time.perf_counter() - started:4.1f}s {' '.join(run['journey'])}",
+                flush=True,
+            )
+    summary: dict[str, Any] = {f"{m}_pass": sum(r["pass"] for r in runs) / len(runs) for m, runs in results.items()}
+    summary |= {f"{m}_visits": sum(r["visits"] for r in runs) / len(runs) for m, runs in results.items()}
+    print(json.dumps({**summary, "seeds": len(seeds)}))
+    return 0
+
+
+def _request(country: Country, options: argparse.Namespace, method: str, seed: int) -> Request:
+    return Request(
+        task="vignettes",
+        groups=country.task.groups,
+        broad_accuracy=0.80,
+        expert_group="cardiology",
+        expert_accuracy=0.95,
+        max_visits=options.visits,
+        model_bytes=1_000_000,
+        method=method,
+        seed=seed,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.route_offline")
+    parser.add_argument("--seeds", default="0-9")
+    parser.add_argument("--methods", default="routed,random")
+    parser.add_argument("--visits", type=int, default=8)
+    parser.add_argument("--alpha", type=float, default=0.2)
+    parser.add_argument("--noise", type=float, default=0.3)
+    parser.add_argument("--train", type=int, default=1500)
+    parser.add_argument("--test", type=int, default=200)
+    parser.add_argument("--hospitals", type=int, default=12)
+    parser.add_argument("--no-gate", action="store_true")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
