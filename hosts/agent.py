@@ -1,4 +1,4 @@
-"""The agent: the process that is a terminal.  Transport, registration and reports, control socket and role, tied together.
+"""The agent: the process that is a terminal.  Transport, reports, control socket and role, tied together.
 
 It runs inside its Mininet host's network namespace (the zygote forks it there) and knows nothing of the network but its
 own address; everything else it learns from AI packets.
@@ -87,8 +87,9 @@ class Agent:
     def _state(self) -> Command:
         state, object_id = self.terminal.activities.state
         return {
-            "name": self.plan.name, "role": self.plan.role, "kas": self.plan.kas, "state": state, "object_id": object_id,
-            "registered": self.reporter.registered, "attributes": self.reporter.known, "pid": os.getpid(),
+            "name": self.plan.name, "role": self.plan.role, "kas": self.plan.kas, "state": state,
+            "object_id": object_id, "registered": self.reporter.registered, "pid": os.getpid(),
+            "attributes": self.reporter.known,
             "transport": msgspec.to_builtins(self.endpoint.counters),
         }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Control sockets: JSON lines over a unix socket, for the person (or program) at a terminal.
 
-One request is one line, a JSON object with ``op``; one reply is one line with ``ok``.  A bad line is answered with ``ok: false``
-and ``error``, and the connection goes on.
+One request is one line, a JSON object with ``op``; one reply is one line with ``ok``.  A bad line is answered with
+``ok: false`` and ``error``, and the connection goes on.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from packets.wire import Header, PacketType
 
 Reply = TypeVar("Reply", bound=Message)
 ATTEMPTS = 3
+PATIENT = 10  # for what must not get lost: work is done and its result waits here
 TIMEOUT_S = 6.0
 
 
@@ -58,7 +59,5 @@ class DccLine:
             if isinstance(reply, expect):
                 return reply
             why = f"it answered {reply.__class__.__name__} to {message.__class__.__name__}"
-        raise DccSilent(
-            f"DCC of K-AS {self._kas} gave no answer to {message.__class__.__name__} in {attempts} rounds of {timeout_s:g} s: "
-            f"{why}; is its process running and the access switch connected?"
-        )
+        what = f"{message.__class__.__name__} in {attempts} x {timeout_s:g} s"
+        raise DccSilent(f"DCC of K-AS {self._kas} gave no answer to {what}: {why}; is its process running?")

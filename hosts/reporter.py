@@ -1,4 +1,4 @@
-"""Telemetry of one terminal: register with the DCC, then report what changed, at least a heartbeat every two seconds."""
+"""Telemetry of one terminal: register with the DCC, then report what changed, or a heartbeat every two seconds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def differs(old: object, new: object) -> bool:
 
 
 class Reporter:
-    """Speaks for one terminal. ``attributes`` returns their present values; what the DCC acknowledged is not said again."""
+    """Speaks for one terminal. ``attributes`` returns present values; what the DCC acknowledged is not said again."""
 
     def __init__(self, terminal: Terminal, attributes: Callable[[], Attributes]) -> None:
         self.terminal = terminal

@@ -1,4 +1,4 @@
-"""What a role is given to work with: its terminal's identity, task, data, network, DCC, and one thread's worth of compute."""
+"""What a role works with: its terminal's identity, task, data, network, DCC, and one thread's worth of compute."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Network(Requests, Protocol):
 
 
 class Activities:
-    """The agent's state: what it does now. Activities may overlap; the latest begun one is the state, none is ``idle``."""
+    """The agent's state: what it does now. Activities may overlap; the latest begun is the state, none is ``idle``."""
 
     def __init__(self, name: str, emit: Emit) -> None:
         self._name = name
@@ -76,7 +76,7 @@ class Activities:
 
 @dataclass
 class Terminal:
-    """One emulated host as its role sees it. ``queries``: unseen samples for a query owner whose task cannot invent any."""
+    """One emulated host as its role sees it. ``queries``: unseen samples for a query owner whose task invents none."""
 
     plan: HostPlan
     task: Task
@@ -129,7 +129,7 @@ class Terminal:
             self._waiting += step
 
     def launch(self, obj: OutgoingObject, attempts: int = LAUNCH_ATTEMPTS) -> TransferStats:
-        """Hand an object to the network and wait until its rendezvous has all of it; ``LaunchFailed`` after ``attempts``."""
+        """Hand an object to the network, wait until its rendezvous has it all; ``LaunchFailed`` after ``attempts``."""
         self.emit("object.launched", object_id=obj.object_id, visit=obj.visit, node=self.name, bytes=len(obj.payload))
         why = "never tried"
         with self.activities.doing("sending", obj.object_id):

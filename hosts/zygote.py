@@ -2,9 +2,9 @@
 
 It speaks JSON lines on ``DIR/zygote.sock``::
 
-    {"op":"ping"}                                              -> {"ok":true,"pid":1,"agents":{"h11":2},"samples_per_s":9000.0}
-    {"op":"fork","host":{HostPlan},"netns_pid":1234,"cgroup":path or null}   -> {"ok":true,"pid":2}
-    {"op":"stop"}                                              -> {"ok":true}, then all agents end and it does
+    {"op":"ping"}  ->  {"ok":true,"pid":1,"agents":{"h11":2},"samples_per_s":9000.0}
+    {"op":"fork","host":{HostPlan},"netns_pid":1234,"cgroup":path or null}  ->  {"ok":true,"pid":2}
+    {"op":"stop"}  ->  {"ok":true}, then all agents end and it does
 
 One thread, one loop: forking a process that has threads would copy their locks.  No agent outlives the zygote.
 """
@@ -123,7 +123,7 @@ class Zygote:
     # --- births ---
 
     def fork(self, order: ForkOrder) -> int:
-        """Fork one agent and return its process id once it is in its namespace; ``HostError`` when it cannot get there."""
+        """Fork one agent, return its process id once it is in its namespace; ``HostError`` when it cannot get there."""
         if order.host.name in self.agents.values():
             raise BadCommand(f"fork: agent {order.host.name} is running already")
         namespace = open_network_namespace(order.netns_pid)
@@ -223,6 +223,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the zygote; 2 on bad input, with one line on stderr."""
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    for library in ("OMP", "OPENBLAS", "MKL"):  # read at import, which comes next: one thread, or forking is not safe
+        os.environ[f"{library}_NUM_THREADS"] = "1"
     from hosts.birth import Birth
     from hosts.config import load_scenario
     from hosts.learning.errors import LearningError

@@ -1,4 +1,4 @@
-"""What a terminal does, by its role. ``ROLES`` maps the plan's role names to classes; a plain ``host`` only answers pings."""
+"""What a terminal does, by its role. ``ROLES`` maps the plan's role names to classes; a plain ``host`` does nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all roles share: how an object that arrives gets its order, how a question is answered once, how strangers are met.
+"""What all roles share: how an object that arrives gets its order, how a question is answered, how strangers are met.
 
 Nothing that comes from the network ends an agent: a duplicate is dropped, an object without an order or with bytes that
 are no model is an error event, and the agent goes on.
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from hosts.control import Command
+from hosts.dcc_line import PATIENT
 from hosts.errors import BadCommand, DccSilent, HostError
 from hosts.learning.errors import LearningError
 from hosts.resources import memory_left_mib
@@ -109,32 +110,31 @@ class Role:
         )  # fmt: skip
         if not self.terminal.submit(lambda: self._handle(obj)):
             self._forget(obj)
-            self.terminal.complain(
-                f"{self.terminal.name} is full: object {obj.object_id:#x} dropped", object_id=obj.object_id
-            )
+            self._complain_of(obj, "no room for it, dropped")
 
     def _handle(self, obj: ReceivedObject) -> None:
         try:
             self._obey(obj)
         except DccSilent as error:
             self._forget(obj)  # a later copy may find the DCC awake
-            self.terminal.complain(str(error), object_id=obj.object_id)
+            self._complain_of(obj, str(error))
         except (DaitnError, LearningError) as error:
-            self.terminal.complain(
-                f"object {obj.object_id:#x} at {self.terminal.name}: {error}", object_id=obj.object_id
-            )
+            self._complain_of(obj, str(error))
         except Exception as error:
-            self.terminal.complain(
-                f"object {obj.object_id:#x} at {self.terminal.name}: {error!r}", object_id=obj.object_id
-            )
+            self._complain_of(obj, repr(error))
 
     def _obey(self, obj: ReceivedObject) -> None:
         question = OrderRequest(name=self.terminal.name, object_id=obj.object_id, visit=obj.visit)
-        order = self.terminal.dcc.ask(question, Order, object_id=obj.object_id)
+        with self.terminal.activities.doing("receiving", obj.object_id):
+            order = self.terminal.dcc.ask(question, Order, object_id=obj.object_id)
         action = self.actions.get(order.action)
         if action is None:
             raise HostError(f"the DCC ordered {order.action!r}, which a {self.terminal.plan.role} terminal does not do")
         action(obj, order)
+
+    def _complain_of(self, obj: ReceivedObject, what: str) -> None:
+        text = f"object {obj.object_id:#x}, visit {obj.visit}, at {self.terminal.name}: {what}"
+        self.terminal.complain(text, object_id=obj.object_id)
 
     def _forget(self, obj: ReceivedObject) -> None:
         with self._lock:
@@ -143,20 +143,19 @@ class Role:
     def next_launch(self, obj: ReceivedObject, payload: bytes) -> OutgoingObject:
         """Return the object as it goes on from here: one stop later, the same owner and requirements."""
         return OutgoingObject(
-            object_id=obj.object_id, type=obj.type, payload=payload, owner=obj.owner, visit=min(obj.visit + 1, _MAX_VISIT),
-            visit_limit=obj.visit_limit, requirements=obj.requirements,
+            object_id=obj.object_id, type=obj.type, payload=payload, owner=obj.owner,
+            visit=min(obj.visit + 1, _MAX_VISIT), visit_limit=obj.visit_limit, requirements=obj.requirements,
         )  # fmt: skip
 
     def give_up_visit(self, obj: ReceivedObject, order: Order, why: str, *, lost: bool) -> None:
-        """Tell the DCC that a visit came to nothing. ``lost``: the object is unusable; otherwise it goes on as it came."""
-        self.terminal.complain(
-            f"visit {obj.visit} of {obj.object_id:#x} at {self.terminal.name}: {why}", object_id=obj.object_id
-        )
+        """Tell the DCC that a visit came to nothing. ``lost``: the object is unusable; else it goes on as it came."""
+        self._complain_of(obj, why)
+        name = self.terminal.name
         done = VisitDone(
-            name=self.terminal.name, object_id=obj.object_id, visit=obj.visit, data_node=order.data_node or self.terminal.name,
-            samples=0, epochs=0.0, loss=0.0, train_s=0.0, problem=why[:400], lost=lost,
+            name=name, object_id=obj.object_id, visit=obj.visit, data_node=order.data_node or name, samples=0,
+            epochs=0.0, loss=0.0, train_s=0.0, problem=why[:400], lost=lost,
         )  # fmt: skip
-        self.terminal.dcc.ask(done, Ack, object_id=obj.object_id)
+        self.terminal.dcc.ask(done, Ack, object_id=obj.object_id, attempts=PATIENT)
         if not lost:
             self.terminal.launch(self.next_launch(obj, bytes(obj.payload)))
 
@@ -167,7 +166,7 @@ class Role:
         return Refused(reason=f"{self.terminal.name} takes no {message.__class__.__name__}")
 
     def message_arrived(self, header: Header, payload: bytes, peer: Peer) -> None:
-        """Take a question from the transport (in its thread); the same question is worked on once and answered again."""
+        """Take a question from the transport (in its thread); a repeated one is worked on once."""
         if header.type not in _QUESTIONS or header.flags & Flag.REPLY:
             return
         key = (peer, header.transfer_id)

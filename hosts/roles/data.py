@@ -1,4 +1,4 @@
-"""Data node: its data stays unless the DCC orders a visit elsewhere; two disjoint test samples go to the MPVUs at the start.
+"""Data node: its data stays unless the DCC orders a visit elsewhere; two disjoint test samples go to the MPVUs.
 
 What it reports about its data is a differentially private histogram and a quality figure, never a sample.
 """
@@ -24,7 +24,7 @@ _ROUNDS = 40
 
 
 class DataNode(Trainer):
-    """Trains on its own data, hands its training data to a compute facility where it may, feeds the MPVUs' test sets."""
+    """Trains on its own data, hands it to a compute facility where it may, feeds the MPVUs' test sets."""
 
     def __init__(self, terminal: Terminal) -> None:
         super().__init__(terminal)

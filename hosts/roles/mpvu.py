@@ -1,7 +1,7 @@
 """MPVU, model performance verification unit: measures models on test samples that every data node sent it.
 
-It holds one of the two disjoint test samples of each data node, and of each model the last state that was accepted: a visit that
-did harm is undone by launching that state instead.
+It holds one of the two disjoint test samples of each data node, and of each model the last state that was accepted: a
+visit that did harm is undone by launching that state instead.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Any
 
-from hosts.errors import HostError
+from hosts.dcc_line import PATIENT
 from hosts.learning.errors import LearningError
 from hosts.learning.spec import Evaluation, Samples
 from hosts.learning.task import bytes_to_model, bytes_to_samples, concat_samples
@@ -46,7 +46,7 @@ class Mpvu(Role):
         self.terminal.changed.set()
 
     def verify(self, obj: ReceivedObject, order: Order) -> None:
-        """Measure a model, tell the DCC, and let it go on: as it is when accepted, else as it was when last accepted."""
+        """Measure a model, tell the DCC, let it go on: as it is when accepted, else as it was when last accepted."""
         started = time.perf_counter()
         try:
             measured, problem = self._measure(obj), ""
@@ -77,13 +77,14 @@ class Mpvu(Role):
             name=self.terminal.name, object_id=obj.object_id, visit=obj.visit, samples=measured.samples,
             broad=measured.broad, per_group=measured.per_group, eval_s=seconds,
         )  # fmt: skip
-        return self.terminal.dcc.ask(verdict, VerdictReply, object_id=obj.object_id)
+        return self.terminal.dcc.ask(verdict, VerdictReply, object_id=obj.object_id, attempts=PATIENT)
 
     def _say(self, obj: ReceivedObject, order: Order, measured: Evaluation, reply: VerdictReply) -> None:
         self.terminal.emit(
-            "visit.verified", object_id=obj.object_id, visit=obj.visit, node=self.terminal.name, kas=self.terminal.plan.kas,
-            broad=measured.broad, expert=measured.per_group.get(order.expert_group, 0.0), per_group=measured.per_group,
-            samples=measured.samples, accepted=reply.accepted, reason=reply.reason,
+            "visit.verified", object_id=obj.object_id, visit=obj.visit, node=self.terminal.name,
+            kas=self.terminal.plan.kas, broad=measured.broad, per_group=measured.per_group,
+            expert=measured.per_group.get(order.expert_group, 0.0), samples=measured.samples,
+            accepted=reply.accepted, reason=reply.reason,
         )  # fmt: skip
 
     def _go_on(self, obj: ReceivedObject, accepted: bool) -> None:
@@ -97,7 +98,4 @@ class Mpvu(Role):
                 f"{self.terminal.name} has no accepted state of {obj.object_id:#x} to roll back to: it goes on as it is"
             )
             self.terminal.emit("warning", text=text, node=self.terminal.name)
-        try:
-            self.terminal.launch(self.next_launch(obj, payload))
-        except HostError as error:
-            raise HostError(f"after verification: {error}") from None
+        self.terminal.launch(self.next_launch(obj, payload))

@@ -1,4 +1,4 @@
-"""Model owner: submits a job, launches a fresh model when it is admitted, takes it back with its training log, deploys it."""
+"""Model owner: submits a job, launches a fresh model when admitted, takes it back with its training log, deploys it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from hosts.control import Command
+from hosts.dcc_line import PATIENT
 from hosts.errors import BadCommand, HostError
 from hosts.learning.task import bytes_to_model, model_to_bytes
 from hosts.roles.base import Role
@@ -74,10 +75,10 @@ class ModelOwner(Role):
         return {"reply": msgspec.to_builtins(reply)}
 
     def _fresh(self, object_id: int, spec: JobSpec, payload: bytes) -> OutgoingObject:
-        """The model at its first launch. The limit counts stops (trainings, verifications, way home), a guard like IP's TTL."""
+        """The model at its first launch. The limit counts stops (also at MPVUs, and home), a guard like IP's TTL."""
         return OutgoingObject(
-            object_id=object_id, type=PacketType.MODEL_SHARD, payload=payload, owner=self.terminal.plan.address, visit=0,
-            visit_limit=min(_MAX_LIMIT, 4 * spec.max_visits + 8), requirements=_requirements(spec),
+            object_id=object_id, type=PacketType.MODEL_SHARD, payload=payload, owner=self.terminal.plan.address,
+            visit=0, visit_limit=min(_MAX_LIMIT, 4 * spec.max_visits + 8), requirements=_requirements(spec),
         )  # fmt: skip
 
     def _launch_later(self, obj: OutgoingObject) -> None:
@@ -105,7 +106,7 @@ class ModelOwner(Role):
             "object.returned", object_id=obj.object_id, node=self.terminal.name, bytes=len(payload), folder=str(folder)
         )
         message = Returned(name=self.terminal.name, object_id=obj.object_id, size_bytes=len(payload))
-        self.terminal.dcc.ask(message, Ack, object_id=obj.object_id)
+        self.terminal.dcc.ask(message, Ack, object_id=obj.object_id, attempts=PATIENT)
 
     def _whole_log(self, object_id: int, order: Order) -> list[dict[str, Any]]:
         """The training log: what the order carries, and the rest in as many packets as it takes."""
@@ -142,17 +143,8 @@ class ModelOwner(Role):
             for_object=command["object_id"], accuracy=job.accuracy or {},
         )  # fmt: skip
         reply = self.terminal.dcc.ask(message, AnnounceReply)
-        self._launch_later(
-            OutgoingObject(
-                object_id=reply.object_id,
-                type=PacketType.MODEL_SHARD,
-                payload=job.payload,
-                owner=self.terminal.plan.address,
-                visit=0,
-                visit_limit=4,
-                requirements=_requirements(job.spec),
-            )  # fmt: skip
-        )
+        fresh = self._fresh(reply.object_id, job.spec, job.payload)
+        self._launch_later(msgspec.structs.replace(fresh, visit_limit=4))
         return {"object_id": reply.object_id}
 
     def _inquire(self, command: Command) -> Command:
@@ -171,8 +163,8 @@ class ModelOwner(Role):
 
 def _requirements(spec: JobSpec) -> Requirements:
     return Requirements.of(
-        spec.task, broad_accuracy=spec.broad_accuracy, expert_group=spec.expert_group, expert_accuracy=spec.expert_accuracy,
-        trust_floor=spec.trust_floor, deadline_s=spec.deadline_s,
+        spec.task, broad_accuracy=spec.broad_accuracy, expert_group=spec.expert_group,
+        expert_accuracy=spec.expert_accuracy, trust_floor=spec.trust_floor, deadline_s=spec.deadline_s,
     )  # fmt: skip
 
 

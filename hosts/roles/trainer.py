@@ -9,6 +9,7 @@ from time import monotonic
 
 import msgspec
 
+from hosts.dcc_line import PATIENT
 from hosts.errors import HostError, TerminalRefused
 from hosts.learning.errors import LearningError
 from hosts.learning.spec import Samples, TrainResult, TrainSettings
@@ -138,9 +139,10 @@ class Trainer(Role):
 
     def _settings(self, order: Order, data_node: str) -> TrainSettings:
         """The order's hyper-parameters; the seed is the run's, so that a journey repeats wherever it trains."""
+        seed = zlib.crc32(f"{self.terminal.seed}/{data_node}/{order.visit}".encode())
         return TrainSettings(
             epochs=order.epochs, batch_size=order.batch_size, learning_rate=order.learning_rate,
-            group_weights=order.group_weights, seed=zlib.crc32(f"{self.terminal.seed}/{data_node}/{order.visit}".encode()),
+            group_weights=order.group_weights, seed=seed,
         )  # fmt: skip
 
     def _tell_trained(self, obj: ReceivedObject, order: Order, result: TrainResult, data_node: str) -> None:
@@ -155,4 +157,4 @@ class Trainer(Role):
             name=terminal.name, object_id=obj.object_id, visit=obj.visit, data_node=data_node, samples=result.samples,
             epochs=order.epochs, loss=result.loss, train_s=result.seconds,
         )  # fmt: skip
-        terminal.dcc.ask(done, Ack, object_id=obj.object_id)
+        terminal.dcc.ask(done, Ack, object_id=obj.object_id, attempts=PATIENT)
