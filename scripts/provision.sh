@@ -68,6 +68,7 @@ progress() {
   [ ! -t 1 ] || printf '\r\033[K'
 }
 
+# apt-get update ends with 0 even when nothing answers: what it could not fetch then fails in apt-get install.
 # explain TITLE LOG: end with one line that says why a step failed, as far as its log tells.
 explain() {
   local why="see the log"
@@ -81,7 +82,6 @@ explain() {
   die "failed: $1: $why [log: $2]"
 }
 
-need_root() { [ "$(id -u)" = 0 ] || die "not root: $1; run it once as root: sudo scripts/provision.sh${2:+ $2}"; }
 free_mb() { df -Pm "$1" | awk 'NR == 2 {print $4}'; }
 need_space() { # DIRECTORY MEGABYTES WHAT-FOR
   [ "$(free_mb "$1")" -ge "$2" ] || die "disk full: $3 needs $2 MB in $1, $(free_mb "$1") MB are free"
@@ -99,17 +99,16 @@ missing_packages() { # those of "$@" that dpkg does not know as installed
   comm -23 <(printf '%s\n' "$@" | sort) <(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "$@" 2>/dev/null | sed -n 's/^installed //p' | sort -u)
 }
 
-install_packages() {
-  local wanted=("${APT_PYTHON[@]}") missing
-  [ "$MODE" = unit ] || wanted+=("${APT_RUN[@]}")
-  [ "$MODE" != all ] || wanted+=("${APT_TEST[@]}")
-  mapfile -t missing < <(missing_packages "${wanted[@]}")
+UPDATED=
+install_packages() { # PACKAGE...: install what is missing of them
+  local missing
+  mapfile -t missing < <(missing_packages "$@")
   [ ${#missing[@]} -gt 0 ] || return 0
-  need_root "Debian packages are missing (${missing[*]})" "${1:-}"
+  [ "$(id -u)" = 0 ] || die "not root, and Debian packages are missing (${missing[*]}); run once: sudo scripts/provision.sh"
   need_space /var 1500 "installing Debian packages"
   [ -z "$(dpkg --audit 2>/dev/null)" ] || run "finishing an interrupted installation of Debian packages" dpkg --configure -a
-  run "updating the lists of Debian packages" apt-get update -o DPkg::Lock::Timeout=300
-  grep -q '^[EW]: .*Failed to fetch' "$LOG" && [ -z "$(apt-cache madison "${missing[0]}")" ] && explain "updating the lists of Debian packages" "$LOG"
+  [ -n "$UPDATED" ] || run "updating the lists of Debian packages" apt-get update -o DPkg::Lock::Timeout=300
+  UPDATED=yes
   run "installing Debian packages: ${missing[*]}" \
     apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "${missing[@]}"
 }
@@ -245,6 +244,8 @@ start_ovs() {
 exec 9<"$ROOT"
 flock -n 9 || { say "waiting for another provision.sh in this checkout"; flock 9; }
 check_system
-install_packages "$@"
-install_python
+install_packages "${APT_PYTHON[@]}"
+install_python  # before the rest, so that a machine that cannot get PyTorch says so early
+[ "$MODE" = unit ] || install_packages "${APT_RUN[@]}"
+[ "$MODE" != all ] || install_packages "${APT_TEST[@]}"
 [ "$MODE" = unit ] || start_ovs
