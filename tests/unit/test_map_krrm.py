@@ -149,7 +149,7 @@ def test_attributes_of_a_researchers_own_are_kept() -> None:
     tell(krrm, battery=0.4, rack="b7", spot=False)
     assert krrm.node("h11").get("battery") == 0.4
     with pytest.raises(BadReport, match=str(MAX_ATTRIBUTES)):
-        tell(krrm, **{f"x{n}": n for n in range(MAX_ATTRIBUTES)})
+        krrm.update("h11", "data", 1, "10.1.1.1", {f"x{n}": n for n in range(MAX_ATTRIBUTES)}, 1.0)
 
 
 def test_the_map_does_not_share_what_it_was_given() -> None:
