@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from packets.options import MAX_BITMAP_BYTES
 from packets.transfers import ReceivedObject
-from packets.wire import Acknowledgement, Digest, ErrorCode, Flag, Header, PacketType
+from packets.wire import NO_FLAGS, Acknowledgement, Digest, ErrorCode, Flag, Header, PacketType
 
 WINDOW_SHARDS = MAX_BITMAP_BYTES * 8
 ACK_EVERY = 8
@@ -79,7 +79,7 @@ class Assembly:
     def answer_due(self, now: float) -> bool:
         return self.owed >= ACK_EVERY or (self.owed > 0 and (self.urgent or now - self.owed_since >= ACK_DELAY_S))
 
-    def answer(self, now_us: int, flags: Flag = Flag(0)) -> Header:
+    def answer(self, now_us: int, flags: Flag = NO_FLAGS) -> Header:
         """Return the acknowledgement of everything held so far."""
         bitmap = self.held.to_bytes((self.held.bit_length() + 7) // 8, "little")
         ack = Acknowledgement(
@@ -123,9 +123,11 @@ class Receiving:
         max_object_bytes: int,
         max_total_bytes: int,
         max_objects: int,
+        waiting_bytes: Callable[[], int] = lambda: 0,
     ) -> None:
         self.duplicates = 0
         self._send, self._deliver, self._refused = send, deliver, refused
+        self._waiting_bytes = waiting_bytes
         self._max_object_bytes, self._max_total_bytes, self._max_objects = max_object_bytes, max_total_bytes, max_objects
         self._open: dict[Key, Assembly] = {}
         self._over: OrderedDict[Key, tuple[Assembly, ErrorCode | None]] = OrderedDict()
@@ -187,7 +189,7 @@ class Receiving:
             self._error(ErrorCode.TOO_LARGE, text, header, peer, now_us)
             self._refused("too-large", header, peer)
             return None
-        total = sum(len(a.data) for a in self._open.values()) + size
+        total = sum(len(a.data) for a in self._open.values()) + self._waiting_bytes() + size
         if len(self._open) >= self._max_objects or total > self._max_total_bytes:
             self._error(ErrorCode.BUSY, f"{len(self._open)} objects are on their way in", header, peer, now_us)
             self._refused("busy", header, peer)
@@ -231,7 +233,7 @@ class Receiving:
             self._error(outcome, "the object does not match its digest", assembly.launch, assembly.peer, now_us)
 
     def _error(self, code: ErrorCode, text: str, header: Header, peer: Peer, now_us: int) -> None:
-        self._send(answer_to(header, PacketType.ERROR, Flag(0), now_us, error=code), text.encode(), peer)
+        self._send(answer_to(header, PacketType.ERROR, NO_FLAGS, now_us, error=code), text.encode(), peer)
 
 
 def answer_to(

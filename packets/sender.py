@@ -149,7 +149,8 @@ class Sending:
     def _judge_silence(self, now: float) -> None:
         """After a silence, send the oldest shards again: their acknowledgement tells what else is missing."""
         if now >= self._probe_at:
-            self._probes = list(self._flight)[:PROBE_SHARDS] or [self.count - 1]
+            unsent = self._lost or self._next < self.count
+            self._probes = list(self._flight)[:PROBE_SHARDS] or ([] if unsent else [self.count - 1])
             self._probe_pause_s = min(self._probe_pause_s * 2, MAX_PROBE_PAUSE_S)
             self._probe_at = now + self._probe_pause_s
 

@@ -8,7 +8,7 @@ import msgspec
 
 from packets.errors import TransportError
 from packets.labels import label_address, object_label
-from packets.wire import Flag, PacketType, Requirements
+from packets.wire import NO_FLAGS, Flag, PacketType, Requirements
 
 
 class OutgoingObject(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +22,7 @@ class OutgoingObject(msgspec.Struct, frozen=True, kw_only=True):
     visit_limit: int = 0
     requirements: Requirements | None = None
     traffic_class: int = 0
-    flags: Flag = Flag(0)
+    flags: Flag = NO_FLAGS
     to: str | None = None
 
     @property

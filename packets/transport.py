@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import queue
 import random
 import select
 import threading
@@ -29,6 +28,7 @@ from packets.transfers import OutgoingObject, ReceivedObject, Transfer, Transfer
 from packets.udp import UdpSocket
 from packets.wire import (
     DEFAULT_MTU,
+    NO_FLAGS,
     SHARD_TYPES,
     Flag,
     Header,
@@ -39,6 +39,7 @@ from packets.wire import (
     payload_room,
     write,
 )
+from packets.workers import Workers
 
 __all__ = ["Counters", "Endpoint", "OutgoingObject", "ReceivedObject", "Transfer", "TransferStats"]
 
@@ -114,14 +115,16 @@ class Endpoint:
             max_object_bytes=max_object_bytes,
             max_total_bytes=max_total_bytes,
             max_objects=max_objects,
+            waiting_bytes=lambda: self._objects.waiting_bytes,
         )
-        self._objects = Workers("object", OBJECT_WORKERS, on_object, self._callback_failed)
-        self._messages = Workers("message", MESSAGE_WORKERS, on_message, self._callback_failed)
+        self._objects = Workers("object", OBJECT_WORKERS, on_object, self._callback_failed, length=max_objects)
+        self._messages = Workers("message", MESSAGE_WORKERS, on_message, self._callback_failed, length=QUEUE_LENGTH)
         self._closing = False
         self._thread = threading.Thread(target=self._run, name=f"ai-io-{address}", daemon=True)
         self._random = random.SystemRandom()
         self._refusals, self._refusals_since = 0, 0.0
         self._tidy_at = 0.0
+        self._first = 0
 
     # --- for callers ----------------------------------------------------------------------------------------------
 
@@ -189,14 +192,14 @@ class Endpoint:
         """Answer a request that ``on_message`` got."""
         if len(payload) > self._room:
             raise TransportError(f"reply of {len(payload)} bytes to {peer[0]}: at most {self._room} fit one packet")
-        self._send(msgspec.structs.replace(answer_to(header, type, Flag(0), _now_us()), shard_count=0), payload, peer)
+        self._send(msgspec.structs.replace(answer_to(header, type, NO_FLAGS, _now_us()), shard_count=0), payload, peer)
 
     def _repeat(
         self, header: Header, payload: bytes, to: str, pending: _Pending, deadline: float, timeout_s: float
     ) -> tuple[Header, bytes]:
         tries = 0
         while (left := deadline - time.monotonic()) > 0 and not self._closing:
-            flags = Flag.REPEATED if tries else Flag(0)
+            flags = Flag.REPEATED if tries else NO_FLAGS
             self._send(msgspec.structs.replace(header, flags=flags, timestamp_us=_now_us()), payload, (to, AI_PORT))
             pause = REQUEST_PAUSES_S[min(tries, len(REQUEST_PAUSES_S) - 1)]
             tries += 1
@@ -240,8 +243,7 @@ class Endpoint:
             self._on_datagram(*got)
         now = time.monotonic()
         self._receiving.answer(now, _now_us())
-        for sending in list(self._sendings.values()):
-            self._advance(sending, now)
+        self._advance_all(now)
         if now >= self._tidy_at:
             self._tidy(now)
 
@@ -293,7 +295,7 @@ class Endpoint:
             sending.on_error(header, bytes(payload).decode(errors="replace"), time.monotonic())
 
     def _deliver(self, received: ReceivedObject) -> bool:
-        if not self._objects.put(received):
+        if not self._objects.put(received, size=len(received.payload)):
             self.counters.overruns += 1
             return False
         self.counters.objects_in += 1
@@ -326,6 +328,13 @@ class Endpoint:
     def _count_out(self, packets: int, size: int) -> None:
         self.counters.packets_out += packets
         self.counters.bytes_out += size
+
+    def _advance_all(self, now: float) -> None:
+        """Give every transfer its turn, each time beginning with another one: the kernel's buffer may not hold all."""
+        order = list(self._sendings.values())
+        self._first = (self._first + 1) % max(len(order), 1)
+        for sending in order[self._first :] + order[: self._first]:
+            self._advance(sending, now)
 
     def _advance(self, sending: Sending, now: float) -> None:
         """Send what one transfer may send now; forget it when it is over."""
@@ -373,46 +382,6 @@ class _Pending:
         if not self.event.is_set():
             self.answer = (header, payload)
             self.event.set()
-
-
-class Workers:
-    """A few threads that run one callback, fed by a bounded queue."""
-
-    def __init__(
-        self, name: str, count: int, callback: Callable[..., None], failed: Callable[[Exception], None]
-    ) -> None:
-        self._queue: queue.Queue[tuple[Any, ...] | None] = queue.Queue(QUEUE_LENGTH)
-        self._callback, self._failed = callback, failed
-        self._name, self._count = name, count
-        self._threads: list[threading.Thread] = []
-
-    def put(self, *arguments: Any) -> bool:
-        """Queue a call; False when the queue is full."""
-        try:
-            self._queue.put_nowait(arguments)
-        except queue.Full:
-            return False
-        if len(self._threads) < self._count:
-            thread = threading.Thread(target=self._work, name=f"ai-{self._name}-{len(self._threads)}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-        return True
-
-    def close(self) -> None:
-        """Let the threads end when they have done what they are at."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._queue.get_nowait()
-        for _ in self._threads:
-            self._queue.put_nowait(None)
-
-    def _work(self) -> None:
-        while (arguments := self._queue.get()) is not None:
-            try:
-                self._callback(*arguments)
-            except Exception as error:  # somebody else's code: report it, go on
-                _log.exception("callback failed")
-                self._failed(error)
 
 
 def _now_us() -> int:

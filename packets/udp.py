@@ -8,8 +8,10 @@ import socket
 import struct
 
 UDP_SEGMENT = 103
+SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
 RECEIVE_BUFFER_BYTES = 8 << 20
+SEND_BUFFER_BYTES = 4 << 20
 MAX_DATAGRAM = 65_535
 MAX_SEGMENTED_BYTES = 65_000
 _BUSY = frozenset((errno.EAGAIN, errno.ENOBUFS))
@@ -34,12 +36,16 @@ class UdpSocket:
             raise
 
     def _enlarge(self) -> None:
-        """Ask for a large receive buffer: by force where we may, else as much as the system's limit gives."""
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
-        except OSError:
-            with contextlib.suppress(OSError):
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        """Ask for large buffers: by force where we may, else as much as the system's limit gives."""
+        for force, polite, size in (
+            (SO_RCVBUFFORCE, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES),
+            (SO_SNDBUFFORCE, socket.SO_SNDBUF, SEND_BUFFER_BYTES),
+        ):
+            try:
+                self._socket.setsockopt(socket.SOL_SOCKET, force, size)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._socket.setsockopt(socket.SOL_SOCKET, polite, size)
 
     def fileno(self) -> int:
         return self._socket.fileno()

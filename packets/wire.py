@@ -12,8 +12,6 @@ import struct
 import zlib
 from typing import Final
 
-import msgspec
-
 from packets.errors import PacketError
 from packets.labels import object_label
 from packets.options import (
@@ -68,6 +66,9 @@ class Flag(enum.IntFlag, boundary=enum.KEEP):
     ENCRYPTED = 0x0080
 
 
+NO_FLAGS = Flag(0)
+
+
 class TrafficClass(enum.IntEnum):
     """How a packet would like to be treated by schedulers; 3 to 15 are unassigned."""
 
@@ -90,7 +91,7 @@ class Header(Options, frozen=True, kw_only=True):
 
     type: PacketType
     version: int = VERSION
-    flags: Flag = Flag(0)
+    flags: Flag = NO_FLAGS
     traffic_class: int = 0
     object_id: int = 0
     owner: str = "0.0.0.0"
