@@ -1,0 +1,171 @@
+"""``python -m controller``: the control centre of one K-AS (or of several), without a manager process."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from controller.border import Border
+from controller.dcc import Dcc, Means
+from controller.errors import BorderError, ControllerError, PlanError, PortTaken
+from controller.protocol import Ask, Reply
+from controller.store import Store
+from controller.worker import Worker
+from packets.events import Emit, Emitter, silent
+from topologies.plan import DomainPlan
+
+HOST = "127.0.0.1"
+EXAMPLE = "python -m controller --plan dcc1.json --openflow-port 6653 --runtime-dir /run/daitn/demo"
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m controller",
+        description="Control centre (DCC) of the K-AS in a plan file. It serves OpenFlow 1.3 on the loopback, and other DCCs on "
+        "unix sockets in the runtime directory. Without a runtime directory it is alone: routing and ARP work.",
+        epilog=f"example: {EXAMPLE}",
+    )
+    parser.add_argument(
+        "--plan", type=Path, required=True, metavar="FILE", help="the declared network: JSON of a DomainPlan"
+    )
+    parser.add_argument(
+        "--openflow-port", type=int, default=6653, metavar="P", help="OpenFlow port on the loopback (6653)"
+    )
+    parser.add_argument("--runtime-dir", type=Path, metavar="DIR", help="where the DCCs of a run meet (unix sockets)")
+    parser.add_argument("--events", metavar="SOCK", help="unix datagram socket of the event collector")
+    parser.add_argument(
+        "--database", type=Path, metavar="FILE", help="SQLite file of this DCC's state (default: in memory)"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="makes identities and handles repeatable")
+    parser.add_argument(
+        "--scenario-groups", type=Path, metavar="FILE", help="JSON: the groups of each task, {task: [group]}"
+    )
+    return parser.parse_args(arguments)
+
+
+def read_plan(path: Path) -> DomainPlan:
+    """Read a plan file; ``PlanError`` says what is wrong with it."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=DomainPlan)
+    except OSError as error:
+        raise PlanError(
+            f"--plan {path}: {error.strerror}; write one with topologies.plan.NetworkPlan.domain"
+        ) from error
+    except msgspec.DecodeError as error:
+        raise PlanError(f"--plan {path}: not the JSON of a DomainPlan: {error}") from error
+
+
+def read_groups(path: Path | None) -> dict[str, list[str]]:
+    """Read the groups of each task (a bare list: of any task); ``PlanError`` when the file is none of these."""
+    if path is None:
+        return {}
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=dict[str, list[str]] | list[str])
+    except (OSError, msgspec.DecodeError) as error:
+        raise PlanError(f"--scenario-groups {path}: {error}; it holds JSON like {{task: [group, ...]}}") from error
+    return {"": found} if isinstance(found, list) else found
+
+
+def check_port(port: int) -> None:
+    """Raise ``PortTaken`` when the OpenFlow port cannot be listened on."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+            probe.listen(1)
+        except (OSError, OverflowError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise PortTaken(
+                f"OpenFlow port {port} on {HOST}: {why}; end who listens there, or choose --openflow-port"
+            ) from error
+
+
+class Process:
+    """One running control centre: the pieces put together, and taken apart again at the end."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.plan = read_plan(options.plan)
+        self.groups = read_groups(options.scenario_groups)
+        self.border: Border | None = None
+        self._ready_files: list[Path] = []
+
+    def _emit(self) -> Emit:
+        name = "dcc" + "-".join(str(k) for k in self.plan.kas)
+        return Emitter(name, self.options.events) if self.options.events else silent
+
+    async def run(self) -> None:
+        """Serve until a signal comes; raises ``ControllerError`` when it cannot start."""
+        from controller import app  # os-ken takes long to load: not before the options are known to be right
+
+        check_port(self.options.openflow_port)
+        emit = self._emit()
+        loop, worker = asyncio.get_running_loop(), Worker(emit)
+        switches, store = app.Switches(loop), Store(self.options.database)
+        means = Means(switches, worker, store, time.monotonic, emit, self._ask, self.options.seed, self.groups)
+        dcc = Dcc(self.plan, means)
+        dcc.on_ready = self._say_ready
+        over = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, over.set)
+        try:
+            await self._open_border(dcc, emit)
+            worker.every(dcc.table())
+            worker.watch()
+            app.start(dcc, switches, self.options.openflow_port)
+            await over.wait()
+        finally:
+            self._close(store, worker)
+
+    async def _open_border(self, dcc: Dcc, emit: Emit) -> None:
+        if self.options.runtime_dir is None:
+            return
+        self.options.runtime_dir.mkdir(parents=True, exist_ok=True)
+        others = [k for k in dcc.kit.all_kas if k not in dcc.domain.kas]
+        self.border = Border(sorted(dcc.domain.kas), others, self.options.runtime_dir, emit)
+        await self.border.open(dcc.serve)
+
+    async def _ask(self, kas: int, body: Ask) -> Reply:
+        if self.border is None:
+            raise BorderError(f"K-AS {kas} cannot be asked: this control centre has no --runtime-dir")
+        return await self.border.ask(kas, body)
+
+    def _say_ready(self) -> None:
+        if self.options.runtime_dir is not None:
+            self._ready_files = [self.options.runtime_dir / f"dcc{kas}.ready" for kas in self.plan.kas]
+            for path in self._ready_files:
+                path.write_text(f"{os.getpid()}\n")
+
+    def _close(self, store: Store, worker: Worker) -> None:
+        worker.stop()
+        if self.border is not None:
+            self.border.close()
+        for path in self._ready_files:
+            path.unlink(missing_ok=True)
+        store.close()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a control centre; returns the exit status (2: it could not start, one line on stderr says why)."""
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        asyncio.run(Process(options).run())
+    except ControllerError as error:
+        print(f"controller: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stderr.flush()
+    os._exit(status)  # os-ken's threads are not daemons and cannot be told to end

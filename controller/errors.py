@@ -1,0 +1,31 @@
+"""What can go wrong in a control centre, each with a one-line message that names the thing, where, and the fix."""
+
+from __future__ import annotations
+
+
+class ControllerError(Exception):
+    """Base of every error a control centre raises for a person; the launcher prints it on one line and exits with 2."""
+
+
+class PlanError(ControllerError):
+    """The declared network (``--plan``) is missing, is no JSON of a ``DomainPlan``, or contradicts itself."""
+
+
+class PortTaken(ControllerError):
+    """Somebody listens already where the control centre must: the OpenFlow port, or a border socket."""
+
+
+class FrameError(ControllerError):
+    """Bytes that are not the frame they claim to be (the sender's fault; counted, never fatal)."""
+
+
+class SwitchTimeout(ControllerError):
+    """A switch did not answer a barrier in time, or is not connected."""
+
+
+class BorderError(ControllerError):
+    """Another K-AS's control centre cannot be reached, did not answer in time, or answered nonsense."""
+
+
+class SteeringError(ControllerError):
+    """An object cannot be steered as asked: no such rendezvous, no path, or nobody announced it."""

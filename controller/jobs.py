@@ -1,0 +1,138 @@
+"""The life of a training job, seen from its home DCC: admit, plan, observe, replan, confirm, bring home.
+
+Stops of a job: ``train`` (MTRCE's choice), ``verify`` (at the primary MPVU, which accepts or rolls back), ``confirm`` (at the other
+MPVU, whose samples no gate has seen), ``home``.  A job knows K-AS and handles, never a foreign node's name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from controller.engines.types import Hyper, JobView, Measured, Option, Plan, Request, Step, Visit
+from controller.protocol import Facility, Stop
+from packets.messages import JobSpec
+
+MARGIN = 0.01
+MARGIN_STEP = 0.01
+
+
+@dataclass
+class Decision:
+    """One stop decided: where, why, and (for ``train``) the planned step."""
+
+    visit: int
+    action: str
+    kas: int
+    handle: str
+    reason: str
+    holder_kas: int
+    decided_s: float
+    step: Step | None = None
+    plan: Plan | None = None
+    concluded: bool = False
+
+
+@dataclass
+class Job:
+    """The state of one job at home."""
+
+    object_id: int
+    spec: JobSpec
+    request: Request
+    owner: str
+    kas: int
+    mpvus: list[Facility]
+    state: str = "submitted"
+    reason: str = ""
+    started_s: float | None = None
+    decisions: dict[int, Decision] = field(default_factory=dict)
+    visits: list[Visit] = field(default_factory=list)
+    measured: Measured | None = None
+    pool: dict[str, Measured] = field(default_factory=dict)
+    margin: float = MARGIN
+    rules_in: set[int] = field(default_factory=set)
+    log: list[dict[str, Any]] = field(default_factory=list)
+    excluded: set[str] = field(default_factory=set)
+
+    def last(self, visit: int) -> Decision | None:
+        return self.decisions.get(visit - 1)
+
+    def elapsed_s(self, now_s: float) -> float:
+        return 0.0 if self.started_s is None else now_s - self.started_s
+
+    def view(self, now_s: float, at_kas: int) -> JobView:
+        """Return the job as the planner sees it."""
+        return JobView(visits=self.visits, measured=self.measured, elapsed_s=self.elapsed_s(now_s), at_kas=at_kas)
+
+    def pooled(self) -> Measured | None:
+        """Return the measurement over the samples of every MPVU that saw the accepted model, weighted by sample counts."""
+        if not self.pool:
+            return None
+        total = sum(m.samples for m in self.pool.values()) or 1
+        shares = [(m, m.samples / total) for m in self.pool.values()]
+        groups = sorted({g for m in self.pool.values() for g in m.per_group})
+        per_group = {g: sum(m.per_group.get(g, 0.0) * share for m, share in shares) for g in groups}
+        return Measured(broad=sum(m.broad * share for m, share in shares), per_group=per_group, samples=total)
+
+    def expert(self, measured: Measured | None) -> float:
+        group = self.spec.expert_group
+        return measured.per_group.get(group, 0.0) if measured and group else 0.0
+
+    def spent(self, now_s: float) -> str:
+        """Return why no more training is possible ('' when it is): the budget of visits or the deadline."""
+        if len(self.visits) >= self.spec.max_visits:
+            return f"all {self.spec.max_visits} visits are used"
+        trained = [d.decided_s for d in self.decisions.values() if d.action == "train"]
+        cycle_s = (now_s - trained[0]) / len(trained) if trained else 0.0
+        if self.elapsed_s(now_s) + cycle_s > self.spec.deadline_s:
+            return f"the deadline of {self.spec.deadline_s:g} s leaves no time for another visit"
+        return ""
+
+    def trained(self, option: Option, samples: int, epochs: float) -> None:
+        """Remember a visit, not yet verified."""
+        self.visits.append(
+            Visit(kas=option.kas, handle=option.handle, mix=option.mix, samples=samples, epochs=epochs, accepted=None)
+        )
+
+    def verified(self, handle: str, measured: Measured, accepted: bool) -> None:
+        """Take an MPVU's verdict on everything trained since the last one."""
+        self.visits = [v if v.accepted is not None else _with(v, accepted) for v in self.visits]
+        if accepted:
+            self.measured = measured
+            self.pool = {handle: measured}
+
+    def request_stop(self, decision: Decision, path: list[int]) -> Stop:
+        """Return the decision for the holder's DCC, and keep track of which K-AS hold rules."""
+        clear = sorted(self.rules_in - set(path))
+        self.rules_in = set(path)
+        return Stop(action=decision.action, kas=decision.kas, handle=decision.handle, path=path, clear=clear)
+
+
+def _with(visit: Visit, accepted: bool) -> Visit:
+    return Visit(
+        kas=visit.kas, handle=visit.handle, mix=visit.mix, samples=visit.samples, epochs=visit.epochs, accepted=accepted
+    )
+
+
+def request_of(spec: JobSpec, groups: list[str]) -> Request:
+    """Return an owner's specification as the engines read it."""
+    return Request(
+        task=spec.task,
+        groups=groups,
+        broad_accuracy=spec.broad_accuracy,
+        expert_group=spec.expert_group,
+        expert_accuracy=spec.expert_accuracy,
+        max_visits=spec.max_visits,
+        deadline_s=spec.deadline_s,
+        trust_floor=spec.trust_floor,
+        model_bytes=spec.model_bytes,
+        method=spec.method,
+        seed=spec.seed,
+    )
+
+
+def hyper_of(decision: Decision) -> Hyper:
+    """Return the hyper-parameters of a training stop."""
+    assert decision.step is not None
+    return decision.step.hyper

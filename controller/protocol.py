@@ -1,0 +1,216 @@
+"""What control centres say to each other over their border sessions (msgpack, one request, one reply).
+
+No message names a node of another K-AS: a place there is an opaque *handle* that only its own DCC resolves.  ``kas`` in a request
+is the K-AS that is addressed (one process may serve several).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from controller.engines.types import Option, Request
+from packets.messages import AnyMessage
+
+PROTOCOL_VERSION = 1
+MAX_FRAME_BYTES = 1 << 20
+Handle = Annotated[str, msgspec.Meta(max_length=64)]
+Kas = Annotated[int, msgspec.Meta(ge=1, le=255)]
+
+
+def place_key(kas: int, handle: str) -> str:
+    """Name a place among all K-AS: fixed handles (``@mpvu/0``) repeat from K-AS to K-AS, others are unique."""
+    return f"{kas}:{handle}" if handle.startswith("@") else handle
+
+
+class Say(msgspec.Struct, frozen=True, kw_only=True, tag_field="b"):
+    """Base of requests and replies."""
+
+
+class Hello(Say, frozen=True, kw_only=True, tag="hello"):
+    """First frame of a session, both ways: protocol version and the K-AS that the speaker serves."""
+
+    version: int
+    kas: list[Kas]
+
+
+class AskOptions(Say, frozen=True, kw_only=True, tag="options?"):
+    """Which rendezvous does your K-AS offer this job? Answered by ``Options``."""
+
+    kas: Kas
+    object_id: int
+    request: Request
+
+
+class Options(Say, frozen=True, kw_only=True, tag="options="):
+    options: list[Option]
+
+
+class AskFacilities(Say, frozen=True, kw_only=True, tag="facilities?"):
+    """Which places of a role (``mpvu``, ``mdfp``) does your K-AS have? Answered by ``Facilities``."""
+
+    kas: Kas
+    role: str
+
+
+class Facility(msgspec.Struct, frozen=True, kw_only=True):
+    """A place on offer: its handle, and what a decision needs to know of it."""
+
+    kas: Kas
+    handle: Handle
+    attributes: dict[str, Any] = {}
+
+    @property
+    def handle_key(self) -> str:
+        """The place among all K-AS: fixed handles repeat from K-AS to K-AS."""
+        return place_key(self.kas, self.handle)
+
+
+class Facilities(Say, frozen=True, kw_only=True, tag="facilities="):
+    facilities: list[Facility]
+
+
+class AskNextStop(Say, frozen=True, kw_only=True, tag="next?"):
+    """The holder's DCC asks the home DCC where an object goes now. ``exclude``: handles that turned out impossible."""
+
+    kas: Kas
+    object_id: int
+    visit: int
+    holder_kas: Kas
+    exclude: list[Handle] = []
+
+
+class Stop(Say, frozen=True, kw_only=True, tag="next="):
+    """The home DCC's decision: which K-AS, which handle there, over which K-AS, and who still holds older rules."""
+
+    action: str
+    kas: Kas
+    handle: Handle
+    path: list[Kas]
+    clear: list[Kas] = []
+
+
+class Announce(Say, frozen=True, kw_only=True, tag="announce"):
+    """An object is about to cross: have its flows ready. ``to_kas`` 0: its rendezvous is in your K-AS, under ``handle``."""
+
+    kas: Kas
+    object_id: int
+    visit: int
+    action: str
+    packet_type: str
+    from_kas: Kas
+    to_kas: int = 0
+    handle: Handle = ""
+
+
+class Withdraw(Say, frozen=True, kw_only=True, tag="withdraw"):
+    """Take the rules of an object out, unless they belong to visit ``before_visit`` or a later one."""
+
+    kas: Kas
+    object_id: int
+    before_visit: int
+
+
+class Lost(Say, frozen=True, kw_only=True, tag="lost"):
+    """An object's rendezvous is gone. To the home DCC, which tells the holder's DCC (``to_holder``): the next launch asks anew."""
+
+    kas: Kas
+    object_id: int
+    visit: int
+    to_holder: bool = False
+
+
+class Done(Say, frozen=True, kw_only=True, tag="done"):
+    """Done as asked."""
+
+
+class No(Say, frozen=True, kw_only=True, tag="no"):
+    """Not done, and why."""
+
+    reason: str
+
+
+class Forward(Say, frozen=True, kw_only=True, tag="forward"):
+    """A terminal's message on an object, passed on to the object's home DCC; its node names are blank."""
+
+    kas: Kas
+    from_kas: Kas
+    object_id: int
+    message: AnyMessage
+
+
+class Forwarded(Say, frozen=True, kw_only=True, tag="forwarded"):
+    message: AnyMessage
+
+
+class AskModels(Say, frozen=True, kw_only=True, tag="models?"):
+    """Which deployed models of a task can be asked in your K-AS? Answered by ``Models``; nodes appear as handles."""
+
+    kas: Kas
+    task: str
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    handle: Handle
+    accuracy: dict[str, float]
+    load: float
+    latency_ms: float
+    inner_ms: float = 0.0
+
+
+class Models(Say, frozen=True, kw_only=True, tag="models="):
+    models: list[Model]
+
+
+class Way(msgspec.Struct, frozen=True, kw_only=True):
+    """One way on for a class of queries: to the next K-AS, or (``to_kas`` 0) to a place in this one."""
+
+    weight: int
+    to_kas: int = 0
+    handle: Handle = ""
+
+
+class Spread(Say, frozen=True, kw_only=True, tag="spread"):
+    """Queries of a class from one asker are about to come in from these K-AS: steer them these ways, by weight."""
+
+    kas: Kas
+    label: int
+    asker: str
+    from_kas: list[Kas]
+    ways: list[Way]
+
+
+class LinkState(Say, frozen=True, kw_only=True, tag="link"):
+    """A border link went down or came up; passed to every K-AS."""
+
+    kas: Kas
+    a_kas: Kas
+    b_kas: Kas
+    up: bool
+
+
+Ask = AskOptions | AskFacilities | AskNextStop | Announce | Withdraw | Lost | Forward | AskModels | Spread | LinkState
+Reply = Options | Facilities | Stop | Done | No | Forwarded | Models
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """One frame. ``id`` ties a reply to its request."""
+
+    id: int
+    body: Hello | Ask | Reply
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Envelope)
+
+
+def pack(number: int, body: Hello | Ask | Reply) -> bytes:
+    """Return one frame: a length of four bytes, then the envelope."""
+    data = _encoder.encode(Envelope(id=number, body=body))
+    return len(data).to_bytes(4, "big") + data
+
+
+def unpack(data: bytes) -> Envelope:
+    """Parse an envelope; ``msgspec.DecodeError`` when it is none."""
+    return _decoder.decode(data)

@@ -1,0 +1,76 @@
+"""What a control centre knows, in SQLite: nodes, jobs, visits, decisions with their reasons. One file, one writer, WAL.
+
+A new run starts from an empty file.  Others may read it while it is written.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS nodes (name TEXT PRIMARY KEY, role TEXT, kas INTEGER, address TEXT, attributes TEXT, t_unix_s REAL);
+CREATE TABLE IF NOT EXISTS jobs (object_id TEXT PRIMARY KEY, owner TEXT, state TEXT, spec TEXT, broad REAL, expert REAL,
+                                 reason TEXT, t_unix_s REAL);
+CREATE TABLE IF NOT EXISTS visits (object_id TEXT, visit INTEGER, kas INTEGER, action TEXT, node TEXT, data_node TEXT,
+                                   detail TEXT, t_unix_s REAL, PRIMARY KEY (object_id, visit, action));
+CREATE TABLE IF NOT EXISTS decisions (object_id TEXT, visit INTEGER, action TEXT, kas INTEGER, handle TEXT, reason TEXT,
+                                      ages TEXT, plan TEXT, t_unix_s REAL);
+"""
+TABLES = ("nodes", "jobs", "visits", "decisions")
+_json = msgspec.json.Encoder()
+
+
+def as_json(value: Any) -> str:
+    """Return a value as JSON text."""
+    return _json.encode(value).decode()
+
+
+class Store:
+    """The database of one DCC process. ``path`` None keeps it in memory."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path or ":memory:", isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.executescript(SCHEMA)
+        for table in TABLES:
+            self._db.execute(f"DELETE FROM {table}")  # a fixed name of ours, not data
+
+    def node(self, name: str, role: str, kas: int, address: str, attributes: dict[str, Any]) -> None:
+        row = (name, role, kas, address, as_json(attributes), time.time())
+        self._db.execute("INSERT OR REPLACE INTO nodes VALUES (?,?,?,?,?,?)", row)
+
+    def node_gone(self, name: str) -> None:
+        self._db.execute("DELETE FROM nodes WHERE name = ?", (name,))
+
+    def job(self, object_id: int, owner: str, state: str, spec: Any, broad: float, expert: float, reason: str) -> None:
+        row = (str(object_id), owner, state, as_json(spec), broad, expert, reason, time.time())
+        self._db.execute("INSERT OR REPLACE INTO jobs VALUES (?,?,?,?,?,?,?,?)", row)
+
+    def visit(self, object_id: int, visit: int, kas: int, action: str, node: str, data_node: str, detail: Any) -> None:
+        row = (str(object_id), visit, kas, action, node, data_node, as_json(detail), time.time())
+        self._db.execute("INSERT OR REPLACE INTO visits VALUES (?,?,?,?,?,?,?,?)", row)
+
+    def decision(
+        self, object_id: int, visit: int, action: str, kas: int, handle: str, reason: str, ages: Any, plan: Any
+    ) -> None:
+        row = (str(object_id), visit, action, kas, handle, reason, as_json(ages), as_json(plan), time.time())
+        self._db.execute("INSERT INTO decisions VALUES (?,?,?,?,?,?,?,?,?)", row)
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        """Return a table's rows; ``ValueError`` for a table that is not ours."""
+        if table not in TABLES:
+            raise ValueError(f"no table {table}; there are {', '.join(TABLES)}")
+        cursor = self._db.execute(f"SELECT * FROM {table}")
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def close(self) -> None:
+        self._db.close()

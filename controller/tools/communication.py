@@ -1,0 +1,251 @@
+"""Communication and networking management: the service that owns the switches of a domain.
+
+Path service (ordinary routes, label paths), flow service (rules in, barrier answered, rules out) and announce service
+(packets released, answers put out).  It knows no job: it is told entries and exits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from controller import pipeline
+from controller.domain import Domain
+from controller.errors import SteeringError
+from controller.frames import Datagram, build_udp
+from controller.openflow import (
+    PORT_TABLE,
+    Action,
+    Bucket,
+    DecTtl,
+    FlowMod,
+    GroupMod,
+    Mod,
+    Output,
+    PacketIn,
+    PacketOut,
+    Southbound,
+    ToGroup,
+)
+from packets.events import Emit
+from packets.labels import AI_PORT, DCC_ADDRESS
+from topologies.plan import ROUTER_MAC, HostPlan
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a label's packets come into a K-AS: a switch and its port."""
+
+    switch: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Exit:
+    """Where they leave it: a switch and its port; ``host`` when that is the rendezvous itself, else the next K-AS."""
+
+    switch: str
+    port: int
+    host: HostPlan | None = None
+
+    def actions(self) -> tuple[Action, ...]:
+        if self.host is not None:
+            return pipeline.to_host(self.host, rewrite_address=True)
+        return (DecTtl(), Output(self.port))
+
+
+@dataclass
+class LabelPath:
+    """The rules of one label in one K-AS."""
+
+    label: int
+    kas: int
+    entry: Entry
+    exit: Exit
+    switches: list[str]
+    rules: list[tuple[str, FlowMod]] = field(repr=False)
+
+
+class Communication:
+    """Routes, label paths and packets of one domain."""
+
+    def __init__(self, domain: Domain, south: Southbound, emit: Emit) -> None:
+        self.domain, self.south, self.emit = domain, south, emit
+        self.connected: set[str] = set()
+        self.paths: dict[tuple[int, int], LabelPath] = {}
+        self._routes: dict[str, list[FlowMod]] = {}
+        self._seen: set[str] = set()
+        self._spread: dict[tuple[int, str, Entry], set[tuple[str, int]]] = {}
+        self._groups: dict[tuple[str, int, str], int] = {}
+
+    # --- switches and routes
+
+    async def prepare(self, name: str, ports: set[int], *, meters: bool) -> None:
+        """Give a switch that has just connected everything it needs, barrier answered; raises ``SwitchTimeout``.
+
+        A switch this process knows already keeps its label rules (it was only the session that broke).
+        """
+        switch = self.domain.switches[name]
+        self._note_ports(name, ports)
+        mods = pipeline.base_mods(self.domain, switch, fresh=name not in self._seen, meters=meters)
+        routes = pipeline.route_flows(self.domain)[name]
+        self.south.send(switch.dpid, [*mods, *routes])
+        await self.south.barrier(switch.dpid)
+        self._routes[name] = routes
+        self._seen.add(name)
+        self.connected.add(name)
+
+    def _note_ports(self, name: str, ports: set[int]) -> None:
+        declared = [p for at, p in [*self.domain.trunks, *self.domain.borders, *self.domain.host_at] if at == name]
+        for port in declared:
+            if port in ports:
+                self.domain.down.discard((name, port))
+            elif name in self._seen:
+                self.domain.down.add((name, port))
+
+    def lost(self, name: str) -> None:
+        """A session broke. The switch goes on forwarding by itself (fail-secure)."""
+        self.connected.discard(name)
+
+    @property
+    def complete(self) -> bool:
+        return self.connected == set(self.domain.switches)
+
+    def reroute(self) -> int:
+        """Bring the route tables in line with the links that are up; returns how many rules changed."""
+        changed = 0
+        for name, wanted in pipeline.route_flows(self.domain).items():
+            if name not in self.connected:
+                continue
+            mods = pipeline.route_changes(self._routes.get(name, []), wanted)
+            self.south.send(self.domain.switches[name].dpid, list(mods))
+            self._routes[name] = wanted
+            changed += len(mods)
+        return changed
+
+    # --- label paths
+
+    def switch_path(self, start: str, end: str) -> list[str]:
+        """Return the switches from one to another of the same K-AS, both included; ``SteeringError`` when cut off."""
+        next_ports, path = self.domain.next_ports(end), [start]
+        while path[-1] != end:
+            port = next_ports.get(path[-1])
+            far = self.domain.far_end(path[-1], port) if port is not None else None
+            if far is None:
+                raise SteeringError(f"no live path from {start} to {end}")
+            path.append(far[0])
+        return path
+
+    def _hops(self, entry: Entry, leave: Exit) -> list[tuple[str, int, tuple[Action, ...]]]:
+        """Return (switch, in port, actions) along the shortest live path."""
+        next_ports, hops, in_port = self.domain.next_ports(leave.switch), [], entry.port
+        for name in self.switch_path(entry.switch, leave.switch)[:-1]:
+            port = next_ports[name]
+            hops.append((name, in_port, (Output(port),)))
+            far = self.domain.far_end(name, port)
+            in_port = far[1] if far else 0
+        if (leave.switch, leave.port) == (entry.switch, entry.port):
+            raise SteeringError(f"{leave.switch} port {leave.port}: the object is there already")
+        return [*hops, (leave.switch, in_port, leave.actions())]
+
+    async def steer(self, label: int, kas: int, entry: Entry, leave: Exit) -> LabelPath:
+        """Install a label's whole path through a K-AS, its older rules gone first; returns once every switch has it."""
+        hops = self._hops(entry, leave)
+        cookie = pipeline.label_cookie(label)
+        rules = [(n, FlowMod(pipeline.LABEL, pipeline.label_match(label, p), 50, a, cookie=cookie)) for n, p, a in hops]
+        self._forget(label, kas)
+        for name, rule in rules:
+            self.south.send(self.domain.switches[name].dpid, [rule])
+        path = LabelPath(label, kas, entry, leave, [name for name, _, _ in hops], rules)
+        self.paths[label, kas] = path
+        await self.settle(path.switches)
+        return path
+
+    def _forget(self, label: int, kas: int) -> list[str]:
+        old = self.paths.pop((label, kas), None)
+        for name in old.switches if old else []:
+            self.south.send(self.domain.switches[name].dpid, [pipeline.label_delete(label)])
+        return old.switches if old else []
+
+    async def withdraw(self, label: int, kas: int) -> None:
+        """Delete a label's rules in a K-AS, if it has any there."""
+        await self.settle(self._forget(label, kas))
+
+    async def settle(self, names: list[str]) -> None:
+        """Return when these switches have done what they were sent; ``SwitchTimeout`` when one does not say so."""
+        await asyncio.gather(*(self.south.barrier(self.domain.switches[n].dpid) for n in dict.fromkeys(names)))
+
+    def broken(self) -> list[LabelPath]:
+        """Return the label paths that lead over a port that is down."""
+
+        def dead(path: LabelPath) -> bool:
+            outputs = [(n, a.port) for n, rule in path.rules for a in rule.actions if isinstance(a, Output)]
+            return any(not self.domain.is_up(name, port) for name, port in outputs)
+
+        return [path for path in self.paths.values() if dead(path)]
+
+    # --- classes of models (queries)
+
+    async def spread(self, label: int, entry: Entry, source: str, exits: list[tuple[Exit, int]]) -> list[str]:
+        """Install a class label for one asker over weighted exits; select groups wherever the ways part.
+
+        Shortest paths from one entry form an acyclic graph, so however the buckets fall, nothing loops.
+        Returns the switches that hold rules.
+        """
+        choices: dict[tuple[str, int], dict[tuple[Action, ...], int]] = {}
+        for leave, weight in exits:
+            for name, in_port, actions in self._hops(entry, leave):
+                at = choices.setdefault((name, in_port), {})
+                at[actions] = at.get(actions, 0) + weight
+        await self._drop_spread((label, source, entry), keep=set(choices))
+        self._spread[label, source, entry] = set(choices)
+        for (name, in_port), weighted in choices.items():
+            mods = self._choice_mods(label, name, in_port, source, weighted)
+            self.south.send(self.domain.switches[name].dpid, mods)
+        names = list(dict.fromkeys(name for name, _ in choices))
+        await self.settle(names)
+        return names
+
+    async def unspread(self, label: int, source: str) -> None:
+        """Take an asker's rules of a class out."""
+        for key in [k for k in self._spread if k[:2] == (label, source)]:
+            await self._drop_spread(key, keep=set())
+
+    async def _drop_spread(self, key: tuple[int, str, Entry], keep: set[tuple[str, int]]) -> None:
+        gone = self._spread.pop(key, set()) - keep
+        for name, in_port in gone:
+            match = pipeline.label_match(key[0], in_port, key[1])
+            self.south.send(self.domain.switches[name].dpid, [FlowMod(pipeline.LABEL, match, 40, delete=True)])
+        await self.settle([name for name, _ in gone])
+
+    def _choice_mods(
+        self, label: int, name: str, in_port: int, source: str, weighted: dict[tuple[Action, ...], int]
+    ) -> list[Mod]:
+        match = pipeline.label_match(label, in_port, source)
+        cookie = pipeline.CLASS_COOKIE | label
+        if len(weighted) == 1:
+            return [FlowMod(pipeline.LABEL, match, 40, next(iter(weighted)), cookie=cookie)]
+        group = self._groups.setdefault((name, label, f"{source}/{in_port}"), len(self._groups) + 1)
+        buckets = tuple(Bucket(max(1, weight), actions) for actions, weight in weighted.items())
+        return [GroupMod(group, buckets), FlowMod(pipeline.LABEL, match, 40, (ToGroup(group),), cookie=cookie)]
+
+    # --- packets
+
+    def release(self, packet: PacketIn) -> None:
+        """Put a packet that was handed up back where it was, now that its rules are there."""
+        self.south.send(packet.dpid, [PacketOut((Output(PORT_TABLE),), packet.data, in_port=packet.in_port)])
+
+    def answer(self, host: HostPlan, payload: bytes, *, target_port: int = AI_PORT) -> None:
+        """Put a datagram of the DCC out of a host's own port."""
+        frame = build_udp(
+            Datagram(
+                eth_src=ROUTER_MAC,
+                eth_dst=host.mac,
+                source=DCC_ADDRESS,
+                target=host.address,
+                source_port=AI_PORT,
+                target_port=target_port,
+                payload=payload,
+            )
+        )
+        self.south.send(self.domain.switches[host.switch].dpid, [PacketOut((Output(host.port),), frame)])

@@ -1,0 +1,54 @@
+"""Location management: which terminal is behind a port or an address, and where every object is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from controller.domain import Domain
+from topologies.plan import HostPlan
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """An object's rendezvous in this domain for one visit: where it arrives, and what meets there."""
+
+    object_id: int
+    visit: int
+    action: str
+    kas: int
+    handle: str
+    node: str
+    data_node: str
+    move_data: bool
+
+
+class Location:
+    """Terminals by port and address (declared), seen ones, and the objects that are in, or on their way into, this domain."""
+
+    def __init__(self, domain: Domain) -> None:
+        self.domain = domain
+        self.seen: set[str] = set()
+        self._arrivals: dict[int, Arrival] = {}
+
+    def host_behind(self, dpid: int, port: int) -> HostPlan | None:
+        """Return the declared terminal at a port, if there is one."""
+        switch = self.domain.by_dpid.get(dpid)
+        return self.domain.host_at.get((switch.name, port)) if switch else None
+
+    def expect(self, arrival: Arrival) -> None:
+        """An object is being steered to a terminal of this domain."""
+        self._arrivals[arrival.object_id] = arrival
+
+    def arrival(self, object_id: int) -> Arrival | None:
+        """Return the latest rendezvous of an object in this domain."""
+        return self._arrivals.get(object_id)
+
+    def at(self, node: str) -> list[Arrival]:
+        """Return the rendezvous that a terminal is the place of, or whose data it holds."""
+        return [a for a in self._arrivals.values() if node in (a.node, a.data_node)]
+
+    def left(self, object_id: int, before_visit: int) -> None:
+        """An object has moved on: forget where it was on an earlier visit."""
+        arrival = self._arrivals.get(object_id)
+        if arrival is not None and arrival.visit < before_visit:
+            del self._arrivals[object_id]

@@ -1,0 +1,76 @@
+"""Sensing: what the network's own counters say, as the load of every link."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from controller.domain import Domain
+from controller.openflow import PortCount
+from packets.events import Emit
+
+
+class Sensing:
+    """Turns port counters into ``link.load`` events: bytes from ``a`` to ``b`` (tx) and back (rx), totals and rates."""
+
+    def __init__(self, domain: Domain, emit: Emit) -> None:
+        self.domain, self.emit = domain, emit
+        self.load_mbps: dict[str, tuple[float, float]] = {}
+        self._last: dict[tuple[str, int], tuple[float, PortCount]] = {}
+
+    def counted(self, dpid: int, counts: list[PortCount], now_s: float, peers: dict[tuple[str, int], str]) -> None:
+        """Take one switch's counters. A link is reported by the switch at its ``a`` end (a host's link by its switch)."""
+        switch = self.domain.by_dpid[dpid].name
+        for count in counts:
+            named = self._link(switch, count.port, peers)
+            if named is not None:
+                self._report(switch, count, now_s, *named)
+
+    def _link(self, switch: str, port: int, peers: dict[tuple[str, int], str]) -> tuple[str, bool, int | None] | None:
+        """Return (link name, whether the switch is its ``a`` end, the K-AS beyond a border)."""
+        host = self.domain.host_at.get((switch, port))
+        if host is not None:
+            return f"{host.name}-{switch}", False, None
+        link = self.domain.trunks.get((switch, port))
+        if link is not None:
+            return (link.name, True, None) if (link.a, link.a_port) == (switch, port) else None
+        border = self.domain.borders.get((switch, port))
+        if border is None:
+            return None
+        own = self.domain.switches[switch].kas
+        is_a = any((k.a_kas, k.b_kas) == (own, border.neighbour_kas) for k in self.domain.plan.kas_links)
+        far = peers.get((switch, port), f"kas{border.neighbour_kas}")
+        return (f"{switch}-{far}" if is_a else f"{far}-{switch}"), is_a, border.neighbour_kas
+
+    def _report(self, switch: str, count: PortCount, now_s: float, link: str, is_a: bool, beyond: int | None) -> None:
+        before = self._last.get((switch, count.port))
+        self._last[switch, count.port] = now_s, count
+        if before is not None and before[1] == count:
+            if link in self.load_mbps:
+                self.load_mbps[link] = (0.0, 0.0)
+            return
+        tx, rx = (count.tx_bytes, count.rx_bytes) if is_a else (count.rx_bytes, count.tx_bytes)
+        rates = self._rates(before, count, now_s)
+        self.load_mbps[link] = rates if is_a else (rates[1], rates[0])
+        extra: dict[str, Any] = {"neighbour_kas": beyond} if beyond is not None else {}
+        self.emit(
+            "link.load",
+            kas=self.domain.switches[switch].kas,
+            link=link,
+            switch=switch,
+            port=count.port,
+            tx_bytes=tx,
+            rx_bytes=rx,
+            tx_packets=count.tx_packets if is_a else count.rx_packets,
+            rx_packets=count.rx_packets if is_a else count.tx_packets,
+            tx_mbps=round(self.load_mbps[link][0], 3),
+            rx_mbps=round(self.load_mbps[link][1], 3),
+            **extra,
+        )
+
+    @staticmethod
+    def _rates(before: tuple[float, PortCount] | None, count: PortCount, now_s: float) -> tuple[float, float]:
+        if before is None or now_s <= before[0]:
+            return 0.0, 0.0
+        seconds = now_s - before[0]
+        sent, got = count.tx_bytes - before[1].tx_bytes, count.rx_bytes - before[1].rx_bytes
+        return max(0, sent) * 8e-6 / seconds, max(0, got) * 8e-6 / seconds

@@ -1,0 +1,392 @@
+"""The home DCC's work on training jobs: every message and question about a job ends here."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from typing import Any
+
+import msgspec
+
+from controller.brains import Brains
+from controller.engines.errors import EngineError
+from controller.engines.types import Measured, Option, Step
+from controller.errors import SteeringError
+from controller.jobs import Decision, Job, hyper_of, request_of
+from controller.kit import Kit
+from controller.protocol import AskFacilities, AskNextStop, AskOptions, Lost, Options, Stop, place_key
+from packets.labels import make_object_id
+from packets.messages import (
+    Ack,
+    Inquire,
+    JobStatus,
+    LogPart,
+    LogRequest,
+    Message,
+    Order,
+    OrderRequest,
+    Refused,
+    Returned,
+    Submit,
+    SubmitReply,
+    Verdict,
+    VerdictReply,
+    VisitDone,
+    encode_message,
+)
+from topologies.plan import HostPlan
+
+LOG_BYTES = 900
+REASON_CHARS = 100
+JobMessage = OrderRequest | VisitDone | Verdict | Returned | Inquire | LogRequest
+
+
+class Identities:
+    """Gives out object identities of the K-AS of this domain."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._random = rng
+        self._count = itertools.count(1)
+
+    def new(self, kas: int) -> int:
+        return make_object_id(kas, next(self._count), self._random.getrandbits(36))
+
+
+class Training:
+    """All jobs whose home is in this domain."""
+
+    def __init__(self, kit: Kit, identities: Identities, brains: Brains) -> None:
+        self.kit, self.identities, self.brains = kit, identities, brains
+        self.jobs: dict[int, Job] = {}
+
+    # --- admission
+
+    async def submit(self, host: HostPlan, message: Submit) -> SubmitReply:
+        """Ask T-FAM about a job, on the options of all K-AS; an admitted job gets its identity."""
+        object_id = self.identities.new(host.kas)
+        request = request_of(message.spec, self._groups(message.spec.task))
+        mpvus = await self.kit.facilities(lambda k: AskFacilities(kas=k, role="mpvu"))
+        ready = [m for m in mpvus if m.attributes.get("ready", True)]
+        job = Job(object_id, message.spec, request, host.name, host.kas, ready)
+        self.kit.emit("job.submitted", object_id=object_id, owner=host.name, spec=msgspec.to_builtins(message.spec))
+        verdict = self.brains.assess(request, await self.options(job), len(ready))
+        self.kit.emit(
+            "job.assessed",
+            object_id=object_id,
+            admitted=verdict.admitted,
+            reasons=verdict.reasons,
+            nearest=verdict.nearest,
+            predicted=verdict.predicted,
+        )
+        job.state, job.reason = ("submitted", "") if verdict.admitted else ("rejected", "; ".join(verdict.reasons))
+        if verdict.admitted:
+            self.jobs[object_id] = job
+        self._save(job)
+        return SubmitReply(
+            object_id=object_id if verdict.admitted else 0,
+            admitted=verdict.admitted,
+            reasons=[r[: REASON_CHARS * 2] for r in verdict.reasons[:5]],
+            nearest=verdict.nearest,
+            predicted=verdict.predicted,
+        )
+
+    def _groups(self, task: str) -> list[str]:
+        """Return a task's groups: as the scenario declares them, else as the terminals of this domain report them."""
+        declared = self.kit.groups.get(task) or self.kit.groups.get("")
+        if declared:
+            return declared
+        return sorted({g for node in self.kit.krrm.nodes() for g in node.get("group_shares", {})})
+
+    async def options(self, job: Job) -> list[Option]:
+        """Return what all K-AS offer a job now, less what has turned out impossible."""
+        replies = await self.kit.ask_all(lambda k: AskOptions(kas=k, object_id=job.object_id, request=job.request))
+        offered = [o for r in replies if isinstance(r, Options) for o in r.options]
+        return [o for o in offered if o.handle not in job.excluded]
+
+    # --- the next stop
+
+    async def next_stop(self, ask: AskNextStop) -> Stop:
+        """Decide where a job's object goes (once per visit; again when its stop turned out impossible)."""
+        job = self._job(ask.object_id)
+        if job.state in ("finished", "failed"):
+            raise SteeringError(f"job {job.object_id} is over ({job.state})")
+        if job.started_s is None:
+            job.started_s, job.state = self.kit.clock(), "running"
+        decision = job.decisions.get(ask.visit)
+        if decision is None or _key(decision) in ask.exclude:
+            decision = await self._decide(job, ask)
+            job.decisions[ask.visit] = decision
+            self._tell_decision(job, decision)
+        path = self.kit.domain.kas_path(ask.holder_kas, decision.kas)
+        if not path:
+            raise SteeringError(f"no live path from K-AS {ask.holder_kas} to K-AS {decision.kas}")
+        return job.request_stop(decision, path)
+
+    async def _decide(self, job: Job, ask: AskNextStop) -> Decision:
+        last = job.last(ask.visit)
+        if last is not None and last.action == "train" and last.concluded and self._wants_verdict(job, last):
+            return self._verify(job, ask)
+        if last is not None and last.action == "verify" and not last.concluded:
+            return self._verify(job, ask)
+        if last is not None and last.action == "verify" and self._met(job, job.margin):
+            return self._confirm(job, ask, "both targets met: confirm at the other MPVU")
+        if last is not None and last.action == "confirm" and (job.reason or self._met(job, 0.0)):
+            return self._home(job, ask, job.reason)
+        return await self._train(job, ask)
+
+    def _met(self, job: Job, margin: float) -> bool:
+        pooled = job.pooled()
+        return pooled is not None and self.brains.targets_met(job.request, pooled, margin)
+
+    def _wants_verdict(self, job: Job, last: Decision) -> bool:
+        return last.step is None or last.step.verify or bool(job.spent(self.kit.clock()))
+
+    async def _train(self, job: Job, ask: AskNextStop) -> Decision:
+        """Plan with MTRCE and take the first step; wrap up when budget, time or rendezvous are used up."""
+        now_s = self.kit.clock()
+        spent = job.spent(now_s)
+        if spent:
+            return self._wrap_up(job, ask, spent)
+        options = [o for o in await self.options(job) if o.handle not in ask.exclude]
+        try:
+            plan = self.brains.plan(job.request, job.view(now_s, ask.holder_kas), options)
+        except EngineError as error:
+            return self._wrap_up(job, ask, str(error))
+        step = plan.steps[0]
+        decision = self._decision(ask, "train", step.option.kas, step.option.handle, step.reason)
+        decision.step, decision.plan = step, plan
+        return decision
+
+    def _verify(self, job: Job, ask: AskNextStop) -> Decision:
+        usable = [m for m in job.mpvus if m.handle_key not in job.excluded.union(ask.exclude)]
+        if not usable:
+            return self._home(job, ask, "no MPVU is left to verify at")
+        return self._decision(ask, "verify", usable[0].kas, usable[0].handle, "see what the visit brought")
+
+    def _confirm(self, job: Job, ask: AskNextStop, reason: str) -> Decision:
+        """Measure on samples that no verdict rested on, where there is an MPVU that holds such."""
+        spoken_for = job.excluded.union(ask.exclude, job.pool)
+        others = [m for m in job.mpvus if m.handle_key not in spoken_for]
+        if not others:
+            return self._home(job, ask, job.reason)
+        return self._decision(ask, "confirm", others[0].kas, others[0].handle, reason)
+
+    def _wrap_up(self, job: Job, ask: AskNextStop, reason: str) -> Decision:
+        """Training is over without the targets: one last, independent measurement, then home with the best there is."""
+        job.reason = reason
+        return self._confirm(job, ask, f"{reason}: last measurement") if job.pool else self._home(job, ask, reason)
+
+    def _home(self, job: Job, ask: AskNextStop, reason: str) -> Decision:
+        owner = self.kit.domain.hosts[job.owner]
+        job.reason = "both targets met" if self._met(job, 0.0) else reason
+        return self._decision(ask, "home", owner.kas, f"@node/{owner.name}", job.reason)
+
+    def _decision(self, ask: AskNextStop, action: str, kas: int, handle: str, reason: str) -> Decision:
+        return Decision(ask.visit, action, kas, handle, reason, ask.holder_kas, self.kit.clock())
+
+    def _tell_decision(self, job: Job, decision: Decision) -> None:
+        step, plan = decision.step, decision.plan
+        steps = (
+            [{"kas": s.option.kas, "handle": s.option.handle, "verify": s.verify} for s in plan.steps] if plan else []
+        )
+        ages = {step.option.handle: step.option.age_s} if step else {}
+        self.kit.emit(
+            "job.decided",
+            object_id=job.object_id,
+            visit=decision.visit,
+            action=decision.action,
+            kas=decision.kas,
+            handle=decision.handle,
+            reason=decision.reason,
+            alternatives=plan.alternatives[:5] if plan else [],
+            expected=step.expected if step else {},
+            plan=steps,
+            ages=ages,
+        )
+        self.kit.store.decision(
+            job.object_id, decision.visit, decision.action, decision.kas, decision.handle, decision.reason, ages, steps
+        )
+        self._save(job)
+
+    async def lost(self, lost: Lost) -> None:
+        """A rendezvous is gone: forget it, and let the holder's DCC ask anew when the object knocks again."""
+        job = self._job(lost.object_id)
+        decision = job.decisions.pop(lost.visit, None)
+        if decision is not None:
+            job.excluded.add(_key(decision))
+            again = Lost(kas=decision.holder_kas, object_id=lost.object_id, visit=lost.visit, to_holder=True)
+            await self.kit.must(again)
+
+    # --- what terminals report
+
+    async def handle(self, message: JobMessage) -> Message:
+        """Answer a terminal's message on one of our jobs (which may come from another K-AS)."""
+        job = self._job(message.object_id)
+        match message:
+            case OrderRequest():
+                return self._order(job, message)
+            case VisitDone():
+                return self._visit_done(job, message)
+            case Verdict():
+                return self._verdict(job, message)
+            case Returned():
+                return self._returned(job)
+            case Inquire():
+                return self._status(job)
+            case LogRequest():
+                return LogPart(entries=_fitting(job.log[message.first :]))
+
+    def _job(self, object_id: int) -> Job:
+        job = self.jobs.get(object_id)
+        if job is None:
+            raise SteeringError(f"no job has object {object_id}")
+        return job
+
+    def _decided(self, job: Job, visit: int, *actions: str) -> Decision:
+        decision = job.decisions.get(visit)
+        if decision is None or decision.action not in actions:
+            raise SteeringError(f"visit {visit} of job {job.object_id} is no {' or '.join(actions)} stop")
+        return decision
+
+    def _order(self, job: Job, message: OrderRequest) -> Message:
+        decision = self._decided(job, message.visit, "train", "verify", "confirm", "home")
+        common: dict[str, Any] = {
+            "object_id": job.object_id,
+            "visit": decision.visit,
+            "task": job.spec.task,
+            "expert_group": job.spec.expert_group or "",
+        }
+        if decision.action == "train":
+            hyper = hyper_of(decision)
+            return Order(
+                action="train",
+                epochs=hyper.epochs,
+                batch_size=hyper.batch_size,
+                learning_rate=hyper.learning_rate,
+                group_weights=hyper.group_weights,
+                **common,
+            )
+        if decision.action == "home":
+            pooled = job.pooled()
+            return Order(
+                action="home",
+                log=_fitting(job.log),
+                log_length=len(job.log),
+                accuracy=_accuracy(job, pooled) if pooled else {},
+                **common,
+            )
+        return Order(action="verify", **common)
+
+    def _visit_done(self, job: Job, message: VisitDone) -> Message:
+        decision = self._decided(job, message.visit, "train", "verify", "confirm")
+        if decision.concluded:
+            return Ack()
+        if message.lost:
+            self._end(job, "failed", f"the object was lost on visit {message.visit}: {message.problem}")
+        elif message.problem or decision.action != "train":
+            job.excluded.add(_key(decision))
+            self.kit.emit(
+                "warning", text=f"job {job.object_id} visit {message.visit} came to nothing: {message.problem}"
+            )
+        else:
+            decision.concluded = True
+            step: Step = decision.step  # type: ignore[assignment]  # a train decision has one
+            job.trained(step.option, message.samples, message.epochs)
+            entry = {
+                "visit": message.visit,
+                "kas": decision.kas,
+                "samples": message.samples,
+                "loss": round(message.loss, 3),
+            }
+            job.log.append(entry)
+        self._save(job)
+        return Ack()
+
+    def _verdict(self, job: Job, message: Verdict) -> Message:
+        decision = self._decided(job, message.visit, "verify", "confirm")
+        after = Measured(broad=message.broad, per_group=message.per_group, samples=message.samples)
+        if decision.action == "confirm":
+            accepted, reason = True, self._confirmed(job, decision, after)
+        else:
+            accepted, reason = self.brains.judge(job.request, job.measured, after)
+            if not decision.concluded:
+                job.verified(_key(decision), after, accepted)
+        if not decision.concluded:
+            entry = {"visit": message.visit, "kas": decision.kas, "broad": round(message.broad, 4)}
+            entry |= {"expert": round(job.expert(after), 4), "accepted": accepted}
+            job.log.append(entry)
+        decision.concluded = True
+        self._save(job)
+        return VerdictReply(accepted=accepted, reason=reason[:REASON_CHARS])
+
+    def _confirmed(self, job: Job, decision: Decision, after: Measured) -> str:
+        """Pool the other MPVU's measurement; one that does not confirm raises the bar for the next attempt."""
+        first = _key(decision) not in job.pool
+        job.pool[_key(decision)] = after
+        if self._met(job, 0.0):
+            return "confirmed on samples no earlier verdict saw"
+        job.margin += 0.01 if first else 0.0
+        return "not confirmed on the other MPVU's samples"
+
+    def _returned(self, job: Job) -> Message:
+        if job.state not in ("finished", "failed"):
+            met = self._met(job, 0.0)
+            self._end(job, "finished" if met else "failed", job.reason)
+        return Ack()
+
+    def _end(self, job: Job, state: str, reason: str) -> None:
+        pooled = job.pooled()
+        job.state, job.reason = state, reason
+        self.kit.emit(
+            "job.finished",
+            object_id=job.object_id,
+            state=state,
+            broad=pooled.broad if pooled else 0.0,
+            expert=job.expert(pooled),
+            visits=len(job.visits),
+            samples=pooled.samples if pooled else 0,
+            reason=reason,
+        )
+        self._save(job)
+
+    def _status(self, job: Job) -> Message:
+        pooled = job.pooled()
+        broad = pooled.broad if pooled else 0.0
+        return JobStatus(
+            state=job.state,
+            visits=len(job.visits),
+            broad=broad,
+            expert=job.expert(pooled),
+            reason=job.reason[:REASON_CHARS],
+        )
+
+    def _save(self, job: Job) -> None:
+        pooled = job.pooled()
+        broad, expert = (pooled.broad if pooled else 0.0), job.expert(pooled)
+        self.kit.store.job(
+            job.object_id, job.owner, job.state, msgspec.to_builtins(job.spec), broad, expert, job.reason
+        )
+
+
+def refusal(error: Exception) -> Refused:
+    """Return an error as words for a terminal."""
+    return Refused(reason=str(error)[:400])
+
+
+def _key(decision: Decision) -> str:
+    return place_key(decision.kas, decision.handle)
+
+
+def _accuracy(job: Job, pooled: Measured) -> dict[str, float]:
+    known = {"broad": round(pooled.broad, 4)}
+    if job.spec.expert_group:
+        known |= {"expert": round(job.expert(pooled), 4), job.spec.expert_group: round(job.expert(pooled), 4)}
+    return known
+
+
+def _fitting(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the first entries of a log, as many as fit one packet."""
+    count = min(len(entries), 64)
+    while count and len(encode_message(LogPart(entries=entries[:count]))) > LOG_BYTES:
+        count -= 1
+    return entries[:count]
