@@ -68,6 +68,8 @@ class Mpvu(Role):
 
     def _gathered(self) -> Samples:
         with self._samples_lock:
+            if not self._samples:
+                raise LearningError(f"{self.terminal.name} holds no test samples yet: let the data nodes send theirs")
             if self._pooled is None:
                 self._pooled = concat_samples([self._samples[name] for name in sorted(self._samples)])
             return self._pooled
