@@ -1,0 +1,288 @@
+-- Wireshark dissector of the AI packet, version 1.  The layout is the table in packets/README.md.
+--
+--   tshark -X lua_script:packets/ai.lua -r capture.pcapng -Y 'ai.flags.launch' \
+--          -T fields -e frame.time_relative -e ip.src -e ip.dst -e ai.object_id -e ai.visit
+--
+-- ai.refused holds the word with which every receiver refuses a broken packet.  A frame that the capture cut short
+-- (snaplen) is judged only by what can be seen of it.
+
+local PORT, FIXED, SKIPPABLE, SCALE = 55831, 64, 0x8000, 10000
+local LAUNCH = 0x0001
+
+local TYPES = {
+  [1] = "MODEL_SHARD", [2] = "DATA_SHARD", [3] = "QUERY", [4] = "RESPONSE", [5] = "TELEMETRY",
+  [6] = "PROBE", [7] = "ACK", [8] = "ANNOUNCE", [9] = "ERROR",
+}
+local CLASSES = { [0] = "BULK", [1] = "CONTROL", [2] = "QUERY" }
+local ERRORS = {
+  [1] = "MALFORMED", [2] = "VERSION", [3] = "TOO_LARGE", [4] = "BUSY", [5] = "DIGEST",
+  [6] = "UNKNOWN_TRANSFER", [7] = "NO_ROUTE", [8] = "REFUSED", [9] = "EXPIRED",
+}
+local OPTIONS = {
+  [0x0001] = "Requirements", [0x0002] = "Digest", [0x0003] = "Acknowledgement", [0x0004] = "Error",
+  [0xFFFF] = "Authentication",
+}
+local DIGESTS = { [1] = "SHA256", [2] = "BLAKE2B_256" }
+local AUTHS = { [1] = "HMAC_SHA256", [2] = "ED25519" }
+local FLAGS = {
+  { "launch", "Launch", 0x0001 }, { "last", "Last shard", 0x0002 }, { "reply", "Reply", 0x0004 },
+  { "complete", "Complete", 0x0008 }, { "repeated", "Repeated", 0x0010 }, { "autonomous", "Autonomous", 0x0020 },
+  { "end_to_end", "End-to-end route", 0x0040 }, { "encrypted", "Encrypted", 0x0080 },
+}
+
+local ai = Proto("ai", "AI packet (DA-ITN)")
+ai.prefs.check_payload = Pref.bool("Check payload checksums", true, "Compute the CRC-32 of every payload")
+
+local f = {
+  version = ProtoField.uint8("ai.version", "Version", base.DEC, nil, 0xF0),
+  class = ProtoField.uint8("ai.class", "Traffic class", base.DEC, CLASSES, 0x0F),
+  type = ProtoField.uint8("ai.type", "Type", base.DEC, TYPES),
+  flags = ProtoField.uint16("ai.flags", "Flags", base.HEX),
+  header_length = ProtoField.uint16("ai.header_length", "Header length"),
+  payload_length = ProtoField.uint16("ai.payload_length", "Payload length"),
+  object_id = ProtoField.uint64("ai.object_id", "Object id", base.HEX),
+  label = ProtoField.uint32("ai.label", "Label", base.HEX),
+  label_address = ProtoField.ipv4("ai.label_address", "Label as address"),
+  home_kas = ProtoField.uint8("ai.home_kas", "Home K-AS"),
+  owner = ProtoField.ipv4("ai.owner", "Owner"),
+  transfer_id = ProtoField.uint32("ai.transfer_id", "Transfer id", base.HEX),
+  shard_index = ProtoField.uint32("ai.shard_index", "Shard index"),
+  shard_count = ProtoField.uint32("ai.shard_count", "Shard count"),
+  offset = ProtoField.uint64("ai.offset", "Offset"),
+  total_length = ProtoField.uint64("ai.total_length", "Total length"),
+  visit = ProtoField.uint16("ai.visit", "Visit"),
+  visit_limit = ProtoField.uint16("ai.visit_limit", "Visit limit"),
+  timestamp_us = ProtoField.uint32("ai.timestamp_us", "Timestamp (us)"),
+  payload_checksum = ProtoField.uint32("ai.payload_checksum", "Payload checksum", base.HEX),
+  header_checksum = ProtoField.uint32("ai.header_checksum", "Header checksum", base.HEX),
+  payload = ProtoField.bytes("ai.payload", "Payload"),
+  refused = ProtoField.string("ai.refused", "Refused"),
+  cut = ProtoField.bool("ai.cut", "Cut by the capture"),
+  option_type = ProtoField.uint16("ai.option.type", "Type", base.HEX, OPTIONS),
+  option_length = ProtoField.uint16("ai.option.length", "Length"),
+  option_value = ProtoField.bytes("ai.option.value", "Value"),
+  req_task = ProtoField.uint32("ai.req.task_class", "Task class", base.HEX),
+  req_broad = ProtoField.uint16("ai.req.broad_accuracy", "Broad accuracy (1/10000)"),
+  req_expert = ProtoField.uint16("ai.req.expert_accuracy", "Expert accuracy (1/10000)"),
+  req_trust = ProtoField.uint16("ai.req.trust_floor", "Trust floor (1/10000)"),
+  req_group = ProtoField.uint16("ai.req.expert_group", "Expert group"),
+  req_deadline = ProtoField.uint32("ai.req.deadline_ms", "Deadline (ms)"),
+  digest_algorithm = ProtoField.uint8("ai.digest.algorithm", "Digest algorithm", base.DEC, DIGESTS),
+  digest_value = ProtoField.bytes("ai.digest.value", "Digest"),
+  ack_base = ProtoField.uint32("ai.ack.base", "All shards below"),
+  ack_echo = ProtoField.uint32("ai.ack.echo_us", "Echoed timestamp (us)"),
+  ack_delay = ProtoField.uint32("ai.ack.delay_us", "Held back (us)"),
+  ack_window = ProtoField.uint32("ai.ack.window", "Window (shards)"),
+  ack_bitmap = ProtoField.bytes("ai.ack.bitmap", "Bitmap"),
+  error = ProtoField.uint16("ai.error", "Error code", base.DEC, ERRORS),
+  auth_algorithm = ProtoField.uint8("ai.auth.algorithm", "Authentication algorithm", base.DEC, AUTHS),
+  auth_reserved = ProtoField.uint8("ai.auth.reserved", "Reserved"),
+  auth_key = ProtoField.uint16("ai.auth.key_id", "Key id"),
+  auth_tag = ProtoField.bytes("ai.auth.tag", "Tag"),
+}
+for _, flag in ipairs(FLAGS) do
+  f["flag_" .. flag[1]] = ProtoField.bool("ai.flags." .. flag[1], flag[2], 16, nil, flag[3])
+end
+local all = {}
+for _, field in pairs(f) do all[#all + 1] = field end
+ai.fields = all
+
+local e_malformed = ProtoExpert.new("ai.malformed", "Malformed AI packet", expert.group.MALFORMED, expert.severity.ERROR)
+local e_checksum = ProtoExpert.new("ai.checksum_bad", "Wrong checksum", expert.group.CHECKSUM, expert.severity.ERROR)
+local e_error = ProtoExpert.new("ai.error_packet", "Refused by its receiver", expert.group.RESPONSE_CODE, expert.severity.WARN)
+ai.experts = { e_malformed, e_checksum, e_error }
+
+-- CRC-32 (IEEE 802.3), four bytes a step: Lua pays for every call.
+local band, bxor, rshift, tobit = bit.band, bit.bxor, bit.rshift, bit.tobit
+local T0, T1, T2, T3 = {}, {}, {}, {}
+for i = 0, 255 do
+  local c = i
+  for _ = 1, 8 do
+    c = band(c, 1) == 1 and bxor(rshift(c, 1), 0xEDB88320) or rshift(c, 1)
+  end
+  T0[i] = c
+end
+for i = 0, 255 do
+  T1[i] = bxor(rshift(T0[i], 8), T0[band(T0[i], 255)])
+  T2[i] = bxor(rshift(T1[i], 8), T0[band(T1[i], 255)])
+  T3[i] = bxor(rshift(T2[i], 8), T0[band(T2[i], 255)])
+end
+
+local function crc32(text)
+  local crc, length, byte = tobit(0xFFFFFFFF), #text, string.byte
+  local whole = length - length % 4
+  for i = 1, whole, 4 do
+    local a, b, c, d = byte(text, i, i + 3)
+    crc = bxor(crc, a + b * 0x100 + c * 0x10000 + d * 0x1000000)
+    crc = bxor(T3[band(crc, 255)], T2[band(rshift(crc, 8), 255)], T1[band(rshift(crc, 16), 255)], T0[rshift(crc, 24)])
+  end
+  for i = whole + 1, length do
+    crc = bxor(T0[band(bxor(crc, byte(text, i)), 255)], rshift(crc, 8))
+  end
+  return tobit(bxor(crc, 0xFFFFFFFF))
+end
+
+-- Each option: add its value to the tree, return whether it is right.  `v` is the range of the value, `n` its length.
+local option_readers = {
+  [0x0001] = function(tree, v, n)
+    if n ~= 16 then return false end
+    tree:add(f.req_task, v(0, 4))
+    tree:add(f.req_broad, v(4, 2))
+    tree:add(f.req_expert, v(6, 2))
+    tree:add(f.req_trust, v(8, 2))
+    tree:add(f.req_group, v(10, 2))
+    tree:add(f.req_deadline, v(12, 4))
+    return v(4, 2):uint() <= SCALE and v(6, 2):uint() <= SCALE and v(8, 2):uint() <= SCALE
+  end,
+  [0x0002] = function(tree, v, n)
+    if n ~= 33 then return false end
+    tree:add(f.digest_algorithm, v(0, 1))
+    tree:add(f.digest_value, v(1, 32))
+    return DIGESTS[v(0, 1):uint()] ~= nil
+  end,
+  [0x0003] = function(tree, v, n)
+    if n < 16 or n > 16 + 1024 then return false end
+    tree:add(f.ack_base, v(0, 4))
+    tree:add(f.ack_echo, v(4, 4))
+    tree:add(f.ack_delay, v(8, 4))
+    tree:add(f.ack_window, v(12, 4))
+    if n > 16 then tree:add(f.ack_bitmap, v(16, n - 16)) end
+    return true
+  end,
+  [0x0004] = function(tree, v, n)
+    if n ~= 2 then return false end
+    tree:add(f.error, v(0, 2)):add_proto_expert_info(e_error, ERRORS[v(0, 2):uint()] or "unknown code")
+    return true
+  end,
+  [0xFFFF] = function(tree, v, n)
+    if n < 5 or n > 68 then return false end
+    tree:add(f.auth_algorithm, v(0, 1))
+    tree:add(f.auth_reserved, v(1, 1))
+    tree:add(f.auth_key, v(2, 2))
+    tree:add(f.auth_tag, v(4, n - 4))
+    return v(1, 1):uint() == 0
+  end,
+}
+
+-- Add the options from FIXED to `stop`; return whether they obey the rules, and whether there is a digest.
+local function add_options(tvb, tree, stop)
+  local position, last, digest = FIXED, -1, false
+  while position < stop do
+    if stop - position < 4 then return false, digest end
+    local kind, length = tvb(position, 2):uint(), tvb(position + 2, 2):uint()
+    if kind <= last or length > stop - position - 4 then return false, digest end
+    local branch = tree:add(tvb(position, 4 + length), "Option: " .. (OPTIONS[kind] or string.format("0x%04x", kind)))
+    branch:add(f.option_type, tvb(position, 2))
+    branch:add(f.option_length, tvb(position + 2, 2))
+    local reader = option_readers[kind]
+    if reader then
+      if length == 0 or not reader(branch, tvb(position + 4, length), length) then return false, digest end
+    elseif kind < SKIPPABLE then
+      return false, digest
+    elseif length > 0 then
+      branch:add(f.option_value, tvb(position + 4, length))
+    end
+    digest = digest or kind == 0x0002
+    last, position = kind, position + 4 + length
+  end
+  return true, digest
+end
+
+local function add_fixed(tvb, tree)
+  tree:add(f.version, tvb(0, 1))
+  tree:add(f.class, tvb(0, 1))
+  tree:add(f.type, tvb(1, 1))
+  local flags = tree:add(f.flags, tvb(2, 2))
+  for _, flag in ipairs(FLAGS) do flags:add(f["flag_" .. flag[1]], tvb(2, 2)) end
+  tree:add(f.header_length, tvb(4, 2))
+  tree:add(f.payload_length, tvb(6, 2))
+  tree:add(f.object_id, tvb(8, 8))
+  local label = band(tvb(12, 4):uint(), 0x0FFFFFFF)
+  tree:add(f.label, tvb(12, 4), label):set_generated()
+  local address = string.format("%d.%d.%d.%d", 240 + rshift(label, 24), band(rshift(label, 16), 255),
+    band(rshift(label, 8), 255), band(label, 255))
+  tree:add(f.label_address, tvb(12, 4), Address.ip(address)):set_generated()
+  tree:add(f.home_kas, tvb(12, 4), rshift(label, 20)):set_generated()
+  tree:add(f.owner, tvb(16, 4))
+  tree:add(f.transfer_id, tvb(20, 4))
+  tree:add(f.shard_index, tvb(24, 4))
+  tree:add(f.shard_count, tvb(28, 4))
+  tree:add(f.offset, tvb(32, 8))
+  tree:add(f.total_length, tvb(40, 8))
+  tree:add(f.visit, tvb(48, 2))
+  tree:add(f.visit_limit, tvb(50, 2))
+  tree:add(f.timestamp_us, tvb(52, 4))
+  tree:add(f.payload_checksum, tvb(56, 4))
+  tree:add(f.header_checksum, tvb(60, 4))
+end
+
+local function shard_wrong(tvb, length, digest)
+  local count, kind = tvb(28, 4):uint(), tvb(1, 1):uint()
+  if kind ~= 1 and kind ~= 2 then return false end
+  if band(tvb(2, 2):uint(), LAUNCH) ~= 0 then return length > 0 or count == 0 or not digest end
+  local offset, total = tvb(32, 8):uint64(), tvb(40, 8):uint64()
+  return tvb(24, 4):uint() >= count or total < offset or total - offset < UInt64(length)
+end
+
+-- Return the reason for which receivers refuse the packet, or nil; options are added to the tree on the way.
+local function judge(tvb, tree)
+  local seen, whole = tvb:len(), tvb:reported_len()
+  local header, length = tvb(4, 2):uint(), tvb(6, 2):uint()
+  if tvb(0, 1):bitfield(0, 4) ~= 1 then return "version" end
+  if header < FIXED or header + length ~= whole then return "length" end
+  if seen < header then return nil end
+  local raw = tvb:raw(0, 60) .. "\0\0\0\0" .. (header > FIXED and tvb:raw(FIXED, header - FIXED) or "")
+  if crc32(raw) ~= tobit(tvb(60, 4):uint()) then return "header-checksum" end
+  if not TYPES[tvb(1, 1):uint()] then return "type" end
+  local right, digest = add_options(tvb, tree, header)
+  if not right then return "option" end
+  if seen == whole and ai.prefs.check_payload then
+    local payload = length > 0 and tvb:raw(header, length) or ""
+    if crc32(payload) ~= tobit(tvb(56, 4):uint()) then return "payload-checksum" end
+  end
+  if shard_wrong(tvb, length, digest) then return "shard" end
+  return nil
+end
+
+local function info(tvb)
+  local kind, flags = tvb(1, 1):uint(), tvb(2, 2):uint()
+  local names = {}
+  for _, flag in ipairs(FLAGS) do
+    if band(flags, flag[3]) ~= 0 then names[#names + 1] = flag[2] end
+  end
+  local text = string.format("%s object 0x%s visit %d", TYPES[kind] or ("type " .. kind),
+    tvb(8, 8):bytes():tohex():lower():gsub("^0+(%x)", "%1"), tvb(48, 2):uint())
+  if tvb(28, 4):uint() > 0 and kind <= 2 then
+    text = text .. string.format(" shard %d/%d", tvb(24, 4):uint(), tvb(28, 4):uint())
+  end
+  text = text .. string.format(" len %d", tvb(6, 2):uint())
+  return #names > 0 and text .. " [" .. table.concat(names, ", ") .. "]" or text
+end
+
+local function refuse(tree, tvb, pinfo, reason)
+  tree:add(f.refused, tvb(), reason):set_generated()
+  local kind = reason:find("checksum") and e_checksum or e_malformed
+  tree:add_proto_expert_info(kind, "Receivers refuse this packet: " .. reason)
+  pinfo.cols.info:append(" [refused: " .. reason .. "]")
+end
+
+function ai.dissector(tvb, pinfo, root)
+  pinfo.cols.protocol = "AI"
+  local tree = root:add(ai, tvb())
+  local cut = tvb:len() < tvb:reported_len()
+  if cut then tree:add(f.cut, tvb(), true):set_generated() end
+  if tvb:len() < FIXED then
+    pinfo.cols.info = "AI packet, " .. tvb:len() .. " bytes seen"
+    if tvb:reported_len() < FIXED then refuse(tree, tvb, pinfo, "short") end
+    return tvb:len()
+  end
+  pinfo.cols.info = info(tvb)
+  add_fixed(tvb, tree)
+  local reason = judge(tvb, tree)
+  if reason then refuse(tree, tvb, pinfo, reason) end
+  local header = tvb(4, 2):uint()
+  if header >= FIXED and header < tvb:len() then tree:add(f.payload, tvb(header)) end
+  return tvb:len()
+end
+
+DissectorTable.get("udp.port"):add(PORT, ai)

@@ -1,0 +1,275 @@
+"""The AI packet as a Scapy layer: what researchers script with.  The layout is the table in ``packets/README.md``.
+
+>>> from packets.ai import *
+>>> p = IP(dst="240.16.0.1") / UDP(sport=55831) / AI(type="MODEL_SHARD", object_id=0x100001, shard_count=1, total_length=3) / b"abc"
+>>> AI(bytes(p[AI])).refused() is None
+True
+
+Lengths and checksums that are left out are filled in; those that are given are kept, so broken packets can be made.
+``AI.refused()`` judges a dissected packet as every receiver does.
+
+This module imports Scapy, which is licensed under GPL-2.0-only: a program that imports it has to be compatible with that
+when it is passed on.  Agents and controller do not import it; they use ``packets/wire.py``.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any
+
+from scapy.fields import (
+    BitEnumField, BitField, ByteEnumField, ByteField, FieldLenField, FieldListField, FlagsField, IntField, IPField, LongField,
+    PacketListField, ShortEnumField, ShortField, StrLenField, XIntField, XLongField, XStrFixedLenField, XStrLenField,
+)  # fmt: skip
+from scapy.layers.inet import IP, UDP
+from scapy.packet import Packet, Raw, bind_layers
+
+from packets.labels import AI_PORT, object_label
+from packets.options import AuthenticationAlgorithm, DigestAlgorithm, ErrorCode, OptionType
+from packets.wire import Flag, PacketType, TrafficClass
+
+FIXED_BYTES = 64
+_FLAG_NAMES = [flag.name if (flag := Flag(1 << bit)) in set(Flag) else f"bit{bit}" for bit in range(16)]
+_SKIPPABLE = 0x8000
+_NEEDS_ROOM: dict[int, tuple[int, int]] = {  # option type -> least and greatest length of its value
+    OptionType.REQUIREMENTS: (16, 16),
+    OptionType.DIGEST: (33, 33),
+    OptionType.ACKNOWLEDGEMENT: (16, 16 + 1024),
+    OptionType.ERROR: (2, 2),
+    OptionType.AUTHENTICATION: (5, 68),
+}
+
+
+def _names(enumeration: Any) -> dict[int, str]:
+    return {int(member): member.name for member in enumeration}
+
+
+class AIOption(Packet):
+    """An option of a type, or of a length, that has no class of its own."""
+
+    name = "AI option"
+    fields_desc = [
+        ShortEnumField("type", _SKIPPABLE, _names(OptionType)),
+        FieldLenField("length", None, length_of="value"),
+        XStrLenField("value", b"", length_from=lambda option: option.length),
+    ]
+
+    @classmethod
+    def dispatch_hook(cls, _pkt: bytes | None = None, *_: Any, **__: Any) -> type[Packet]:
+        """Choose the class of an option by its type, where its length is one that the type can have."""
+        if _pkt is None or len(_pkt) < 4:
+            return cls
+        kind, length = struct.unpack_from("!HH", _pkt)
+        least, most = _NEEDS_ROOM.get(kind, (1, 0))
+        fits = least <= length <= most and length <= len(_pkt) - 4
+        return _OPTION_CLASSES[kind] if fits else AIOption
+
+    def extract_padding(self, s: bytes) -> tuple[bytes, bytes]:
+        return b"", s
+
+    def broken(self) -> bool:
+        """Tell whether a receiver refuses this option."""
+        return self.type < _SKIPPABLE or self.type in _NEEDS_ROOM or len(self.value) != self.length
+
+
+class _KnownOption(AIOption):
+    """Base of options with a class: ``length`` fills itself in."""
+
+    def post_build(self, pkt: bytes, pay: bytes) -> bytes:
+        if self.length is None:
+            pkt = pkt[:2] + struct.pack("!H", len(pkt) - 4) + pkt[4:]
+        return pkt + pay
+
+    def broken(self) -> bool:
+        return False
+
+
+class AIRequirements(_KnownOption):
+    """Summary of what the owner asks for; accuracies and trust in 1/10000."""
+
+    name = "AI requirements"
+    fields_desc = [
+        ShortEnumField("type", OptionType.REQUIREMENTS, _names(OptionType)),
+        ShortField("length", None),
+        XIntField("task_class", 0),
+        ShortField("broad_accuracy", 0),
+        ShortField("expert_accuracy", 0),
+        ShortField("trust_floor", 0),
+        ShortField("expert_group", 0),
+        IntField("deadline_ms", 0),
+    ]
+
+    def broken(self) -> bool:
+        return max(self.broad_accuracy, self.expert_accuracy, self.trust_floor) > 10_000
+
+
+class AIDigest(_KnownOption):
+    """Digest of the whole object."""
+
+    name = "AI digest"
+    fields_desc = [
+        ShortEnumField("type", OptionType.DIGEST, _names(OptionType)),
+        ShortField("length", None),
+        ByteEnumField("algorithm", DigestAlgorithm.SHA256, _names(DigestAlgorithm)),
+        XStrFixedLenField("value", bytes(32), 32),
+    ]
+
+    def broken(self) -> bool:
+        return self.algorithm not in set(DigestAlgorithm)
+
+
+class AIAcknowledgement(_KnownOption):
+    """What a receiver holds."""
+
+    name = "AI acknowledgement"
+    fields_desc = [
+        ShortEnumField("type", OptionType.ACKNOWLEDGEMENT, _names(OptionType)),
+        ShortField("length", None),
+        IntField("base", 0),
+        IntField("echo_us", 0),
+        IntField("delay_us", 0),
+        IntField("window", 0),
+        XStrLenField("bitmap", b"", length_from=lambda option: option.length - 16),
+    ]
+
+    def holds(self, index: int) -> bool:
+        """Tell whether the receiver holds a shard."""
+        byte, bit = divmod(index - self.base, 8)
+        return index < self.base or (byte < len(self.bitmap) and bool(self.bitmap[byte] >> bit & 1))
+
+
+class AIError(_KnownOption):
+    """Why an ERROR packet was sent; its text is the payload."""
+
+    name = "AI error"
+    fields_desc = [
+        ShortEnumField("type", OptionType.ERROR, _names(OptionType)),
+        ShortField("length", None),
+        ShortEnumField("code", ErrorCode.MALFORMED, _names(ErrorCode)),
+    ]
+
+
+class AIAuthentication(_KnownOption):
+    """Room for a MAC or a signature over everything before it."""
+
+    name = "AI authentication"
+    fields_desc = [
+        ShortEnumField("type", OptionType.AUTHENTICATION, _names(OptionType)),
+        ShortField("length", None),
+        ByteEnumField("algorithm", AuthenticationAlgorithm.HMAC_SHA256, _names(AuthenticationAlgorithm)),
+        ByteField("reserved", 0),
+        ShortField("key_id", 0),
+        XStrLenField("tag", bytes(32), length_from=lambda option: option.length - 4),
+    ]
+
+    def broken(self) -> bool:
+        return bool(self.reserved)
+
+
+_OPTION_CLASSES: dict[int, type[Packet]] = {
+    OptionType.REQUIREMENTS: AIRequirements,
+    OptionType.DIGEST: AIDigest,
+    OptionType.ACKNOWLEDGEMENT: AIAcknowledgement,
+    OptionType.ERROR: AIError,
+    OptionType.AUTHENTICATION: AIAuthentication,
+}
+
+
+class AI(Packet):
+    """The AI header and its options."""
+
+    name = "AI"
+    fields_desc = [
+        BitField("version", 1, 4),
+        BitEnumField("traffic_class", TrafficClass.BULK, 4, _names(TrafficClass)),
+        ByteEnumField("type", PacketType.MODEL_SHARD, _names(PacketType)),
+        FlagsField("flags", 0, 16, _FLAG_NAMES),
+        ShortField("header_length", None),
+        ShortField("payload_length", None),
+        XLongField("object_id", 0),
+        IPField("owner", "0.0.0.0"),
+        XIntField("transfer_id", 0),
+        IntField("shard_index", 0),
+        IntField("shard_count", 0),
+        LongField("offset", 0),
+        LongField("total_length", 0),
+        ShortField("visit", 0),
+        ShortField("visit_limit", 0),
+        IntField("timestamp_us", 0),
+        XIntField("payload_checksum", None),
+        XIntField("header_checksum", None),
+        PacketListField("options", [], AIOption, length_from=lambda ai: max(ai.header_length - FIXED_BYTES, 0)),
+    ]
+
+    def post_build(self, pkt: bytes, pay: bytes) -> bytes:
+        """Fill in the lengths and checksums that were left out."""
+        head = bytearray(pkt)
+        if self.header_length is None:
+            struct.pack_into("!H", head, 4, len(pkt))
+        if self.payload_length is None:
+            struct.pack_into("!H", head, 6, len(pay))
+        if self.payload_checksum is None:
+            struct.pack_into("!I", head, 56, zlib.crc32(pay))
+        if self.header_checksum is None:
+            struct.pack_into("!I", head, 60, header_checksum(bytes(head)))
+        return bytes(head) + pay
+
+    def extract_padding(self, s: bytes) -> tuple[bytes, bytes]:
+        return s[: self.payload_length], s[self.payload_length :]
+
+    @property
+    def label(self) -> int:
+        """The 28-bit label of the object."""
+        return object_label(self.object_id)
+
+    def refused(self) -> str | None:
+        """Return why receivers refuse this dissected packet (a reason of packets/README.md), or None."""
+        data = self.original
+        if len(data) < FIXED_BYTES:
+            return "short"
+        if self.version != 1:
+            return "version"
+        if self.header_length < FIXED_BYTES or self.header_length + self.payload_length != len(data):
+            return "length"
+        if header_checksum(data[: self.header_length]) != self.header_checksum:
+            return "header-checksum"
+        if self.type not in set(PacketType):
+            return "type"
+        if self._options_broken():
+            return "option"
+        if zlib.crc32(data[self.header_length :]) != self.payload_checksum:
+            return "payload-checksum"
+        return "shard" if self._shard_broken() else None
+
+    def _options_broken(self) -> bool:
+        if any(not isinstance(option, AIOption) or option.broken() for option in self.options):
+            return True
+        types = [option.type for option in self.options]
+        return any(later <= earlier for earlier, later in zip(types, types[1:], strict=False))
+
+    def _shard_broken(self) -> bool:
+        if self.type not in (PacketType.MODEL_SHARD, PacketType.DATA_SHARD):
+            return False
+        if self.flags.LAUNCH:
+            digest = any(isinstance(option, AIDigest) for option in self.options)
+            return self.payload_length > 0 or self.shard_count == 0 or not digest
+        return self.shard_index >= self.shard_count or self.offset + self.payload_length > self.total_length
+
+    def mysummary(self) -> str:
+        return self.sprintf("AI %AI.type% %AI.object_id% visit %AI.visit% shard %AI.shard_index%/%AI.shard_count% %AI.flags%")
+
+
+def header_checksum(header: bytes) -> int:
+    """Return the CRC-32 of a header (fixed part and options), its checksum field taken as 0."""
+    return zlib.crc32(header[:60] + bytes(4) + header[64:])
+
+
+bind_layers(UDP, AI, sport=AI_PORT)
+bind_layers(UDP, AI, dport=AI_PORT)
+bind_layers(UDP, AI, sport=AI_PORT, dport=AI_PORT)
+
+__all__ = [
+    "AI", "AI_PORT", "IP", "UDP", "AIAcknowledgement", "AIAuthentication", "AIDigest", "AIError", "AIOption", "AIRequirements",
+    "Raw", "header_checksum",
+]  # fmt: skip
