@@ -1,4 +1,4 @@
-"""What carries the roles: reports, control sockets, bounded work, measurements, and the zygote's life without a network."""
+"""What carries the roles: reports, control sockets, bounded work, measurements, and the zygote without a network."""
 
 from __future__ import annotations
 

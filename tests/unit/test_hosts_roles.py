@@ -164,8 +164,8 @@ def arrived(
     payload: bytes, *, object_id: int = JOB, visit: int = 2, kind: PacketType = PacketType.MODEL_SHARD
 ) -> ReceivedObject:
     return ReceivedObject(
-        object_id=object_id, type=kind, payload=payload, owner="10.1.9.9", visit=visit, visit_limit=40, requirements=None,
-        sender="10.1.1.2", transfer_id=7, seconds=0.5, packets=3, duplicates=0,
+        object_id=object_id, type=kind, payload=payload, owner="10.1.9.9", visit=visit, visit_limit=40,
+        requirements=None, sender="10.1.1.2", transfer_id=7, seconds=0.5, packets=3, duplicates=0,
     )  # fmt: skip
 
 
