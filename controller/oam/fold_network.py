@@ -8,6 +8,7 @@ from controller.oam.canvas import Canvas, Record
 from controller.oam.fields import Data, figures, identity, mapping, names, number, text, web_safe, whole
 from packets.events import Event
 
+LOAD_HOLDS_S = 2.5
 LINK_FIGURES = ("rate_mbps", "delay_ms", "measured_mbps", "measured_delay_ms")
 
 
@@ -67,20 +68,43 @@ def link_calibrated(canvas: Canvas, event: Event) -> None:
 
 
 def link_load(canvas: Canvas, event: Event) -> None:
-    """Turn byte counters into Mbit/s per reporting port; a link's load is that of its busiest direction."""
+    """Take byte counters of one port; a link's load is that of its busiest direction, as any of its ports saw it."""
     data = event.data
-    link = _link(canvas, text(data, "link"))
-    port = f"{event.source}/{text(data, 'switch')}/{text(data, 'port')}"
-    tx, rx = number(data, "tx_bytes") or 0.0, number(data, "rx_bytes") or 0.0
+    link = _loaded_link(canvas, data)
     ports = link.setdefault("ports", {})
-    before = ports.get(port)
-    ports[port] = {"t": event.t_unix_s, "tx_bytes": tx, "rx_bytes": rx, "mbps": 0.0}
-    if before is not None and event.t_unix_s > before["t"]:
-        moved = max(tx - before["tx_bytes"], rx - before["rx_bytes"], 0.0)
-        ports[port]["mbps"] = moved * 8e-6 / (event.t_unix_s - before["t"])
+    port = f"{text(data, 'switch')}/{text(data, 'port')}" if data.get("switch") else event.source
+    now = {
+        "t": event.t_unix_s,
+        "tx_bytes": number(data, "tx_bytes") or 0.0,
+        "rx_bytes": number(data, "rx_bytes") or 0.0,
+    }
+    ports[port] = {**now, "mbps": _mbps(data, ports.get(port), now)}
     link["bytes"] = max(p["tx_bytes"] + p["rx_bytes"] for p in ports.values())
-    link["mbps"] = round(max(p["mbps"] for p in ports.values() if p["t"] > event.t_unix_s - 5.0), 3)
+    _set_load(link, event.t_unix_s)
+
+
+def _mbps(data: Data, before: Record | None, now: dict[str, float]) -> float:
+    """Return the busiest direction's rate: as told, else from the counters' growth since the last report."""
+    told = [rate for key in ("tx_mbps", "rx_mbps") if (rate := number(data, key)) is not None]
+    if told:
+        return max(told)
+    if before is None or now["t"] <= before["t"]:
+        return 0.0
+    moved: float = max(now["tx_bytes"] - before["tx_bytes"], now["rx_bytes"] - before["rx_bytes"], 0.0)
+    return moved * 8e-6 / float(now["t"] - before["t"])
+
+
+def _set_load(link: Record, now_s: float) -> None:
+    rates = [port["mbps"] for port in link.get("ports", {}).values() if port["t"] > now_s - LOAD_HOLDS_S]
+    link["mbps"] = round(max(rates, default=0.0), 3)
     link["load"] = round(min(link["mbps"] / link["rate_mbps"], 1.0), 3) if link.get("rate_mbps") else None
+
+
+def fade(canvas: Canvas, now_s: float) -> None:
+    """A port is only reported when its counters moved: silence for a while is no load."""
+    for name, link in canvas.sections["links"].items():
+        if link.get("mbps") and max(port["t"] for port in link["ports"].values()) < now_s - LOAD_HOLDS_S:
+            _set_load(canvas.touch("links", name), now_s)
 
 
 def dcc_ready(canvas: Canvas, event: Event) -> None:
@@ -176,6 +200,17 @@ def _link(canvas: Canvas, name: str) -> Record:
     return canvas.touch("links", name if name in known else reverse)
 
 
+def _loaded_link(canvas: Canvas, data: Data) -> Record:
+    """Return the link that a report speaks of; a border whose far end is not known yet is told by K-AS number."""
+    beyond, switch = whole(data, "neighbour_kas"), text(data, "switch")
+    for name, link in canvas.sections["links"].items() if beyond else ():
+        if link.get("wan") and switch in (link["a"], link["b"]):
+            far = link["b"] if link["a"] == switch else link["a"]
+            if _kas_of(canvas, far) == beyond:
+                return canvas.touch("links", name)
+    return _link(canvas, text(data, "link"))
+
+
 def _kas(canvas: Canvas, kas: int) -> Record:
     return canvas.touch("kas", str(kas), kas=kas, ready=False, packet_ins=0)
 
@@ -210,4 +245,7 @@ FOLDS = {
     "packet.refused": notice,
     "warning": notice,
     "error": notice,
+    "border.up": noted,
+    "link.confirmed": noted,
+    "object.duplicate": noted,
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from controller.oam import fold_jobs, fold_network
 from controller.oam.canvas import Canvas, Record
-from controller.oam.fields import Data, identity, names, text, whole
+from controller.oam.fields import Data, identity, names, number, text, whole
 from controller.oam.tracks import MAX_ROUTE, route, track
 from packets.events import Event
 
@@ -64,6 +64,17 @@ def object_arrived(canvas: Canvas, event: Event) -> None:
     fold_jobs.stop_arrived(canvas, event)
 
 
+def object_delivered(canvas: Canvas, event: Event) -> None:
+    """The sender's own account of a transfer: what it had to send again, and how fast it went."""
+    data = event.data
+    job = canvas.get("jobs", identity(data))
+    for stop in job["stops"] if job else ():
+        if stop["visit"] == whole(data, "visit"):
+            canvas.touch("jobs", identity(data))
+            stop["retransmissions"] = whole(data, "retransmissions")
+            stop.update({key: number(data, key) for key in ("goodput_mbps", "rtt_ms")})
+
+
 def object_returned(canvas: Canvas, event: Event) -> None:
     record, node = track(canvas, _need(event.data)), text(event.data, "node")
     record.update(node=node or record["node"], moving=False, purpose="home", since_unix_s=event.t_unix_s)
@@ -106,6 +117,7 @@ FOLDS = {
     "object.launched": object_launched,
     "object.steered": object_steered,
     "object.arrived": object_arrived,
+    "object.delivered": object_delivered,
     "object.returned": object_returned,
     "model.deployed": model_deployed,
 }

@@ -42,6 +42,7 @@ class Subscription:
         self.dropped = 0
         self.errors = 0
         self.closed = False
+        self.listener: Listener | None = None
         self._queue: queue.Queue[Event | None] = queue.Queue()
         self._limit = limit
 
@@ -144,12 +145,20 @@ class EventHub:
 
     def add_listener(self, listener: Listener, name: str = "") -> Subscription:
         """Call ``listener`` with every event, on a thread of its own; what it raises is counted (``errors``)."""
-        subscription = self.subscribe(name or getattr(listener, "__qualname__", "listener"))
+        subscription = self.subscribe(name or getattr(listener, "__qualname__", type(listener).__name__))
+        subscription.listener = listener
         label = f"events-{subscription.name}"
         thread = threading.Thread(target=_listen, args=(subscription, listener), name=label, daemon=True)
         self._listener_threads.append(thread)
         thread.start()
         return subscription
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Call ``listener`` no more (one that was never added: nothing happens)."""
+        with self._lock:
+            mine = [s for s in self._subscriptions if s.listener == listener]
+        for subscription in mine:
+            self.unsubscribe(subscription)
 
     def stats(self) -> dict[str, Any]:
         """Return the counters: received, malformed, dropped (here, before arrival, per listener), errors."""

@@ -32,6 +32,7 @@ class NetworkState:
         self._changed = threading.Condition(threading.RLock())
         self._last_id = 0
         self._closed = False
+        self._faded_s = 0.0
 
     @property
     def version(self) -> int:
@@ -55,6 +56,7 @@ class NetworkState:
                 return
             self._last_id = max(self._last_id, event.id)
             self._count(event, self._fold(event))
+            self._fade(event.t_unix_s)
             if event.kind not in QUIET_KINDS:
                 self._recent.append(_shown(event, event.id or self._last_id))
             self._changed.notify_all()
@@ -103,6 +105,12 @@ class NetworkState:
         except (TypeError, ValueError, KeyError, AttributeError, IndexError, RecursionError):
             return "odd"
         return ""
+
+    def _fade(self, now_s: float) -> None:
+        """Once a second of the events' own time, let old link loads go."""
+        if abs(now_s - self._faded_s) >= 1.0:
+            self._faded_s = now_s
+            fold_network.fade(self._canvas, now_s)
 
     def _count(self, event: Event, oddity: str) -> None:
         counts = self._canvas.touch("run", "counts", events=0, unknown=0, odd=0, first_unix_s=event.t_unix_s)

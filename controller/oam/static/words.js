@@ -1,0 +1,81 @@
+// Figures and events in words.
+
+export const ROLES = {
+  data: "data node",
+  compute: "compute facility",
+  mpvu: "MPVU",
+  mdfp: "MDFP",
+  model_owner: "model owner",
+  query_owner: "query owner",
+  host: "host",
+};
+
+export const ACTIONS = { train: "Train", verify: "Verify", home: "Home", deploy: "Deploy" };
+
+export const percent = (share) => (typeof share === "number" ? `${(share * 100).toFixed(1)} %` : "–");
+
+export const points = (share) => `${share >= 0 ? "+" : "−"}${Math.abs(share * 100).toFixed(1)}`;
+
+export function size(bytes) {
+  if (typeof bytes !== "number") return "–";
+  if (bytes < 1000) return `${bytes} B`;
+  return bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(2)} MB`;
+}
+
+export function seconds(s) {
+  if (typeof s !== "number") return "–";
+  if (s < 1) return `${Math.round(s * 1000)} ms`;
+  return s < 60 ? `${s.toFixed(1)} s` : `${Math.floor(s / 60)} min ${Math.floor(s % 60)} s`;
+}
+
+export const clock = (t) => {
+  const at = new Date(t * 1000);
+  const two = (n) => String(n).padStart(2, "0");
+  return `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}.${String(at.getMilliseconds()).padStart(3, "0")}`;
+};
+
+export const mbps = (rate) => `${rate >= 100 ? rate.toFixed(0) : rate.toFixed(1)} Mbit/s`;
+
+const short = (id) => (id ? `#${(BigInt(id) & 0xfffffn).toString()}` : "");
+const object = (d) => `object ${short(d.object_id)}`;
+const at = (d) => (d.node ? ` at ${d.node}` : "");
+
+const SENTENCES = {
+  "run.phase": (d) => (d.state === "end" ? `${d.phase}: done in ${seconds(d.seconds)}` : `${d.phase}: begun`),
+  "network.up": (d) => `${d.plan?.name ?? "network"}: ${d.plan?.switches?.length ?? 0} switches, ${d.plan?.hosts?.length ?? 0} hosts, ${d.plan?.links?.length ?? 0} links`,
+  "link.calibrated": (d) => `${d.link}: ${d.measured_mbps?.toFixed?.(1) ?? "–"} of ${d.rate_mbps} Mbit/s, ${d.measured_delay_ms?.toFixed?.(1) ?? "–"} of ${d.delay_ms} ms${d.ok === false ? ", out of tolerance" : ""}`,
+  "dcc.ready": (d) => `control centre of K-AS ${d.kas} ready`,
+  "agent.ready": (d) => `${d.name} (${ROLES[d.role] ?? d.role}, K-AS ${d.kas}) ready`,
+  "agent.state": (d) => `${d.name} ${d.state}${d.object_id && d.object_id !== "0" ? `, ${object(d)}` : ""}`,
+  "agent.gone": (d) => `${d.name} gone`,
+  "job.submitted": (d) => `${d.owner} asks for ${d.spec?.task}: broad ${percent(d.spec?.broad_accuracy)}${d.spec?.expert_group ? `, ${d.spec.expert_group} ${percent(d.spec.expert_accuracy)}` : ""}`,
+  "job.assessed": (d) => (d.admitted ? `admitted, ${object(d)}` : `rejected: ${(d.reasons ?? []).join("; ")}`),
+  "job.decided": (d) => `stop ${d.visit + 1}: ${d.action} in K-AS ${d.kas}: ${d.reason}`,
+  "object.steered": (d) => `${object(d)} by ${(d.switches ?? []).join(" ")}${d.node ? ` to ${d.node}` : ""}${d.purpose ? ` (${String(d.purpose).replace("_", " ")})` : ""}`,
+  "object.launched": (d) => `${object(d)} from ${d.node}, ${size(d.bytes)}`,
+  "object.arrived": (d) => `${object(d)}${at(d)}: ${size(d.bytes)} in ${seconds(d.seconds)}${d.goodput_mbps ? `, ${mbps(d.goodput_mbps)}` : ""}`,
+  "object.delivered": (d) => `${object(d)} from ${d.node}: ${d.retransmissions ?? 0} sent again, round trip ${d.rtt_ms?.toFixed?.(1) ?? "–"} ms`,
+  "visit.trained": (d) => `stop ${d.visit + 1}${at(d)}: loss ${d.loss?.toFixed?.(3) ?? "–"}, ${d.samples} samples, ${d.epochs} epochs in ${seconds(d.seconds)}`,
+  "visit.verified": (d) => `stop ${d.visit + 1}${at(d)}: broad ${percent(d.broad)}, expert ${percent(d.expert)}, ${d.accepted === false ? "not accepted" : "accepted"}`,
+  "job.finished": (d) => `${d.state}: broad ${percent(d.broad)}, expert ${percent(d.expert)}, ${d.visits} stops${d.reason ? `; ${d.reason}` : ""}`,
+  "object.returned": (d) => `${object(d)} home${at(d)}`,
+  "model.deployed": (d) => `${d.task} deployed${at(d)}`,
+  "query.sent": (d) => `${d.node} asks ${d.task}`,
+  "query.answered": (d) => `${d.answered_by}: ${d.answer}${d.expected ? (d.answer === d.expected ? ", as expected" : `, expected ${d.expected}`) : ""}, ${d.latency_ms?.toFixed?.(1) ?? "–"} ms`,
+  "packet.in": (d) => `no rule at ${d.switch} for label ${d.label}`,
+  "packet.refused": (d) => `${d.reason}`,
+  warning: (d) => `${d.text}`,
+  error: (d) => `${d.text}`,
+};
+
+export function sentence(event) {
+  try {
+    if (SENTENCES[event.kind]) return SENTENCES[event.kind](event.data);
+  } catch {
+    // odd data: shown as it is
+  }
+  return Object.entries(event.data)
+    .map(([key, value]) => `${key}=${typeof value === "object" ? JSON.stringify(value) : value}`)
+    .join(" ")
+    .slice(0, 300);
+}
