@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import zlib
 from typing import Any
 
 from hosts.dcc_line import PATIENT
@@ -28,7 +29,7 @@ class Mpvu(Role):
     def __init__(self, terminal: Terminal) -> None:
         super().__init__(terminal)
         self.actions |= {"keep_test_sample": self.keep_test_sample, "verify": self.verify}
-        self._samples: dict[str, Samples] = {}
+        self._samples: dict[tuple[str, int], Samples] = {}
         self._pooled: Samples | None = None
         self._accepted: Recent[bytes] = Recent()
         self._samples_lock = threading.Lock()
@@ -38,10 +39,10 @@ class Mpvu(Role):
         return super().attributes() | {"test_samples": held}
 
     def keep_test_sample(self, obj: ReceivedObject, order: Order) -> None:
-        """Add a data node's test sample; a newer one of the same node replaces it."""
+        """Add a data node's test sample; the same one sent again counts once."""
         samples = bytes_to_samples(self.terminal.task, obj.payload)
         with self._samples_lock:
-            self._samples[order.data_node or obj.owner] = samples
+            self._samples[obj.owner, zlib.crc32(obj.payload)] = samples
             self._pooled = None
         self.terminal.changed.set()
 
@@ -71,7 +72,7 @@ class Mpvu(Role):
             if not self._samples:
                 raise LearningError(f"{self.terminal.name} holds no test samples yet: let the data nodes send theirs")
             if self._pooled is None:
-                self._pooled = concat_samples([self._samples[name] for name in sorted(self._samples)])
+                self._pooled = concat_samples([self._samples[key] for key in sorted(self._samples)])
             return self._pooled
 
     def _ask_verdict(self, obj: ReceivedObject, measured: Evaluation, seconds: float) -> VerdictReply:

@@ -489,6 +489,9 @@ def test_an_mpvu_measures_on_the_samples_of_all_data_nodes(
 ) -> None:
     bench = verifying(tmp_path, parts, [True])
     assert bench.role.attributes()["test_samples"] == 48 and bench.terminal.changed.is_set()
+    again = arrived(samples_to_bytes(parts["me"].test[0]), object_id=803, visit=0, kind=PacketType.DATA_SHARD)
+    bench.role.object_arrived(again)
+    assert bench.role.attributes()["test_samples"] == 48, "the same sample sent again counts once"
     bench.role.object_arrived(arrived(model))
     (verdict,) = bench.network.messages(Verdict)
     assert verdict.samples == 48 and 0 <= verdict.broad <= 1 and set(verdict.per_group) <= set(the_task().groups)
