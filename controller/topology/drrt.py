@@ -112,8 +112,9 @@ class DrrtA:
             self._kept, self._plan_key = {}, plan_key
         kept: dict[tuple[str, str], tuple[tuple[int, int], Meeting | None]] = {}
         facilities = _facilities(self._krrm, self._domain, self._request)
+        movable = {h.name for h in self._domain.hosts if h.data_may_move}
         for data in _data_nodes(self._krrm, self._domain, self._request):
-            for facility in _meeting_places(data, facilities, self._domain):
+            for facility in _meeting_places(data, facilities, movable):
                 key = (data.name, facility.name)
                 versions = (data.changed(DATA_CUT), facility.changed(FACILITY_BASIS))
                 held = self._kept.get(key)
@@ -170,10 +171,9 @@ def _facilities(krrm: Krrm, domain: DomainPlan, request: Request) -> dict[int, l
     return by_kas
 
 
-def _meeting_places(data: Node, facilities: Mapping[int, list[Node]], domain: DomainPlan) -> Iterator[Node]:
+def _meeting_places(data: Node, facilities: Mapping[int, list[Node]], movable: Collection[str]) -> Iterator[Node]:
     yield data
-    declared = any(h.data_may_move for h in domain.hosts if h.name == data.name)
-    if data.get("data_may_move", declared):
+    if data.get("data_may_move", data.name in movable):
         yield from facilities.get(data.kas, [])
 
 
@@ -230,7 +230,8 @@ def _way_in(domain: DomainPlan, facility: Node, without: Collection[str]) -> Rou
     routes = []
     for gateway in gateways:
         try:
-            routes.append(host_route(domain, gateway, facility.name, without))
+            # asked for from the facility, so that one shortest-path tree per gateway serves every facility
+            routes.append(host_route(domain, facility.name, gateway, without))
         except NoPath:
             continue
     if not routes:
