@@ -24,16 +24,21 @@ Handler = Callable[[Command], Command]
 
 
 def listen(path: Path) -> socket.socket:
-    """Return a listening unix socket at ``path``, replacing a stale one; readable by its owner alone."""
-    if len(str(path).encode()) > MAX_PATH_BYTES:
+    """Return a listening unix socket at ``path``, replacing a stale one; its owner's alone.
+
+    The path appears when the socket already listens: whoever sees it may connect.
+    """
+    unborn = path.with_name(path.name + "~")
+    if len(str(unborn).encode()) > MAX_PATH_BYTES:
         raise BadRuntimeDir(f"socket path {path} is longer than {MAX_PATH_BYTES} bytes; choose a shorter --runtime-dir")
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.unlink(missing_ok=True)
-        server.bind(str(path))
-        path.chmod(0o600)
-        server.listen(16)
+        unborn.unlink(missing_ok=True)
+        server.bind(str(unborn))
+        unborn.chmod(0o600)
+        server.listen(64)
+        unborn.rename(path)
     except OSError as error:
         server.close()
         raise BadRuntimeDir(f"socket {path}: {error.strerror}; give a --runtime-dir that you may write") from None
