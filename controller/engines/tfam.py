@@ -34,8 +34,8 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
 def assess(request: Request, options: Sequence[Option], mpvus: int) -> Assessment:
     """Assess a training request against everything on offer. ``mpvus``: how many MPVUs could verify it.
 
-    ``predicted``: ``broad`` and (with an expert group) ``expert`` accuracy from all usable data, and the ``visits`` and
-    ``seconds`` that what is asked needs at least.
+    ``predicted``: ``broad`` and (with an expert group) ``expert`` accuracy from all usable data, ``least_visits`` and
+    ``least_s``: what the targets cannot be had below (a bound; forgetting makes a real route longer).
     """
     sound, reasons = _sound(request, options)
     evidence = gather(sound, request.groups)
@@ -47,7 +47,7 @@ def assess(request: Request, options: Sequence[Option], mpvus: int) -> Assessmen
     need = _need(request, sound, evidence) if sound else None
     reasons += _budget_reasons(request, need) if need else []
     if need:
-        predicted |= {"visits": float(need.visits), "seconds": round(need.seconds, 1)}
+        predicted |= {"least_visits": float(need.visits), "least_s": round(need.seconds, 1)}
     nearest = _own_terms(request) if not reasons else _nearest(request, options, mpvus)
     return Assessment(admitted=not reasons, reasons=reasons, nearest=nearest, predicted=predicted)
 

@@ -96,7 +96,7 @@ def test_the_healthcare_job_is_admitted() -> None:
     assert verdict.reasons == []
     assert 0.95 <= verdict.predicted["expert"] <= 0.98
     assert 0.94 <= verdict.predicted["broad"] <= 0.98  # pooled training reaches 0.97
-    assert 1 <= verdict.predicted["visits"] <= 10
+    assert 1 <= verdict.predicted["least_visits"] <= 10
 
 
 @pytest.mark.parametrize("seed", sorted(HEART))
