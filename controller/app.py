@@ -45,7 +45,9 @@ class Switches:
 
     def send(self, dpid: int, mods: list[Mod]) -> None:
         datapath = self.datapaths.get(dpid)
-        for mod in mods if datapath is not None else []:
+        if datapath is None:
+            return
+        for mod in mods:
             messages = to_message(datapath, mod)
             for message in messages if isinstance(messages, list) else [messages]:
                 datapath.send_msg(message)
@@ -117,9 +119,10 @@ class Shim(app_manager.OSKenApp):  # type: ignore[misc,unused-ignore]  # os-ken 
         self._call(self._gone, event.datapath)
 
     def _gone(self, datapath: Any) -> None:
-        if datapath.id is not None and self.switches.datapaths.get(datapath.id) is datapath:
-            del self.switches.datapaths[datapath.id]
-            self.core.switch_down(datapath.id)
+        dpid = datapath.id
+        if dpid is not None and self.switches.datapaths.get(dpid) is datapath:
+            del self.switches.datapaths[dpid]
+            self.core.switch_down(dpid)
 
     @set_ev_cls(ofp_event.EventOFPPacketIn, MAIN_DISPATCHER)  # type: ignore[untyped-decorator,unused-ignore]
     def _packet_in(self, event: Any) -> None:

@@ -104,7 +104,7 @@ class Session:
         """Send a request and return its reply; ``BorderError`` when there is none in time."""
         self._count += 1
         number = self._count
-        done = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting[number] = done
         try:
             async with asyncio.timeout(timeout_s):

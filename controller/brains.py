@@ -1,7 +1,7 @@
 """The one place where the core reaches for its decisions; a researcher who has her own engine puts it in here.
 
-Each attribute is a pure function of ``controller.engines``.  They are looked up when first needed, so that a control centre
-that only routes does not load them.
+Each attribute is a pure function of ``controller.engines``.  They are looked up when first needed, so that a control
+centre that only routes does not load them.
 """
 
 from __future__ import annotations

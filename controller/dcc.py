@@ -1,7 +1,7 @@
 """The DA-ITN control centre of a domain: what happens in its network comes in here and goes to whom it concerns.
 
-No OpenFlow library, no socket and no clock of its own: all are passed in (``controller.__main__`` does it), so the whole of
-it runs in a unit test against a fake flow table.
+No OpenFlow library, no socket and no clock of its own: all are passed in (``controller.__main__`` does it), so the
+whole of it runs in a unit test against a fake flow table.
 """
 
 from __future__ import annotations
@@ -233,7 +233,8 @@ class Dcc:
             raise FrameError(f"{host.name} sent with the address of another, {datagram.source}")
         header, payload = decode(datagram.payload)
         label = address_label(datagram.target)
-        self.kit.location.seen.add(host.name)
+        if self.kit.location.first_seen(host.name):
+            self.emit("host.confirmed", name=host.name, kas=host.kas, switch=host.switch, port=host.port)
         if label == DCC_LABEL:
             work = self.terminals.request(host, header, bytes(payload), datagram.source_port)
             self.worker.spawn(work, f"request of {host.name}")

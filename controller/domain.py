@@ -1,7 +1,7 @@
 """The declared inside of a domain as a graph, with what is up and what is down; next hops for every switch.
 
-One domain may hold one K-AS (the usual case: one DCC per K-AS) or several (one process for a whole network).  Each K-AS is
-routed by itself, and K-AS among each other over their borders, so both cases take the same ways.
+One domain may hold one K-AS (the usual case: one DCC per K-AS) or several (one process for a whole network).  Each K-AS
+is routed by itself, and K-AS among each other over their borders, so both cases take the same ways.
 """
 
 from __future__ import annotations

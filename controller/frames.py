@@ -60,7 +60,7 @@ def ether_type(frame: bytes) -> int:
     """Return the EtherType of a frame; ``FrameError`` when it is too short to have one."""
     if len(frame) < _ETHERNET.size:
         raise FrameError(f"frame of {len(frame)} bytes is shorter than an Ethernet header")
-    return int(_ETHERNET.unpack_from(frame)[2])
+    return int.from_bytes(frame[12:14], "big")
 
 
 def build_udp(datagram: Datagram) -> bytes:

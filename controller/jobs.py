@@ -1,7 +1,7 @@
 """The life of a training job, seen from its home DCC: admit, plan, observe, replan, confirm, bring home.
 
-Stops of a job: ``train`` (MTRCE's choice), ``verify`` (at the primary MPVU, which accepts or rolls back), ``confirm`` (at the other
-MPVU, whose samples no gate has seen), ``home``.  A job knows K-AS and handles, never a foreign node's name.
+Stops of a job: ``train`` (MTRCE's choice), ``verify`` (at the primary MPVU, which accepts or rolls back), ``confirm``
+(at the other MPVU, whose samples no gate has seen), ``home``.  A job knows K-AS and handles, never a foreign node's name.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Job:
         return JobView(visits=self.visits, measured=self.measured, elapsed_s=self.elapsed_s(now_s), at_kas=at_kas)
 
     def pooled(self) -> Measured | None:
-        """Return the measurement over the samples of every MPVU that saw the accepted model, weighted by sample counts."""
+        """Return the measurement over every MPVU that saw the accepted model, weighted by sample counts."""
         if not self.pool:
             return None
         total = sum(m.samples for m in self.pool.values()) or 1

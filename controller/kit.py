@@ -21,7 +21,7 @@ AskKas = Callable[[Ask], Awaitable[Reply]]
 
 @dataclass
 class Kit:
-    """Injected collaborators. ``ask`` reaches the DCC of any K-AS, this one included; ``clock`` is monotonic seconds."""
+    """Injected collaborators. ``ask`` reaches the DCC of any K-AS, also this one; ``clock`` is monotonic seconds."""
 
     domain: Domain
     clock: Callable[[], float]

@@ -1,7 +1,8 @@
 """OpenFlow 1.3 as neutral values: what the core decides, before anyone turns it into os-ken messages.
 
-Field names are OXM's (``ipv4_dst``, ``udp_dst`` ...).  A match value is an int, an address, or a pair (value, mask).  The core
-builds these, ``controller.translate`` makes os-ken messages of them, and the fake flow table of the tests applies them.
+Field names are OXM's (``ipv4_dst``, ``udp_dst`` ...).  A match value is an int, an address, or a pair (value, mask).
+The core builds these, ``controller.translate`` makes os-ken messages of them, and the fake flow table of the
+tests applies them.
 """
 
 from __future__ import annotations

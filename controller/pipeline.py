@@ -103,7 +103,7 @@ def _arp(domain: Domain, switch: SwitchPlan, ports: list[HostPlan]) -> list[Mod]
 
 
 def _misses(ports: list[HostPlan], meters: bool) -> list[Mod]:
-    """Label table: messages to the DCC, and objects nobody has steered yet, go up; from host ports only, and rationed."""
+    """Label table: messages to the DCC and objects not steered yet go up; from host ports only, and rationed."""
     up: tuple[Action, ...] = (Output(PORT_CONTROLLER),)
     mods: list[Mod] = []
     for host in ports:

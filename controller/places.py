@@ -30,8 +30,8 @@ class Place:
 class Places:
     """Cuts the topology for each job (DRRT-O/A) and keeps it, so that a handle given out can be resolved later.
 
-    Fixed places have handles of their own: ``@mpvu/0`` is the first declared MPVU of the K-AS, ``@node/x`` a terminal by name
-    (used inside a domain only).
+    Fixed places have handles of their own: ``@mpvu/0`` is the first declared MPVU of the K-AS, ``@node/x`` a terminal
+    by name (used inside a domain only).
     """
 
     def __init__(self, kit: Kit) -> None:

@@ -1,7 +1,7 @@
 """What control centres say to each other over their border sessions (msgpack, one request, one reply).
 
-No message names a node of another K-AS: a place there is an opaque *handle* that only its own DCC resolves.  ``kas`` in a request
-is the K-AS that is addressed (one process may serve several).
+No message names a node of another K-AS: a place there is an opaque *handle* that only its own DCC resolves.  ``kas`` in
+a request is the K-AS that is addressed (one process may serve several).
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Stop(Say, frozen=True, kw_only=True, tag="next="):
 
 
 class Announce(Say, frozen=True, kw_only=True, tag="announce"):
-    """An object is about to cross: have its flows ready. ``to_kas`` 0: its rendezvous is in your K-AS, under ``handle``."""
+    """An object is about to cross: have its flows ready. ``to_kas`` 0: it ends in your K-AS, at ``handle``."""
 
     kas: Kas
     object_id: int
@@ -113,7 +113,7 @@ class Withdraw(Say, frozen=True, kw_only=True, tag="withdraw"):
 
 
 class Lost(Say, frozen=True, kw_only=True, tag="lost"):
-    """An object's rendezvous is gone. To the home DCC, which tells the holder's DCC (``to_holder``): the next launch asks anew."""
+    """An object's rendezvous is gone. To the home DCC, which tells the holder's (``to_holder``): launch asks anew."""
 
     kas: Kas
     object_id: int

@@ -1,4 +1,4 @@
-"""Queries: a class label names what is wanted; Q-FAM admits, QIRCE shares the queries among the MDFPs, flows carry them."""
+"""Queries: a class label names what is wanted; Q-FAM admits, QIRCE shares queries among MDFPs, flows carry them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Queries:
         self._locks: defaultdict[tuple[int, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def ask(self, packet: PacketIn, host: HostPlan, label: int, message: Ask) -> None:
-        """Steer a query of a class (all of this asker's from now on), release it; ``SteeringError`` when not admitted."""
+        """Steer this asker's queries of a class from now on, release this one; ``SteeringError`` when not admitted."""
         floor = _floor(message.task, label)
         async with self._locks[label, host.name]:
             if (label, host.name) not in self.active:
@@ -138,7 +138,7 @@ def _differs(before: dict[str, int], after: dict[str, int]) -> bool:
 
 
 def _floor(task: str, label: int) -> float:
-    """Return the least broad accuracy of a label's accuracy class (tenths); ``SteeringError`` when it is another task's."""
+    """Return the least broad accuracy of a label's accuracy class (tenths); ``SteeringError``: another task's label."""
     for accuracy_class in range(ACCURACY_CLASSES):
         if class_label(task, accuracy_class) == label:
             return accuracy_class / ACCURACY_CLASSES
@@ -151,7 +151,7 @@ def _model_at(kas: int, model: Model, task: str) -> ModelAt:
 
 
 def _ways(kit: Kit, start: int, chosen: list[tuple[Spot, int]]) -> dict[int, dict[tuple[int, str], Way]]:
-    """Return, for each K-AS on the shortest paths from ``start``, its ways on; weights add up where paths share a way."""
+    """Return the ways on of each K-AS on the shortest paths from ``start``; weights add up where paths share a way."""
     ways: dict[int, dict[tuple[int, str], Way]] = {}
     for (kas, handle), weight in chosen:
         path = kit.domain.kas_path(start, kas)

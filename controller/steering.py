@@ -1,7 +1,7 @@
 """Steering: an object's first packet has no rule; decide once, install the whole path, then let the packet go.
 
-Three sides of one object meet here: the DCC of the K-AS that *holds* it (``launch``), those on the way and of the rendezvous
-(``announced``), and the home DCC, which decides (``jobs`` and ``objects``, asked by ``AskNextStop``).
+Three sides of one object meet here: the DCC of the K-AS that *holds* it (``launch``), those on the way and of the
+rendezvous (``announced``), and the home DCC, which decides (``jobs`` and ``objects``, asked by ``AskNextStop``).
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS nodes (name TEXT PRIMARY KEY, role TEXT, kas INTEGER, address TEXT, attributes TEXT, t_unix_s REAL);
+CREATE TABLE IF NOT EXISTS nodes (name TEXT PRIMARY KEY, role TEXT, kas INTEGER, address TEXT, attributes TEXT,
+                                  t_unix_s REAL);
 CREATE TABLE IF NOT EXISTS jobs (object_id TEXT PRIMARY KEY, owner TEXT, state TEXT, spec TEXT, broad REAL, expert REAL,
                                  reason TEXT, t_unix_s REAL);
 CREATE TABLE IF NOT EXISTS visits (object_id TEXT, visit INTEGER, kas INTEGER, action TEXT, node TEXT, data_node TEXT,

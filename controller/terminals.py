@@ -84,7 +84,7 @@ class Terminals:
             self.kit.emit("packet.refused", reason="message", node=host.name, detail=str(error)[:200])
             return Refused(reason=f"no message of ours: {error}"[:400])
         except (ControllerError, TopologyError, DaitnError) as error:
-            self.kit.emit("packet.refused", reason=str(error)[:400], node=host.name)
+            self.kit.emit("request.refused", reason=str(error)[:400], node=host.name)
             return refusal(error)
 
     async def _dispatch(self, host: HostPlan, message: AnyMessage) -> Message:
@@ -119,7 +119,6 @@ class Terminals:
     def _take(self, host: HostPlan, attributes: dict[str, object], *, joined: bool) -> None:
         kit = self.kit
         changed = kit.krrm.update(host.name, host.role, host.kas, host.address, attributes, kit.clock())
-        kit.location.seen.add(host.name)
         if changed or joined:
             shown = {a: kit.krrm.node(host.name).get(a) for a in changed}
             kit.emit("krrm.updated", name=host.name, kas=host.kas, role=host.role, attributes=shown)

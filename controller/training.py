@@ -22,7 +22,6 @@ from packets.messages import (
     JobStatus,
     LogPart,
     LogRequest,
-    Message,
     Order,
     OrderRequest,
     Refused,
@@ -38,6 +37,7 @@ from topologies.plan import HostPlan
 
 LOG_BYTES = 900
 REASON_CHARS = 100
+JobAnswer = Ack | Refused | Order | VerdictReply | JobStatus | LogPart
 JobMessage = OrderRequest | VisitDone | Verdict | Returned | Inquire | LogRequest
 
 
@@ -219,7 +219,7 @@ class Training:
 
     # --- what terminals report
 
-    async def handle(self, message: JobMessage) -> Message:
+    async def handle(self, message: JobMessage) -> JobAnswer:
         """Answer a terminal's message on one of our jobs (which may come from another K-AS)."""
         job = self._job(message.object_id)
         match message:
@@ -248,7 +248,7 @@ class Training:
             raise SteeringError(f"visit {visit} of job {job.object_id} is no {' or '.join(actions)} stop")
         return decision
 
-    def _order(self, job: Job, message: OrderRequest) -> Message:
+    def _order(self, job: Job, message: OrderRequest) -> JobAnswer:
         decision = self._decided(job, message.visit, "train", "verify", "confirm", "home")
         common: dict[str, Any] = {
             "object_id": job.object_id,
@@ -277,7 +277,7 @@ class Training:
             )
         return Order(action="verify", **common)
 
-    def _visit_done(self, job: Job, message: VisitDone) -> Message:
+    def _visit_done(self, job: Job, message: VisitDone) -> JobAnswer:
         decision = self._decided(job, message.visit, "train", "verify", "confirm")
         if decision.concluded:
             return Ack()
@@ -302,7 +302,7 @@ class Training:
         self._save(job)
         return Ack()
 
-    def _verdict(self, job: Job, message: Verdict) -> Message:
+    def _verdict(self, job: Job, message: Verdict) -> JobAnswer:
         decision = self._decided(job, message.visit, "verify", "confirm")
         after = Measured(broad=message.broad, per_group=message.per_group, samples=message.samples)
         if decision.action == "confirm":
@@ -328,7 +328,7 @@ class Training:
         job.margin += 0.01 if first else 0.0
         return "not confirmed on the other MPVU's samples"
 
-    def _returned(self, job: Job) -> Message:
+    def _returned(self, job: Job) -> JobAnswer:
         if job.state not in ("finished", "failed"):
             met = self._met(job, 0.0)
             self._end(job, "finished" if met else "failed", job.reason)
@@ -349,7 +349,7 @@ class Training:
         )
         self._save(job)
 
-    def _status(self, job: Job) -> Message:
+    def _status(self, job: Job) -> JobAnswer:
         pooled = job.pooled()
         broad = pooled.broad if pooled else 0.0
         return JobStatus(

@@ -1,7 +1,7 @@
 """One loop, one worker: every event, message and periodic duty of a control centre runs here, one after another.
 
-Periodic work is one table ``{name: (method, period)}``.  An error in handling one thing is an error event, never the end.
-A watchdog thread looks from outside whether the loop still turns, and ends the program loudly when it does not.
+Periodic work is one table ``{name: (method, period)}``.  An error in handling one thing is an error event, never the
+end.  A watchdog thread looks from outside whether the loop still turns, and ends the program loudly when it does not.
 """
 
 from __future__ import annotations

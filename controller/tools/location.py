@@ -23,17 +23,23 @@ class Arrival:
 
 
 class Location:
-    """Terminals by port and address (declared), seen ones, and the objects that are in, or on their way into, this domain."""
+    """Terminals by port (declared), those seen, and the objects that are in, or on their way into, this domain."""
 
     def __init__(self, domain: Domain) -> None:
         self.domain = domain
-        self.seen: set[str] = set()
+        self._seen: set[str] = set()
         self._arrivals: dict[int, Arrival] = {}
 
     def host_behind(self, dpid: int, port: int) -> HostPlan | None:
         """Return the declared terminal at a port, if there is one."""
         switch = self.domain.by_dpid.get(dpid)
         return self.domain.host_at.get((switch.name, port)) if switch else None
+
+    def first_seen(self, node: str) -> bool:
+        """Note a sign of life at a terminal's declared place; True the first time (declared, and now verified)."""
+        known = node in self._seen
+        self._seen.add(node)
+        return not known
 
     def expect(self, arrival: Arrival) -> None:
         """An object is being steered to a terminal of this domain."""

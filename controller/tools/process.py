@@ -1,4 +1,4 @@
-"""Compute and process management: who is alive, how busy, and who must be taken for dead."""
+"""Compute and process management: who is alive, who is reachable, and who must be taken for dead."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SILENT_S = 15.0
 
 
 class Processes:
-    """Liveness and queues of the terminals of a domain, from their reports and from the state of their ports."""
+    """Liveness of the terminals of a domain, from their reports and from the state of their ports."""
 
     def __init__(self, domain: Domain, krrm: Krrm, *, silent_s: float = SILENT_S) -> None:
         self.domain, self.krrm, self.silent_s = domain, krrm, silent_s
@@ -23,7 +23,3 @@ class Processes:
         """Tell whether a declared terminal's port is up."""
         host = self.domain.hosts.get(node)
         return host is not None and (host.switch, host.port) not in self.domain.down
-
-    def queue(self, node: str) -> int:
-        """Return how many visits a terminal has waiting, as it last reported (0: never reported, or unknown)."""
-        return int(self.krrm.node(node).get("queue", 0)) if node in self.krrm else 0

@@ -10,15 +10,14 @@ from packets.events import Emit
 
 
 class Sensing:
-    """Turns port counters into ``link.load`` events: bytes from ``a`` to ``b`` (tx) and back (rx), totals and rates."""
+    """Turns port counters into ``link.load`` events: bytes from ``a`` to ``b`` (tx) and back (rx), and rates."""
 
     def __init__(self, domain: Domain, emit: Emit) -> None:
         self.domain, self.emit = domain, emit
-        self.load_mbps: dict[str, tuple[float, float]] = {}
         self._last: dict[tuple[str, int], tuple[float, PortCount]] = {}
 
     def counted(self, dpid: int, counts: list[PortCount], now_s: float, peers: dict[tuple[str, int], str]) -> None:
-        """Take one switch's counters. A link is reported by the switch at its ``a`` end (a host's link by its switch)."""
+        """Take one switch's counters. A link is reported by the switch at its ``a`` end, a host's by its switch."""
         switch = self.domain.by_dpid[dpid].name
         for count in counts:
             named = self._link(switch, count.port, peers)
@@ -45,12 +44,10 @@ class Sensing:
         before = self._last.get((switch, count.port))
         self._last[switch, count.port] = now_s, count
         if before is not None and before[1] == count:
-            if link in self.load_mbps:
-                self.load_mbps[link] = (0.0, 0.0)
             return
         tx, rx = (count.tx_bytes, count.rx_bytes) if is_a else (count.rx_bytes, count.tx_bytes)
-        rates = self._rates(before, count, now_s)
-        self.load_mbps[link] = rates if is_a else (rates[1], rates[0])
+        sent, got = self._rates(before, count, now_s)
+        tx_mbps, rx_mbps = (sent, got) if is_a else (got, sent)
         extra: dict[str, Any] = {"neighbour_kas": beyond} if beyond is not None else {}
         self.emit(
             "link.load",
@@ -62,8 +59,8 @@ class Sensing:
             rx_bytes=rx,
             tx_packets=count.tx_packets if is_a else count.rx_packets,
             rx_packets=count.rx_packets if is_a else count.tx_packets,
-            tx_mbps=round(self.load_mbps[link][0], 3),
-            rx_mbps=round(self.load_mbps[link][1], 3),
+            tx_mbps=round(tx_mbps, 3),
+            rx_mbps=round(rx_mbps, 3),
             **extra,
         )
 
