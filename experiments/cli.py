@@ -15,8 +15,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.exceptions import TyperException
 
 from experiments.errors import ExperimentError, RunFailed
+from controller.oam.errors import OamError
 from hosts.learning.errors import LearningError
 from topologies.errors import TopologyError
 
@@ -50,19 +52,18 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        app(standalone_mode=False)
-    except (ExperimentError, TopologyError, LearningError) as error:
+        status = app(standalone_mode=False)
+    except (ExperimentError, TopologyError, LearningError, OamError) as error:
         _fail(error, 2)
     except RunFailed as error:
         _fail(error, 1)
-    except typer.Exit as error:
-        sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         err.print("stopped; everything is torn down")
         sys.exit(130)
-    except typer.main.click.ClickException as error:  # wrong flag, missing argument
-        error.show()
-        sys.exit(error.exit_code)
+    except TyperException as error:  # a wrong flag, a missing argument
+        said = getattr(error, "format_message", error.__str__)()
+        _fail(ExperimentError(f"{said.rstrip('.')}; see `daitn --help` or `daitn COMMAND --help`"), 2)
+    sys.exit(status if isinstance(status, int) else 0)
 
 
 def _interrupt(*_: object) -> None:

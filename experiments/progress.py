@@ -27,6 +27,7 @@ class Progress:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._trained = ""
         self._status: Status | None = console.status("starting") if console.is_terminal else None
         if self._status:
             self._status.start()
@@ -80,9 +81,9 @@ class Progress:
     def _on_visit_verified(self, data: dict[str, Any]) -> None:
         mark = "[green]✓[/]" if data["accepted"] else "[yellow]↺[/]"
         expert = "" if data.get("expert") is None else f" expert {data['expert']:.3f}"
-        trained = getattr(self, "_trained", None)
+        trained = self._trained
         what = f"{trained}, verified by {data['node']}" if trained else f"confirmed by {data['node']}"
-        self._trained = None
+        self._trained = ""
         self._line(
             mark,
             f"visit {data['visit']:>2}   broad {data['broad']:.3f}{expert}  {what}"

@@ -93,7 +93,7 @@ def journey(events: list[Event], kas_of: dict[str, int]) -> list[dict[str, Any]]
     """Return every stop of the model in order: training visits, MPVUs, and home."""
     keys = ("visit", "node", "sender", "bytes", "seconds", "goodput_mbps", "retransmissions")
     stops = [{k: e.data.get(k) for k in keys} for e in events if e.kind == "object.arrived"]
-    return [stop | {"kas": kas_of.get(stop["node"])} for stop in stops]
+    return [stop | {"kas": kas_of.get(str(stop["node"]))} for stop in stops]
 
 
 def write_report(
@@ -119,7 +119,7 @@ def write_report(
          "bytes": captured.get(link.name, 0), "port_counter_bytes": counted_bytes.get(link.name, 0)}
         for link in plan.links
     ]  # fmt: skip
-    on_wire, by_ports = sum(r["bytes"] for r in links), sum(r["port_counter_bytes"] for r in links)
+    on_wire, by_ports = sum(captured.values()), sum(counted_bytes.values())
     report: dict[str, Any] = {
         "version": 1,
         "scenario": scenario.name,

@@ -84,12 +84,11 @@ class ControlServer:
 
     def _op_submit(self, connection: socketserver.StreamRequestHandler, spec: dict[str, Any]) -> dict[str, Any]:
         job = msgspec.convert({"task": self.bed.scenario.data.name, **spec}, JobSpec)
-        tell = _Teller(connection)
-        self.bed.hub.add_listener(tell)
+        listening = self.bed.hub.add_listener(_Teller(connection), "submit")
         try:
             return self._run_job(job)
         finally:
-            self.bed.hub.remove_listener(tell)
+            self.bed.hub.unsubscribe(listening)
 
     def _run_job(self, job: JobSpec) -> dict[str, Any]:
         bed = self.bed

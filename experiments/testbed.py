@@ -122,13 +122,8 @@ class Testbed:
 
     def start_zygote(self, seed: int, data: TaskSpec | None = None) -> None:
         """Start the process that imports PyTorch once and holds every node's data until it has forked the agents."""
-        nodes = [
-            {"name": h.name, "role": h.role, "kas": h.kas, "index": i}
-            for i, h in enumerate(self.plan.hosts)
-            if h.role != "host"
-        ]
         file = self.runtime / "agents.json"
-        file.write_text(json.dumps({"task": msgspec.to_builtins(data or self.scenario.data), "nodes": nodes}))
+        file.write_text(json.dumps({"task": msgspec.to_builtins(data or self.scenario.data), "nodes": self._nodes()}))
         (self.runtime / "zygote.sock").unlink(missing_ok=True)
         self._zygote = self._spawn(
             "zygote",
@@ -137,6 +132,15 @@ class Testbed:
                 "--scenario", str(file), "--seed", str(seed),
             ),
         )  # fmt: skip
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        """Return every terminal as the zygote wants it; ``index`` counts the nodes of a role."""
+        nodes: list[dict[str, Any]] = []
+        for host in self.plan.hosts:
+            if host.role != "host":
+                index = sum(n["role"] == host.role for n in nodes)
+                nodes.append({"name": host.name, "role": host.role, "kas": host.kas, "index": index})
+        return nodes
 
     def start_agents(self) -> None:
         """Fork one agent into every terminal's namespace and wait until each has registered with its DCC."""
