@@ -1,26 +1,42 @@
 """The AI packet as a Scapy layer: what researchers script with.  The layout is the table in ``packets/README.md``.
 
 >>> from packets.ai import *
->>> p = IP(dst="240.16.0.1") / UDP(sport=55831) / AI(type="MODEL_SHARD", object_id=0x100001, shard_count=1, total_length=3) / b"abc"
+>>> shard = AI(type="MODEL_SHARD", object_id=0x100001, shard_count=1, total_length=3) / b"abc"
+>>> p = IP(src="10.1.1.1", dst="240.16.0.1") / UDP(sport=55831) / shard
 >>> AI(bytes(p[AI])).refused() is None
 True
 
 Lengths and checksums that are left out are filled in; those that are given are kept, so broken packets can be made.
 ``AI.refused()`` judges a dissected packet as every receiver does.
 
-This module imports Scapy, which is licensed under GPL-2.0-only: a program that imports it has to be compatible with that
-when it is passed on.  Agents and controller do not import it; they use ``packets/wire.py``.
+This module imports Scapy, which is licensed under GPL-2.0-only: a program that imports it has to be compatible with
+that when it is passed on.  Agents and controller do not import it; they use ``packets/wire.py``.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from typing import Any
+from itertools import pairwise
+from typing import Any, ClassVar
 
 from scapy.fields import (
-    BitEnumField, BitField, ByteEnumField, ByteField, FieldLenField, FieldListField, FlagsField, IntField, IPField, LongField,
-    PacketListField, ShortEnumField, ShortField, StrLenField, XIntField, XLongField, XStrFixedLenField, XStrLenField,
+    BitEnumField,
+    BitField,
+    ByteEnumField,
+    ByteField,
+    FieldLenField,
+    FlagsField,
+    IntField,
+    IPField,
+    LongField,
+    PacketListField,
+    ShortEnumField,
+    ShortField,
+    XIntField,
+    XLongField,
+    XStrFixedLenField,
+    XStrLenField,
 )  # fmt: skip
 from scapy.layers.inet import IP, UDP
 from scapy.packet import Packet, Raw, bind_layers
@@ -49,7 +65,7 @@ class AIOption(Packet):
     """An option of a type, or of a length, that has no class of its own."""
 
     name = "AI option"
-    fields_desc = [
+    fields_desc: ClassVar = [
         ShortEnumField("type", _SKIPPABLE, _names(OptionType)),
         FieldLenField("length", None, length_of="value"),
         XStrLenField("value", b"", length_from=lambda option: option.length),
@@ -89,7 +105,7 @@ class AIRequirements(_KnownOption):
     """Summary of what the owner asks for; accuracies and trust in 1/10000."""
 
     name = "AI requirements"
-    fields_desc = [
+    fields_desc: ClassVar = [
         ShortEnumField("type", OptionType.REQUIREMENTS, _names(OptionType)),
         ShortField("length", None),
         XIntField("task_class", 0),
@@ -101,14 +117,14 @@ class AIRequirements(_KnownOption):
     ]
 
     def broken(self) -> bool:
-        return max(self.broad_accuracy, self.expert_accuracy, self.trust_floor) > 10_000
+        return bool(max(self.broad_accuracy, self.expert_accuracy, self.trust_floor) > 10_000)
 
 
 class AIDigest(_KnownOption):
     """Digest of the whole object."""
 
     name = "AI digest"
-    fields_desc = [
+    fields_desc: ClassVar = [
         ShortEnumField("type", OptionType.DIGEST, _names(OptionType)),
         ShortField("length", None),
         ByteEnumField("algorithm", DigestAlgorithm.SHA256, _names(DigestAlgorithm)),
@@ -123,7 +139,7 @@ class AIAcknowledgement(_KnownOption):
     """What a receiver holds."""
 
     name = "AI acknowledgement"
-    fields_desc = [
+    fields_desc: ClassVar = [
         ShortEnumField("type", OptionType.ACKNOWLEDGEMENT, _names(OptionType)),
         ShortField("length", None),
         IntField("base", 0),
@@ -143,7 +159,7 @@ class AIError(_KnownOption):
     """Why an ERROR packet was sent; its text is the payload."""
 
     name = "AI error"
-    fields_desc = [
+    fields_desc: ClassVar = [
         ShortEnumField("type", OptionType.ERROR, _names(OptionType)),
         ShortField("length", None),
         ShortEnumField("code", ErrorCode.MALFORMED, _names(ErrorCode)),
@@ -154,7 +170,7 @@ class AIAuthentication(_KnownOption):
     """Room for a MAC or a signature over everything before it."""
 
     name = "AI authentication"
-    fields_desc = [
+    fields_desc: ClassVar = [
         ShortEnumField("type", OptionType.AUTHENTICATION, _names(OptionType)),
         ShortField("length", None),
         ByteEnumField("algorithm", AuthenticationAlgorithm.HMAC_SHA256, _names(AuthenticationAlgorithm)),
@@ -180,7 +196,7 @@ class AI(Packet):
     """The AI header and its options."""
 
     name = "AI"
-    fields_desc = [
+    fields_desc: ClassVar = [
         BitField("version", 1, 4),
         BitEnumField("traffic_class", TrafficClass.BULK, 4, _names(TrafficClass)),
         ByteEnumField("type", PacketType.MODEL_SHARD, _names(PacketType)),
@@ -246,7 +262,7 @@ class AI(Packet):
         if any(not isinstance(option, AIOption) or option.broken() for option in self.options):
             return True
         types = [option.type for option in self.options]
-        return any(later <= earlier for earlier, later in zip(types, types[1:], strict=False))
+        return any(later <= earlier for earlier, later in pairwise(types))
 
     def _shard_broken(self) -> bool:
         if self.type not in (PacketType.MODEL_SHARD, PacketType.DATA_SHARD):
@@ -254,10 +270,12 @@ class AI(Packet):
         if self.flags.LAUNCH:
             digest = any(isinstance(option, AIDigest) for option in self.options)
             return self.payload_length > 0 or self.shard_count == 0 or not digest
-        return self.shard_index >= self.shard_count or self.offset + self.payload_length > self.total_length
+        return bool(self.shard_index >= self.shard_count or self.offset + self.payload_length > self.total_length)
 
     def mysummary(self) -> str:
-        return self.sprintf("AI %AI.type% %AI.object_id% visit %AI.visit% shard %AI.shard_index%/%AI.shard_count% %AI.flags%")
+        shard = f" shard {self.shard_index}/{self.shard_count}" if self.shard_count else ""
+        flags = f" [{self.flags}]" if self.flags else ""
+        return f"{self.sprintf('AI %AI.type% %AI.object_id% visit %AI.visit%')}{shard}{flags}"
 
 
 def header_checksum(header: bytes) -> int:
@@ -270,6 +288,6 @@ bind_layers(UDP, AI, dport=AI_PORT)
 bind_layers(UDP, AI, sport=AI_PORT, dport=AI_PORT)
 
 __all__ = [
-    "AI", "AI_PORT", "IP", "UDP", "AIAcknowledgement", "AIAuthentication", "AIDigest", "AIError", "AIOption", "AIRequirements",
-    "Raw", "header_checksum",
+    "AI", "AI_PORT", "IP", "UDP", "AIAcknowledgement", "AIAuthentication", "AIDigest", "AIError", "AIOption",
+    "AIRequirements", "Raw", "header_checksum",
 ]  # fmt: skip

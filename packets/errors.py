@@ -8,7 +8,7 @@ class DaitnError(Exception):
 
 
 class PacketError(DaitnError):
-    """Bytes are no AI packet (or a packet cannot be built). ``reason`` is the short word of the table in packets/README.md."""
+    """Bytes are no AI packet, or a packet cannot be built. ``reason`` is a short word of packets/README.md."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)

@@ -45,7 +45,10 @@ def encode_event(event: Event) -> bytes:
 
 def decode_event(line: bytes) -> Event:
     """Parse one JSON line; ``msgspec.DecodeError`` (``ValidationError`` included) when it is no event."""
-    return _decoder.decode(line)
+    try:
+        return _decoder.decode(line)
+    except (UnicodeDecodeError, RecursionError) as error:  # msgspec lets these two through
+        raise msgspec.DecodeError(str(error)) from error
 
 
 def silent(kind: str, /, **data: Any) -> None:

@@ -271,4 +271,7 @@ def encode_message(message: Message) -> bytes:
 
 def decode_message(payload: bytes | memoryview) -> AnyMessage:
     """Parse a payload; ``msgspec.DecodeError`` when it is not a message of ours."""
-    return _decoder.decode(payload)
+    try:
+        return _decoder.decode(payload)
+    except (UnicodeDecodeError, RecursionError) as error:  # msgspec lets these two through
+        raise msgspec.DecodeError(str(error)) from error

@@ -112,10 +112,10 @@ class Digest(msgspec.Struct, frozen=True):
 
 
 class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
-    """What a receiver holds: every shard below ``base``, and shard ``base + i`` where bit i of ``bitmap`` (LSB first) is set.
+    """What a receiver holds: every shard below ``base``, and shard ``base + i`` where bit i of ``bitmap`` is set.
 
-    ``echo_us`` repeats the timestamp of the packet that is answered, ``delay_us`` says how long the answer was held back,
-    ``window`` how many shards from ``base`` on the receiver takes.
+    Bit 0 is the least significant of the first byte.  ``echo_us`` repeats the timestamp of the packet that is answered,
+    ``delay_us`` says how long the answer was held back, ``window`` how many shards from ``base`` on the receiver takes.
     """
 
     base: int
@@ -134,7 +134,7 @@ class Authentication(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """All options of one packet (a ``Header`` is one); ``others`` are skippable ones of unknown type, as (type, value)."""
+    """All options of one packet (a ``Header`` is one); ``others``: skippable ones of unknown type, (type, value)."""
 
     requirements: Requirements | None = None
     digest: Digest | None = None
@@ -150,7 +150,7 @@ def group_number(group: str | None) -> int:
 
 
 def encode_options(options: Options) -> bytes:
-    """Return the options' bytes in canonical (ascending) order; ``struct.error`` when a value does not fit its field."""
+    """Return the options' bytes in ascending order of type; ``struct.error`` when a value does not fit its field."""
     values: list[tuple[int, bytes]] = []
     if (need := options.requirements) is not None:
         values.append((OptionType.REQUIREMENTS, _encode_requirements(need)))
@@ -169,7 +169,7 @@ def encode_options(options: Options) -> bytes:
 
 
 def decode_options(data: memoryview) -> dict[str, Any]:
-    """Parse the option area of a header into fields of ``Options``; ``PacketError`` (reason ``option``) when it breaks a rule."""
+    """Parse the option area of a header into fields of ``Options``; ``PacketError`` (``option``) when it breaks a rule."""
     found: dict[str, Any] = {}
     others: list[tuple[int, bytes]] = []
     position, last = 0, -1

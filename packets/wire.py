@@ -1,7 +1,7 @@
-"""The AI packet's fast codec: what agents and controller use.  The layout is the table in ``packets/README.md``.
+"""The AI packet's fast codec: what agents and controller use.  The layout is the table in packets/README.md.
 
-``encode`` and ``decode`` know nothing of sockets.  ``decode`` is the only door for bytes from the network: whatever they
-are, it returns a header and a payload that obey the table, or raises ``PacketError``, and nothing else.
+``encode`` and ``decode`` know nothing of sockets.  ``decode`` is the only door for bytes from the network: whatever
+they are, it returns a header and a payload that obey the table, or raises ``PacketError``, and nothing else.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class TrafficClass(enum.IntEnum):
 
 
 __all__ = [
-    "Acknowledgement", "Authentication", "Buffer", "Digest", "DigestAlgorithm", "ErrorCode", "Flag", "Header", "Options",
-    "PacketError", "PacketType", "Requirements", "TrafficClass", "decode", "encode", "payload_room", "write",
+    "Acknowledgement", "Authentication", "Buffer", "Digest", "DigestAlgorithm", "ErrorCode", "Flag", "Header",
+    "Options", "PacketError", "PacketType", "Requirements", "TrafficClass", "decode", "encode", "payload_room", "write",
 ]  # fmt: skip
 
 SHARD_TYPES = frozenset((PacketType.MODEL_SHARD, PacketType.DATA_SHARD))
@@ -87,7 +87,7 @@ _TYPES: Final = {int(kind): kind for kind in PacketType}
 
 
 class Header(Options, frozen=True, kw_only=True):
-    """Everything in front of the payload. ``length`` and ``payload_checksum`` are filled in by ``encode``; times in us."""
+    """Everything in front of the payload; ``length`` and ``payload_checksum`` are filled in by ``encode``."""
 
     type: PacketType
     version: int = VERSION
@@ -129,7 +129,7 @@ def encode(header: Header, payload: Buffer = b"") -> bytes:
 
 
 def write(buffer: bytearray, at: int, header: Header, payload: Buffer, options: bytes = b"") -> int:
-    """Write a packet into ``buffer`` at ``at`` and return the position after it (``encode`` without a copy; raises its causes)."""
+    """Write a packet into ``buffer`` at ``at`` and return the position after it: ``encode`` without a copy."""
     header_end = at + FIXED_BYTES + len(options)
     _FIXED.pack_into(
         buffer, at,
@@ -147,7 +147,7 @@ def write(buffer: bytearray, at: int, header: Header, payload: Buffer, options: 
 
 
 def decode(data: Buffer) -> tuple[Header, memoryview]:
-    """Parse one datagram into header and payload (a view of ``data``); ``PacketError`` and nothing else when it is none."""
+    """Parse one datagram into header and payload (a view of ``data``); ``PacketError``, and no other, when it is none."""
     view = memoryview(data)
     if len(view) < FIXED_BYTES:
         raise PacketError("short", f"AI packet of {len(view)} bytes, its fixed header alone has {FIXED_BYTES}")
@@ -177,7 +177,8 @@ def _check_outside(view: memoryview, version: int, header_length: int, payload_l
     if version != VERSION:
         raise PacketError("version", f"AI packet of version {version}, this codec speaks {VERSION}")
     if header_length < FIXED_BYTES or header_length + payload_length != len(view):
-        raise PacketError("length", f"header {header_length} + payload {payload_length} is not the datagram's {len(view)}")
+        text = f"header {header_length} + payload {payload_length} is not the datagram's {len(view)} bytes"
+        raise PacketError("length", text)
     seen = zlib.crc32(_NO_CHECKSUM, zlib.crc32(view[:_CHECKSUM_AT]))
     if header_length > FIXED_BYTES:
         seen = zlib.crc32(view[FIXED_BYTES:header_length], seen)
