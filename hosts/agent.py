@@ -119,9 +119,8 @@ class Agent:
             self.role.start()
 
 
-def serve(setup: AgentSetup, emit: Emit) -> None:
+def serve(agent: Agent) -> None:
     """Run an agent in this process until SIGTERM or SIGINT."""
-    agent = Agent(setup, emit)
 
     def end(_signal: int, _frame: FrameType | None) -> None:
         agent.stop()

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from hosts.agent import AgentSetup, serve
+from hosts.agent import Agent, AgentSetup
 from hosts.namespaces import die_with_parent, enter_network_namespace, join_cgroup, set_process_name
 from hosts.nursery import Nursery
 from packets.events import Emitter
@@ -36,8 +36,8 @@ class Birth:
         self._nursery: Nursery | None = nursery
         self._runtime_dir, self._events, self._seed = runtime_dir, events, seed
 
-    def be_agent(self, order: Order, namespace: int, news: int, parent: int) -> None:
-        """Be that terminal until told to end. Writes ``ok`` to ``news`` once in place; runs in the child alone."""
+    def settle(self, order: Order, namespace: int, parent: int) -> Agent:
+        """Go where that terminal is and become it, in the child alone; returns the agent, its address bound."""
         die_with_parent(parent)
         enter_network_namespace(namespace)
         os.close(namespace)
@@ -45,10 +45,7 @@ class Birth:
             join_cgroup(order.cgroup)
         set_process_name(f"daitn-{order.host.name}")
         self._reseed(order.host.name)
-        setup = self._setup(order.host)
-        os.write(news, b"ok")
-        os.close(news)
-        serve(setup, Emitter(order.host.name, self._events))
+        return Agent(self._setup(order.host), Emitter(order.host.name, self._events))
 
     def _setup(self, plan: HostPlan) -> AgentSetup:
         """Take this node's own data; the other nodes' is let go."""

@@ -32,6 +32,7 @@ from packets.events import Emitter
 from topologies.plan import HostPlan
 
 if TYPE_CHECKING:
+    from hosts.agent import Agent
     from hosts.birth import Birth
 
 GRACE_S = 0.6
@@ -157,14 +158,28 @@ class Zygote:
             os.close(self._wake_read)
             os.close(self._wake_write)
             self._emit.close()
-            self._birth.be_agent(order, namespace, news, parent)
+            from hosts.agent import serve  # imported long ago, by the birth
+
+            serve(self._settle(order, namespace, news, parent))
             status = 0
         except BaseException as error:
-            with contextlib.suppress(OSError):
-                os.write(news, (" ".join(str(error).split()) or repr(error)).encode()[:400])
             sys.stderr.write(f"agent {order.host.name}: {error!r}\n")
         finally:
             os._exit(status)
+
+    def _settle(self, order: ForkOrder, namespace: int, news: int, parent: int) -> Agent:
+        """Become the agent and tell the zygote: ``ok``, or why not."""
+        word = b"ended at birth"
+        try:
+            agent = self._birth.settle(order, namespace, parent)
+            word = b"ok"
+            return agent
+        except BaseException as error:
+            word = (" ".join(str(error).split()) or repr(error)).encode()[:400]
+            raise
+        finally:
+            os.write(news, word)
+            os.close(news)
 
     # --- deaths ---
 

@@ -141,10 +141,12 @@ class Role:
             self._seen.pop((obj.object_id, obj.visit), None)
 
     def next_launch(self, obj: ReceivedObject, payload: bytes) -> OutgoingObject:
-        """Return the object as it goes on from here: one stop later, the same owner and requirements."""
+        """Return the object as it goes on from here, one stop later; ``HostError`` when it has made all its stops."""
+        if obj.visit >= (obj.visit_limit or _MAX_VISIT):
+            raise HostError(f"its limit of {obj.visit_limit or _MAX_VISIT} stops is reached: not launched again")
         return OutgoingObject(
             object_id=obj.object_id, type=obj.type, payload=payload, owner=obj.owner,
-            visit=min(obj.visit + 1, _MAX_VISIT), visit_limit=obj.visit_limit, requirements=obj.requirements,
+            visit=obj.visit + 1, visit_limit=obj.visit_limit, requirements=obj.requirements,
         )  # fmt: skip
 
     def give_up_visit(self, obj: ReceivedObject, order: Order, why: str, *, lost: bool) -> None:

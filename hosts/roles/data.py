@@ -6,6 +6,7 @@ What it reports about its data is a differentially private histogram and a quali
 from __future__ import annotations
 
 import threading
+from functools import cached_property
 from typing import Any
 
 from hosts.control import Command
@@ -35,17 +36,21 @@ class DataNode(Trainer):
         self._delivered: set[int] = set()
         self._delivering = threading.Lock()
         self._moving: set[tuple[int, int]] = set()
-        train = self.data.train
-        self._about_data: dict[str, Any] = {
-            "samples": len(train),
-            "group_shares": terminal.task.describe(train, terminal.seed),  # once: every look costs privacy budget
-            "quality": round(terminal.task.quality_probe(train, terminal.seed), 3),
-            "data_age_s": 0.0,
-            "data_may_move": terminal.plan.data_may_move,
-        }
 
     def attributes(self) -> dict[str, Any]:
         return super().attributes() | self._about_data
+
+    @cached_property
+    def _about_data(self) -> dict[str, Any]:
+        """What may be told of the data; worked out once, since every look costs privacy budget."""
+        task, train, seed = self.terminal.task, self.data.train, self.terminal.seed
+        return {
+            "samples": len(train),
+            "group_shares": task.describe(train, seed),
+            "quality": round(task.quality_probe(train, seed), 3),
+            "data_age_s": 0.0,
+            "data_may_move": self.terminal.plan.data_may_move,
+        }
 
     def start(self) -> None:
         if not self.terminal.submit(self._deliver_until_done):

@@ -68,7 +68,9 @@ class ModelOwner(Role):
             raise BadCommand(f"job spec: no task {spec.task!r} in this testbed, it runs {self.terminal.task.name!r}")
         payload = model_to_bytes(self.terminal.task.new_model(spec.seed))
         spec = msgspec.structs.replace(spec, model_bytes=len(payload))
-        reply = self.terminal.dcc.ask(Submit(name=self.terminal.name, spec=spec), SubmitReply, timeout_s=10.0)
+        reply = self.terminal.dcc.ask(
+            Submit(name=self.terminal.name, spec=spec), SubmitReply, attempts=1, timeout_s=30.0
+        )
         if reply.admitted:
             self._jobs[reply.object_id] = OwnJob(spec)
             self._launch_later(self._fresh(reply.object_id, spec, payload))

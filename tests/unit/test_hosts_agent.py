@@ -295,6 +295,11 @@ def test_a_cgroup_is_joined_by_its_members_file(folder: Path) -> None:
         join_cgroup(str(folder / "none"))
 
 
+def elsewhere() -> dict[str, Any]:
+    """A host whose address is in no namespace (TEST-NET-1)."""
+    return msgspec.to_builtins(msgspec.structs.replace(PLAN, name="h13", address="192.0.2.1"))  # type: ignore[no-any-return]
+
+
 def start_zygote(folder: Path, *more: str) -> subprocess.Popen[str]:
     nodes = [{"name": f"h1{n}", "role": "data", "kas": 1, "index": n} for n in (1, 2)]
     task = {"name": "vignettes", "train_per_node": 64, "test_per_node": 16}
@@ -341,6 +346,10 @@ def test_agents_are_forked_reported_gone_and_end_with_the_zygote(folder: Path, z
         for name in ("h11", "h12"):
             host = msgspec.to_builtins(msgspec.structs.replace(PLAN, name=name, address=f"127.0.7.{name[1:]}"))
             births[name] = call(path, {"op": "fork", "host": host | {"role": "data"}, "netns_pid": os.getpid()})["pid"]
+        assert (
+            "cannot bind 192.0.2.1"
+            in call(path, {"op": "fork", "host": elsewhere(), "netns_pid": os.getpid()})["error"]
+        )
         assert "running already" in call(path, {"op": "fork", "host": host, "netns_pid": os.getpid()})["error"]
         wait_until((folder / "agents" / "h12.sock").exists, 10, "h12's control socket")
         wait_until((folder / "agents" / "h11.sock").exists, 10, "h11's control socket")

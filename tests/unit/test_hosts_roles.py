@@ -289,6 +289,14 @@ def test_a_launch_that_never_works_is_an_error(tmp_path: Path, parts: dict[str, 
     assert "did not leave me" in bench.errors() and "nobody answered" in bench.errors()
 
 
+def test_an_object_that_has_made_all_its_stops_is_not_launched_again(
+    tmp_path: Path, parts: dict[str, NodeData], model: bytes
+) -> None:
+    bench = Bench("data", {OrderRequest: ordered("train", data_node="me"), VisitDone: Ack()}, tmp_path, parts["me"])
+    bench.role.object_arrived(arrived(model, visit=40))
+    assert "limit of 40 stops" in bench.errors() and not bench.network.sent
+
+
 # --- data node ---
 
 
