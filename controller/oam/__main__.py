@@ -58,9 +58,6 @@ def main(arguments: list[str] | None = None) -> int:
     if options.metrics_table:
         sys.stdout.write(metrics_table())
         return 0
-    end = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: end.set())
     state, metrics = NetworkState(), Metrics()
     try:
         events = list(read_events(options.events)) if options.events else Script().run()
@@ -68,6 +65,9 @@ def main(arguments: list[str] | None = None) -> int:
     except OamError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    end = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: end.set())
     with server:
         sys.stdout.write(f"{server.url}\n")
         sys.stdout.flush()

@@ -88,7 +88,7 @@ class Script:
         self.plan = scripted_plan(kas_count)
         self.object_id = make_object_id(1, 3, 0x9_8765_4321)
         self.deploy_id = make_object_id(1, 4, 0x1_2345_6789)
-        self.clock_s = 0.0
+        self.clock_s = self._job_s = 0.0
         self._hosts = {h.name: h for h in self.plan.hosts}
         self._next_id = 1
         self._bytes = {link.name: 0 for link in self.plan.links}
@@ -144,6 +144,7 @@ class Script:
     def admitted(self) -> Iterator[Event]:
         """The owner's job and T-FAM's verdict."""
         spec = {"task": "vignettes", "broad_accuracy": 0.80, "expert_group": "cardiology", "expert_accuracy": 0.95}
+        self._job_s = self.clock_s
         yield self.event("run.phase", "main", phase="training", state="start")
         yield self.event(
             "job.submitted", "dcc1", 0.3, object_id=self.object_id, owner=OWNER, spec={**spec, "max_visits": 10}
@@ -247,7 +248,9 @@ class Script:
             "job.finished", "dcc1", 0.01, object_id=self.object_id, state="finished", broad=0.847, expert=0.968,
             visits=len(STOPS), reason="targets met",
         )  # fmt: skip
-        yield self.event("run.phase", "main", phase="training", state="end", seconds=41.0)
+        yield self.event(
+            "run.phase", "main", phase="training", state="end", seconds=round(self.clock_s - self._job_s, 2)
+        )
 
     def served(self) -> Iterator[Event]:
         """Deployed to an MDFP and asked a question."""

@@ -4,7 +4,7 @@ import { s } from "./dom.js";
 import { percent } from "./words.js";
 
 const HEIGHT = 208;
-const MARGIN = { top: 14, right: 54, bottom: 34, left: 34 };
+const MARGIN = { top: 14, right: 64, bottom: 34, left: 34 };
 const SERIES = ["broad", "expert"];
 
 export function drawChart(box, job) {

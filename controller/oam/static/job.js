@@ -18,6 +18,7 @@ export class JobView {
   }
 
   render() {
+    this.served();
     const jobs = this.store.all("jobs");
     this.job = jobs.find((job) => job.object_id === this.chosen) ?? jobs.findLast((job) => !ENDED.includes(job.state)) ?? jobs.at(-1);
     this.choice(jobs);
@@ -26,7 +27,36 @@ export class JobView {
     byId("job").replaceChildren(...this.summary(this.job));
     byId("chart").hidden = this.job.state === "rejected";
     drawChart(byId("chart"), this.job);
+    this.caption(this.job);
     this.stops(this.job);
+  }
+
+  caption(job) {
+    const drawn = job.state !== "rejected";
+    byId("chart-caption").hidden = !drawn;
+  }
+
+  /** Who serves which model, and the last queries with their answers. */
+  served() {
+    const hosts = this.store.all("terminals").filter((one) => one.models.length);
+    const queries = this.store.all("queries").slice(-4).reverse();
+    byId("served").hidden = byId("served-title").hidden = !hosts.length && !queries.length;
+    const rows = [...hosts.map((host) => this.serving(host)), ...queries.map((query) => this.query(query))];
+    keyed(byId("served"), rows.map(([key, words, wrong]) => ({ key, stamp: words, make: () => h("li", { class: wrong ? "wrong" : null }, words) })));
+  }
+
+  serving(host) {
+    const accuracy = Object.entries(host.deployed?.[host.models[0]] ?? {}).slice(0, 3);
+    const figures = accuracy.map(([name, share]) => `${name} ${percent(share)}`).join(", ");
+    return [`host ${host.name}`, `${host.name} serves ${host.models.join(", ")}${figures ? ` (${figures})` : ""}`, false];
+  }
+
+  query(query) {
+    const asked = `${query.node} asked ${query.task || "a model"}`;
+    if (query.state !== "answered") return [`query ${query.id}`, `${asked}; no answer yet`, false];
+    const verdict = query.expected ? (query.right ? ", as expected" : `, expected ${query.expected}`) : "";
+    const words = `${asked}: ${query.answer}${verdict}; from ${query.answered_by} in ${query.latency_ms?.toFixed(1) ?? "–"} ms`;
+    return [`query ${query.id}`, words, query.right === false];
   }
 
   choice(jobs) {
@@ -114,7 +144,7 @@ export class JobView {
     return Object.entries(stop.expected ?? {})
       .map(([name, share]) => {
         const gain = stop.gain?.[name];
-        return `${name === "expert" ? job.expert_group || "expert" : name} ${percent(share)}${typeof gain === "number" ? ` (${points(gain)})` : ""}`;
+        return `${name === "expert" ? job.expert_group || "expert" : name} ${percent(share)}${typeof gain === "number" ? ` (${points(gain)} points)` : ""}`;
       })
       .join(", ");
   }

@@ -14,7 +14,7 @@ export function layout(switches, terminals, width) {
   const columns = gridColumns(numbers.length, width, compact);
   const rows = Math.ceil(numbers.length / columns);
   const cellWidth = (width - unit.gutterX * (columns - 1)) / columns;
-  const plan = { compact, unit, cells: [], nodes: new Map(), hidden: [], height: 0 };
+  const plan = { width, compact, unit, cells: [], nodes: new Map(), hidden: [], height: 0 };
   let top = 0;
   for (let row = 0; row < rows; row++) {
     const inRow = numbers.slice(row * columns, (row + 1) * columns);
@@ -71,7 +71,7 @@ function placeCell(plan, cell, content) {
   let left = cell.x + unit.pad;
   for (const group of content.groups) {
     const middle = left + group.width / 2;
-    plan.nodes.set(group.at.name, { x: middle, y: up(switchY), kind: "switch", flipped: cell.flipped });
+    plan.nodes.set(group.at.name, { x: middle, y: up(switchY), kind: "switch", flipped: cell.flipped, right: middle >= cell.x + cell.width / 2 });
     group.shown.forEach((terminal, i) => placeTerminal(plan, cell, group, terminal, i, middle, up, first));
     for (const one of group.rest) plan.nodes.set(one.name, { x: middle, y: up(switchY), kind: "hidden" });
     if (group.rest.length) plan.hidden.push({ x: middle, y: up(switchY), count: group.rest.length });
@@ -79,7 +79,7 @@ function placeCell(plan, cell, content) {
   }
   content.gateways.forEach((gateway, i) => {
     const x = cell.x + (cell.width * (i + 1)) / (content.gateways.length + 1);
-    plan.nodes.set(gateway.name, { x, y: up(switchY + unit.gap), kind: "gateway", flipped: cell.flipped });
+    plan.nodes.set(gateway.name, { x, y: up(switchY + unit.gap), kind: "gateway", flipped: cell.flipped, right: x > plan.width / 2 });
   });
 }
 

@@ -41,7 +41,7 @@ export class NetworkView {
 
   render() {
     const switches = this.store.all("switches");
-    if (!switches.length) return;
+    if (!switches.length || this.box.clientWidth < 100) return;
     const terminals = this.store.all("terminals").filter((one) => one.switch);
     const shape = `${this.box.clientWidth}/${switches.length}/${terminals.map((one) => one.name + one.switch).join()}/${this.store.all("links").length}`;
     if (shape !== this.shape) this.draw(switches, terminals, shape);
@@ -84,11 +84,9 @@ export class NetworkView {
     layer.append(line);
     const drawn = { line, title };
     if (link.wan) {
-      const x = (a.x + b.x) / 2;
-      const y = (a.y + b.y) / 2;
-      const flat = Math.abs(a.y - b.y) < 20;
-      drawn.rate = s("text", { x, y: y - (flat ? 6 : 2), class: "wan-label" });
-      drawn.delay = s("text", { x, y: y + (flat ? 14 : 11), class: "wan-label delay" }, `${link.delay_ms ?? 0} ms`);
+      const [rate, delay] = wanLabels(a, b);
+      drawn.rate = s("text", rate);
+      drawn.delay = s("text", delay, `${link.delay_ms ?? 0} ms`);
       labels.append(drawn.rate, drawn.delay);
     }
     this.links.set(link.name, drawn);
@@ -114,9 +112,13 @@ export class NetworkView {
     const gateway = place.kind === "gateway";
     const [w, h] = gateway ? [26, 15] : [20, 11];
     layer.append(s("rect", { x: place.x - w / 2, y: place.y - h / 2, width: w, height: h, rx: 3, class: place.kind }));
-    const aside = this.plan.compact && !gateway;
-    const y = gateway ? place.y + (place.flipped ? 21 : -13) : place.y + 3.5;
-    labels.append(s("text", { x: gateway ? place.x : place.x + w / 2 + 4, y: gateway ? y : y, class: gateway ? "name switch-name" : "switch-name aside" }, aside ? name.slice(-2) : name));
+    if (gateway) {
+      const aside = place.right ? "right" : "left";
+      labels.append(s("text", { x: place.x + (place.right ? 18 : -18), y: place.y + (place.flipped ? -8 : 15), class: `switch-name ${aside}` }, name));
+    } else {
+      const x = place.x + (place.right ? 1 : -1) * (w / 2 + 4);
+      labels.append(s("text", { x, y: place.y + 3.5, class: `switch-name ${place.right ? "right" : "left"}` }, this.plan.compact ? name.slice(-2) : name));
+    }
   }
 
   paint() {
@@ -169,6 +171,17 @@ export class NetworkView {
     const state = this.store.get("terminals", model.node)?.state;
     return `Model at ${model.node}${state && state !== "idle" ? `, ${state}` : ""}`;
   }
+}
+
+/** Where the rate and the delay of a WAN link stand: above and below a level line, to the right of a steep one. */
+function wanLabels(a, b) {
+  const x = (a.x + b.x) / 2;
+  const y = (a.y + b.y) / 2;
+  const rise = Math.abs(a.y - b.y);
+  if (rise < 20) return [{ x, y: y - 6, class: "wan-label" }, { x, y: y + 14, class: "wan-label" }];
+  if (Math.abs(a.x - b.x) < 20) return [{ x: x + 7, y: y - 2, class: "wan-label aside" }, { x: x + 7, y: y + 11, class: "wan-label aside" }];
+  const aside = x + ((b.x - a.x) * (b.y - a.y) > 0 ? 32 : -32); // above the line, on the side from which it falls away
+  return [{ x: aside, y: y - 15, class: "wan-label" }, { x: aside, y: y - 2, class: "wan-label" }];
 }
 
 function legend(list) {

@@ -22,11 +22,11 @@ const views = {
   kas: [figures, drawNetwork],
   switches: [drawNetwork],
   links: [drawNetwork],
-  terminals: [drawNetwork, drawHosts, figures],
+  terminals: [drawNetwork, drawHosts, drawJob, figures],
   jobs: [drawJob, drawNetwork, drawHosts],
   objects: [drawNetwork, drawHosts],
   notices: [drawEvents, figures],
-  queries: [figures],
+  queries: [figures, drawJob],
   events: [drawEvents],
 };
 const due = new Set();
