@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from hosts.agent import Agent, AgentSetup
+from hosts.memory import use_one_arena
 from hosts.namespaces import die_with_parent, enter_network_namespace, join_cgroup, set_process_name
 from hosts.nursery import Nursery
 from packets.events import Emitter
@@ -43,6 +44,7 @@ class Birth:
         os.close(namespace)
         if order.cgroup:
             join_cgroup(order.cgroup)
+        use_one_arena()
         set_process_name(f"daitn-{order.host.name}")
         self._reseed(order.host.name)
         return Agent(self._setup(order.host), Emitter(order.host.name, self._events))

@@ -17,6 +17,7 @@ from hosts.control import Command
 from hosts.dcc_line import PATIENT
 from hosts.errors import BadCommand, DccSilent, HostError
 from hosts.learning.errors import LearningError
+from hosts.memory import give_back
 from hosts.resources import memory_left_mib
 from hosts.terminal import Terminal
 from packets.errors import DaitnError
@@ -122,6 +123,8 @@ class Role:
             self._complain_of(obj, str(error))
         except Exception as error:
             self._complain_of(obj, repr(error))
+        finally:
+            give_back()
 
     def _obey(self, obj: ReceivedObject) -> None:
         question = OrderRequest(name=self.terminal.name, object_id=obj.object_id, visit=obj.visit)

@@ -1,8 +1,8 @@
-"""Two agents in namespaces made by hand, on one bridge with a fake DCC: real packets, real forks, real memory.
+"""Agents in namespaces made by hand, on one bridge with a fake DCC: real packets, real forks, real training and memory.
 
-h11 (data) --- bridge --- mpvu1 (mpvu)
-                 |
-              fake DCC (240.0.0.1); label rules rewrite the destination, as the real pipeline does
+    h11 (data), mpvu1, owner1 --- bridge --- fake DCC (240.0.0.1)
+
+Label rules rewrite the destination, as the real pipeline does.
 """
 
 from __future__ import annotations
@@ -37,6 +37,12 @@ from packets.messages import (
     Refused,
     Register,
     Report,
+    Returned,
+    Submit,
+    SubmitReply,
+    Verdict,
+    VerdictReply,
+    VisitDone,
     decode_message,
     encode_message,
 )
@@ -45,8 +51,14 @@ from tests.helpers import wait_until
 from topologies.plan import HostPlan
 
 BRIDGE = "dhtest"
-HOSTS = {"h11": ("data", "10.1.1.1"), "mpvu1": ("mpvu", "10.1.1.2"), "dcc": ("host", "10.1.1.3")}
+HOSTS = {
+    "h11": ("data", "10.1.1.1"),
+    "mpvu1": ("mpvu", "10.1.1.2"),
+    "owner1": ("model_owner", "10.1.1.3"),
+    "dcc": ("host", "10.1.1.4"),
+}
 FIRST_OBJECT = 0x0100001
+JOB = 0x0100077
 AGENT_MIB = 30.0
 
 
@@ -66,7 +78,7 @@ class Fabric:
         run("ovs-vsctl", "add-br", BRIDGE, "--", "set", "bridge", BRIDGE, "datapath_type=netdev")
         for index, (name, (_, address)) in enumerate(HOSTS.items(), 1):
             self._add(index, name, address)
-        self.flow(f"priority=10,ip,nw_dst={DCC_ADDRESS},actions=mod_dl_dst:{mac(3)},output:3")
+        self.flow(f"priority=10,ip,nw_dst={DCC_ADDRESS},actions=mod_dl_dst:{mac(4)},output:4")
 
     def _add(self, index: int, name: str, address: str) -> None:
         inside, outside = f"dh{index}in", f"dh{index}out"
@@ -108,7 +120,8 @@ class Fabric:
     def flow(self, text: str) -> None:
         run("ovs-ofctl", "add-flow", BRIDGE, text)
 
-    def steer(self, object_id: int, to: int, address: str) -> None:
+    def steer(self, object_id: int, to_host: str) -> None:
+        to, address = list(HOSTS).index(to_host) + 1, HOSTS[to_host][1]
         label = label_address(object_label(object_id))
         self.flow(f"priority=10,ip,nw_dst={label},actions=mod_dl_dst:{mac(to)},mod_nw_dst:{address},output:{to}")
 
@@ -158,13 +171,27 @@ class FakeDcc:
                 return Ack()
             case AnnounceObject(kind="test_sample"):
                 self._next += 1
-                self._fabric.steer(self._next, 2, HOSTS["mpvu1"][1])
+                self._fabric.steer(self._next, "mpvu1")
                 return AnnounceReply(object_id=self._next)
-            case OrderRequest():
-                order = Order(
-                    action="keep_test_sample", object_id=message.object_id, visit=message.visit, data_node="h11"
+            case Submit():
+                self._fabric.steer(JOB, "h11")
+                return SubmitReply(object_id=JOB, admitted=True)
+            case OrderRequest(object_id=object_id, visit=visit) if object_id == JOB:
+                log = [{"visit": 0, "node": "h11"}]
+                action = ("train", "verify", "home")[visit]
+                return Order(
+                    action=action, object_id=JOB, visit=visit, task="vignettes", epochs=2.0, log=log, log_length=1
                 )
-                return msgspec.structs.replace(order, data_node=f"h11-{message.object_id}")
+            case VisitDone():
+                self._fabric.steer(JOB, "mpvu1")
+                return Ack()
+            case Verdict():
+                self._fabric.steer(JOB, "owner1")
+                return VerdictReply(accepted=True, reason="good enough for a test")
+            case Returned():
+                return Ack()
+            case OrderRequest():
+                return Order(action="keep_test_sample", object_id=message.object_id, visit=message.visit)
         return Refused(reason="not in this test")
 
 
@@ -264,3 +291,27 @@ def test_an_object_moves_between_two_agents(scene: Scene) -> None:
     assert time.monotonic() - started < 1.5
     assert {gone["name"] for gone in scene.of_kind("agent.gone")} == {"h11", "mpvu1"}
     assert not list(scene.folder.rglob("*.sock"))
+
+
+def test_a_model_travels_is_trained_verified_and_comes_home(scene: Scene) -> None:
+    wait_until((scene.folder / "zygote.sock").exists, 60, "zygote")
+    pids = {name: scene.fork(name) for name in ("mpvu1", "h11", "owner1")}
+    wait_until(lambda: len(scene.of_kind("object.delivered")) == 2, 30, "both test samples delivered")
+    wait_until(lambda: len(scene.of_kind("agent.ready")) == 3, 30, "all agents registered")
+
+    spec = {"task": "vignettes", "expert_group": "cardiology", "seed": 5}
+    submitted = call(scene.folder / "agents" / "owner1.sock", {"op": "submit", "spec": spec})
+    assert submitted["ok"] and submitted["reply"]["object_id"] == JOB
+    wait_until(lambda: any(isinstance(m, Returned) for m in scene.dcc.heard), 60, "the model back with its owner")
+
+    (trained,), (verified,) = scene.of_kind("visit.trained"), scene.of_kind("visit.verified")
+    assert (trained["node"], trained["samples"], trained["epochs"]) == ("h11", 1500, 2.0)
+    assert verified["samples"] == 400 and verified["broad"] > 3 / 48, "it learned something"
+    journey = [(e["node"], e["visit"]) for e in scene.of_kind("object.arrived") if e["object_id"] == JOB]
+    assert journey == [("h11", 0), ("mpvu1", 1), ("owner1", 2)]
+    home = scene.folder / "owner1"
+    assert len((home / "model.safetensors").read_bytes()) > 100_000
+    assert json.loads((home / "training-log.json").read_text()) == [{"visit": 0, "node": "h11"}]
+    used = {name: private_mib(pid) for name, pid in pids.items()}
+    print(f"private memory after a job, MiB: {used}; training {trained['seconds']:.1f} s")
+    assert max(used.values()) < 3 * AGENT_MIB, used

@@ -172,8 +172,12 @@ def test_no_answer_of_use_is_silence(reply: Message | bytes | None) -> None:
 
 def test_work_is_bounded() -> None:
     go, work = threading.Event(), Work(workers=1, limit=2)
-    assert work(go.wait) and work(go.wait)
-    assert not work(go.wait)
+
+    def wait() -> None:
+        go.wait(10)
+
+    assert work(wait) and work(wait)
+    assert not work(wait)
     go.set()
     wait_until(lambda: work(lambda: None), 5, "room again")
 

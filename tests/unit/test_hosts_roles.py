@@ -116,9 +116,8 @@ class Bench:
     def __init__(self, role: str, script: Script, folder: Path, data: NodeData | None = None, **plan: Any) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.network = FakeNetwork(script)
-        host = HostPlan(
-            name="me", role=role, kas=1, address="10.1.1.1", mac="02:00:00:00:00:01", switch="k1s1", port=1, **plan
-        )  # type: ignore[arg-type]
+        about: dict[str, Any] = {"name": "me", "role": role, "kas": 1, "address": "10.1.1.1", **plan}
+        host = HostPlan(mac="02:00:00:00:00:01", switch="k1s1", port=1, **about)
         self.clock = 0.0
         self.terminal = Terminal(
             plan=host, task=the_task(), network=self.network, emit=self._emit, submit=inline,
