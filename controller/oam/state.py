@@ -54,11 +54,11 @@ class NetworkState:
         with self._changed:
             if 0 < event.id <= self._last_id:
                 return
-            self._last_id = max(self._last_id, event.id)
+            self._last_id = event.id or self._last_id + 1  # one that no collector numbered is the next
             self._count(event, self._fold(event))
             self._fade(event.t_unix_s)
             if event.kind not in QUIET_KINDS:
-                self._recent.append(_shown(event, event.id or self._last_id))
+                self._recent.append(_shown(event, self._last_id))
             self._changed.notify_all()
 
     def snapshot(self) -> dict[str, Any]:

@@ -50,10 +50,12 @@ function groupsOf(kas, switches, terminals, cellWidth, unit) {
     group.shown = group.all.slice(0, MAX_PER_SWITCH);
     group.rest = group.all.slice(MAX_PER_SWITCH);
   }
+  const inner = cellWidth - 2 * unit.pad;
   const total = groups.reduce((sum, group) => sum + Math.max(1, group.shown.length), 0);
+  const oneRow = total * unit.slot <= inner; // else each switch gets the same width, and rows as needed
   let rows = 1;
   for (const group of groups) {
-    group.width = ((cellWidth - 2 * unit.pad) * Math.max(1, group.shown.length)) / total;
+    group.width = oneRow ? (inner * Math.max(1, group.shown.length)) / total : inner / groups.length;
     group.perRow = Math.max(1, Math.floor(group.width / unit.slot));
     rows = Math.max(rows, Math.ceil(group.shown.length / group.perRow));
   }
@@ -87,6 +89,7 @@ function placeTerminal(plan, cell, group, terminal, i, middle, up, first) {
   const row = Math.floor(i / group.perRow);
   const inRow = Math.min(group.perRow, group.shown.length - row * group.perRow);
   const step = Math.min(group.width / inRow, plan.unit.slot * 1.25);
-  const x = middle + ((i % group.perRow) - (inRow - 1) / 2) * step;
+  const aside = group.perRow === 1 ? (row % 2 ? 0.2 : -0.2) * group.width : 0; // so that no link runs behind a terminal
+  const x = middle + ((i % group.perRow) - (inRow - 1) / 2) * step + (group.shown.length > 1 ? aside : 0);
   plan.nodes.set(terminal.name, { x, y: up(first + row * plan.unit.row), kind: "terminal", flipped: cell.flipped });
 }

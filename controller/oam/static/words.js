@@ -12,20 +12,20 @@ export const ROLES = {
 
 export const ACTIONS = { train: "Train", verify: "Verify", home: "Home", deploy: "Deploy" };
 
-export const percent = (share) => (typeof share === "number" ? `${(share * 100).toFixed(1)} %` : "–");
+export const percent = (share) => (typeof share === "number" ? `${(share * 100).toFixed(1)}\u00a0%` : "–");
 
 export const points = (share) => `${share >= 0 ? "+" : "−"}${Math.abs(share * 100).toFixed(1)}`;
 
 export function size(bytes) {
   if (typeof bytes !== "number") return "–";
-  if (bytes < 1000) return `${bytes} B`;
-  return bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(2)} MB`;
+  if (bytes < 1000) return `${bytes}\u00a0B`;
+  return bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)}\u00a0kB` : `${(bytes / 1e6).toFixed(2)}\u00a0MB`;
 }
 
 export function seconds(s) {
   if (typeof s !== "number") return "–";
-  if (s < 1) return `${Math.round(s * 1000)} ms`;
-  return s < 60 ? `${s.toFixed(1)} s` : `${Math.floor(s / 60)} min ${Math.floor(s % 60)} s`;
+  if (s < 1) return `${Math.round(s * 1000)}\u00a0ms`;
+  return s < 60 ? `${s.toFixed(1)}\u00a0s` : `${Math.floor(s / 60)} min ${Math.floor(s % 60)} s`;
 }
 
 export const clock = (t) => {
@@ -34,7 +34,7 @@ export const clock = (t) => {
   return `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}.${String(at.getMilliseconds()).padStart(3, "0")}`;
 };
 
-export const mbps = (rate) => `${rate >= 100 ? rate.toFixed(0) : rate.toFixed(1)} Mbit/s`;
+export const mbps = (rate) => `${rate >= 100 ? rate.toFixed(0) : rate.toFixed(1)}\u00a0Mbit/s`;
 
 const short = (id) => (id ? `#${(BigInt(id) & 0xfffffn).toString()}` : "");
 const object = (d) => `object ${short(d.object_id)}`;
