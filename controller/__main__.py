@@ -31,7 +31,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m controller",
         description="Control centre (DCC) of the K-AS in a plan file. It serves OpenFlow 1.3 on the loopback, and "
-        "other DCCs on unix sockets in the runtime directory. Without a runtime directory it is alone: routing and ARP work.",
+        "other DCCs on unix sockets in the runtime directory. Without a runtime directory it is alone: routing and ARP "
+        "work.",
         epilog=f"example: {EXAMPLE}",
     )
     parser.add_argument(

@@ -1,7 +1,8 @@
 """The life of a training job, seen from its home DCC: admit, plan, observe, replan, confirm, bring home.
 
 Stops of a job: ``train`` (MTRCE's choice), ``verify`` (at the primary MPVU, which accepts or rolls back), ``confirm``
-(at the other MPVU, whose samples no gate has seen), ``home``.  A job knows K-AS and handles, never a foreign node's name.
+(at the other MPVU, whose samples no gate has seen), ``home``.  A job knows K-AS and handles, never a
+foreign node's name.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ rendezvous (``announced``), and the home DCC, which decides (``jobs`` and ``obje
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from dataclasses import dataclass
 
 from controller.errors import BorderError, ControllerError, SteeringError
@@ -15,6 +14,7 @@ from controller.kit import Kit
 from controller.openflow import PacketIn
 from controller.places import Place, Places
 from controller.protocol import Announce, AskNextStop, Lost, Stop, Withdraw, place_key
+from controller.recent import Recent
 from controller.tools.communication import Entry, Exit, LabelPath
 from controller.tools.location import Arrival
 from packets.labels import home_kas, object_label
@@ -53,16 +53,19 @@ class Steering:
 
     def __init__(self, kit: Kit, places: Places) -> None:
         self.kit, self.places = kit, places
-        self._steered: dict[int, Steered] = {}
-        self._locks: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._steered: Recent[int, Steered] = Recent()
+        self._locks: Recent[int, asyncio.Lock] = Recent()
         self._legs: dict[tuple[int, int], Leg] = {}
-        self._avoid: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
-        self._holders: dict[int, tuple[int, str]] = {}
+        self._avoid: Recent[tuple[int, int], list[str]] = Recent()
+        self._holders: Recent[int, tuple[int, str]] = Recent()
+        self._over: Recent[int, int] = Recent()
 
     # --- the holder's side
 
     async def launch(self, packet: PacketIn, host: HostPlan, header: Header) -> None:
         """Steer the object that a terminal launches (once), and release the packet; ``SteeringError`` says why not."""
+        if header.object_id not in self._locks:
+            self._locks[header.object_id] = asyncio.Lock()
         async with self._locks[header.object_id]:
             if not self._known(host, header):
                 await self._decide(host, header)
@@ -70,12 +73,15 @@ class Steering:
 
     def _known(self, host: HostPlan, header: Header) -> bool:
         held = self._steered.get(header.object_id)
-        if held is not None and header.visit < held.visit:
-            raise SteeringError(f"visit {header.visit} of the object is over, it is on visit {held.visit}")
+        now = max(self._over.get(header.object_id, 0), held.visit if held else 0)
+        if header.visit < now:
+            raise SteeringError(f"visit {header.visit} of the object is over, it is on visit {now}")
         if held is not None and held.visit == header.visit:
             if held.holder != host.name:
                 raise SteeringError(f"{host.name} does not hold the object on visit {header.visit}")
-            return True
+            # without its rules a released packet would only come back
+            path = self.kit.communication.paths.get((header.label, host.kas))
+            return path is not None and path.entry == Entry(host.switch, host.port)
         if header.visit and not self._holds(host, header):
             raise SteeringError(f"{host.name} does not hold the object before visit {header.visit}")
         self._holders[header.object_id] = header.visit, host.name
@@ -89,7 +95,7 @@ class Steering:
 
     async def _decide(self, host: HostPlan, header: Header) -> None:
         object_id, visit = header.object_id, header.visit
-        avoid = self._avoid[object_id, visit]
+        avoid = self._avoid.get((object_id, visit), [])
         for _ in range(TRIES):
             ask = AskNextStop(
                 kas=home_kas(object_id), object_id=object_id, visit=visit, holder_kas=host.kas, exclude=list(avoid)
@@ -102,12 +108,17 @@ class Steering:
                 await self._prepare(leg, host, stop)
             except ControllerError as error:
                 self.kit.emit("warning", text=f"stop {stop.handle} in K-AS {stop.kas} is not possible: {error}")
-                avoid.append(place_key(stop.kas, stop.handle))
+                avoid = self._exclude(object_id, visit, stop)
                 continue
             self._steered[object_id] = Steered(visit, host.name, stop)
             self._avoid.pop((object_id, visit), None)
             return
         raise SteeringError(f"no next stop worked in {TRIES} tries")
+
+    def _exclude(self, object_id: int, visit: int, stop: Stop) -> list[str]:
+        """Remember that a stop is not possible on this visit; returns all such."""
+        self._avoid[object_id, visit] = [*self._avoid.get((object_id, visit), []), place_key(stop.kas, stop.handle)]
+        return self._avoid[object_id, visit]
 
     async def _prepare(self, leg: Leg, host: HostPlan, stop: Stop) -> None:
         """Everything along the path, the far end first in mind: nothing is released before all of it is confirmed."""
@@ -147,6 +158,7 @@ class Steering:
 
     async def announced(self, a: Announce) -> None:
         """Another K-AS sends an object here: have its flows ready; ``SteeringError`` when that is not possible."""
+        self._over[a.object_id] = a.visit
         leg = Leg(a.object_id, a.visit, a.action, a.packet_type)
         border = self.kit.domain.border(a.kas, a.from_kas)
         if border is None:
@@ -203,6 +215,7 @@ class Steering:
 
     async def withdraw(self, request: Withdraw) -> None:
         """Take out an object's rules of earlier visits."""
+        self._over[request.object_id] = request.before_visit
         leg = self._legs.get((object_label(request.object_id), request.kas))
         if leg is not None and leg.object_id == request.object_id and leg.visit < request.before_visit:
             del self._legs[leg.label, request.kas]
@@ -215,7 +228,7 @@ class Steering:
         if held is None or held.visit != lost.visit:
             return
         del self._steered[lost.object_id]
-        self._avoid[lost.object_id, lost.visit].append(place_key(held.stop.kas, held.stop.handle))
+        self._exclude(lost.object_id, lost.visit, held.stop)
         await self.kit.communication.withdraw(object_label(lost.object_id), lost.kas)
 
     async def repair(self) -> None:
