@@ -11,8 +11,9 @@ from rich.status import Status
 from packets.events import Event
 
 PHASES = {
-    "bring-up": "network, control centres, agents with PyTorch",
+    "network": "switches, links, terminals, control centres",
     "calibrate": "links, configured against measured",
+    "agents": "one at every terminal, PyTorch ready",
     "gather": "test samples to the MPVUs",
     "train": "the model travels",
     "deploy": "deployment to an MDFP",

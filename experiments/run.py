@@ -7,6 +7,7 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -53,19 +54,25 @@ class Run:
         self.folder.write_manifest(
             seed=self.scenario.seed, seeds=list(seeds), method=self.method, run_id=self.bed.run_id
         )
-        with self.phase("bring-up"):
-            self.bed.start(seeds[0])
         watch = MemoryWatch(self.bed.run_id)
-        with self.phase("calibrate"):
-            self.folder.write_manifest(links=self.bed.calibrate())
-            self.bed.start_measuring()
+        self.bring_up(seeds[0])
         for seed in seeds:
             if seed != seeds[0]:
-                with self.phase("bring-up"):
+                with self.phase("agents"):
                     self._change_seed(seed)
             self.outcomes.append(self._one_seed(seed))
         with self.phase("report"):
             return self._report(started_s, watch)
+
+    def bring_up(self, seed: int) -> None:
+        """Network, then its calibration while nothing else is on the wire, then the agents."""
+        with self.phase("network"):
+            self.bed.start_network(seed)
+        with self.phase("calibrate"):
+            self.folder.write_manifest(links=self.bed.calibrate())
+            self.bed.start_measuring()
+        with self.phase("agents"):
+            self.bed.start_agents()
 
     def _change_seed(self, seed: int) -> None:
         self.bed.stop_agents()
@@ -75,7 +82,7 @@ class Run:
     def _one_seed(self, seed: int) -> Outcome:
         outcome = Outcome(seed=seed, first_event=len(self.bed.events))
         with self.phase("gather"):
-            self.gather()
+            gather(self.bed)
         with self.phase("train"):
             self._train(seed, outcome)
         if outcome.object_id and self.bed.terminals("mdfp"):
@@ -89,10 +96,6 @@ class Run:
                 outcome.pooled = self._pooled(seed)
         outcome.last_event = len(self.bed.events)
         return outcome
-
-    def gather(self) -> None:
-        """Have every data node send its test samples, and wait until each MPVU holds one of each."""
-        gather(self.bed)
 
     def _train(self, seed: int, outcome: Outcome) -> None:
         for job in self.scenario.jobs:
@@ -139,14 +142,16 @@ class Run:
 
 
 def gather(bed: Testbed) -> None:
-    """Have every data node send its test samples to the MPVUs; returns when every MPVU holds one of each data node."""
-    data_nodes, mpvus = bed.terminals("data"), bed.terminals("mpvu")
-    mark = len(bed.events)
-    for name in data_nodes:
-        bed.tell(name, "send_test_samples")
-    for mpvu in mpvus:
-        for data_node in data_nodes:
-            bed.wait_event("test_sample.kept", GATHER_TIMEOUT_S, mark, node=mpvu, data_node=data_node)
+    """Have every data node see to it that its test samples reached both MPVUs; ``RunFailed`` names one that did not."""
+    data_nodes = bed.terminals("data")
+
+    def send(name: str) -> dict[str, Any]:
+        return bed.tell(name, "send_test_samples", GATHER_TIMEOUT_S)
+
+    with ThreadPoolExecutor(len(data_nodes) or 1) as pool:
+        for name, answer in zip(data_nodes, pool.map(send, data_nodes), strict=True):
+            if answer.get("failed"):
+                raise RunFailed(f"test samples of {name} did not reach the MPVUs: {answer['failed']}")
 
 
 def submit(bed: Testbed, job: JobSpec) -> dict[str, Any]:

@@ -138,11 +138,8 @@ def stand(
     scenario = resolve(name, seed=seed, data=data, label=label)
     with _standing(scenario, run_dir, page_port, True, console) as (bed, progress):
         run = Run(bed)
-        with run.phase("bring-up"):
-            bed.start(scenario.seed)
-        with run.phase("calibrate"):
-            bed.folder.write_manifest(links=bed.calibrate(), seed=scenario.seed, run_id=bed.run_id)
-            bed.start_measuring()
+        bed.folder.write_manifest(seed=scenario.seed, run_id=bed.run_id)
+        run.bring_up(scenario.seed)
         if bed.terminals("mpvu"):
             with run.phase("gather"):
                 gather(bed)

@@ -88,8 +88,8 @@ class Testbed:
             self.page.start()
             self._cleanup.callback(self.page.close)
 
-    def start(self, seed: int) -> None:
-        """Bring up the network with its control centres, and every agent with PyTorch ready."""
+    def start_network(self, seed: int) -> None:
+        """Bring up switches, links, terminals and control centres; PyTorch loads meanwhile."""
         self.start_zygote(seed)
         controllers = [self._start_controller(k, seed) for k in self.plan.kas_numbers]
         ports = {k: FIRST_OPENFLOW_PORT + k - 1 for k in self.plan.kas_numbers}
@@ -99,7 +99,6 @@ class Testbed:
         self.hub.emit("network.up", plan=msgspec.to_builtins(self.plan))
         ready = [self.runtime / f"dcc{k}.ready" for k in self.plan.kas_numbers]
         wait_for("the control centres", lambda: all(p.exists() for p in ready), READY_TIMEOUT_S, controllers)
-        self.start_agents()
 
     def _start_controller(self, kas: int, seed: int) -> Child:
         plan_file = self.runtime / f"dcc{kas}.json"
@@ -143,7 +142,7 @@ class Testbed:
         return nodes
 
     def start_agents(self) -> None:
-        """Fork one agent into every terminal's namespace and wait until each has registered with its DCC."""
+        """Fork one agent, PyTorch ready, into every terminal's namespace; returns when each has registered with its DCC."""
         assert self._zygote is not None
         socket = self.runtime / "zygote.sock"
         wait_for("the zygote (PyTorch)", socket.exists, READY_TIMEOUT_S, [self._zygote])
