@@ -1,6 +1,6 @@
 -- Wireshark dissector of the AI packet, version 1.  The layout is the table in packets/README.md.
 --
---   tshark -X lua_script:packets/ai.lua -r capture.pcapng -Y 'ai.flags.launch' \
+--   tshark -X lua_script:packets/ai.lua -r capture.pcapng -Y 'ai.flags.launch == 1' \
 --          -T fields -e frame.time_relative -e ip.src -e ip.dst -e ai.object_id -e ai.visit
 --
 -- ai.refused holds the word with which every receiver refuses a broken packet.  A frame that the capture cut short

@@ -231,8 +231,17 @@ class AI(Packet):
             struct.pack_into("!I", head, 60, header_checksum(bytes(head)))
         return bytes(head) + pay
 
+    def do_dissect(self, s: bytes) -> bytes:
+        """Dissect the header; what is too short for one stays payload, so that ``refused`` can say so."""
+        if len(s) >= FIXED_BYTES:
+            return bytes(super().do_dissect(s))
+        untouched: dict[str, Any] = {}
+        self.raw_packet_cache, self.raw_packet_cache_fields, self.explicit = b"", untouched, 1
+        return s
+
     def extract_padding(self, s: bytes) -> tuple[bytes, bytes]:
-        return s[: self.payload_length], s[self.payload_length :]
+        end = len(s) if self.payload_length is None else self.payload_length
+        return s[:end], s[end:]
 
     @property
     def label(self) -> int:

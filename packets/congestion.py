@@ -1,10 +1,11 @@
 """How fast a transfer may send: a model of the path (delivery rate, shortest round trip), not of its losses.
 
-In the manner of BBR (Cardwell et al., ACM Queue 2016; draft-ietf-ccwg-bbr): send at the rate at which acknowledgements say
-that packets arrive, keep about two bandwidth-delay products in flight, probe for more now and then.  Random loss therefore
-costs only the lost packets, and the queue of the bottleneck stays short.  Heavy loss (over ``HEAVY_LOSS`` of a round) lowers
-a ceiling on what is in flight, so a short queue or a policer does not make it collapse.  Where somebody else keeps the queue
-full (a TCP that fills buffers), a window that grows by one packet a round and halves on loss takes over, else we would starve.
+In the manner of BBR (Cardwell et al., ACM Queue 2016; draft-ietf-ccwg-bbr): send at the rate at which
+acknowledgements say that packets arrive, keep about two bandwidth-delay products in flight, probe for more now and
+then.  Random loss therefore costs only the lost packets, and the queue of the bottleneck stays short.  Heavy loss
+(over ``HEAVY_LOSS`` of a round) lowers a ceiling on what is in flight, so a short queue or a policer does not make it
+collapse.  Where somebody else keeps the queue full (a TCP that fills buffers), a window that grows by one packet a
+round and halves on loss takes over, else we would starve.
 
 Units: packets, seconds.  No clock and no socket of its own.
 """
@@ -18,7 +19,7 @@ WINDOW_GAIN = 2.0
 CYCLE = (1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 INITIAL_WINDOW = 32.0
 MIN_WINDOW = 4.0
-SLACK_S = 0.006  # receivers answer in batches and threads wait for the interpreter: what that holds up, at the going rate
+SLACK_S = 0.006  # what batched answers and threads that wait for the interpreter hold up, at the going rate
 HEAVY_LOSS = 0.15
 RATE_ROUNDS = 10
 MIN_RTT_EXPIRES_S = 10.0

@@ -1,7 +1,7 @@
 """Control messages between a terminal and its DCC (msgpack in the payload of an AI packet).
 
 A terminal sends a request to the label ``DCC_ADDRESS`` (its access switch hands it to the DCC of its K-AS) and repeats
-it until the reply with the same transfer id comes back; the DCC handles a repeated request once.  Every message fits one
+it until the reply with the same transfer id comes back; the DCC handles a repeated request once.  Each fits one
 datagram.  Decoding never trusts: unknown tags, wrong types and oversize lists raise ``msgspec.DecodeError``.
 """
 
@@ -28,9 +28,10 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="m"):
 class Register(Message, frozen=True, kw_only=True, tag="register"):
     """A terminal joins: who it is, and its static attributes.
 
-    Attribute names (each with its own freshness in the map; units in the name): ``samples``, ``group_shares`` (differentially
-    private shares per group), ``quality``, ``data_age_s``, ``data_may_move`` (bool), ``compute_samples_per_s``,
-    ``memory_mib``, ``queue``, ``trust``, ``reachable``, ``models`` (list of hosted tasks), ``load``, ``latency_ms``, ``test_samples``.
+    Attribute names (each with its own freshness in the map; units in the name): ``samples``, ``group_shares``
+    (differentially private shares per group), ``quality``, ``data_age_s``, ``data_may_move`` (bool),
+    ``compute_samples_per_s``, ``memory_mib``, ``queue``, ``trust``, ``reachable``, ``models`` (list of hosted tasks),
+    ``load``, ``latency_ms``, ``test_samples``.
     """
 
     name: Name
@@ -48,7 +49,7 @@ class Report(Message, frozen=True, kw_only=True, tag="report"):
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a model owner asks for. Accuracies are shares of 1; ``expert_group`` names the group of ``expert_accuracy``."""
+    """What a model owner asks for. Accuracies are shares of 1, ``expert_group`` is the group of ``expert_accuracy``."""
 
     task: Name
     broad_accuracy: Share = 0.8
@@ -161,7 +162,7 @@ class Refused(Message, frozen=True, kw_only=True, tag="refused"):
 
 
 class SubmitReply(Message, frozen=True, kw_only=True, tag="submit="):
-    """T-FAM's verdict; ``object_id`` is 0 when rejected. ``nearest`` is the nearest requirement that would be admitted."""
+    """T-FAM's verdict; ``object_id`` is 0 when rejected. ``nearest``: the nearest requirement that would be admitted."""
 
     object_id: int
     admitted: bool
@@ -179,8 +180,8 @@ class AnnounceReply(Message, frozen=True, kw_only=True, tag="announce="):
 class Order(Message, frozen=True, kw_only=True, tag="order"):
     """What the rendezvous does with the object.
 
-    action: ``train``, ``verify``, ``keep_test_sample``, ``use_data``, ``deploy``, ``home``.  For ``train``, the data is the
-    rendezvous's own when ``data_node`` is its own name, else it asks ``data_address`` for it (``SendData``).
+    action: ``train``, ``verify``, ``keep_test_sample``, ``use_data``, ``deploy``, ``home``.  For ``train``, the data is
+    the rendezvous's own when ``data_node`` is its own name, else it asks ``data_address`` for it (``SendData``).
 
     ``log`` (``home``): the first visits of the journey, as many as fit one packet with the rest of the order (some
     1,000 bytes); ``log_length`` says how many there are, the owner fetches what is missing with ``LogRequest``.
@@ -230,7 +231,7 @@ class JobStatus(Message, frozen=True, kw_only=True, tag="status"):
 
 
 class SendData(Message, frozen=True, kw_only=True, tag="send_data"):
-    """A compute facility asks a data node to launch its training data for a visit (the data node lets its DCC steer it)."""
+    """A compute facility asks a data node to launch its training data for a visit (the data node's DCC steers it)."""
 
     name: Name
     for_object: int
@@ -256,8 +257,8 @@ class Answer(Message, frozen=True, kw_only=True, tag="answer"):
 
 
 AnyMessage = (
-    Register | Report | Submit | AnnounceObject | OrderRequest | VisitDone | Verdict | Returned | Inquire | Ack | Refused
-    | SubmitReply | AnnounceReply | Order | LogRequest | LogPart | VerdictReply | JobStatus | SendData | Ask | Answer
+    Register | Report | Submit | AnnounceObject | OrderRequest | VisitDone | Verdict | Returned | Inquire | Ack
+    | Refused | SubmitReply | AnnounceReply | Order | LogRequest | LogPart | VerdictReply | JobStatus | SendData | Ask | Answer
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -169,7 +169,7 @@ def encode_options(options: Options) -> bytes:
 
 
 def decode_options(data: memoryview) -> dict[str, Any]:
-    """Parse the option area of a header into fields of ``Options``; ``PacketError`` (``option``) when it breaks a rule."""
+    """Parse the option area of a header into fields of ``Options``; ``PacketError`` (reason ``option``) if broken."""
     found: dict[str, Any] = {}
     others: list[tuple[int, bytes]] = []
     position, last = 0, -1
@@ -207,9 +207,8 @@ def _decode_one(kind: int, value: bytes, found: dict[str, Any], others: list[tup
 
 
 def _encode_requirements(need: Requirements) -> bytes:
-    return _REQUIREMENTS.pack(
-        need.task_class, need.broad_accuracy, need.expert_accuracy, need.trust_floor, need.expert_group, need.deadline_ms
-    )
+    shares = (need.broad_accuracy, need.expert_accuracy, need.trust_floor)
+    return _REQUIREMENTS.pack(need.task_class, *shares, need.expert_group, need.deadline_ms)
 
 
 def _decode_requirements(value: bytes) -> Requirements:

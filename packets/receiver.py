@@ -1,7 +1,8 @@
 """The receiving side: objects being put together, within declared bounds.  No socket, no clock of its own.
 
-Every packet of a transfer is answered by what the receiver holds, in batches; an object is handed over only whole and with
-the digest that its launch announced.  A transfer that is over keeps being answered, so a lost last answer costs nothing.
+Every packet of a transfer is answered by what the receiver holds, in batches; an object is handed over only whole and
+with the digest that its launch announced.  A transfer that is over keeps being answered: a lost last answer costs
+nothing.
 """
 
 from __future__ import annotations
@@ -128,7 +129,8 @@ class Receiving:
         self.duplicates = 0
         self._send, self._deliver, self._refused = send, deliver, refused
         self._waiting_bytes = waiting_bytes
-        self._max_object_bytes, self._max_total_bytes, self._max_objects = max_object_bytes, max_total_bytes, max_objects
+        self._max_object_bytes, self._max_total_bytes = max_object_bytes, max_total_bytes
+        self._max_objects = max_objects
         self._open: dict[Key, Assembly] = {}
         self._over: OrderedDict[Key, tuple[Assembly, ErrorCode | None]] = OrderedDict()
         self._touched: dict[Key, Assembly] = {}

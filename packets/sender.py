@@ -1,9 +1,9 @@
-"""The sending side of one object: launch, then windowed selective repeat.  A state machine: no socket, no clock of its own.
+"""The sending side of one object: launch, then windowed selective repeat.  A state machine without socket and clock.
 
-The transport asks ``take`` which shards to send now and tells ``sent`` which of them left; it hands in acknowledgements and
-errors; ``wake_at`` says when something is due.  Loss is judged by time in the manner of RACK (RFC 8985): a shard is lost
-when one sent sufficiently later has arrived.  Silence is answered by probes with growing pauses, never by sending
-everything again.
+The transport asks ``take`` which shards to send now and tells ``sent`` which of them left; it hands in
+acknowledgements and errors; ``wake_at`` says when something is due.  Loss is judged by time in the manner of RACK
+(RFC 8985): a shard is lost when one sent sufficiently later has arrived.  Silence is answered by probes with growing
+pauses, never by sending everything again.
 """
 
 from __future__ import annotations
@@ -228,7 +228,8 @@ class Sending:
             self._heard_at = now
         else:
             code = header.error or 0
-            what = ErrorCode(code).name.lower().replace("_", " ") if code in ErrorCode._value2member_map_ else f"error {code}"
+            known = {int(one): one.name.lower().replace("_", " ") for one in ErrorCode}
+            what = known.get(code, f"error {code}")
             self.handle.fail(TransferRefused(code, f"{self.name} was refused ({what}): {text}"))
 
     def _finish(self, now: float) -> None:

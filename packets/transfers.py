@@ -1,4 +1,4 @@
-"""What callers of the transport hold in their hands: an object to send, a received one, and the handle on a transfer."""
+"""What callers of the transport hold in their hands: an object to send, a received one, the handle on a transfer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from packets.wire import NO_FLAGS, Flag, PacketType, Requirements
 
 
 class OutgoingObject(msgspec.Struct, frozen=True, kw_only=True):
-    """An object to launch. ``to`` is normally left out: the object's own label (an autonomous object names an address)."""
+    """An object to launch. ``to`` left out: to the object's own label (an autonomous object names an address)."""
 
     object_id: int
     type: PacketType
@@ -48,7 +48,7 @@ class ReceivedObject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TransferStats(msgspec.Struct, frozen=True, kw_only=True):
-    """What a finished transfer cost. ``bytes`` are the object's; ``seconds`` run from the launch's answer to completion."""
+    """What a finished transfer cost. ``bytes`` are the object's; ``seconds``: from the launch's answer to the end."""
 
     bytes: int
     packets: int

@@ -1,8 +1,8 @@
-"""AI packets over UDP: whole objects to wherever the network steers them, requests and replies, one socket, one I/O thread.
+"""AI packets over UDP: whole objects to wherever the network steers them, requests and replies; one I/O thread.
 
 An object is launched (one packet, repeated until a rendezvous answers), then sent shard by shard (``sender.py``,
-``congestion.py``) and put together at the other end (``receiver.py``).  Callbacks run on worker threads and may take as long
-as they like, and may send and request themselves.  Malformed input is an event ``packet.refused`` and a counter.
+``congestion.py``) and put together at the other end (``receiver.py``).  Callbacks run on worker threads, may take as
+long as they like, and may send and request themselves.  Malformed input is an event ``packet.refused`` and a counter.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ class Counters(msgspec.Struct):
 
 
 class Endpoint:
-    """The AI port of one terminal. ``on_object`` gets whole, checked objects; ``on_message`` every other request packet.
+    """The AI port of one terminal. ``on_object`` gets whole, checked objects; ``on_message`` every other request.
 
-    ``max_object_bytes`` bounds one object, ``max_total_bytes`` and ``max_objects`` all objects on their way in: what is over
-    them is refused with an ERROR packet before a byte is stored.
+    ``max_object_bytes`` bounds one object, ``max_total_bytes`` and ``max_objects`` all objects on their way in: what is
+    over them is refused with an ERROR packet before a byte is stored.
     """
 
     def __init__(
@@ -100,7 +100,8 @@ class Endpoint:
         try:
             self._socket = UdpSocket(address, port)
         except OSError as error:
-            raise TransportError(f"cannot bind {address}:{port}: {error.strerror}; is another agent running?") from error
+            text = f"cannot bind {address}:{port}: {error.strerror}; is another agent running?"
+            raise TransportError(text) from error
         self.port = self._socket.address[1]
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._lock = threading.Lock()
@@ -232,7 +233,7 @@ class Endpoint:
         wait_s = max(self._wake_at(now) - now, 0.0)
         poll.poll(min(wait_s, 1.0), 4)
         if self._receiving.busy or self._sendings:
-            time.sleep(BREATH_S)  # packets come in bunches: one turn for each bunch, and the interpreter for others meanwhile
+            time.sleep(BREATH_S)  # one turn for a bunch of packets, and the interpreter for others meanwhile
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)
         self._take_new()
@@ -262,7 +263,8 @@ class Endpoint:
     def _tidy(self, now: float) -> None:
         self._tidy_at = now + TIDY_S
         for assembly in self._receiving.tidy(now):
-            self._emit("warning", text=f"object {assembly.launch.object_id:#x} from {assembly.peer[0]} was never completed")
+            object_id, sender = assembly.launch.object_id, assembly.peer[0]
+            self._emit("warning", text=f"object {object_id:#x} from {sender} was never completed")
 
     # --- in -------------------------------------------------------------------------------------------------------
 

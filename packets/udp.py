@@ -1,4 +1,4 @@
-"""One non-blocking UDP socket: batches out (UDP_SEGMENT where the kernel takes it), batches in, no exception for weather."""
+"""One non-blocking UDP socket: batches out (UDP_SEGMENT where the kernel takes it), no exception for weather."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class UdpSocket:
         self._socket.close()
 
     def receive(self) -> tuple[memoryview, tuple[str, int]] | None:
-        """Return the next datagram (a view that the next call overwrites) and its source, or None when there is none."""
+        """Return the next datagram (a view that the next call overwrites) and its source, or None if there is none."""
         try:
             size, peer = self._socket.recvfrom_into(self._buffer)
         except OSError:
@@ -68,7 +68,7 @@ class UdpSocket:
         return self._view[:size], peer
 
     def send(self, data: bytes | memoryview, to: tuple[str, int]) -> bool:
-        """Send one datagram; False when the kernel cannot take it now. Any other refusal counts as a loss on the way."""
+        """Send one datagram; False when the kernel cannot take it now. Any other refusal counts as lost on the way."""
         try:
             self._socket.sendto(data, to)
         except OSError as error:
@@ -99,7 +99,7 @@ class UdpSocket:
         return count
 
     def _send_segmented(self, part: memoryview, size: int, to: tuple[str, int]) -> bool | None:
-        """Like ``send`` for a whole batch; None when the kernel has no UDP_SEGMENT here (and from then on none is tried)."""
+        """Like ``send`` for a whole batch; None when the kernel has no UDP_SEGMENT here (then none is tried again)."""
         try:
             self._socket.sendmsg([part], [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", size))], 0, to)
         except OSError as error:

@@ -147,7 +147,7 @@ def write(buffer: bytearray, at: int, header: Header, payload: Buffer, options: 
 
 
 def decode(data: Buffer) -> tuple[Header, memoryview]:
-    """Parse one datagram into header and payload (a view of ``data``); ``PacketError``, and no other, when it is none."""
+    """Parse one datagram into header and payload (a view of ``data``); ``PacketError`` only, when it is none."""
     view = memoryview(data)
     if len(view) < FIXED_BYTES:
         raise PacketError("short", f"AI packet of {len(view)} bytes, its fixed header alone has {FIXED_BYTES}")

@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 class Workers:
-    """Up to ``count`` threads that run one callback, fed by a queue of ``length`` calls; ``waiting_bytes`` is what it holds."""
+    """Up to ``count`` threads that run one callback, fed by a queue of ``length`` calls that hold ``waiting_bytes``."""
 
     def __init__(
         self, name: str, count: int, callback: Callable[..., None], failed: Callable[[Exception], None], *, length: int

@@ -26,8 +26,8 @@ class Path:
     """A bottleneck with a drop-tail queue, a delay each way, and weather: loss, reordering, duplication."""
 
     def __init__(
-        self, *, rate_mbps: float = 50, delay_ms: float = 10, queue: int = 1000, loss: float = 0.0, reorder: float = 0.0,
-        duplicate: float = 0.0, seed: int = 1, max_object_bytes: int = 1 << 26, max_objects: int = 8,
+        self, *, rate_mbps: float = 50, delay_ms: float = 10, queue: int = 1000, loss: float = 0.0,
+        reorder: float = 0.0, duplicate: float = 0.0, seed: int = 1, max_object_bytes: int = 1 << 26, max_objects: int = 8,
     ) -> None:  # fmt: skip
         self.now = 100.0
         self.rng = random.Random(seed)
@@ -222,7 +222,7 @@ def test_an_object_over_the_bound_is_refused_before_a_byte_is_stored() -> None:
     path = Path(max_object_bytes=1_000_000)
     sending = path.launch(1_000_001)
     path.run()
-    with pytest.raises(TransferRefused, match="too large.*1000000"):
+    with pytest.raises(TransferRefused, match=r"too large.*1000000"):
         sending.handle.result(0)
     assert sending.packets == 0
     assert path.refusals == ["too-large"]
