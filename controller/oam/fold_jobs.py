@@ -36,6 +36,8 @@ def job_assessed(canvas: Canvas, event: Event) -> None:
         job["state"] = "admitted" if admitted else "rejected"
     if admitted and key:
         _with_owner(canvas, job, event.t_unix_s)
+    elif key:
+        canvas.remove("objects", key)  # a rejected model stays with its owner: nothing of it is in the network
 
 
 def _assessed_job(canvas: Canvas, key: str, owner: str, event: Event) -> Record:

@@ -246,6 +246,8 @@ FOLDS = {
     "warning": notice,
     "error": notice,
     "border.up": noted,
+    "host.confirmed": noted,
+    "query.steered": noted,
     "link.confirmed": noted,
     "object.duplicate": noted,
 }

@@ -38,6 +38,8 @@ def object_steered(canvas: Canvas, event: Event) -> None:
         return
     if visit > record["visit"]:
         _new_leg(record, visit)
+    if record["to_node"] and text(data, "node") not in ("", record["to_node"]):
+        record["parts"] = {}  # another rendezvous for the same stop: the parts so far led elsewhere
     record["parts"][text(data, "kas")] = names(data, "switches", MAX_ROUTE)
     ends = (("to_node", "node"), ("from_node", "from_node"))
     record.update({mine: told for mine, key in ends if (told := text(data, key))})

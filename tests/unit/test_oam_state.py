@@ -171,6 +171,23 @@ def test_a_rejected_job_keeps_its_reasons_and_the_next_one_is_another(up: Networ
     assert jobs[0]["nearest"] == {"broad": 0.7} and jobs[1]["targets"]["expert"] == 0.95
 
 
+def test_a_rejected_model_is_not_shown_in_the_network(up: NetworkState) -> None:
+    up.apply(event("job.submitted", object_id=9, owner="owner1", spec={"task": "table"}))
+    assert up.section("objects")["9"]["node"] == "owner1"
+    up.apply(event("job.assessed", object_id=9, admitted=False, reasons=["too little data"]))
+    assert "9" not in up.section("objects") and up.section("jobs")["9"]["state"] == "rejected"
+
+
+def test_another_rendezvous_for_the_same_stop_is_another_way(up: NetworkState) -> None:
+    about = {"object_id": 5, "visit": 0, "type": "MODEL_SHARD", "from_node": "h11"}
+    up.apply(event("object.launched", object_id=5, visit=0, node="h11", bytes=1))
+    up.apply(event("object.steered", **about, kas=2, node="h21", switches=["k2g", "k2s1"]))
+    up.apply(event("object.steered", **about, kas=1, node="", switches=["k1s1", "k1g"]))
+    up.apply(event("object.steered", **about, kas=4, node="h41", switches=["k4g", "k4s1"]))
+    up.apply(event("object.steered", **about, kas=1, node="", switches=["k1s1", "k1g"]))
+    assert up.section("objects")["5"]["route"] == ["h11", "k1s1", "k1g", "k4g", "k4s1", "h41"]
+
+
 def test_a_refused_verification_keeps_the_last_accepted_accuracy(up: NetworkState) -> None:
     up.apply(event("job.submitted", object_id=7, owner="owner1", spec={"expert_group": "a"}))
     up.apply(event("visit.verified", object_id=7, visit=1, node="mpvu2", broad=0.7, expert=0.6, accepted=True))

@@ -35,8 +35,8 @@ export class HostsView {
     const at = this.store.all("objects").filter((one) => one.kind === "model" && one.node === host.name);
     if (at.length && !host.models.length) holds.push("the model");
     if (host.models.length) holds.push(`serves ${host.models.join(", ")}`);
-    if (host.attributes?.samples) holds.push(`${host.attributes.samples} samples`);
-    if (host.attributes?.test_samples) holds.push(`${host.attributes.test_samples} test samples`);
+    if (host.attributes?.samples) holds.push(`${Math.round(host.attributes.samples)} samples`);
+    if (host.attributes?.test_samples) holds.push(`${Math.round(host.attributes.test_samples)} test samples`);
     return [host.name, String(host.kas || ""), ROLES[host.role] ?? host.role, host.state, (stops[host.name] ?? []).join(", "), holds.join("; "), host.address];
   }
 
