@@ -7,6 +7,7 @@ drop.  The collector gives each event its id, writes ``events.jsonl`` and hands 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from typing import Any, Protocol
@@ -15,6 +16,8 @@ import msgspec
 
 EVENT_VERSION = 1
 MAX_EVENT_BYTES = 60_000
+SO_SNDBUFFORCE = 32  # linux/asm-generic/socket.h; the socket module does not name it
+SEND_BUFFER_BYTES = 4 << 20  # a burst of some thousand events waits here until the collector comes to it
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +67,8 @@ class Emitter:
         self._path = collector_path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
+        with contextlib.suppress(OSError):  # without root the system's default has to do
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SEND_BUFFER_BYTES)
 
     def __call__(self, kind: str, /, **data: Any) -> None:
         if self.dropped:

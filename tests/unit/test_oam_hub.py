@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,20 +13,13 @@ import pytest
 from controller.oam.errors import CollectorError
 from controller.oam.hub import EventHub
 from packets.events import Emitter, Event, decode_event
+from tests.helpers import wait_until
 
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[EventHub]:
     with EventHub(tmp_path / "events.sock", tmp_path / "events.jsonl") as hub:
         yield hub
-
-
-def wait_until(predicate: Callable[[], bool], timeout_s: float = 5.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    gate = threading.Event()
-    while not predicate():
-        assert time.monotonic() < deadline, "condition not met in time"
-        gate.wait(0.01)
 
 
 def test_events_of_all_sources_are_numbered_logged_and_handed_on(hub: EventHub, tmp_path: Path) -> None:
@@ -53,6 +45,15 @@ def test_close_takes_what_the_socket_still_holds(hub: EventHub, tmp_path: Path) 
     assert hub.received + hub.dropped_upstream + emit.dropped >= 300 and lost >= 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may have longer queues than the system's default")
+def test_a_burst_of_thousands_is_taken_whole(hub: EventHub, tmp_path: Path) -> None:
+    emit = Emitter("dcc1", str(tmp_path / "events.sock"))
+    for n in range(2000):
+        emit("packet.in", kas=1, n=n)
+    hub.close()
+    assert (hub.received, emit.dropped, hub.dropped_upstream) == (2000, 0, 0)
+
+
 @pytest.mark.parametrize(
     "junk", [b"", b"{", b"\xff\xfe", b"[]", b'{"kind":1}', b'{"kind":"a","source":"b","t_unix_s":1,"v":9}', b"[" * 9000]
 )
@@ -61,7 +62,7 @@ def test_malformed_datagrams_are_counted_and_end_nothing(hub: EventHub, tmp_path
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.sendto(junk, str(tmp_path / "events.sock"))
     hub.emit("warning", text="still here")
-    wait_until(lambda: hub.malformed == 1)
+    wait_until(lambda: hub.malformed == 1, 5)
     event = inbox.get(5)
     assert event is not None and event.kind == "warning" and event.id == 1
 
