@@ -111,7 +111,9 @@ class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
             elif a in mine or b in mine:
                 switch, port, other = (link.a, link.a_port, b) if a in mine else (link.b, link.b_port, a)
                 borders.append(
-                    BorderPlan(switch=switch, port=port, neighbour_kas=other, rate_mbps=link.rate_mbps, delay_ms=link.delay_ms)
+                    BorderPlan(
+                        switch=switch, port=port, neighbour_kas=other, rate_mbps=link.rate_mbps, delay_ms=link.delay_ms
+                    )
                 )
         return DomainPlan(
             kas=sorted(mine),
@@ -136,3 +138,9 @@ def gateway_address(kas: int) -> str:
 
 
 ROUTER_MAC = "00:00:5e:00:01:01"  # the VRRP range: an address that belongs to a role, not to a card
+MAX_INTERFACE_NAME = 15  # IFNAMSIZ - 1
+
+
+def interface_name(node: str, port: int) -> str:
+    """Return the name of the network interface behind a port, as Mininet names it (``h11-eth0``, ``k1s1-eth3``)."""
+    return f"{node}-eth{port}"

@@ -1,0 +1,262 @@
+"""A declared network as Mininet's own kinds of things: Topo, hosts, switches, links and a controller.
+
+``mn --custom topologies/<file>.py`` uses them one by one; ``topologies.network.Network`` uses the same classes, but makes all
+interfaces in a few batches.  Debian's Python must be able to import this file.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+from mininet.link import Intf, Link
+from mininet.node import Controller, Host, OVSSwitch
+from mininet.topo import Topo
+
+from topologies import netns, probe, shell, venv, wires, wiring
+from topologies.errors import RefusedError, TopologyError
+from topologies.ledger import RUN_VARIABLE
+from topologies.plan import HostPlan, LinkPlan, NetworkPlan, SwitchPlan
+from topologies.preflight import check_machine, check_names, check_port
+from topologies.session import Session, mn_session
+from topologies.waiting import wait_until
+
+OPENFLOW_PORT = 6653
+STOP_TIMEOUT_S = 5.0
+READY_TIMEOUT_S = 30.0
+
+
+class PlanIntf(Intf):
+    """An interface that was configured when it was made."""
+
+    def config(self, *_: Any, **__: Any) -> dict[str, Any]:
+        return {}
+
+
+class PlanHost(Host):
+    """A terminal of the plan: address, route, software checksums, no IPv6."""
+
+    def __init__(self, name: str, plan: HostPlan, session: Session, **params: Any) -> None:
+        self.plan = plan
+        self.session = session
+        super().__init__(name, **params)
+        netns.inside(self.pid, netns.quiet_ipv6)
+
+    def _popen(self, cmd: Any, **params: Any) -> Any:
+        params.setdefault("env", self.session.environment)
+        return super()._popen(cmd, **params)
+
+    def config(self, **_: Any) -> dict[str, Any]:
+        """Configure everything that lives in the host's namespace, the shaping of its end of the link included."""
+        interface = self.defaultIntf()
+        link: LinkPlan = interface.link.plan
+        shape = wiring.shape_lines(link, interface.name, self.session.netem)
+
+        def configure() -> None:
+            shell.batch("ip", wiring.host_lines(self.plan))
+            shell.batch("tc", shape)
+            netns.checksum_in_software(interface.name)
+
+        netns.inside(self.pid, configure)
+        interface.ip, interface.prefixLen, interface.mac = self.plan.address, "16", self.plan.mac
+        return {}
+
+
+class PlanSwitch(OVSSwitch):
+    """A switch of the plan: fail-secure, OpenFlow 1.3, userspace datapath where the kernel has none."""
+
+    def __init__(self, name: str, plan: SwitchPlan, session: Session, **params: Any) -> None:
+        self.plan = plan
+        self.session = session
+        self.asked: list[Any] = []
+        options = {"failMode": "secure", "protocols": "OpenFlow13", "datapath": session.datapath, "reconnectms": 1000}
+        super().__init__(name, **{**params, **options, "dpid": f"{plan.dpid:016x}"})
+
+    def _popen(self, cmd: Any, **params: Any) -> Any:
+        params.setdefault("env", self.session.environment)
+        return super()._popen(cmd, **params)
+
+    def words(self, targets: list[str]) -> list[str]:
+        """Return this switch's part of an ``ovs-vsctl`` transaction."""
+        ports = {intf.name: number for intf, number in self.ports.items() if intf.name != "lo"}
+        return wiring.bridge_words(self.plan, ports, self.session.run_id, self.session.datapath, targets)
+
+    def shaping(self) -> list[wiring.Line]:
+        """Return the shaping of all ports; to be applied after Open vSwitch has taken them, which clears it."""
+        intfs = [intf for intf in self.intfList() if intf.name != "lo"]
+        return [line for intf in intfs for line in wiring.shape_lines(intf.link.plan, intf.name, self.session.netem)]
+
+    def start(self, controllers: list[Any]) -> None:
+        """Make the bridge (never replacing one of the same name that somebody else made) and shape its ports."""
+        self.asked = controllers
+        shell.must("ovs-vsctl", *self.words([f"{c.protocol}:{c.IP()}:{c.port}" for c in controllers]))
+        shell.batch("tc", self.shaping())
+
+    @classmethod
+    def batchStartup(cls, switches: Any, run: Any = None) -> Any:
+        """Return the switches: ``start`` has done everything."""
+        return switches
+
+    def connected(self) -> bool:
+        """Tell whether a controller is connected, and, when it is our own, whether it has installed its rules."""
+        waits = any(isinstance(controller, DccController) for controller in self.asked)
+        return bool(super().connected()) and (not waits or self._has_routes())
+
+    def _has_routes(self) -> bool:
+        answer = shell.run("ovs-ofctl", "-O", "OpenFlow13", "dump-aggregate", self.name)
+        found = [word for word in answer.stdout.split() if word.startswith("flow_count=")]
+        return bool(found) and int(found[0].partition("=")[2]) >= len(self.intfList())
+
+
+class PlanLink(Link):
+    """A link of the plan: a veth pair, or two taps with a delay line between them where the kernel has no netem."""
+
+    def __init__(self, node1: Any, node2: Any, plan: LinkPlan, session: Session, made: bool = False, **_: Any) -> None:
+        self.plan = plan
+        self.session = session
+        self.wire: wires.Wire | None = None
+        if not made:
+            self._make(node1)
+        a, b = wiring.ends(plan)
+        still = {"link": self, "moveIntfFn": self._ignore}
+        self.intf1 = PlanIntf(a, node=node1, port=plan.a_port, **still)
+        self.intf2 = PlanIntf(b, node=node2, port=plan.b_port, **still)
+
+    def _make(self, node1: Any) -> None:
+        """Make the interfaces of this one link and bring up what belongs to a switch."""
+        a, b = wiring.ends(self.plan)
+        pid = node1.pid if node1.inNamespace else None
+        if wiring.needs_wire(self.plan, self.session.netem, self.session.wirefilter):
+            self.wire = wires.start_wire(self.plan, (a, b), self.session.environment)
+            wires.wait_for_taps(self.wire)
+            shell.batch("ip", [(f"link set {a} netns {pid}", f"link {self.plan.name}")] if pid else [])
+        else:
+            shell.batch("ip", wiring.veth_lines(self.plan, pid))
+        here = [b] if pid else [a, b]
+        for name in here:
+            netns.quiet_ipv6(name)
+        shell.batch("ip", wiring.up_lines(here, self.session.run_id))
+
+    def delete(self) -> None:
+        """Remove the link; deleting one end of a pair takes the other with it."""
+        if self.wire is not None:
+            self.wire.stop()
+        shell.try_batch("ip", [f"link del {wiring.ends(self.plan)[1]}"])
+        for intf in (self.intf1, self.intf2):
+            if intf is not None:
+                intf.node.delIntf(intf)
+        self.intf1 = self.intf2 = None
+
+
+class PlanTopo(Topo):
+    """A plan as ``mn`` wants it; building it checks the machine first."""
+
+    plan: NetworkPlan
+
+    def build(self, **_: Any) -> None:
+        try:
+            self._build()
+        except TopologyError as error:
+            leave(error)
+
+    def _build(self) -> None:
+        check_machine()
+        check_names(self.plan)
+        session = mn_session()
+        for link in self.plan.links:
+            wiring.needs_wire(link, session.netem, session.wirefilter)
+        session.open(self.plan)
+        atexit.register(session.close)
+        for switch in self.plan.switches:
+            self.addSwitch(switch.name, cls=PlanSwitch, plan=switch, session=session)
+        for host in self.plan.hosts:
+            self.addHost(host.name, cls=PlanHost, plan=host, session=session)
+        for x in self.plan.links:
+            self.addLink(x.a, x.b, port1=x.a_port, port2=x.b_port, cls=PlanLink, plan=x, session=session)
+
+
+class DccController(Controller):
+    """Our own control centre, one process for all K-AS of the plan: ``mn ... --controller dcc``."""
+
+    plan: NetworkPlan
+
+    def __init__(self, name: str, port: int = OPENFLOW_PORT, **params: Any) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+        self.directory = Path(tempfile.mkdtemp(prefix="daitn-mn-"))
+        super().__init__(name, port=int(port), **params)
+
+    def checkListening(self) -> None:
+        """Leave with one line when the port is taken (``mn`` would clean the whole machine on an exception)."""
+        try:
+            check_port(self.port)
+        except TopologyError as error:
+            leave(error)
+
+    def start(self) -> None:
+        """Start the control centre and wait until it listens."""
+        plan = self.directory / "all.json"
+        plan.write_bytes(msgspec.json.encode(self.plan.domain()))
+        command = [venv.python(), "-m", "controller", "--plan", str(plan), "--openflow-port", str(self.port)]
+        with (self.directory / "dcc.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=venv.ROOT,
+                env={**os.environ, RUN_VARIABLE: f"mn-{os.getpid()}"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        if not wait_until(self._decided, READY_TIMEOUT_S) or self.process.poll() is not None:
+            log_text = (self.directory / "dcc.log").read_text(errors="replace")
+            self.stop()
+            leave(RefusedError(f"the control centre did not start: {shell.one_line(log_text[-300:])}"))
+
+    def _decided(self) -> bool:
+        """Tell whether the control centre listens, or has given up."""
+        assert self.process is not None
+        return self.process.poll() is not None or _listening(self.port)
+
+    def stop(self, *args: Any, **kwargs: Any) -> None:
+        """End the control centre, by its own process id."""
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process = None
+        shutil.rmtree(self.directory, ignore_errors=True)
+        super(Controller, self).stop(*args, **kwargs)
+
+
+def _listening(port: int) -> bool:
+    rows = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return any(row.split()[3] == "0A" and row.split()[1].endswith(f":{port:04X}") for row in rows)
+
+
+def leave(error: TopologyError) -> NoReturn:
+    """End ``mn`` with the error's one line and status 2; any other exception would make it run its machine-wide clean-up."""
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def plan_topo(plan: NetworkPlan) -> type[PlanTopo]:
+    """Return the Topo class of a plan, for a file's ``topos``."""
+    return type(f"Topo_{plan.name}", (PlanTopo,), {"plan": plan})
+
+
+def dcc_controller(plan: NetworkPlan) -> type[DccController]:
+    """Return the controller class that runs our control centre for a plan, for a file's ``controllers``."""
+    return type(f"Dcc_{plan.name}", (DccController,), {"plan": plan})
+
+
+__all__ = ["DccController", "PlanHost", "PlanLink", "PlanSwitch", "PlanTopo", "dcc_controller", "plan_topo", "probe"]

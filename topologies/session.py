@@ -1,0 +1,55 @@
+"""What the nodes and links of one standing network share: whose they are, and what this machine can do for them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from topologies import probe, sysctls
+from topologies.ledger import RUN_BASE, RUN_VARIABLE, Ledger, LedgerContent
+from topologies.plan import NetworkPlan
+from topologies.preflight import RunLock
+from topologies.wiring import ends
+
+
+class Session:
+    """One run's hold on the machine's network: lock, ledger, kernel settings; ``close`` gives all of it back."""
+
+    def __init__(self, run_id: str, runtime_dir: Path, datapath: probe.Datapath | None = None) -> None:
+        self.run_id = run_id
+        self.runtime_dir = runtime_dir
+        self.datapath: probe.Datapath = datapath or probe.datapath()
+        self.netem = probe.netem()
+        self.wirefilter = probe.wirefilter()
+        self.environment = {**os.environ, RUN_VARIABLE: run_id}
+        self._lock = RunLock(run_id, runtime_dir.parent)
+        self.ledger: Ledger | None = None
+
+    def open(self, plan: NetworkPlan) -> None:
+        """Take the lock, write down what is going to be made, then raise the kernel settings."""
+        self._lock.__enter__()
+        self.ledger = Ledger(self.runtime_dir, self.run_id)
+        self.ledger.note(lambda content: _intend(content, plan))
+        sysctls.raise_limits(self.ledger)
+
+    def close(self) -> None:
+        """Restore the kernel settings, drop the ledger (and the run's directory when nothing else is in it) and the lock."""
+        if self.ledger is not None:
+            sysctls.restore(self.ledger.content.sysctls)
+            self.ledger.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.runtime_dir.rmdir()
+            self.ledger = None
+        self._lock.__exit__()
+
+
+def _intend(content: LedgerContent, plan: NetworkPlan) -> None:
+    content.bridges = [switch.name for switch in plan.switches]
+    content.interfaces = [name for link in plan.links for name in ends(link)]
+
+
+def mn_session() -> Session:
+    """Return the session of a network that ``mn`` runs: named after its process."""
+    run_id = f"mn-{os.getpid()}"
+    return Session(run_id, RUN_BASE / run_id)

@@ -1,0 +1,109 @@
+"""A delay line where the kernel has no netem: tap - vde_plug - wirefilter - vde_plug - tap, as three processes of our own.
+
+``dpipe`` would do the plumbing, but hides the process ids; here every one is known, and ends when it is told to.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from topologies.errors import RefusedError
+from topologies.plan import LinkPlan
+from topologies.waiting import wait_until
+
+TAP_TIMEOUT_S = 5.0
+CHANNEL_BYTES = 4_000_000  # a second and more of any link that the wire filter may carry
+
+
+@dataclass(frozen=True)
+class Wire:
+    """The three processes of one link: left plug, filter, right plug."""
+
+    link: str
+    taps: tuple[str, str]
+    pids: tuple[int, int, int]
+
+    def alive(self) -> bool:
+        """Tell whether all three still run (an ended one is reaped by ``stop``)."""
+        return all(os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None for pid in self.pids)
+
+    def stop(self) -> None:
+        """End the three and take their status; their taps go with them."""
+        for pid in self.pids:
+            _signal(pid, signal.SIGTERM)
+        for pid in self.pids:
+            if not wait_until(lambda pid=pid: _reaped(pid), 1.0):  # type: ignore[misc]
+                _signal(pid, signal.SIGKILL)
+                wait_until(lambda pid=pid: _reaped(pid), 1.0)  # type: ignore[misc]
+
+
+def start_wire(link: LinkPlan, taps: tuple[str, str], environment: Mapping[str, str]) -> Wire:
+    """Start a link's delay line; its taps appear in the present namespace (``wait_for_taps``)."""
+    # The filter talks to its left on 0 and 1, to its right on 3 and 4 (which it has to be told, as dpipe does).
+    from_left, left_out = _pipe()
+    left_in, to_left = _pipe()
+    from_right, right_out = _pipe()
+    right_in, to_right = _pipe()
+    ends = (from_left, left_out, left_in, to_left, from_right, right_out, right_in, to_right)
+    options = ["-d", f"{link.delay_ms:g}", "-c", str(CHANNEL_BYTES)]
+    options += ["-l", f"{link.loss_percent:g}"] if link.loss_percent else []
+    try:
+        left = _spawn(["vde_plug", f"tap://{taps[0]}"], {0: left_in, 1: left_out}, environment)
+        middle = _spawn(
+            ["wirefilter", *options],
+            {0: from_left, 1: to_left, 3: from_right, 4: to_right},
+            {**environment, "ALTERNATE_STDIN": "3", "ALTERNATE_STDOUT": "4"},
+        )
+        right = _spawn(["vde_plug", f"tap://{taps[1]}"], {0: right_in, 1: right_out}, environment)
+    finally:
+        for end in ends:
+            os.close(end)
+    return Wire(link.name, taps, (left, middle, right))
+
+
+def wait_for_taps(wire: Wire) -> None:
+    """Wait until both taps of a wire exist; ``RefusedError`` when its processes end first."""
+    there = wait_until(lambda: all(Path(f"/sys/class/net/{tap}").exists() for tap in wire.taps), TAP_TIMEOUT_S)
+    if not there or not wire.alive():
+        raise RefusedError(
+            f"link {wire.link}: vde_plug made no tap within {TAP_TIMEOUT_S:.0f} s: is /dev/net/tun usable?"
+        )
+
+
+def _pipe() -> tuple[int, int]:
+    """Return a pipe (read, write) with numbers high enough that moving it to 0..4 overwrites none of its fellows."""
+    low = os.pipe()
+    high = tuple(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 64) for end in low)
+    for end in low:
+        os.close(end)
+    return high[0], high[1]
+
+
+def _spawn(command: list[str], descriptors: Mapping[int, int], environment: Mapping[str, str]) -> int:
+    """Start a program with these descriptors and no other (all else closes on exec), in a process group of its own."""
+    path = shutil.which(command[0]) or command[0]
+    actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
+        (os.POSIX_SPAWN_DUP2, own, number) for number, own in descriptors.items()
+    ]
+    actions.append((os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0))
+    return os.posix_spawn(path, command, dict(environment), file_actions=actions, setpgroup=0)
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _reaped(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True
