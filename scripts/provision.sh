@@ -40,6 +40,7 @@ die() {
 say() { printf '== %s\n' "$*"; }
 finish() { [ -z "$LOG" ] || rm -f "$LOG"; }
 trap finish EXIT
+trap 'die "interrupted; call it again, what is half-done is done anew"' INT TERM
 
 # run TITLE COMMAND...: run it with its output in the log and the last line of it on the screen; on failure leave the log.
 run() {
