@@ -17,8 +17,8 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
-from experiments.errors import ExperimentError, RunFailed
 from controller.oam.errors import OamError
+from experiments.errors import ExperimentError, RunFailed
 from hosts.learning.errors import LearningError
 from topologies.errors import TopologyError
 

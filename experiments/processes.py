@@ -40,11 +40,14 @@ class Child:
                 f"{self.name} ended with status {self.process.returncode}: {last_words(self.log)} (log: {self.log})"
             )
 
+    def ask_to_stop(self) -> None:
+        """Send TERM and do not wait."""
+        if self.process.poll() is None:
+            self.process.terminate()
+
     def stop(self, timeout_s: float = 3.0) -> None:
         """End the process, whatever it does; returns when it is gone."""
-        if self.process.poll() is not None:
-            return
-        self.process.terminate()
+        self.ask_to_stop()
         try:
             self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:

@@ -29,16 +29,21 @@ class Progress:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._trained = ""
+        self._closed = False
         self._status: Status | None = console.status("starting") if console.is_terminal else None
         if self._status:
             self._status.start()
 
     def __call__(self, event: Event) -> None:
+        if self._closed:
+            return
         handler = getattr(self, "_on_" + event.kind.replace(".", "_"), None)
         if handler is not None:
             handler(event.data)
 
     def close(self) -> None:
+        """Say no more: what ends during teardown is no news."""
+        self._closed = True
         if self._status:
             self._status.stop()
 
@@ -58,8 +63,9 @@ class Progress:
 
     def _on_job_assessed(self, data: dict[str, Any]) -> None:
         if data["admitted"]:
-            predicted = ", ".join(f"{k} {v:.2f}" for k, v in data.get("predicted", {}).items())
-            self._line("[green]✓[/]", f"T-FAM      admitted [dim]predicted: {escape(predicted)}[/]")
+            predicted = data.get("predicted", {})
+            shown = ", ".join(f"{k} {predicted[k]:.2f}" for k in ("broad", "expert") if k in predicted)
+            self._line("[green]✓[/]", f"T-FAM      admitted [dim]predicted {shown}[/]")
             return
         self._line("[yellow]✗[/]", "T-FAM      rejected")
         for reason in data["reasons"]:

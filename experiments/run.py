@@ -87,7 +87,7 @@ class Run:
             self._train(seed, outcome)
         if outcome.object_id and self.bed.terminals("mdfp"):
             with self.phase("deploy"):
-                self._deploy(outcome)
+                deploy(self.bed, outcome.object_id)
             if self.scenario.query and self.bed.terminals("query_owner"):
                 with self.phase("query"):
                     outcome.query = self._query()
@@ -109,11 +109,6 @@ class Run:
             )
             self.bed.wait_event("job.finished", ANSWER_TIMEOUT_S, outcome.first_event, object_id=outcome.object_id)
             return
-
-    def _deploy(self, outcome: Outcome) -> None:
-        mark = len(self.bed.events)
-        self.bed.tell(self.bed.terminals("model_owner")[0], "deploy", object_id=outcome.object_id)
-        self.bed.wait_event("model.deployed", ANSWER_TIMEOUT_S, mark)
 
     def _query(self) -> dict[str, Any]:
         assert self.scenario.query is not None
@@ -163,6 +158,14 @@ def submit(bed: Testbed, job: JobSpec) -> dict[str, Any]:
         )
     reply: dict[str, Any] = bed.tell(owners[0], "submit", ANSWER_TIMEOUT_S, spec=msgspec.to_builtins(job))["reply"]
     return reply
+
+
+def deploy(bed: Testbed, object_id: int) -> None:
+    """Have the owner deploy a trained model; returns when an MDFP hosts it and its DCC's map knows."""
+    mark = len(bed.events)
+    bed.tell(bed.terminals("model_owner")[0], "deploy", object_id=object_id)
+    node = bed.wait_event("model.deployed", ANSWER_TIMEOUT_S, mark).data["node"]
+    bed.wait_event("krrm.updated", ANSWER_TIMEOUT_S, mark, name=node, where=lambda data: "models" in data["attributes"])
 
 
 def query(bed: Testbed, task: str, group: str) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from typing import Any, TextIO
 import msgspec
 from rich.console import Console
 from rich.table import Table
-from topologies.preflight import check_machine
 
 from experiments.errors import ExperimentError, RunFailed
 from experiments.folder import RunFolder
@@ -25,6 +24,7 @@ from experiments.scenario import Scenario, load, network_plan
 from experiments.standing import ControlServer, standing_socket
 from experiments.testbed import FIRST_OPENFLOW_PORT, Testbed
 from hosts.learning.task import load_task
+from topologies.preflight import check_machine
 
 RUNS = Path("runs")
 DETACHED_VARIABLE = "DAITN_DETACHED"
@@ -89,7 +89,10 @@ def _standing(
             bed.hub.add_listener(progress)
             if bed.page:
                 console.print(f"page       {bed.page.url}", highlight=False)
-            yield bed, progress
+            try:
+                yield bed, progress
+            finally:
+                progress.close()
     except BaseException:
         folder.remove_if_empty()
         raise
@@ -162,7 +165,7 @@ def _keep(bed: Testbed, console: Console) -> None:
         "the network stands; `daitn submit`, `daitn query`, `daitn status` in another terminal; `exit` here ends it",
         highlight=False,
     )
-    CLI(bed.network.net)
+    CLI(bed.network)
 
 
 def _leave(*_: object) -> None:

@@ -22,8 +22,8 @@ from rich.table import Table
 from experiments.errors import ExperimentError, NoTestbed, RunFailed
 from experiments.progress import Progress
 from experiments.report import Outcome, summarise
+from experiments.run import deploy, submit
 from experiments.run import query as ask
-from experiments.run import submit
 from experiments.testbed import RUNTIME_ROOT, Testbed
 from packets.events import Event, encode_event
 from packets.messages import JobSpec
@@ -100,9 +100,7 @@ class ControlServer:
             bed.wait_event("object.returned", job.deadline_s + 30, outcome.first_event, object_id=outcome.object_id)
             bed.wait_event("job.finished", 30, outcome.first_event, object_id=outcome.object_id)
             if bed.terminals("mdfp"):
-                mark = len(bed.events)
-                bed.tell(bed.terminals("model_owner")[0], "deploy", object_id=outcome.object_id)
-                bed.wait_event("model.deployed", 30, mark)
+                deploy(bed, outcome.object_id)
         return summarise(outcome, bed.events, {h.name: h.kas for h in bed.plan.hosts})
 
 

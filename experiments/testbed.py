@@ -8,18 +8,15 @@ import os
 import secrets
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from controller.oam.metrics import Metrics
-from controller.oam.page import PageServer, create_app
-from topologies.cgroups import create_group
-from topologies.cleanup import clean
-from topologies.network import Network
-from topologies.preflight import RunLock, check_machine
 
 from controller.oam.hub import EventHub
+from controller.oam.metrics import Metrics
+from controller.oam.page import PageServer, create_app
 from controller.oam.state import NetworkState
 from experiments import terminal
 from experiments.capture import Capture
@@ -31,7 +28,11 @@ from experiments.scenario import Scenario, network_plan
 from hosts.learning.task import TaskSpec
 from packets.events import Event
 from topologies import calibrate
+from topologies.cgroups import create_group
+from topologies.cleanup import clean
+from topologies.network import Network
 from topologies.plan import LinkPlan, interface_name
+from topologies.preflight import RunLock, check_machine
 
 RUNTIME_ROOT = Path("/run/daitn")
 FIRST_OPENFLOW_PORT = 6653
@@ -90,11 +91,14 @@ class Testbed:
 
     def start_network(self, seed: int) -> None:
         """Bring up switches, links, terminals and control centres; PyTorch loads meanwhile."""
-        self.start_zygote(seed)
-        controllers = [self._start_controller(k, seed) for k in self.plan.kas_numbers]
         ports = {k: FIRST_OPENFLOW_PORT + k - 1 for k in self.plan.kas_numbers}
         self.network = Network(self.plan, self.run_id, ports, self.runtime)
-        self._cleanup.callback(self.network.stop)
+        self._cleanup.callback(
+            self.network.stop
+        )  # last to go: agents and control centres end while it still carries them
+        self._cleanup.callback(self._stop_children)
+        self.start_zygote(seed)
+        controllers = [self._start_controller(k, seed) for k in self.plan.kas_numbers]
         self.network.start()
         self.hub.emit("network.up", plan=msgspec.to_builtins(self.plan))
         ready = [self.runtime / f"dcc{k}.ready" for k in self.plan.kas_numbers]
@@ -116,7 +120,6 @@ class Testbed:
     def _spawn(self, name: str, command: list[str]) -> Child:
         child = Child(name, command, self.folder.logs / f"{name}.log", self.run_id)
         self.children.append(child)
-        self._cleanup.callback(child.stop)
         return child
 
     def start_zygote(self, seed: int, data: TaskSpec | None = None) -> None:
@@ -142,7 +145,7 @@ class Testbed:
         return nodes
 
     def start_agents(self) -> None:
-        """Fork one agent, PyTorch ready, into every terminal's namespace; returns when each has registered with its DCC."""
+        """Fork one agent, PyTorch ready, into every terminal's namespace; returns when each has registered."""
         assert self._zygote is not None
         socket = self.runtime / "zygote.sock"
         wait_for("the zygote (PyTorch)", socket.exists, READY_TIMEOUT_S, [self._zygote])
@@ -159,6 +162,14 @@ class Testbed:
             )
         names = {h.name for h in terminals}
         wait_for("the agents", lambda: names <= self._seen("agent.ready", mark), READY_TIMEOUT_S, self.children)
+
+    def _stop_children(self) -> None:
+        """End agents first, then control centres, all asked at once: nobody is left to miss the other."""
+        self.stop_agents()
+        for child in self.children:
+            child.ask_to_stop()
+        for child in self.children:
+            child.stop()
 
     def stop_agents(self) -> None:
         """End the zygote and with it every agent; network and control centres stay."""
@@ -210,15 +221,23 @@ class Testbed:
         """Send a command to the agent of a terminal, as the person sitting there would."""
         return terminal.call(self.runtime / "agents" / f"{name}.sock", op, timeout_s, **arguments)
 
-    def wait_event(self, kind: str, timeout_s: float, mark: int = 0, **match: Any) -> Event:
-        """Wait for an event of this kind whose data holds ``match``; ``RunFailed`` after ``timeout_s``."""
+    def wait_event(
+        self,
+        kind: str,
+        timeout_s: float,
+        mark: int = 0,
+        *,
+        where: Callable[[dict[str, Any]], bool] = bool,
+        **match: Any,
+    ) -> Event:
+        """Wait for an event whose data holds ``match`` and passes ``where``; ``RunFailed`` after ``timeout_s``."""
         at = mark
         end = time.monotonic() + timeout_s
         while True:
             while at < len(self.events):
                 event = self.events[at]
                 at += 1
-                if event.kind == kind and all(event.data.get(k) == v for k, v in match.items()):
+                if event.kind == kind and all(event.data.get(k) == v for k, v in match.items()) and where(event.data):
                     return event
             for child in self.children:
                 child.check()
