@@ -135,7 +135,7 @@ class Bench:
         except ChildTimeout as error:
             return str(error)
         if status == MACHINE_NOT_READY:
-            raise NotReady(last_words(log))
+            raise NotReady(last_words(log).removeprefix("error: "))
         return last_words(log)
 
     def summary(self) -> dict[str, Any]:
@@ -226,8 +226,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ExperimentError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    what = f"{len(options.seeds)} seeds, {' and '.join(METHODS)}, at most {bench.job.max_visits} visits each"
-    say(f"{what}; runs in {options.out}")
+    say(
+        f"seeds {', '.join(map(str, options.seeds))}, at most {bench.job.max_visits} visits a run; runs in {options.out}"
+    )
     status = 0
     try:
         bench.run()
