@@ -46,7 +46,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--database", type=Path, metavar="FILE", help="SQLite file of this DCC's state (default: in memory)"
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="makes identities and handles repeatable")
+    parser.add_argument("--seed", type=int, metavar="N", help="makes the handles of rendezvous repeatable")
     parser.add_argument(
         "--scenario-groups", type=Path, metavar="FILE", help="JSON: the groups of each task, {task: [group]}"
     )

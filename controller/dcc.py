@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -68,7 +67,7 @@ ASKED_OBJECT = (AskNextStop, Lost)
 
 @dataclass
 class Means:
-    """What a control centre is given to work with. ``seed`` None: identities and handles are not repeatable."""
+    """What a control centre is given to work with. ``seed`` None: handles are not repeatable."""
 
     south: Southbound
     worker: Worker
@@ -90,7 +89,7 @@ class Dcc:
         self._ask_border = means.ask_border
         self.kit = kit = self._make_kit(means)
         brains = means.brains or Brains()
-        identities = Identities(kit.random)
+        identities = Identities()
         self.places = Places(kit)
         self.training = Training(kit, identities, brains)
         self.objects = Objects(kit, identities, brains, self.places)
@@ -105,7 +104,6 @@ class Dcc:
 
     def _make_kit(self, means: Means) -> Kit:
         seed, numbers = means.seed, sorted(self.domain.kas)
-        rng = random.Random() if seed is None else random.Random(f"{seed}/{numbers}")
         # under a seed, handles repeat from run to run: a planner breaks ties by them
         salt = (
             os.urandom(32) if seed is None else hashlib.blake2b(f"{seed}/{numbers}".encode(), digest_size=32).digest()
@@ -121,7 +119,6 @@ class Dcc:
             location=Location(self.domain),
             processes=Processes(self.domain, krrm),
             ask=self.ask,
-            random=rng,
             salt=salt,
             groups=means.groups or {},
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -32,7 +31,6 @@ class Kit:
     location: Location
     processes: Processes
     ask: AskKas
-    random: random.Random
     salt: bytes
     groups: dict[str, list[str]] = field(default_factory=dict)
 

@@ -15,7 +15,7 @@ from controller.errors import SteeringError
 from controller.jobs import Decision, Job, hyper_of, request_of
 from controller.kit import Kit
 from controller.protocol import AskFacilities, AskNextStop, AskOptions, Lost, Options, Stop, place_key
-from packets.labels import make_object_id
+from packets.labels import MAX_SEQUENCE, SEQUENCE_BITS, make_object_id
 from packets.messages import (
     Ack,
     Inquire,
@@ -42,14 +42,18 @@ JobMessage = OrderRequest | VisitDone | Verdict | Returned | Inquire | LogReques
 
 
 class Identities:
-    """Gives out object identities of the K-AS of this domain."""
+    """Gives out object identities of the K-AS of this domain.
 
-    def __init__(self, rng: random.Random) -> None:
-        self._random = rng
-        self._count = itertools.count(1)
+    Never repeatable, whatever the seed: a DCC that starts again must not name new objects like those of its last life,
+    whose rules other K-AS may still hold and whose bytes terminals remember.
+    """
+
+    def __init__(self) -> None:
+        self._random = random.SystemRandom()
+        self._count = itertools.count(self._random.getrandbits(SEQUENCE_BITS))
 
     def new(self, kas: int) -> int:
-        return make_object_id(kas, next(self._count), self._random.getrandbits(36))
+        return make_object_id(kas, next(self._count) & MAX_SEQUENCE, self._random.getrandbits(36))
 
 
 class Training:

@@ -1,7 +1,8 @@
 """A network without a network: fake switches that apply FlowMods and GroupMods, and say where a packet goes.
 
-``FakeFabric`` walks packets through the declared network, switch by switch, and holds what the controller must never cause
-against every one of them: a loop, a flood, a packet in two places.  ``World`` puts the control centres of a plan on top of it.
+``FakeFabric`` walks packets through the declared network, switch by switch, and holds what the controller must never
+cause against every one of them: a loop, a flood, a packet in two places.  ``World`` puts the control centres of a plan
+on top of it.
 """
 
 from __future__ import annotations
@@ -85,7 +86,14 @@ def to_bytes(packet: Packet) -> bytes:
     f = packet.fields
     return build_udp(
         Datagram(
-            f["eth_src"], f["eth_dst"], f["ipv4_src"], f["ipv4_dst"], f["udp_src"], f["udp_dst"], packet.payload, f["ttl"]
+            f["eth_src"],
+            f["eth_dst"],
+            f["ipv4_src"],
+            f["ipv4_dst"],
+            f["udp_src"],
+            f["udp_dst"],
+            packet.payload,
+            f["ttl"],
         )
     )
 
@@ -342,7 +350,7 @@ def launch(object_id: int, visit: int, kind: PacketType = PacketType.MODEL_SHARD
 
 
 def small_plan() -> NetworkPlan:
-    """Four K-AS as in Fig. 3 (hospitals, facilities, two MPVUs, two MDFPs, owner, asker), joined in a ring with a chord."""
+    """Four K-AS as in Fig. 3 (hospitals, facilities, two MPVUs, two MDFPs, owner, asker), a ring with a chord."""
     special = {
         1: [Terminal("mdfp1", "mdfp"), Terminal("owner1", "model_owner")],
         2: [Terminal("mpvu2", "mpvu")],
@@ -437,7 +445,9 @@ class World:
         assert answered.flags & Flag.REPLY and answered.transfer_id == self._transfers
         return decode_message(payload)
 
-    async def launch(self, name: str, object_id: int, visit: int, kind: PacketType = PacketType.MODEL_SHARD) -> list[str]:
+    async def launch(
+        self, name: str, object_id: int, visit: int, kind: PacketType = PacketType.MODEL_SHARD
+    ) -> list[str]:
         """A terminal launches an object; returns the terminals that its packet reached."""
         from packets.labels import label_address, object_label
 

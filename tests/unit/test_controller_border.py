@@ -74,7 +74,7 @@ def test_a_dcc_that_starts_late_or_again_is_reached(tmp_path: Path) -> None:
 def test_who_does_not_answer_in_time_is_named(tmp_path: Path) -> None:
     async def work() -> None:
         one = await Side(1, [2], tmp_path).open()
-        with pytest.raises(BorderError, match="K-AS 2 did not answer AskFacilities within 0.1 s"):
+        with pytest.raises(BorderError, match=r"K-AS 2 did not answer AskFacilities within 0\.1 s"):
             await one.border.ask(2, AskFacilities(kas=2, role="mpvu"), timeout_s=0.1)
         with pytest.raises(BorderError, match="K-AS 9 is not in the plan"):
             await one.border.ask(9, AskFacilities(kas=9, role="mpvu"))

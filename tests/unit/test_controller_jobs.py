@@ -1,4 +1,4 @@
-"""The life of a job on the fake fabric: admitted, routed, verified, rolled back, confirmed, home; and all that may go wrong."""
+"""The life of a job on the fake fabric: admitted, routed, verified, confirmed, home; and all that may go wrong."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def one_step_plan(request: Request, view: JobView, options: Sequence[Option]) ->
     if not left:
         raise EngineError("no rendezvous is left")
     hyper = Hyper(epochs=2, batch_size=32, learning_rate=1e-3, group_weights={"cardiology": 2.0})
-    steps = [Step(option=left[0], hyper=hyper, expected={}, cost_s=1, cost_bytes=1, verify=True, reason="next in order")]
+    steps = [
+        Step(option=left[0], hyper=hyper, expected={}, cost_s=1, cost_bytes=1, verify=True, reason="next in order")
+    ]
     return Plan(steps=steps, expected_broad=0.9, expected_expert=0.9, total_s=1, total_bytes=1)
 
 
@@ -105,9 +107,7 @@ class Life:
         self.visit += 1
 
     async def verify(self, found: dict[str, object]) -> VerdictReply:
-        message = Verdict(
-            name=self.at, object_id=self.object_id, visit=self.visit, samples=100, eval_s=0.1, **found
-        )  # type: ignore[arg-type]
+        message = Verdict(name=self.at, object_id=self.object_id, visit=self.visit, samples=100, eval_s=0.1, **found)  # type: ignore[arg-type]
         reply = await self.world.tell(self.at, message)
         assert isinstance(reply, VerdictReply)
         self.verdicts.append(reply)

@@ -89,7 +89,9 @@ def test_a_taken_openflow_port_is_one_line_and_status_2(tmp_path: Path) -> None:
 def test_a_signal_ends_it_within_a_second_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     runtime, port = tmp_path / "run", free_port()
     command = [sys.executable, "-m", "controller", "--plan", plan_file(tmp_path), "--openflow-port", str(port)]
-    process = subprocess.Popen([*command, "--runtime-dir", str(runtime), "--database", str(tmp_path / "dcc.db")], cwd=ROOT)
+    process = subprocess.Popen(
+        [*command, "--runtime-dir", str(runtime), "--database", str(tmp_path / "dcc.db")], cwd=ROOT
+    )
     try:
 
         def listening() -> bool:

@@ -132,7 +132,9 @@ def test_every_link_of_a_domain_is_reported_once_and_in_its_own_direction() -> N
     domain = Domain(PLAN.domain())
     sensing = Sensing(domain, ear)
     for switch in PLAN.switches:
-        ports = sorted({k.a_port for k in PLAN.links if k.a == switch.name} | {k.b_port for k in PLAN.links if k.b == switch.name})
+        ports = sorted(
+            {k.a_port for k in PLAN.links if k.a == switch.name} | {k.b_port for k in PLAN.links if k.b == switch.name}
+        )
         sensing.counted(switch.dpid, [count(p, 1000, 10) for p in ports], 1.0, {})
     assert sorted(d["link"] for d in ear.heard) == sorted(k.name for k in PLAN.links)
     for data in ear.heard:

@@ -1,4 +1,4 @@
-"""Objects on the fake fabric: steered once, over K-AS borders, destinationless until the last switch; re-steered, refused."""
+"""Objects on the fake fabric: steered once, across K-AS, destinationless until the last switch; re-steered, refused."""
 
 from __future__ import annotations
 
@@ -82,7 +82,9 @@ def test_the_launch_is_released_only_after_every_switch_on_the_path_has_answered
         assert await world.launch("owner1", OBJECT, 0) == ["h31"]
         sent = [(name, m) for name, m in world.fabric.sent if not isinstance(m, PacketOut) or m.in_port < 0xFF00]
         release = next(i for i, (_, m) in enumerate(sent) if isinstance(m, PacketOut))
-        installed = {n: i for i, (n, m) in enumerate(sent) if isinstance(m, FlowMod) and not m.delete and m.table == LABEL}
+        installed = {
+            n: i for i, (n, m) in enumerate(sent) if isinstance(m, FlowMod) and not m.delete and m.table == LABEL
+        }
         barriers = {n: i for i, (n, m) in enumerate(sent) if m == "barrier"}
         assert len(installed) >= 4
         for name, at in installed.items():

@@ -7,7 +7,17 @@ import random
 import pytest
 
 from packets.labels import DCC_ADDRESS
-from packets.messages import Ack, AnnounceObject, Inquire, JobStatus, OrderRequest, Refused, Register, Report, encode_message
+from packets.messages import (
+    Ack,
+    AnnounceObject,
+    Inquire,
+    JobStatus,
+    OrderRequest,
+    Refused,
+    Register,
+    Report,
+    encode_message,
+)
 from packets.wire import Header, PacketType, decode, encode
 from tests.fake_fabric import World, run, small_plan, udp
 
@@ -76,7 +86,9 @@ def test_a_repeated_request_is_handled_once_and_answered_every_time() -> None:
     async def work() -> None:
         world = World(PLAN)
         await world.start()
-        packet = encode(Header(type=PacketType.TELEMETRY, transfer_id=9), encode_message(register(world, "h11", queue=1)))
+        packet = encode(
+            Header(type=PacketType.TELEMETRY, transfer_id=9), encode_message(register(world, "h11", queue=1))
+        )
         for _ in range(3):
             world.send("h11", DCC_ADDRESS, packet)
             await world.settle()
@@ -92,7 +104,9 @@ def test_nobody_speaks_with_the_address_of_another() -> None:
     async def work() -> None:
         world = World(PLAN)
         await world.start()
-        packet = encode(Header(type=PacketType.TELEMETRY, transfer_id=9), encode_message(register(world, "h11", queue=1)))
+        packet = encode(
+            Header(type=PacketType.TELEMETRY, transfer_id=9), encode_message(register(world, "h11", queue=1))
+        )
         forged = udp(world.hosts["h11"], DCC_ADDRESS, packet, port=55831).with_(ipv4_src=world.hosts["h13"].address)
         world.fabric.inject(world.hosts["h11"], forged)
         await world.settle()
