@@ -226,9 +226,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ExperimentError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    say(
-        f"seeds {', '.join(map(str, options.seeds))}, at most {bench.job.max_visits} visits a run; runs in {options.out}"
-    )
+    seeds = ", ".join(map(str, options.seeds))
+    say(f"seeds {seeds}; at most {bench.job.max_visits} visits a run; runs in {options.out}")
     status = 0
     try:
         bench.run()
