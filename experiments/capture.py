@@ -35,6 +35,8 @@ class Capture:
     def stop(self) -> None:
         """End the capture; the file is whole afterwards."""
         self.child.stop(10)
+        if self.path.exists():
+            self.path.chmod(0o644)  # dumpcap makes it the owner's alone
 
 
 def frames(path: Path) -> Iterator[tuple[str, int, memoryview]]:

@@ -40,7 +40,10 @@ DataOption = Annotated[
     Path | None, typer.Option(help="Real data: a directory (UCI heart disease) or a CSV/JSONL file.")
 ]
 LabelOption = Annotated[str | None, typer.Option(help="Label column of --data FILE.")]
-PageOption = Annotated[int, typer.Option(help="Port of the status page on 127.0.0.1.", min=0, max=65535)]
+PageOption = Annotated[
+    int | None,
+    typer.Option(help="Port of the status page on 127.0.0.1 [default: 8080, or a free one].", min=0, max=65535),
+]
 NoPageOption = Annotated[bool, typer.Option("--no-page", help="Serve no status page.")]
 RunDirOption = Annotated[
     Path | None, typer.Option(help="Folder for the results [default: runs/<date>-<scenario>-s<seed>].")
@@ -84,7 +87,7 @@ def run(
     label: LabelOption = None,
     method: Annotated[str, typer.Option(help="How the route is chosen: routed or random (baseline).")] = "routed",
     run_dir: RunDirOption = None,
-    page_port: PageOption = 8080,
+    page_port: PageOption = None,
     no_page: NoPageOption = False,
     no_capture: Annotated[
         bool, typer.Option("--no-capture", help="Record no packets (bytes then come from port counters alone).")
@@ -92,11 +95,11 @@ def run(
 ) -> None:
     """Run a scenario from bring-up to report and teardown (what `make demo` does)."""
     started_s = time.monotonic()
-    from experiments.session import run_scenario
+    from experiments.session import choose_page_port, run_scenario
 
     report = run_scenario(
         scenario, seed=seed, seeds=seeds, data=data, label=label, method=method, run_dir=run_dir,
-        page_port=None if no_page else page_port, capture=not no_capture, console=out, started_s=started_s,
+        page_port=choose_page_port(page_port, no_page), capture=not no_capture, console=out, started_s=started_s,
     )  # fmt: skip
     if not report["targets_met"]:
         raise typer.Exit(1)
@@ -109,14 +112,14 @@ def up(
     data: DataOption = None,
     label: LabelOption = None,
     run_dir: RunDirOption = None,
-    page_port: PageOption = 8080,
+    page_port: PageOption = None,
     no_page: NoPageOption = False,
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Leave it standing in the background; `daitn down` ends it.")
     ] = False,
 ) -> None:
     """Bring the network up and leave it standing: Mininet's CLI here, `daitn submit` and `query` elsewhere."""
-    from experiments.session import stand, stand_detached
+    from experiments.session import choose_page_port, stand, stand_detached
 
     if detach:
         stand_detached(sys.argv[1:], out)
@@ -127,7 +130,7 @@ def up(
         data=data,
         label=label,
         run_dir=run_dir,
-        page_port=None if no_page else page_port,
+        page_port=choose_page_port(page_port, no_page),
         console=out,
     )
 
@@ -206,7 +209,7 @@ def check(
     scenario: ScenarioArgument = "healthcare",
     data: DataOption = None,
     label: LabelOption = None,
-    page_port: PageOption = 8080,
+    page_port: PageOption = None,
 ) -> None:
     """Check machine and scenario without starting anything."""
     from experiments.session import check_all

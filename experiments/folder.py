@@ -21,8 +21,9 @@ PACKAGES = ("torch", "os-ken", "msgspec", "safetensors", "networkx", "flask", "s
 class RunFolder:
     """Paths inside ``runs/<stamp>-<scenario>-s<seed>/``; ``runs/latest`` points to the newest."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, latest: Path | None = None) -> None:
         self.path = path
+        self._latest = latest
         self.events = path / "events.jsonl"
         self.capture = path / "capture.pcapng"
         self.report_json = path / "report.json"
@@ -41,21 +42,24 @@ class RunFolder:
             if path.exists() and any(path.iterdir()):
                 raise ExperimentError(f"run folder {path} is not empty; name another with --run-dir")
             (path / "logs").mkdir(parents=True, exist_ok=True)
-            if exact is None:
-                _point(parent / "latest", path.name)
         except OSError as error:
             raise ExperimentError(
                 f"run folder {path} cannot be made: {error.strerror}; name another with --run-dir"
             ) from None
-        return cls(path.resolve())
+        return cls(path.resolve(), latest=None if exact else parent / "latest")
+
+    def publish(self) -> None:
+        """Point ``runs/latest`` here, now that there is something to see."""
+        if self._latest is None:
+            return
+        temporary = self._latest.with_name(f".latest-{os.getpid()}")
+        temporary.symlink_to(self.path.name)
+        temporary.replace(self._latest)
 
     def remove_if_empty(self) -> None:
         """Leave no folder of a run that never began (nothing but an empty ``logs`` in it)."""
         if any(p.is_file() for p in self.path.rglob("*")):
             return
-        link = self.path.parent / "latest"
-        if link.is_symlink() and link.resolve() == self.path:
-            link.unlink()
         shutil.rmtree(self.path, ignore_errors=True)
 
     def write_manifest(self, **parts: Any) -> None:
@@ -63,12 +67,6 @@ class RunFolder:
         present = json.loads(self.manifest.read_text()) if self.manifest.exists() else machine()
         present.update(parts)
         self.manifest.write_text(json.dumps(present, indent=2, default=str) + "\n")
-
-
-def _point(link: Path, target: str) -> None:
-    temporary = link.with_name(f".latest-{os.getpid()}")
-    temporary.symlink_to(target)
-    temporary.replace(link)
 
 
 def machine() -> dict[str, Any]:

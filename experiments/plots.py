@@ -26,6 +26,7 @@ COLOURS = {
     "data": "#4c78a8", "compute": "#f58518", "mpvu": "#54a24b", "mdfp": "#b279a2", "model_owner": "#e45756",
     "query_owner": "#9d755d", "host": "#bab0ac", "switch": "#d5d8dc", "gateway": "#7f8c8d",
 }  # fmt: skip
+MOST_LINKS = 24
 NAMES = {
     "data": "data node", "compute": "compute facility", "mpvu": "MPVU", "mdfp": "MDFP", "model_owner": "model owner",
     "query_owner": "query owner", "switch": "switch", "gateway": "KBG",
@@ -75,11 +76,11 @@ def topology(plan: NetworkPlan, stops: list[dict[str, Any]]) -> str:
             members,
             node_color=COLOURS[kind],
             node_shape=shape,
-            node_size=330,
+            node_size=430,
             ax=axes,
             label=NAMES.get(kind, kind),
         )
-    nx.draw_networkx_labels(graph, place, ax=axes, font_size=6.5)
+    nx.draw_networkx_labels(graph, place, ax=axes, font_size=6)
     _draw_route(axes, place, [s["node"] for s in stops if s["node"] in place])
     for kas in plan.kas_numbers:
         gate = next((s.name for s in plan.switches if s.kas == kas and s.gateway), None)
@@ -143,8 +144,8 @@ def accuracy(route: list[dict[str, Any]], targets: dict[str, Any] | None, expert
 
 
 def link_bytes(links: list[dict[str, Any]]) -> str:
-    """Draw the AI bytes that crossed each link, largest first."""
-    used = sorted((r for r in links if r["bytes"] or r["port_counter_bytes"]), key=lambda r: r["bytes"])
+    """Draw the bytes that crossed the busiest links, largest first."""
+    used = sorted(links, key=lambda r: r["bytes"])[-MOST_LINKS:]
     figure = Figure(figsize=(7, 0.6 + 0.19 * max(len(used), 4)))
     axes = figure.subplots()
     axes.barh(

@@ -65,15 +65,17 @@ def _met(spec: JobSpec | None, accuracy: dict[str, Any]) -> bool:
 
 
 def route(events: list[Event]) -> list[dict[str, Any]]:
-    """Return the list of training visits in order, each with the accuracy that the next MPVU measured."""
+    """Return the training visits in order, each with the accuracy that the next MPVU measured.
+
+    ``visit`` counts trainings from 1; ``stop`` is the visit number in the AI header, which counts every rendezvous.
+    """
     visits: list[dict[str, Any]] = []
     for event in events:
         data = event.data
         if event.kind == "visit.trained":
-            keys = ("visit", "data_node", "kas", "facility", "samples", "epochs", "loss", "seconds")
-            visits.append(
-                {"node": data["data_node"], **{k: data.get(k) for k in keys}, "accuracy": None, "accepted": None}
-            )
+            place = {"visit": len(visits) + 1, "stop": data["visit"], "node": data["data_node"]}
+            keys = ("data_node", "kas", "facility", "samples", "epochs", "loss", "seconds")
+            visits.append({**place, **{k: data.get(k) for k in keys}, "accuracy": None, "accepted": None})
         elif event.kind == "visit.verified":
             for visit in visits:
                 if visit["accuracy"] is None:
@@ -84,7 +86,7 @@ def route(events: list[Event]) -> list[dict[str, Any]]:
                     }
                     visit |= {"accepted": data["accepted"], "verified_by": data["node"], "gate": data.get("reason", "")}
     for visit in visits:
-        decided = [e.data for e in events if e.kind == "job.decided" and e.data.get("visit") == visit["visit"] - 1]
+        decided = [e.data for e in events if e.kind == "job.decided" and e.data.get("visit") == visit["stop"]]
         visit["reason"] = decided[-1].get("reason", "") if decided else ""
     return visits
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -107,8 +108,17 @@ class Run:
             self.bed.wait_event(
                 "object.returned", job.deadline_s + GRACE_S, outcome.first_event, object_id=outcome.object_id
             )
+            self._keep_model(seed)
             self.bed.wait_event("job.finished", ANSWER_TIMEOUT_S, outcome.first_event, object_id=outcome.object_id)
             return
+
+    def _keep_model(self, seed: int) -> None:
+        """Copy what came home (model and training log) from the owner's own folder into the run's."""
+        owner = self.bed.runtime / self.bed.terminals("model_owner")[0]
+        target = self.folder.model / f"s{seed}" if self.scenario.seeds > 1 else self.folder.model
+        target.mkdir(parents=True, exist_ok=True)
+        for file in owner.glob("*.*"):
+            shutil.copy2(file, target)
 
     def _query(self) -> dict[str, Any]:
         assert self.scenario.query is not None

@@ -16,6 +16,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from controller.oam.page import DEFAULT_PORT
 from experiments.errors import ExperimentError, RunFailed
 from experiments.folder import RunFolder
 from experiments.progress import Progress
@@ -24,12 +25,19 @@ from experiments.scenario import Scenario, load, network_plan
 from experiments.standing import ControlServer, standing_socket
 from experiments.testbed import FIRST_OPENFLOW_PORT, Testbed
 from hosts.learning.task import load_task
-from topologies.preflight import check_machine
+from topologies.preflight import check_machine, port_owner
 
 RUNS = Path("runs")
 DETACHED_VARIABLE = "DAITN_DETACHED"
 DETACHED_START_S = 120.0
 METHODS = ("routed", "random")
+
+
+def choose_page_port(wanted: int | None, no_page: bool) -> int | None:
+    """Return the page's port: the one asked for, else the default, or 0 (any free one) where that is taken."""
+    if no_page or wanted is not None:
+        return None if no_page else wanted
+    return DEFAULT_PORT if not port_owner(DEFAULT_PORT) else 0
 
 
 def resolve(
@@ -86,6 +94,7 @@ def _standing(
     progress = Progress(console)
     try:
         with Testbed(scenario, folder, page_port=page_port, capture=capture) as bed:
+            folder.publish()
             bed.hub.add_listener(progress)
             if bed.page:
                 console.print(f"page       {bed.page.url}", highlight=False)
@@ -207,7 +216,7 @@ def _echo(said: TextIO, console: Console) -> None:
         console.print(text, highlight=False, markup=False)
 
 
-def check_all(name: str, *, data: Path | None, label: str | None, page_port: int, console: Console) -> None:
+def check_all(name: str, *, data: Path | None, label: str | None, page_port: int | None, console: Console) -> None:
     """Check scenario, then machine; every problem is an error that says what to do."""
     scenario = resolve_without_data(name) if data is None else resolve(name, data=data, label=label)
     plan = network_plan(scenario)

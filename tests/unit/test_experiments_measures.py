@@ -83,11 +83,11 @@ def test_a_visit_gets_the_accuracy_that_the_next_mpvu_measured() -> None:
     trained = {"facility": "c1", "kas": 1, "samples": 10, "epochs": 2, "loss": 0.1, "seconds": 1.0}
     events = [
         event("job.decided", visit=0, reason="lifts cardiology"),
-        event("visit.trained", visit=1, data_node="h11", **trained),
-        event("visit.verified", visit=2, node="mpvu2", broad=0.5, expert=0.4, accepted=True),
-        event("visit.trained", visit=3, data_node="h12", **trained),
-        event("visit.verified", visit=4, node="mpvu2", broad=0.9, expert=0.97, accepted=True),
-        event("visit.verified", visit=5, node="mpvu4", broad=0.91, expert=0.96, accepted=True),
+        event("visit.trained", visit=0, data_node="h11", **trained),
+        event("visit.verified", visit=1, node="mpvu2", broad=0.5, expert=0.4, accepted=True),
+        event("visit.trained", visit=2, data_node="h12", **trained),
+        event("visit.verified", visit=3, node="mpvu2", broad=0.9, expert=0.97, accepted=True),
+        event("visit.verified", visit=4, node="mpvu4", broad=0.91, expert=0.96, accepted=True),
         event("job.finished", state="finished", broad=0.905, expert=0.965, visits=2),
     ]
     spec = JobSpec(task="t", broad_accuracy=0.8, expert_group="cardiology", expert_accuracy=0.95)
