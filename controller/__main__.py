@@ -10,17 +10,20 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from controller.border import Border
-from controller.dcc import Dcc, Means
 from controller.errors import BorderError, ControllerError, PlanError, PortTaken
-from controller.protocol import Ask, Reply
-from controller.store import Store
-from controller.worker import Worker
 from packets.events import Emit, Emitter, silent
 from topologies.plan import DomainPlan
+
+if TYPE_CHECKING:  # what loads slowly comes once the options are known to be right
+    from controller.border import Border
+    from controller.dcc import Dcc
+    from controller.protocol import Ask, Reply
+    from controller.store import Store
+    from controller.worker import Worker
 
 HOST = "127.0.0.1"
 EXAMPLE = "python -m controller --plan dcc1.json --openflow-port 6653 --runtime-dir /run/daitn/demo"
@@ -106,9 +109,12 @@ class Process:
 
     async def run(self) -> None:
         """Serve until a signal comes; raises ``ControllerError`` when it cannot start."""
-        from controller import app  # os-ken takes long to load: not before the options are known to be right
-
         check_port(self.options.openflow_port)
+        from controller import app
+        from controller.dcc import Dcc, Means
+        from controller.store import Store
+        from controller.worker import Worker
+
         emit = self._emit()
         loop, worker = asyncio.get_running_loop(), Worker(emit)
         switches, store = app.Switches(loop), Store(self.options.database)
@@ -128,6 +134,8 @@ class Process:
             self._close(store, worker)
 
     async def _open_border(self, dcc: Dcc, emit: Emit) -> None:
+        from controller.border import Border
+
         if self.options.runtime_dir is None:
             return
         self.options.runtime_dir.mkdir(parents=True, exist_ok=True)

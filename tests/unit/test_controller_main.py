@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from controller.__main__ import main
 from controller.errors import PlanError
 from controller.worker import Worker
 from tests.fake_fabric import run, small_plan
@@ -69,10 +70,12 @@ def no_such_port(folder: Path) -> list[str]:
     "arguments, words",
     [(bad_plan, "DomainPlan"), (missing_plan, "No such file"), (bad_groups, "groups"), (no_such_port, "port 99999")],
 )
-def test_bad_input_is_one_line_and_status_2(tmp_path: Path, arguments: Callable[[Path], list[str]], words: str) -> None:
-    done = controller(*arguments(tmp_path))
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and words in done.stderr and done.stderr.startswith("controller: ")
+def test_bad_input_is_one_line_and_status_2(
+    tmp_path: Path, arguments: Callable[[Path], list[str]], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(tmp_path)) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and words in said and said.startswith("controller: ")
 
 
 def test_a_taken_openflow_port_is_one_line_and_status_2(tmp_path: Path) -> None:
