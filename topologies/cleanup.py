@@ -16,12 +16,13 @@ from pathlib import Path
 import msgspec
 
 from topologies import cgroups, ledger, shell, sysctls, wiring
-from topologies.ledger import RUN_BASE, RUN_VARIABLE, LedgerContent, ProcessRecord
+from topologies.ledger import MAIN_VARIABLE, RUN_BASE, RUN_VARIABLE, LedgerContent, ProcessRecord
 from topologies.preflight import LOCK_FILE, locked_run
 from topologies.waiting import wait_until
 
 TERM_TIMEOUT_S = 3.0
 KILL_TIMEOUT_S = 3.0
+KINDS = ("processes", "bridges", "interfaces", "groups", "settings", "files")
 
 
 class CleanReport(msgspec.Struct):
@@ -37,9 +38,12 @@ class CleanReport(msgspec.Struct):
     live: list[str] = []
     left: list[str] = []
 
+    def count(self) -> int:
+        """Return how many things were removed."""
+        return sum(len(getattr(self, kind)) for kind in KINDS)
+
     def __str__(self) -> str:
-        kinds = ("processes", "bridges", "interfaces", "groups", "settings", "files")
-        parts = [f"{len(getattr(self, kind))} {kind}" for kind in kinds if getattr(self, kind)]
+        parts = [f"{len(getattr(self, kind))} {kind}" for kind in KINDS if getattr(self, kind)]
         text = f"removed {', '.join(parts)} of {', '.join(self.runs)}" if parts else "nothing to remove"
         text += f"; left alone, because it lives: {', '.join(self.live)}" if self.live else ""
         return text + (f"; could not be removed: {', '.join(self.left)}" if self.left else "")
@@ -74,29 +78,38 @@ def known_runs(base: Path = RUN_BASE) -> set[str]:
 
 
 def is_live(run_id: str, base: Path = RUN_BASE) -> bool:
-    """Tell whether a run's main process lives: by the lock, which the kernel ties to it, or by its record in the ledger."""
+    """Tell whether a run's main process lives: by the lock, which the kernel ties to it, its ledger, or its children's word."""
     content = ledger.read(base / run_id)
-    return locked_run(base) == run_id or (content is not None and content.main.alive())
+    if locked_run(base) == run_id or (content is not None and content.main.alive()):
+        return True
+    return any(main is not None and main.alive() for _, run, main in _tagged() if run == run_id)
 
 
 def tagged_processes() -> Iterator[tuple[ProcessRecord, str]]:
     """Yield each process that carries a run's tag in its environment, with the run."""
-    tag = f"{RUN_VARIABLE}=".encode()
+    for record, run, _ in _tagged():
+        yield record, run
+
+
+def _tagged() -> Iterator[tuple[ProcessRecord, str, ProcessRecord | None]]:
+    """Yield (process, run, main process of the run where the environment names one)."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            variables = (entry / "environ").read_bytes().split(b"\0")
+            block = (entry / "environ").read_bytes().decode(errors="replace")
         except OSError:
             continue
-        run = next((v[len(tag) :].decode(errors="replace") for v in variables if v.startswith(tag)), "")
+        variables = dict(item.partition("=")[::2] for item in block.split("\0"))
+        run = variables.get(RUN_VARIABLE, "")
         started = ledger.start_time(int(entry.name)) if run else None
         if started is not None:
-            yield ProcessRecord(int(entry.name), started), run
+            pid, _, main_started = variables.get(MAIN_VARIABLE, "").partition(":")
+            named = pid.isdigit() and main_started.isdigit()
+            main = ProcessRecord(int(pid), int(main_started)) if named else None
+            yield ProcessRecord(int(entry.name), started), run, main
 
 
 def _clean_run(run: str, base: Path, report: CleanReport) -> None:
-    before = sum(
-        map(len, (report.processes, report.bridges, report.interfaces, report.groups, report.settings, report.files))
-    )
+    before = report.count()
     content = ledger.read(base / run)
     _end_processes(run, content, report)
     _remove_bridges(run, report)
@@ -105,10 +118,7 @@ def _clean_run(run: str, base: Path, report: CleanReport) -> None:
     if content is not None:
         report.settings += sysctls.restore(content.sysctls)
     _remove_files(run, content, base, report)
-    after = sum(
-        map(len, (report.processes, report.bridges, report.interfaces, report.groups, report.settings, report.files))
-    )
-    if after > before:
+    if report.count() > before:
         report.runs.append(run)
 
 

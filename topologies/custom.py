@@ -118,16 +118,25 @@ class PlanSwitch(OVSSwitch):
 class PlanLink(Link):
     """A link of the plan: a veth pair, or two taps with a delay line between them where the kernel has no netem."""
 
-    def __init__(self, node1: Any, node2: Any, plan: LinkPlan, session: Session, made: bool = False, **_: Any) -> None:
+    def __init__(
+        self,
+        node1: Any,
+        node2: Any,
+        plan: LinkPlan,
+        session: Session,
+        made: bool = False,
+        wire: wires.Wire | None = None,
+        **_: Any,
+    ) -> None:
         self.plan = plan
         self.session = session
-        self.wire: wires.Wire | None = None
+        self.wire = wire
         if not made:
             self._make(node1)
         a, b = wiring.ends(plan)
         still = {"link": self, "moveIntfFn": self._ignore}
-        self.intf1 = PlanIntf(a, node=node1, port=plan.a_port, **still)
-        self.intf2 = PlanIntf(b, node=node2, port=plan.b_port, **still)
+        self.intf1: PlanIntf | None = PlanIntf(a, node=node1, port=plan.a_port, **still)
+        self.intf2: PlanIntf | None = PlanIntf(b, node=node2, port=plan.b_port, **still)
 
     def _make(self, node1: Any) -> None:
         """Make the interfaces of this one link and bring up what belongs to a switch."""

@@ -15,6 +15,7 @@ import msgspec
 RUN_BASE = Path("/run/daitn")
 LEDGER_FILE = "ledger.json"
 RUN_VARIABLE = "DAITN_RUN"
+MAIN_VARIABLE = "DAITN_MAIN"  # "pid:start time" of the run's main process, wherever its ledger lies
 
 
 class ProcessRecord(msgspec.Struct, frozen=True):
@@ -24,6 +25,7 @@ class ProcessRecord(msgspec.Struct, frozen=True):
     started: int
 
     def alive(self) -> bool:
+        """Tell whether this very process still runs."""
         return start_time(self.pid) == self.started
 
 

@@ -7,6 +7,7 @@ transaction, so that twenty terminals stand in a second or two.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -65,6 +66,10 @@ class Network(Mininet):
         self.plan = plan
         self.run_id = run_id
         self.hosts = HostList()
+        self.switches: list[Any] = []
+        self.links: list[Any] = []
+        self.nameToNode: dict[str, Any] = {}
+        self.built = False
         self.seconds: dict[str, float] = {}
         self._runtime_dir = Path(runtime_dir)
         self._controller_ports = dict(controller_ports)
@@ -90,6 +95,7 @@ class Network(Mininet):
         wired = {x.name for x in self.plan.links if wiring.needs_wire(x, session.netem, session.wirefilter)}
         session.open(self.plan)
         self.session = session
+        atexit.register(self.stop)  # a script that ends without stop() leaves nothing either
         try:
             self._make(session, wired)
         except BaseException:
@@ -115,14 +121,12 @@ class Network(Mininet):
         pids = {host.name: host.pid for host in self.hosts}
         lines: list[wiring.Line] = []
         for plan in self.plan.links:
-            link = PlanLink.__new__(PlanLink)
-            self.links.append(link)
-            link.wire = None
+            wire = None
             if plan.name in wired:
-                link.wire = wires.start_wire(plan, wiring.ends(plan), session.environment)
+                wire = wires.start_wire(plan, wiring.ends(plan), session.environment)
             else:
                 lines += wiring.veth_lines(plan, pids.get(plan.a))
-            link.__init__(self[plan.a], self[plan.b], plan, session, made=True)  # type: ignore[misc]
+            self.links.append(PlanLink(self[plan.a], self[plan.b], plan, session, made=True, wire=wire))
         shell.batch("ip", lines)
         self._settle_wires(pids)
         here = [name for plan in self.plan.links for name in self._switch_ends(plan)]
@@ -136,6 +140,11 @@ class Network(Mininet):
                 wires.wait_for_taps(link.wire)
         moves = [(x.plan.a, wiring.ends(x.plan)[0]) for x in self.links if x.wire is not None and x.plan.a in pids]
         shell.batch("ip", [(f"link set {tap} netns {pids[host]}", f"terminal {host}") for host, tap in moves])
+
+    def namespace_pid(self, node: str) -> int | None:
+        """Return a process in whose network namespace a node's interfaces are; None for a switch (they are in this one)."""
+        found = self[node]
+        return int(found.pid) if isinstance(found, PlanHost) else None
 
     def _switch_ends(self, link: LinkPlan) -> tuple[str, ...]:
         ends = wiring.ends(link)
@@ -178,6 +187,7 @@ class Network(Mininet):
         self._end_shells()
         wait_until(lambda: cgroups.remove_groups(session.run_id), 1.0)
         session.close()
+        atexit.unregister(self.stop)
         self.built = False
 
     def _end_shells(self) -> None:

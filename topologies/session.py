@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from topologies import probe, sysctls
-from topologies.ledger import RUN_BASE, RUN_VARIABLE, Ledger, LedgerContent
+from topologies.ledger import MAIN_VARIABLE, RUN_BASE, RUN_VARIABLE, Ledger, LedgerContent, this_process
 from topologies.plan import NetworkPlan
 from topologies.preflight import RunLock
 from topologies.wiring import ends
@@ -22,7 +22,8 @@ class Session:
         self.datapath: probe.Datapath = datapath or probe.datapath()
         self.netem = probe.netem()
         self.wirefilter = probe.wirefilter()
-        self.environment = {**os.environ, RUN_VARIABLE: run_id}
+        main = this_process()
+        self.environment = {**os.environ, RUN_VARIABLE: run_id, MAIN_VARIABLE: f"{main.pid}:{main.started}"}
         self._lock = RunLock(run_id, runtime_dir.parent)
         self.ledger: Ledger | None = None
 

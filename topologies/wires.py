@@ -18,6 +18,8 @@ from topologies.plan import LinkPlan
 from topologies.waiting import wait_until
 
 TAP_TIMEOUT_S = 5.0
+PIPE_BYTES = 1024 * 1024  # the default 64 KiB is 43 frames: a filter that waits for a core would lose what comes next
+PRIORITY = -10  # as ovs-vswitchd's: training on the same cores must not become delay on the line
 CHANNEL_BYTES = 4_000_000  # a second and more of any link that the wire filter may carry
 
 
@@ -64,6 +66,8 @@ def start_wire(link: LinkPlan, taps: tuple[str, str], environment: Mapping[str, 
     finally:
         for end in ends:
             os.close(end)
+    for pid in (left, middle, right):
+        os.setpriority(os.PRIO_PROCESS, pid, PRIORITY)
     return Wire(link.name, taps, (left, middle, right))
 
 
@@ -82,6 +86,7 @@ def _pipe() -> tuple[int, int]:
     high = tuple(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 64) for end in low)
     for end in low:
         os.close(end)
+    fcntl.fcntl(high[1], fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     return high[0], high[1]
 
 
