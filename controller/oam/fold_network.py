@@ -248,6 +248,8 @@ FOLDS = {
     "border.up": noted,
     "host.confirmed": noted,
     "query.steered": noted,
+    "request.refused": noted,
+    "zygote.ready": noted,
     "link.confirmed": noted,
     "object.duplicate": noted,
 }

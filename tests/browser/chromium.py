@@ -21,6 +21,16 @@ FLAGS = (
     "--disable-dev-shm-usage",
 )
 
+# Notes in window.placed every place that a model's token is shown at: [object id, terminal or "moving", wall clock ms].
+RECORD = """
+window.placed = [];
+const note = (t) => t.dataset && t.dataset.testid === 'model' && window.placed.push(
+  [t.dataset.object, t.dataset.node, performance.timeOrigin + performance.now()]);
+new MutationObserver((all) => all.forEach((m) => m.type === 'attributes' ? note(m.target)
+  : m.addedNodes.forEach((n) => { note(n); n.querySelectorAll?.('[data-testid=model]').forEach(note); })))
+  .observe(document.getElementById('network'), {subtree: true, childList: true, attributeFilter: ['data-node']});
+"""
+
 
 class Browser:
     """A driver with the few things that the page's tests ask for."""

@@ -16,20 +16,12 @@ from controller.oam.page import PageServer, create_app
 from controller.oam.scripted import OWNER, STOPS, Script
 from controller.oam.state import NetworkState
 from packets.events import Event
-from tests.browser.chromium import Browser, now_ms, shots_folder
+from tests.browser.chromium import RECORD, Browser, now_ms, shots_folder
 from tests.helpers import wait_until
 
 FOLLOWS_WITHIN_MS = 1000.0
 PACE = 3.0  # the scripted run is played this many times faster
 MODEL = "document.querySelector('[data-testid=model][data-object=\"%s\"]')"
-RECORD = """
-window.placed = [];
-const note = (t) => t.dataset && t.dataset.testid === 'model' && window.placed.push(
-  [t.dataset.object, t.dataset.node, performance.timeOrigin + performance.now()]);
-new MutationObserver((all) => all.forEach((m) => m.type === 'attributes' ? note(m.target)
-  : m.addedNodes.forEach((n) => { note(n); n.querySelectorAll?.('[data-testid=model]').forEach(note); })))
-  .observe(document.getElementById('network'), {subtree: true, childList: true, attributeFilter: ['data-node']});
-"""
 OVERFLOWING = """
 const wide = document.documentElement.clientWidth;
 const scrolls = (e) => e && (/auto|scroll/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement));

@@ -1,7 +1,7 @@
 // Accuracy per stop: broad and expert as the MPVUs measured them, against their targets; small marks show what was expected.
 
 import { s } from "./dom.js";
-import { percent } from "./words.js";
+import { measures, percent } from "./words.js";
 
 const HEIGHT = 208;
 const MARGIN = { top: 14, right: 64, bottom: 34, left: 34 };
@@ -38,8 +38,8 @@ function axis(stops, last, x) {
   for (let number = 1; number <= last; number += every) ticks.push(s("text", { x: x(number), y: HEIGHT - 19, class: "tick" }, `${number}`));
   if (roomy) {
     for (const stop of stops) {
-      const measures = stop.action === "verify";
-      ticks.push(s("text", { x: x(stop.visit + 1), y: HEIGHT - 6, class: `tick node${measures ? " strong" : ""}` }, stop.node ?? ""));
+      const strong = measures(stop);
+      ticks.push(s("text", { x: x(stop.visit + 1), y: HEIGHT - 6, class: `tick node${strong ? " strong" : ""}` }, stop.node ?? ""));
     }
   } else ticks.push(s("text", { x: x((last + 1) / 2), y: HEIGHT - 6, class: "tick" }, "stop"));
   return s("g", null, ...ticks);

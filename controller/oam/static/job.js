@@ -2,7 +2,7 @@
 
 import { drawChart } from "./chart.js";
 import { byId, h, keyed, setText } from "./dom.js";
-import { ACTIONS, mbps, percent, points, seconds, size } from "./words.js";
+import { ACTIONS, mbps, percent, points, requirement, seconds, size } from "./words.js";
 
 const ENDED = ["finished", "failed", "rejected"];
 
@@ -83,7 +83,7 @@ export class JobView {
   doing(stop) {
     const where = stop.node ? `${stop.node} (K-AS ${stop.kas})` : `K-AS ${stop.kas}`;
     if (!stop.arrived_unix_s) return `on the way to ${where}`;
-    return `${{ train: "training", verify: "being verified", home: "home" }[stop.action] ?? "visiting"} at ${where}`;
+    return `${{ train: "training", verify: "being verified", confirm: "being confirmed", home: "home" }[stop.action] ?? "visiting"} at ${where}`;
   }
 
   summary(job) {
@@ -107,7 +107,7 @@ export class JobView {
   }
 
   rejection(job) {
-    const nearest = Object.entries(job.nearest ?? {}).map(([name, share]) => `${name} ${percent(share)}`);
+    const nearest = Object.entries(job.nearest ?? {}).map(requirement);
     return [
       h("ul", { class: "reasons" }, ...job.reasons.map((reason) => h("li", null, reason))),
       nearest.length ? h("p", { class: "quiet" }, `Nearest that would be admitted: ${nearest.join(", ")}.`) : null,

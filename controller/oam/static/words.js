@@ -10,7 +10,22 @@ export const ROLES = {
   host: "host",
 };
 
-export const ACTIONS = { train: "Train", verify: "Verify", home: "Home", deploy: "Deploy" };
+export const ACTIONS = { train: "Train", verify: "Verify", confirm: "Confirm", home: "Home", deploy: "Deploy" };
+
+/** Stops at an MPVU: the model is measured there, not trained. */
+export const measures = (stop) => stop.action === "verify" || stop.action === "confirm";
+
+const REQUIREMENTS = {
+  broad_accuracy: (v) => `broad ${percent(v)}`,
+  expert_accuracy: (v) => `expert ${percent(v)}`,
+  max_visits: (v) => `${v} visits`,
+  least_visits: (v) => `${v} visits`,
+  deadline_s: (v) => `within ${v} s`,
+  trust_floor: (v) => `trust from ${v}`,
+};
+
+/** A requirement in words: its name and value as T-FAM gives them. */
+export const requirement = ([name, value]) => REQUIREMENTS[name]?.(value) ?? `${name} ${value <= 1 ? percent(value) : value}`;
 
 export const percent = (share) => (typeof share === "number" ? `${(share * 100).toFixed(1)}\u00a0%` : "–");
 
@@ -63,6 +78,8 @@ const SENTENCES = {
   "query.sent": (d) => `${d.node} asks ${d.task}`,
   "query.answered": (d) => `${d.answered_by}: ${d.answer}${d.expected ? (d.answer === d.expected ? ", as expected" : `, expected ${d.expected}`) : ""}, ${d.latency_ms?.toFixed?.(1) ?? "–"} ms`,
   "query.steered": (d) => `queries of ${d.asker} for ${d.task} go to ${Object.entries(d.weights ?? {}).map(([node, weight]) => `${node} (${weight})`).join(", ")}`,
+  "zygote.ready": () => "PyTorch is loaded, agents can be forked",
+  "request.refused": (d) => `${d.node ?? d.name ?? "a request"}: ${d.reason ?? d.text ?? ""}`,
   "border.up": (d) => `border session to K-AS ${d.kas} is up`,
   "host.confirmed": (d) => `${d.name} is at ${d.switch} port ${d.port}`,
   "link.confirmed": (d) => `${d.switch} port ${d.port} leads to ${d.far_switch} port ${d.far_port}`,
