@@ -6,6 +6,7 @@ crossed each link can be read off the capture and held against the switches' por
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ from packets.labels import AI_PORT
 
 SNAP_BYTES = 256
 BUFFER_MIB = 8
+QUEUE_PACKETS = 500_000  # dumpcap's own default of 1000 loses frames when training has the cores
+QUEUE_BYTES = QUEUE_PACKETS * SNAP_BYTES
+_DROPPED = re.compile(r"Packets received/dropped on interface '([^']+)': \d+/(\d+)")
 
 
 class Capture:
@@ -23,7 +27,7 @@ class Capture:
     def __init__(self, path: Path, links: dict[str, str], log: Path, run_id: str) -> None:
         self.path = path
         self.links = links
-        command = ["dumpcap", "-q", "-w", str(path)]
+        command = ["dumpcap", "-q", "-N", str(QUEUE_PACKETS), "-C", str(QUEUE_BYTES), "-w", str(path)]
         for interface in links:
             command += ["-i", interface, "-s", str(SNAP_BYTES), "-B", str(BUFFER_MIB), "-f", f"udp port {AI_PORT}"]
         self.child = Child("dumpcap", command, log, run_id)
@@ -31,6 +35,10 @@ class Capture:
     def wait_ready(self, timeout_s: float = 15.0) -> None:
         """Wait until dumpcap has opened its interfaces and its file."""
         wait_for("the capture", lambda: self.path.exists() and self.path.stat().st_size > 0, timeout_s, [self.child])
+
+    def dropped(self) -> int:
+        """Return how many frames an ended capture says it lost."""
+        return sum(int(n) for _, n in _DROPPED.findall(self.child.log.read_text(errors="replace")))
 
     def stop(self) -> None:
         """End the capture; the file is whole afterwards."""

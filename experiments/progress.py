@@ -28,7 +28,7 @@ class Progress:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._trained = ""
+        self._trained = self._expert = ""
         self._closed = False
         self._status: Status | None = console.status("starting") if console.is_terminal else None
         if self._status:
@@ -61,6 +61,9 @@ class Progress:
         else:
             self._line("[green]✓[/]", f"{data['phase']:<10} {text} [dim]{data['seconds']:.1f} s[/]")
 
+    def _on_job_submitted(self, data: dict[str, Any]) -> None:
+        self._expert = data.get("spec", {}).get("expert_group") or ""
+
     def _on_job_assessed(self, data: dict[str, Any]) -> None:
         if data["admitted"]:
             predicted = data.get("predicted", {})
@@ -87,7 +90,7 @@ class Progress:
 
     def _on_visit_verified(self, data: dict[str, Any]) -> None:
         mark = "[green]✓[/]" if data["accepted"] else "[yellow]↺[/]"
-        expert = "" if data.get("expert") is None else f" expert {data['expert']:.3f}"
+        expert = f" {self._expert} {data['expert']:.3f}" if self._expert else ""
         trained = self._trained
         what = f"{trained}, verified by {data['node']}" if trained else f"confirmed by {data['node']}"
         self._trained = ""

@@ -25,6 +25,7 @@ from packets.messages import JobSpec
 GATHER_TIMEOUT_S = 60.0
 ANSWER_TIMEOUT_S = 30.0
 GRACE_S = 30.0
+POOLED_EPOCHS = {"vignettes": 6, "table": 60, "text": 20}  # to convergence: the ceiling, not a straw man
 
 
 class Run:
@@ -125,12 +126,14 @@ class Run:
         return query(self.bed, self.scenario.data.name, self.scenario.query.group)
 
     def _pooled(self, seed: int) -> dict[str, Any]:
-        return pooled(self.scenario, seed, self.folder.path)
+        return pooled(self.scenario, seed, len(self.bed.terminals("data")), self.folder.path)
 
     def _report(self, started_s: float, watch: MemoryWatch) -> dict[str, Any]:
         counted = {link: n - self.bed.baseline.get(link, 0) for link, n in self.bed.port_bytes().items()}
         if self.bed.capture:
             self.bed.capture.stop()
+            if lost := self.bed.capture.dropped():
+                self.bed.hub.emit("warning", text=f"the capture lost {lost} frames; port counters have them")
         return write_report(
             self.folder,
             self.scenario,
@@ -187,14 +190,17 @@ def query(bed: Testbed, task: str, group: str) -> dict[str, Any]:
     return {key: value for key, value in reply.items() if key != "ok"}
 
 
-def pooled(scenario: Scenario, seed: int, folder: Path) -> dict[str, Any]:
+def pooled(scenario: Scenario, seed: int, nodes: int, folder: Path) -> dict[str, Any]:
     """Train on all data in one place (what DA-ITN avoids), in a process of its own; return its test accuracy."""
     file = folder / "task.json"
     file.write_bytes(msgspec.json.encode(scenario.data))
-    command = python("hosts.learning", "--spec", str(file), "--pooled", "--seed", str(seed), "--json")
+    arguments = {"--spec": file, "--nodes": nodes, "--epochs": POOLED_EPOCHS[scenario.data.name], "--seed": seed}
+    command = python("hosts.learning", "--pooled", *(str(x) for pair in arguments.items() for x in pair))
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True, cwd=PROJECT)
         result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    except (subprocess.SubprocessError, ValueError, IndexError) as error:
+    except subprocess.CalledProcessError as error:
+        raise RunFailed(f"pooled training: {error.stderr.strip()}") from None
+    except (subprocess.TimeoutExpired, ValueError, IndexError) as error:
         raise RunFailed(f"pooled training: {error}") from None
     return result

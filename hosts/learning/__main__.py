@@ -12,6 +12,9 @@ import argparse
 import json
 import sys
 import time
+from pathlib import Path
+
+import msgspec
 
 from hosts.learning.spec import NodeData
 from hosts.learning.task import LearningError, Task, TaskSpec, TrainSettings, concat_samples, load_task, partition
@@ -29,11 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _measure(options: argparse.Namespace) -> dict[str, object]:
-    spec = TaskSpec(
-        name=options.task, data=options.data or "", partition=options.partition, label_column=options.label or ""
-    )
+    spec = _spec(options)
     task = load_task(spec)
-    nodes = options.nodes or (4 if options.partition == "natural" else 12)
+    nodes = options.nodes or (4 if spec.partition == "natural" else 12)
     parts = partition(task, [f"node{i + 1}" for i in range(nodes)], options.seed)
     started = time.perf_counter()
     model = train_pooled(task, parts, options) if options.pooled else train_in_turn(task, parts, options)
@@ -44,6 +45,17 @@ def _measure(options: argparse.Namespace) -> dict[str, object]:
         "per_group": {k: round(v, 4) for k, v in found.per_group.items()}, "samples": found.samples, "train_s":
         round(seconds, 2),
     }  # fmt: skip
+
+
+def _spec(options: argparse.Namespace) -> TaskSpec:
+    if not options.spec:
+        return TaskSpec(
+            name=options.task, data=options.data or "", partition=options.partition, label_column=options.label or ""
+        )
+    try:
+        return msgspec.json.decode(Path(options.spec).read_bytes(), type=TaskSpec)
+    except (OSError, msgspec.DecodeError) as problem:
+        raise LearningError(f"--spec {options.spec}: {problem}; give a TaskSpec as JSON") from None
 
 
 def train_pooled(task: Task, parts: dict[str, NodeData], options: argparse.Namespace):  # type: ignore[no-untyped-def]
@@ -76,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m hosts.learning", description=__doc__.splitlines()[0] if __doc__ else None
     )
     parser.add_argument("--task", choices=("vignettes", "table", "text"), default="vignettes")
+    parser.add_argument(
+        "--spec", help="JSON file of a whole TaskSpec, in place of --task, --data, --label, --partition"
+    )
     parser.add_argument("--data", help="CSV or JSONL file, or the directory of the UCI heart files")
     parser.add_argument("--label", help="label column")
     parser.add_argument(
