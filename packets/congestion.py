@@ -2,10 +2,11 @@
 
 In the manner of BBR (Cardwell et al., ACM Queue 2016; draft-ietf-ccwg-bbr): send at the rate at which
 acknowledgements say that packets arrive, keep about two bandwidth-delay products in flight, probe for more now and
-then.  Random loss therefore costs only the lost packets, and the queue of the bottleneck stays short.  Heavy loss
-(over ``HEAVY_LOSS`` of a round) lowers a ceiling on what is in flight, so a short queue or a policer does not make it
-collapse.  Where somebody else keeps the queue full (a TCP that fills buffers), a window that grows by one packet a
-round and halves on loss takes over, else we would starve.
+then.  Random loss therefore costs only the lost packets, and the queue of the bottleneck stays short.
+
+For others' sake there is a ceiling on what is in flight, which moves as CUBIC's window does (RFC 9438): it falls by
+30 % on a loss that comes with a queue (a longer round trip), or on heavy loss, and grows with the cube of time.  Where
+somebody else keeps the queue full (a TCP that fills buffers), that ceiling is the window, else we would starve.
 
 Units: packets, seconds.  No clock and no socket of its own.
 """
@@ -22,8 +23,12 @@ MIN_WINDOW = 4.0
 SLACK_S = 0.006  # what batched answers and threads that wait for the interpreter hold up, at the going rate
 HEAVY_LOSS = 0.15
 RATE_ROUNDS = 10
-MIN_RTT_EXPIRES_S = 10.0
-FULL_QUEUE = 3.0
+MIN_RTT_EXPIRES_S = 5.0
+PROBE_RTT_S = 0.2
+QUEUED, QUEUED_S = 1.25, 0.004  # a round trip longer than this (times the shortest, plus) tells of a queue ...
+CROWDED, CROWDED_S = 2.5, 0.012  # ... and a whole round of such ones of a queue that is not ours alone
+CUBIC_C, CUBIC_BETA = 0.4, 0.7
+FLOOR = 1.0  # of the bandwidth-delay product: the ceiling never costs us what we are getting
 
 
 class Sent(msgspec.Struct):
@@ -37,12 +42,16 @@ class Sent(msgspec.Struct):
 
 
 class Congestion:
-    """Pacing rate and window of one transfer; ``rate`` in packets/s, ``window`` in packets."""
+    """Pacing rate and window of one transfer.
+
+    ``rate``: packets/s; ``window``: packets; ``bandwidth``: delivery rate of the bottleneck as seen lately, packets/s.
+    """
 
     def __init__(self, now: float, rtt_s: float) -> None:
         self.min_rtt_s = max(rtt_s, 1e-4)
         self.srtt_s = self.min_rtt_s
         self.rttvar_s = self.min_rtt_s / 2
+        self.bandwidth = INITIAL_WINDOW / max(min(rtt_s, 0.02), 0.002)
         self.delivered = 0
         self.delivered_at = now
         self._first_sent_at = now
@@ -53,17 +62,12 @@ class Congestion:
         self._filled, self._full_rate, self._full_rounds = False, 0.0, 0
         self._draining = False
         self._cycle_index, self._cycle_at = 2, now
-        self._ceiling = float("inf")
-        self._contest: float | None = None
+        self._cut_at, self._cut_from = now, float("inf")
+        self._crowded = False
+        self._probe_rtt_until = 0.0
+        self._last_rtt_s = self._probed_rtt_s = rtt_s
 
     # --- what a sender asks ---------------------------------------------------------------------------------------
-
-    @property
-    def bandwidth(self) -> float:
-        """Delivery rate of the bottleneck as seen lately, packets/s."""
-        if not self._samples:
-            return INITIAL_WINDOW / max(min(self.min_rtt_s, 0.05), 0.002)
-        return max(rate for _, rate in self._samples)
 
     @property
     def rate(self) -> float:
@@ -72,19 +76,21 @@ class Congestion:
             return self.bandwidth * (STARTUP_GAIN if self._samples else 1.0)
         if self._draining:
             return self.bandwidth / STARTUP_GAIN
-        if self._contest is not None:
-            return max(self.bandwidth, self._contest / self.srtt_s) * 1.25
+        if self._crowded:
+            return max(self.bandwidth, 1.2 * self.window / self.srtt_s)
         return self.bandwidth * CYCLE[self._cycle_index]
 
     @property
     def window(self) -> float:
         """Packets that may be in flight now."""
+        if self._probe_rtt_until:
+            return max(self.bandwidth * self.min_rtt_s / 2, MIN_WINDOW)
         gain = WINDOW_GAIN if self._filled else STARTUP_GAIN
         model = gain * self.bandwidth * self.min_rtt_s + self.bandwidth * SLACK_S + MIN_WINDOW
         if not self._samples:
             model = INITIAL_WINDOW
-        if self._contest is not None:
-            model = max(model, self._contest)
+        if self._crowded:
+            return max(self._ceiling, MIN_WINDOW)
         return max(min(model, self._ceiling), MIN_WINDOW)
 
     @property
@@ -118,7 +124,7 @@ class Congestion:
         if rtt_s is not None:
             self._measure_rtt(rtt_s, now)
         if newest.delivered >= self._round_ends_at:
-            self._end_round(in_flight)
+            self._end_round(now, in_flight)
         self._sample_rate(newest, now)
         self._steer(now, in_flight)
 
@@ -128,8 +134,21 @@ class Congestion:
         self.rttvar_s += (abs(rtt_s - self.srtt_s) - self.rttvar_s) / 4
         self.srtt_s += (rtt_s - self.srtt_s) / 8
         self._round_min_rtt_s = min(self._round_min_rtt_s, rtt_s)
-        if rtt_s <= self.min_rtt_s or now - self._min_rtt_at > MIN_RTT_EXPIRES_S:
+        self._last_rtt_s = rtt_s
+        if rtt_s <= self.min_rtt_s:
             self.min_rtt_s, self._min_rtt_at = max(rtt_s, 1e-4), now
+        self._probe_rtt(rtt_s, now)
+
+    def _probe_rtt(self, rtt_s: float, now: float) -> None:
+        """When the shortest round trip is an old one, let the queue run dry for a moment and measure it again."""
+        if self._probe_rtt_until:
+            self._probed_rtt_s = min(self._probed_rtt_s, rtt_s)
+            if now >= self._probe_rtt_until:
+                self._probe_rtt_until = 0.0
+                self.min_rtt_s, self._min_rtt_at = max(self._probed_rtt_s, 1e-4), now
+        elif self._filled and now - self._min_rtt_at > MIN_RTT_EXPIRES_S:
+            self._probe_rtt_until = now + PROBE_RTT_S + self.srtt_s
+            self._probed_rtt_s = rtt_s
 
     def _sample_rate(self, newest: Sent, now: float) -> None:
         interval = max(now - newest.delivered_at, newest.at - newest.first_sent_at)
@@ -141,15 +160,18 @@ class Congestion:
         self._samples.append((self._round, rate))
         while self._samples[0][0] <= self._round - RATE_ROUNDS:
             self._samples.pop(0)
+        self.bandwidth = max(rate for _, rate in self._samples)
 
-    def _end_round(self, in_flight: int) -> None:
+    def _end_round(self, now: float, in_flight: int) -> None:
         self._round += 1
         self._round_ends_at = self.delivered
         share = self._round_lost / max(self._round_lost + self._round_delivered, 1)
         heavy = share > HEAVY_LOSS and self._round_lost >= 4
-        self._judge_ceiling(heavy, in_flight)
-        self._judge_contest(self._round_lost > 0)
-        if not self._filled:
+        queued = self._last_rtt_s > QUEUED * self.min_rtt_s + QUEUED_S
+        if heavy or (queued and self._round_lost > 0 and self._filled):
+            self._cut(now, in_flight)
+        self._judge_crowd(now)
+        if not self._filled and self._samples:
             self._judge_startup(heavy)
         self._round_lost, self._round_delivered, self._round_min_rtt_s = 0, 0, float("inf")
 
@@ -161,23 +183,24 @@ class Congestion:
         if heavy or self._full_rounds >= 3:
             self._filled = self._draining = True
 
-    def _judge_ceiling(self, heavy: bool, in_flight: int) -> None:
-        if heavy:
-            self._ceiling = max(0.7 * in_flight, self.bandwidth * self.min_rtt_s, MIN_WINDOW)
-        elif self._ceiling != float("inf"):
-            self._ceiling *= 1.1
-            if self._ceiling > 4 * WINDOW_GAIN * self.bandwidth * self.min_rtt_s + INITIAL_WINDOW:
-                self._ceiling = float("inf")
+    @property
+    def _ceiling(self) -> float:
+        """CUBIC's window: packets in flight that others put up with, as far as we know."""
+        if self._cut_from == float("inf"):
+            return float("inf")
+        since_s = self.delivered_at - self._cut_at - _plateau_s(self._cut_from)
+        return max(CUBIC_C * since_s**3 + self._cut_from, FLOOR * self.bandwidth * self.min_rtt_s)
 
-    def _judge_contest(self, loss: bool) -> None:
-        crowded = self._filled and FULL_QUEUE * self.min_rtt_s + 0.01 < self._round_min_rtt_s < float("inf")
-        if self._contest is None:
-            if crowded:
-                self._contest = self.window
-        elif not crowded:
-            self._contest = None
-        else:
-            self._contest = max(self._contest / 2, MIN_WINDOW) if loss else self._contest + 1
+    def _cut(self, now: float, in_flight: int) -> None:
+        self._cut_at, self._cut_from = now, max(float(in_flight), MIN_WINDOW)
+
+    def _judge_crowd(self, now: float) -> None:
+        """See whether the queue belongs to somebody else: we alone never make it that long."""
+        was, window = self._crowded, self.window
+        shortest = self._round_min_rtt_s
+        self._crowded = self._filled and CROWDED * self.min_rtt_s + CROWDED_S < shortest < float("inf")
+        if self._crowded and not was and self._cut_from == float("inf"):
+            self._cut_at, self._cut_from = now - _plateau_s(window), window
 
     def _steer(self, now: float, in_flight: int) -> None:
         product = self.bandwidth * self.min_rtt_s
@@ -187,3 +210,8 @@ class Congestion:
                 self._cycle_index, self._cycle_at = 2, now
         elif self._filled and now - self._cycle_at > max(self.min_rtt_s, 0.005):
             self._cycle_index, self._cycle_at = (self._cycle_index + 1) % len(CYCLE), now
+
+
+def _plateau_s(window: float) -> float:
+    """CUBIC's K: seconds from a cut until the window from which it was made is reached again."""
+    return float((window * (1 - CUBIC_BETA) / CUBIC_C) ** (1 / 3))

@@ -162,7 +162,7 @@ class Refused(Message, frozen=True, kw_only=True, tag="refused"):
 
 
 class SubmitReply(Message, frozen=True, kw_only=True, tag="submit="):
-    """T-FAM's verdict; ``object_id`` is 0 when rejected. ``nearest``: the nearest requirement that would be admitted."""
+    """T-FAM's verdict; ``object_id`` is 0 when rejected. ``nearest``: nearest requirement that would be admitted."""
 
     object_id: int
     admitted: bool
@@ -258,7 +258,8 @@ class Answer(Message, frozen=True, kw_only=True, tag="answer"):
 
 AnyMessage = (
     Register | Report | Submit | AnnounceObject | OrderRequest | VisitDone | Verdict | Returned | Inquire | Ack
-    | Refused | SubmitReply | AnnounceReply | Order | LogRequest | LogPart | VerdictReply | JobStatus | SendData | Ask | Answer
+    | Refused | SubmitReply | AnnounceReply | Order | LogRequest | LogPart | VerdictReply | JobStatus | SendData | Ask
+    | Answer
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -27,7 +27,8 @@ class Path:
 
     def __init__(
         self, *, rate_mbps: float = 50, delay_ms: float = 10, queue: int = 1000, loss: float = 0.0,
-        reorder: float = 0.0, duplicate: float = 0.0, seed: int = 1, max_object_bytes: int = 1 << 26, max_objects: int = 8,
+        reorder: float = 0.0, duplicate: float = 0.0, seed: int = 1, max_object_bytes: int = 1 << 26,
+        max_objects: int = 8,
     ) -> None:  # fmt: skip
         self.now = 100.0
         self.rng = random.Random(seed)
@@ -136,6 +137,58 @@ class Path:
             if self.now > end:
                 return
             action()
+
+
+class Reno:
+    """A TCP that fills buffers: a window that grows by one packet a round trip and halves on loss."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.window, self.flying, self.delivered = path, 10.0, 0, 0
+        self.slow_start, self.cut_at = True, 0.0
+        path.at(path.now, self.send)
+
+    def send(self) -> None:
+        path = self.path
+        while self.flying < int(self.window):
+            self.flying += 1
+            if (path.free_at - path.now) * path.rate / FRAME_BITS > path.queue:
+                path.at(path.now + 2 * path.delay + path.queue * FRAME_BITS / path.rate, self.missed)
+            else:
+                path.free_at = max(path.free_at, path.now) + FRAME_BITS / path.rate
+                path.at(path.free_at + 2 * path.delay, self.acked)
+
+    def acked(self) -> None:
+        self.flying -= 1
+        self.delivered += 1
+        self.window += 1.0 if self.slow_start else 1.0 / self.window
+        self.send()
+
+    def missed(self) -> None:
+        self.flying -= 1
+        if self.path.now - self.cut_at > 2 * self.path.delay + self.path.queue * FRAME_BITS / self.path.rate:
+            self.window, self.slow_start, self.cut_at = max(self.window / 2, 2.0), False, self.path.now
+        self.send()
+
+
+@pytest.mark.parametrize("queue", [100, 500])
+def test_neither_a_tcp_nor_we_starve_beside_each_other(queue: int) -> None:
+    path = Path(queue=queue)
+    tcp = Reno(path)
+    sending = path.launch(1_000_000_000 // 20)
+    path.run(4.0)  # both have found their pace
+    theirs, ours = tcp.delivered, sending.packets - sending.retransmissions
+    path.run(6.0)
+    theirs, ours = tcp.delivered - theirs, sending.packets - sending.retransmissions - ours
+    share = ours / (ours + theirs)
+    assert 0.1 < share < 0.8
+    assert (ours + theirs) * FRAME_BITS / 6 / 1e6 > 0.9 * 50
+
+
+def test_a_long_path_is_filled() -> None:
+    path = Path(delay_ms=50)
+    sending = path.launch(20_000_000)
+    path.run()
+    assert sending.handle.result(0).goodput_mbps > 0.75 * 50
 
 
 def test_a_clean_path_is_filled_and_nothing_sent_twice() -> None:
