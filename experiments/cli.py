@@ -146,7 +146,7 @@ def submit(
     seed: Annotated[int, typer.Option(help="Seed of the fresh model and the plan.", min=0)] = 0,
 ) -> None:
     """Submit a training job to the standing network and wait for the model to come home."""
-    from experiments.standing import request, say_job
+    from experiments.client import request, say_job
 
     spec = {
         "broad_accuracy": broad, "expert_group": expert_group, "expert_accuracy": expert, "max_visits": max_visits,
@@ -165,7 +165,7 @@ def query(
     ] = "cardiology",
 ) -> None:
     """Put one question to whichever deployed model the network steers it to."""
-    from experiments.standing import request
+    from experiments.client import request
 
     answer = request("query", timeout_s=60, group=group)
     right = "right" if answer["answer"] == answer["expected"] else f"expected {answer['expected']}"
@@ -177,7 +177,7 @@ def query(
 @app.command()
 def status(as_json: Annotated[bool, typer.Option("--json", help="Print the whole state as JSON.")] = False) -> None:
     """Show what stands: network, terminals, jobs."""
-    from experiments.standing import request, say_status
+    from experiments.client import request, say_status
 
     state = request("status", timeout_s=10)
     if as_json:
@@ -189,7 +189,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print the whole
 @app.command()
 def down() -> None:
     """End the standing network; everything it made is removed."""
-    from experiments.standing import bring_down
+    from experiments.client import bring_down
 
     bring_down(out)
 

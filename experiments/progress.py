@@ -70,11 +70,7 @@ class Progress:
             shown = ", ".join(f"{k} {predicted[k]:.2f}" for k in ("broad", "expert") if k in predicted)
             self._line("[green]✓[/]", f"T-FAM      admitted [dim]predicted {shown}[/]")
             return
-        self._line("[yellow]✗[/]", "T-FAM      rejected")
-        for reason in data["reasons"]:
-            self._line("  -", escape(reason))
-        nearest = ", ".join(f"{k} {v:.2f}" for k, v in data.get("nearest", {}).items())
-        self._line("  -", f"nearest requirement that would be admitted: {escape(nearest)}")
+        say_rejected(data, self._console)
 
     def _on_job_decided(self, data: dict[str, Any]) -> None:
         self._now(f"visit {data['visit']}: {data['action']} in K-AS {data['kas']}: {data.get('reason', '')}")
@@ -112,3 +108,12 @@ class Progress:
 
     def _on_error(self, data: dict[str, Any]) -> None:
         self._line("[red]![/]", escape(str(data.get("text", data))))
+
+
+def say_rejected(assessment: dict[str, Any], console: Console) -> None:
+    """Print T-FAM's rejection: every reason, and the nearest requirement that would be admitted."""
+    console.print("[yellow]✗[/] T-FAM      rejected", highlight=False)
+    for reason in assessment["reasons"]:
+        console.print(f"  - {escape(reason)}", highlight=False)
+    nearest = ", ".join(f"{k} {v:g}" for k, v in assessment.get("nearest", {}).items())
+    console.print(f"  - nearest requirement that would be admitted: {escape(nearest)}", highlight=False)

@@ -14,7 +14,6 @@ from typing import Any
 
 from experiments.capture import bytes_by_link
 from experiments.folder import RunFolder
-from experiments.page import render
 from experiments.scenario import Scenario
 from packets.events import Event
 from packets.messages import JobSpec
@@ -138,6 +137,8 @@ def write_report(
         "seeds": seeds,
     }
     report["wall_s"] = round(time.monotonic() - started_s, 3)
+    from experiments.page import render  # brings the plotting library along: seconds that only a finished run needs
+
     folder.report_html.write_text(render(report, plan))
     report["wall_s"] = round(time.monotonic() - started_s, 3)
     folder.report_json.write_text(json.dumps(report, indent=2) + "\n")

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 
 from experiments.errors import ScenarioError
-from hosts.learning.task import TaskSpec
+from hosts.learning.task_spec import TaskSpec
 from packets.messages import JobSpec
 from topologies.build import Rates, Terminal, Wan, build_plan
 from topologies.plan import NetworkPlan, Role

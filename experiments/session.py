@@ -17,14 +17,14 @@ from rich.console import Console
 from rich.table import Table
 
 from controller.oam.page import DEFAULT_PORT
+from experiments.client import standing_socket
+from experiments.control import ControlServer
 from experiments.errors import ExperimentError, RunFailed
 from experiments.folder import RunFolder
 from experiments.progress import Progress
 from experiments.run import Run, gather
 from experiments.scenario import Scenario, load, network_plan
-from experiments.standing import ControlServer, standing_socket
 from experiments.testbed import FIRST_OPENFLOW_PORT, Testbed
-from hosts.learning.task import load_task
 from topologies.preflight import check_machine, port_owner
 
 RUNS = Path("runs")
@@ -59,6 +59,8 @@ def resolve(
     if scenario.data.name != "vignettes":
         if not scenario.data.data:
             raise ExperimentError(f"scenario {scenario.name} needs real data: give it with --data PATH")
+        from hosts.learning.task import load_task  # brings PyTorch along: not for every command
+
         _fit_jobs(scenario, load_task(scenario.data).groups)
     return scenario
 

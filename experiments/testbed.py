@@ -9,7 +9,6 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -25,16 +24,16 @@ from experiments.errors import RunFailed
 from experiments.folder import RunFolder
 from experiments.processes import Child, python, wait_for
 from experiments.scenario import Scenario, network_plan
-from hosts.learning.task import TaskSpec
+from hosts.learning.task_spec import TaskSpec
 from packets.events import Event
 from topologies import calibrate
 from topologies.cgroups import create_group
 from topologies.cleanup import clean
+from topologies.ledger import RUN_BASE
 from topologies.network import Network
 from topologies.plan import LinkPlan, interface_name
 from topologies.preflight import RunLock, check_machine
 
-RUNTIME_ROOT = Path("/run/daitn")
 FIRST_OPENFLOW_PORT = 6653
 READY_TIMEOUT_S = 40.0
 
@@ -47,7 +46,7 @@ class Testbed:
         self.folder = folder
         self.plan = network_plan(scenario)
         self.run_id = f"{os.getpid():x}-{secrets.token_hex(3)}"
-        self.runtime = RUNTIME_ROOT / self.run_id
+        self.runtime = RUN_BASE / self.run_id
         self.events: list[Event] = []
         self.children: list[Child] = []
         self.baseline: dict[str, int] = {}

@@ -1,43 +1,16 @@
-"""What a learning task is described by, and the values it trades in."""
+"""The values that a learning task trades in: settings, results, samples."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 import msgspec
 import torch
 
 from hosts.learning.errors import LearningError
+from hosts.learning.task_spec import Kind, TaskSpec
 
-Kind = Literal["dirichlet", "iid", "one_class", "shards", "natural"]
-
-
-class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A task as a scenario file names it. Nothing here depends on the seed of a run.
-
-    ``data``: file or directory (tables and text). ``train_per_node`` and ``test_per_node`` (for each of the two test
-    copies) are vignettes per hospital; tables use ``test_share`` of their rows for testing instead. ``partition``:
-    ``dirichlet`` (``alpha``), ``iid``, ``one_class``, ``shards`` (``shards_per_node``) or ``natural`` (by hospital;
-    by file). ``epsilon``: privacy budget of the class histogram a node publishes. ``noise``: share of a vignette's
-    findings that have nothing to do with its disease. ``weight_decay`` is AdamW's. ``hidden``: width of the table
-    model's hidden layer (0: logistic regression).
-    """
-
-    name: Literal["vignettes", "table", "text"] = "vignettes"
-    data: str = ""
-    partition: Kind = "dirichlet"
-    alpha: float = 0.3
-    shards_per_node: int = 2
-    train_per_node: int = 1500
-    test_per_node: int = 200
-    test_share: float = 1 / 3
-    epsilon: float = 1.0
-    noise: float = 0.3
-    findings_per_vignette: int = 12
-    label_column: str = ""
-    text_column: str = ""
-    hidden: int = 0
-    weight_decay: float = 0.01
+__all__ = [
+    "Evaluation", "Kind", "NodeData", "Samples", "TaskSpec", "TrainResult", "TrainSettings", "concat_samples",
+]  # fmt: skip
 
 
 class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,23 +8,17 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import socketserver
 import threading
-import time
-from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
-from experiments.errors import ExperimentError, NoTestbed, RunFailed
-from experiments.progress import Progress
+from experiments.errors import ExperimentError, RunFailed
 from experiments.report import Outcome, summarise
 from experiments.run import deploy, submit
 from experiments.run import query as ask
-from experiments.testbed import RUNTIME_ROOT, Testbed
+from experiments.testbed import Testbed
 from packets.events import Event, encode_event
 from packets.messages import JobSpec
 
@@ -112,99 +106,9 @@ class _Teller:
         self._gone = False
 
     def __call__(self, event: Event) -> None:
-        if self._gone or event.kind == "link.load":
+        if self._gone or event.kind == "link.load" or (event.kind == "job.assessed" and not event.data.get("admitted")):
             return
         try:
             self._out.write(b'{"event":' + encode_event(event) + b"}\n")
         except OSError:
             self._gone = True
-
-
-def standing_socket() -> Path | None:
-    """Return the control socket of the standing network, if one answers."""
-    for path in sorted(RUNTIME_ROOT.glob("*/control.sock")):
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                probe.connect(str(path))
-            return path
-        except OSError:
-            continue
-    return None
-
-
-def request(op: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
-    """Ask the standing network; shows progress while it works; raises what it answers with."""
-    path = standing_socket()
-    if path is None:
-        raise NoTestbed("no network is standing; start one with `daitn up` (or do everything at once with `daitn run`)")
-    progress = Progress(Console())
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(timeout_s)
-            connection.connect(str(path))
-            connection.sendall(json.dumps({"op": op, **arguments}).encode() + b"\n")
-            return _answer(connection.makefile("rb"), progress)
-    except OSError as error:
-        raise RunFailed(f"the standing network did not answer {op!r}: {error}") from None
-    finally:
-        progress.close()
-
-
-def _answer(lines: Any, progress: Progress) -> dict[str, Any]:
-    for line in lines:
-        said = json.loads(line)
-        if "event" in said:
-            progress(msgspec.convert(said["event"], Event))
-        elif said["ok"]:
-            result: dict[str, Any] = said["result"]
-            return result
-        else:
-            raise (ExperimentError if said.get("bad_input") else RunFailed)(said["error"])
-    raise RunFailed("the standing network ended before it answered")
-
-
-def bring_down(console: Console) -> None:
-    """End the standing network and wait until its runtime folder is gone."""
-    pid = request("down", 10)["pid"]
-    end = time.monotonic() + 30
-    while Path(f"/proc/{pid}").exists():
-        if time.monotonic() > end:
-            raise RunFailed(
-                f"process {pid} still tears down after 30 s; `daitn clean` removes what is left once it has ended"
-            )
-        time.sleep(0.05)
-    console.print("torn down", highlight=False)
-
-
-def say_job(result: dict[str, Any], console: Console) -> None:
-    """Print the end of a submitted job."""
-    if result["state"] == "rejected":
-        return
-    expert = f", {result['expert_group']} {result['accuracy']['expert']:.3f}" if result["expert_group"] else ""
-    verdict = "[green]targets met[/]" if result["targets_met"] else "[yellow]targets missed[/]"
-    console.print(
-        f"{verdict}: broad {result['accuracy']['broad']:.3f}{expert} after {len(result['route'])} training visits",
-        highlight=False,
-    )
-
-
-def say_status(answer: dict[str, Any], console: Console) -> None:
-    """Print a table of the standing network's terminals, and its jobs."""
-    state = answer["state"]
-    console.print(
-        f"run {answer['run']}, results in {answer['folder']}" + (f", page {answer['page']}" if answer["page"] else ""),
-        highlight=False,
-    )
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("terminal", "role", "K-AS", "address", "state"):
-        table.add_column(column)
-    for host in _values(state.get("hosts", {})):
-        table.add_row(*(str(host.get(k, "")) for k in ("name", "role", "kas", "address", "state")))
-    console.print(table)
-    for job in _values(state.get("jobs", {})):
-        figures = " ".join(f"{k} {job[k]}" for k in ("state", "broad", "expert") if job.get(k) is not None)
-        console.print(f"job {job.get('object_id')}: {figures}", highlight=False)
-
-
-def _values(mapping_or_list: Any) -> list[dict[str, Any]]:
-    return list(mapping_or_list.values()) if isinstance(mapping_or_list, dict) else list(mapping_or_list)
