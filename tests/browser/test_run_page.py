@@ -139,6 +139,7 @@ def test_the_page_followed_the_model_within_a_second(run: Watched) -> None:
     assert len(stops) >= 3, run.said[-2000:]
     for node, at in stops:
         late = [t - at for o, n, t in run.placed if (o, n) == (model_of(run), node) and t >= at - 50]
+        print(f"{node}: shown {min(late, default=-1):.0f} ms after it arrived")  # read with pytest -rP
         assert late and min(late) <= FOLLOWS_WITHIN_MS, f"{node}: shown {late[:1] or 'never'} ms after it arrived"
 
 

@@ -46,7 +46,8 @@ export class JobView {
   }
 
   serving(host) {
-    const accuracy = Object.entries(host.deployed?.[host.models[0]] ?? {}).slice(0, 3);
+    const known = Object.entries(host.deployed?.[host.models[0]] ?? {});
+    const accuracy = known.filter(([name]) => name !== "expert" || known.length < 3).slice(0, 3);
     const figures = accuracy.map(([name, share]) => `${name} ${percent(share)}`).join(", ");
     return [`host ${host.name}`, `${host.name} serves ${host.models.join(", ")}${figures ? ` (${figures})` : ""}`, false];
   }

@@ -3,8 +3,8 @@
 
 import { s } from "./dom.js";
 
-const LAND_MS = 300; // from the news that it has arrived to the token being there
-const REPLAY_MS = 500; // a whole way that came as news only after it was over
+const LAND_MS = 250; // from the news that it has arrived to the token being there
+const REPLAY_MS = 400; // a whole way that came as news only after it was over
 const SHORT_OF_END = 0.93; // nobody knows when it arrives: the token waits before the last node
 const DATA_LINGERS_MS = 1500;
 const MAX_MODELS = 16;
@@ -72,11 +72,11 @@ export class Tokens {
     this.tokens.delete(id);
   }
 
-  /** Two tokens at one terminal stand side by side. */
+  /** Two models at one terminal stand side by side (data lies on a heap). */
   spread() {
     const at = new Map();
     for (const token of this.tokens.values()) {
-      if (token.animation || !token.node) continue;
+      if (token.animation || !token.node || !token.model) continue;
       const before = at.get(token.node) ?? 0;
       at.set(token.node, before + 1);
       token.shift(before * 9);

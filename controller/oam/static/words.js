@@ -51,8 +51,15 @@ export const clock = (t) => {
 
 export const mbps = (rate) => `${rate >= 100 ? rate.toFixed(0) : rate.toFixed(1)}\u00a0Mbit/s`;
 
-const short = (id) => (id ? `#${(BigInt(id) & 0xfffffn).toString()}` : "");
-const object = (d) => `object ${short(d.object_id)}`;
+/** The class E address that carries a label (the low 28 bits of an object's identity), as a capture shows it. */
+function labelAddress(id) {
+  const label = BigInt(id) & 0xfffffffn;
+  const byte = (shift) => Number((label >> shift) & 0xffn);
+  return `${240 + byte(24n)}.${byte(16n)}.${byte(8n)}.${byte(0n)}`;
+}
+
+const object = (d) => `object ${labelAddress(d.object_id)}`;
+const weights = (given) => (Array.isArray(given) ? given : Object.entries(given ?? {})).map(([place, weight]) => `${place} (${weight})`).join(", ");
 const at = (d) => (d.node ? ` at ${d.node}` : "");
 
 const SENTENCES = {
@@ -77,13 +84,13 @@ const SENTENCES = {
   "model.deployed": (d) => `${d.task} deployed${at(d)}`,
   "query.sent": (d) => `${d.node} asks ${d.task}`,
   "query.answered": (d) => `${d.answered_by}: ${d.answer}${d.expected ? (d.answer === d.expected ? ", as expected" : `, expected ${d.expected}`) : ""}, ${d.latency_ms?.toFixed?.(1) ?? "–"} ms`,
-  "query.steered": (d) => `queries of ${d.asker} for ${d.task} go to ${Object.entries(d.weights ?? {}).map(([node, weight]) => `${node} (${weight})`).join(", ")}`,
+  "query.steered": (d) => `queries of ${d.asker} for ${d.task} go to ${weights(d.weights)}`,
   "zygote.ready": () => "PyTorch is loaded, agents can be forked",
   "request.refused": (d) => `${d.node ?? d.name ?? "a request"}: ${d.reason ?? d.text ?? ""}`,
   "border.up": (d) => `border session to K-AS ${d.kas} is up`,
   "host.confirmed": (d) => `${d.name} is at ${d.switch} port ${d.port}`,
   "link.confirmed": (d) => `${d.switch} port ${d.port} leads to ${d.far_switch} port ${d.far_port}`,
-  "packet.in": (d) => `no rule at ${d.switch} for label ${d.label}`,
+  "packet.in": (d) => `no rule at ${d.switch} for ${labelAddress(d.label)}`,
   "packet.refused": (d) => `${d.reason}`,
   warning: (d) => `${d.text}`,
   error: (d) => `${d.text}`,
