@@ -67,15 +67,14 @@ class _Direction:
         for sequence in range(PROBES):
             self.source.send(sequence, 1, PROBE_BYTES)
             time.sleep(PROBE_GAP_S)
-        arrivals = self.target.collect(PROBES - 1, self.link.delay_ms / 1e3 + PATIENCE_S)
+        arrivals = self.target.collect(PROBES, self.link.delay_ms / 1e3 + PATIENCE_S)
         self.delay_ms = statistics.median([(a.arrived_ns - a.sent_ns) / 1e6 for a in arrivals]) if arrivals else -1.0
 
     def send_train(self) -> None:
         self.source.send(PROBES, self.frames)
 
     def take_train(self) -> None:
-        last = PROBES + self.frames - 1
-        arrivals = self.target.collect(last, self.link.delay_ms / 1e3 + PATIENCE_S)
+        arrivals = self.target.collect(self.frames, self.link.delay_ms / 1e3 + PATIENCE_S)
         self.mbps = rate_mbps(arrivals, PROBES + self.skip)
         self.loss = 100.0 * (1 - len(arrivals) / self.frames)
 
@@ -92,11 +91,12 @@ class _Direction:
 
 def rate_mbps(arrivals: Sequence[Arrival], first: int) -> float:
     """Return the rate at which frames from number ``first`` on arrived, lost ones counted as carried; 0.0 when too few came."""
-    steady = [a for a in arrivals if a.sequence >= first]
-    if len(steady) < 2 or steady[-1].arrived_ns <= steady[0].arrived_ns:
+    steady = sorted((a for a in arrivals if a.sequence >= first), key=lambda a: a.sequence)
+    times = [a.arrived_ns for a in steady]
+    if len(steady) < 2 or max(times) <= min(times):
         return 0.0
     frames = steady[-1].sequence - steady[0].sequence
-    return frames * FRAME_BYTES * 8e3 / (steady[-1].arrived_ns - steady[0].arrived_ns)
+    return frames * FRAME_BYTES * 8e3 / (max(times) - min(times))
 
 
 def calibrate(network: Measurable, links: Iterable[LinkPlan] | None = None) -> list[LinkCalibration]:

@@ -197,7 +197,11 @@ def _remove_interfaces(run: str, content: LedgerContent | None, report: CleanRep
     mine = {name for name, owner in _aliased_interfaces() if owner == run}
     for name in content.interfaces if content is not None else []:
         path = Path("/sys/class/net") / name
-        if path.exists() and _attribute(path, "netdev_group") == str(wiring.GROUP) and not _attribute(path, "ifalias"):
+        if (
+            path.exists()
+            and _attribute(path, "netdev_group") == str(wiring.group(run))
+            and not _attribute(path, "ifalias")
+        ):
             mine.add(name)
     shell.try_batch("ip", [f"link del {name}" for name in sorted(mine)])
     gone = {name for name in mine if not (Path("/sys/class/net") / name).exists()}

@@ -147,7 +147,7 @@ class PlanLink(Link):
             wires.wait_for_taps(self.wire)
             shell.batch("ip", [(f"link set {a} netns {pid}", f"link {self.plan.name}")] if pid else [])
         else:
-            shell.batch("ip", wiring.veth_lines(self.plan, pid))
+            shell.batch("ip", wiring.veth_lines(self.plan, pid, self.session.run_id))
         here = [b] if pid else [a, b]
         for name in here:
             netns.quiet_ipv6(name)

@@ -65,11 +65,11 @@ class End:
             _HEADER.pack_into(buffer, 0, _THERE, _HERE, ETHERTYPE, sequence, time.clock_gettime_ns(time.CLOCK_REALTIME))
             self._socket.send(buffer)
 
-    def collect(self, last: int, timeout_s: float) -> list[Arrival]:
-        """Return what arrived, up to frame ``last`` or until nothing more has come for ``timeout_s``."""
+    def collect(self, count: int, timeout_s: float) -> list[Arrival]:
+        """Return what arrived, in that order: ``count`` frames, or fewer when nothing has come for ``timeout_s``."""
         self._socket.settimeout(timeout_s)
         found: list[Arrival] = []
-        while not found or found[-1].sequence < last:
+        while len(found) < count:
             try:
                 data, ancillary, _, _ = self._socket.recvmsg(_HEADER.size, 64)
             except TimeoutError:

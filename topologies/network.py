@@ -125,7 +125,7 @@ class Network(Mininet):
             if plan.name in wired:
                 wire = wires.start_wire(plan, wiring.ends(plan), session.environment)
             else:
-                lines += wiring.veth_lines(plan, pids.get(plan.a))
+                lines += wiring.veth_lines(plan, pids.get(plan.a), session.run_id)
             self.links.append(PlanLink(self[plan.a], self[plan.b], plan, session, made=True, wire=wire))
         shell.batch("ip", lines)
         self._settle_wires(pids)
@@ -177,13 +177,13 @@ class Network(Mininet):
         session, self.session = self.session, None
         if session is None:
             return
-        for link in self.links:
-            if link.wire is not None:
-                link.wire.stop()
+        lines = [link.wire for link in self.links if link.wire is not None]
+        for wire in lines:
+            wire.ask_to_end()
         shell.run("ovs-vsctl", "--timeout=20", *wiring.unbridge_words(s.name for s in self.plan.switches))
-        shell.try_batch(
-            "ip", [f"link del {name}" for x in self.links if x.wire is None for name in self._switch_ends(x.plan)[:1]]
-        )
+        for wire in lines:
+            wire.stop()
+        shell.try_batch("ip", [f"link del group {wiring.group(session.run_id)}"])
         self._end_shells()
         wait_until(lambda: cgroups.remove_groups(session.run_id), 1.0)
         session.close()

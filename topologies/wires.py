@@ -1,4 +1,4 @@
-"""A delay line where the kernel has no netem: tap - vde_plug - wirefilter - vde_plug - tap, as three processes of our own.
+"""A delay line where the kernel has no netem: tap - vde_plug - wirefilter - vde_plug - tap, as processes of our own.
 
 ``dpipe`` would do the plumbing, but hides the process ids; here every one is known, and ends when it is told to.
 """
@@ -9,6 +9,7 @@ import fcntl
 import os
 import shutil
 import signal
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,20 +26,24 @@ CHANNEL_BYTES = 4_000_000  # a second and more of any link that the wire filter 
 
 @dataclass(frozen=True)
 class Wire:
-    """The three processes of one link: left plug, filter, right plug."""
+    """The processes of one link: left plug, filter there, filter back, right plug."""
 
     link: str
     taps: tuple[str, str]
-    pids: tuple[int, int, int]
+    pids: tuple[int, ...]
 
     def alive(self) -> bool:
-        """Tell whether all three still run (an ended one is reaped by ``stop``)."""
+        """Tell whether all still run (an ended one is reaped by ``stop``)."""
         return all(os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None for pid in self.pids)
 
-    def stop(self) -> None:
-        """End the three and take their status; their taps go with them."""
+    def ask_to_end(self) -> None:
+        """Tell the processes to end, without waiting (``stop`` waits)."""
         for pid in self.pids:
             _signal(pid, signal.SIGTERM)
+
+    def stop(self) -> None:
+        """End them and take their status; their taps go with them."""
+        self.ask_to_end()
         for pid in self.pids:
             if not wait_until(lambda pid=pid: _reaped(pid), 1.0):  # type: ignore[misc]
                 _signal(pid, signal.SIGKILL)
@@ -47,7 +52,7 @@ class Wire:
 
 def start_wire(link: LinkPlan, taps: tuple[str, str], environment: Mapping[str, str]) -> Wire:
     """Start a link's delay line; its taps appear in the present namespace (``wait_for_taps``)."""
-    # The filter talks to its left on 0 and 1, to its right on 3 and 4 (which it has to be told, as dpipe does).
+    # One filter for each way: a filter that serves both mixes up the fragments of the two streams, and mangles frames.
     from_left, left_out = _pipe()
     left_in, to_left = _pipe()
     from_right, right_out = _pipe()
@@ -56,19 +61,25 @@ def start_wire(link: LinkPlan, taps: tuple[str, str], environment: Mapping[str, 
     options = ["-d", f"{link.delay_ms:g}", "-c", str(CHANNEL_BYTES)]
     options += ["-l", f"{link.loss_percent:g}"] if link.loss_percent else []
     try:
-        left = _spawn(["vde_plug", f"tap://{taps[0]}"], {0: left_in, 1: left_out}, environment)
-        middle = _spawn(
-            ["wirefilter", *options],
-            {0: from_left, 1: to_left, 3: from_right, 4: to_right},
-            {**environment, "ALTERNATE_STDIN": "3", "ALTERNATE_STDOUT": "4"},
+        pids = (
+            _spawn(["vde_plug", f"tap://{taps[0]}"], {0: left_in, 1: left_out}, environment),
+            _spawn(["wirefilter", *options], {0: from_left, 1: to_right}, environment),
+            _spawn(["wirefilter", *options], {0: from_right, 1: to_left}, environment),
+            _spawn(["vde_plug", f"tap://{taps[1]}"], {0: right_in, 1: right_out}, environment),
         )
-        right = _spawn(["vde_plug", f"tap://{taps[1]}"], {0: right_in, 1: right_out}, environment)
     finally:
         for end in ends:
             os.close(end)
-    for pid in (left, middle, right):
+    _favour(pids, link.name)
+    return Wire(link.name, taps, pids)
+
+
+def _favour(pids: tuple[int, ...], name: str) -> None:
+    """Keep a wire's processes on one core and ahead of the rest: a plug that changes cores overtakes its own frames."""
+    cores = sorted(os.sched_getaffinity(0))
+    for pid in pids:
+        os.sched_setaffinity(pid, {cores[zlib.crc32(name.encode()) % len(cores)]})
         os.setpriority(os.PRIO_PROCESS, pid, PRIORITY)
-    return Wire(link.name, taps, (left, middle, right))
 
 
 def wait_for_taps(wire: Wire) -> None:

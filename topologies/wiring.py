@@ -5,6 +5,7 @@ Pure text, so that a unit test can read what root would do.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping
 
 from topologies.errors import UnsupportedLinkError
@@ -17,8 +18,9 @@ QUEUE_MS = (
 BURST_MS = 2.0  # what may pass at once: covers timer jitter, and is what calibration has to see past
 MIN_BURST_BYTES = 16_000
 MIN_QUEUE_PACKETS = 100
-GROUP = 55831  # interface group of everything we make: set at birth, before the alias that names the run can be
 WIREFILTER_MAX_MBPS = 200.0  # two userspace plugs carry 240-480; promise what holds on a busy machine
+
+GROUP_BASE = 0x4400_0000
 
 Line = tuple[str, str]
 
@@ -31,6 +33,11 @@ def ends(link: LinkPlan) -> tuple[str, str]:
 def alias(run_id: str) -> str:
     """Return the ``ifalias`` that marks an interface as a run's own."""
     return f"daitn:{run_id}"
+
+
+def group(run_id: str) -> int:
+    """Return the interface group of a run: set at birth, before the alias can be, and all its members go in one call."""
+    return GROUP_BASE | zlib.crc32(run_id.encode()) & 0xFF_FFFF
 
 
 def needs_wire(link: LinkPlan, has_netem: bool, has_wirefilter: bool) -> bool:
@@ -60,11 +67,11 @@ def queue_packets(rate_mbps: float, extra_ms: float = 0.0) -> int:
     return max(MIN_QUEUE_PACKETS, int(rate_mbps * 1e6 / 8 * (QUEUE_MS + extra_ms) / 1e3 / FRAME_BYTES))
 
 
-def veth_lines(link: LinkPlan, pid: int | None) -> list[Line]:
+def veth_lines(link: LinkPlan, pid: int | None, run_id: str) -> list[Line]:
     """Make a link's pair of interfaces; end ``a`` is born in the namespace of process ``pid`` (None: here)."""
     a, b = ends(link)
-    where = f" netns {pid}" if pid else ""
-    return [(f"link add name {b} group {GROUP} type veth peer name {a} group {GROUP}{where}", f"link {link.name}")]
+    where, mark = f" netns {pid}" if pid else "", f"group {group(run_id)}"
+    return [(f"link add name {b} {mark} type veth peer name {a} {mark}{where}", f"link {link.name}")]
 
 
 def up_lines(interfaces: Iterable[str], run_id: str) -> list[Line]:
