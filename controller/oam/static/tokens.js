@@ -4,7 +4,8 @@
 import { s } from "./dom.js";
 
 const LAND_MS = 250; // from the news that it has arrived to the token being there
-const REPLAY_MS = 400; // a whole way that came as news only after it was over
+const REPLAY_MS = 300; // a whole way that came as news only after it was over
+const DWELL_MS = 100; // the least time at a stop, so that a short one is seen too; all four keep the page within a second
 const SHORT_OF_END = 0.93; // nobody knows when it arrives: the token waits before the last node
 const DATA_LINGERS_MS = 1500;
 const MAX_MODELS = 16;
@@ -48,7 +49,7 @@ export class Tokens {
   fresh(object) {
     const token = this.tokens.get(object.object_id);
     if (object.moving) return true;
-    return Boolean(token) && (token.animation !== null || performance.now() - token.landed < DATA_LINGERS_MS);
+    return Boolean(token) && (token.animation !== null || token.pending !== null || performance.now() - token.landed < DATA_LINGERS_MS);
   }
 
   token(object) {
@@ -112,6 +113,9 @@ class Token {
     this.route = [];
     this.at = null;
     this.animation = null;
+    this.then = null;
+    this.pending = null;
+    this.dwelling = 0;
     this.landed = performance.now();
     const body = this.model
       ? [s("circle", { r: 11, class: "halo" }), s("circle", { r: 6.5, class: "body" }), s("text", { y: 3, class: "letter" }, "M")]
@@ -126,6 +130,16 @@ class Token {
     if (goal === this.goal) return;
     const first = this.goal === "";
     this.goal = goal;
+    this.pending = [object, ms];
+    if (first && object.moving && this.plan.nodes.has(object.from_node)) this.place(object.from_node, this.plan.nodes.get(object.from_node));
+    else if (!this.then && !this.dwelling) this.proceed(first);
+  }
+
+  /** Take the latest news; what came while the token was landing has waited, and only the last of it counts. */
+  proceed(first) {
+    const [object, ms] = this.pending ?? [];
+    this.pending = null;
+    if (!object) return;
     if (object.moving) this.depart(object, ms);
     else this.arrive(object, first);
   }
@@ -212,6 +226,11 @@ class Token {
     this.setNode(name, name);
     this.way.classList.remove("moving");
     this.landed = performance.now();
+    clearTimeout(this.dwelling);
+    this.dwelling = setTimeout(() => {
+      this.dwelling = 0;
+      this.proceed(false);
+    }, DWELL_MS);
     this.onLanded();
   }
 
@@ -241,6 +260,7 @@ class Token {
 
   remove() {
     this.stop();
+    clearTimeout(this.dwelling);
     this.group.remove();
     this.way.remove();
   }
