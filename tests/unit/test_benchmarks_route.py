@@ -23,16 +23,21 @@ def report(seed: int, method: str, **changes: Any) -> dict[str, Any]:
         "method": method,
         "accuracy": accuracy,
         "targets_met": True,
-        "route": [{}] * 9,
+        "route": [visit()] * 9,
         "wall_s": 80.0,
     }
     return base | changes
 
 
+def visit(broad: float = 0.9, expert: float = 0.96, accepted: bool = True) -> dict[str, Any]:
+    return {"accuracy": {"broad": broad, "expert": expert}, "accepted": accepted}
+
+
 class FakeDaitn:
     """Stands in for the child process: writes what a run would have written, or fails as told."""
 
-    def __init__(self, broken: int = 0, status: int = 0) -> None:
+    def __init__(self, broken: int = 0, status: int = 0, routes: dict[str, list[Any]] | None = None) -> None:
+        self.routes = routes or {}
         self.calls: list[tuple[int, str]] = []
         self.broken = broken
         self.status = status
@@ -50,7 +55,8 @@ class FakeDaitn:
             self.broken -= 1
             return 1
         passed = method == "routed" or seed == 0
-        (folder / "report.json").write_text(json.dumps(report(seed, method, targets_met=passed)))
+        stops = self.routes.get(method, [visit()] if passed else [visit(0.1)])
+        (folder / "report.json").write_text(json.dumps(report(seed, method, targets_met=passed, route=stops)))
         (folder / "scenario.yaml").write_bytes(_scenario(seed))
         (folder / "manifest.json").write_text(json.dumps({"git": common.commit().removesuffix("+")}))
         return 0 if passed else 1
@@ -92,7 +98,8 @@ def test_a_run_that_measured_nothing_is_tried_again_and_never_counted_as_a_miss(
     status, last, _ = run(monkeypatch, capsys, FakeDaitn(broken=1), *arguments)
     assert (status, last["routed_pass"], last["errors"]) == (0, 1.0, [])
     status, last, _ = run(monkeypatch, capsys, FakeDaitn(broken=2), *arguments)
-    assert (status, last["routed_pass"], last["random_pass"]) == (1, None, 1.0)
+    assert (status, last["routed_pass"], last["random_pass"]) == (1, None, None)  # nothing to hold it against
+    assert last["random_pass_full_budget"] == 1.0
     assert "Open vSwitch is not running" in last["errors"][0]
 
 
@@ -133,6 +140,37 @@ def test_a_report_that_measured_nothing_or_of_another_run_is_no_result(tmp_path:
     assert route.read_report(path, 1, "routed", reused=False) is None
     path.write_text(json.dumps(report(1, "routed")))
     assert route.read_report(path, 1, "routed", reused=False) is not None
+
+
+GOOD, BAD = visit(), visit(0.9, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("stops", "passed", "met"),
+    [
+        ([BAD, GOOD], True, True),  # no more visits than the planned route: the run's own verdict counts
+        ([BAD, GOOD], False, False),
+        ([BAD, BAD, BAD, GOOD], True, False),  # met them, but later
+        ([BAD, BAD, GOOD, GOOD], True, True),  # measured as met, then went on to confirm
+        ([BAD, GOOD, BAD, GOOD], True, False),  # had them, and lost one again
+        ([BAD, GOOD, visit(0.1, 0.1, accepted=False), GOOD], True, True),  # rolled back: the kept state counts
+        ([visit(accepted=False)] * 4, True, False),
+    ],
+)
+def test_with_the_same_number_of_visits(tmp_path: Path, stops: list[dict[str, Any]], passed: bool, met: bool) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(report(1, "random") | {"route": stops, "targets_met": passed}))
+    result = route.read_report(path, 1, "random", reused=False)
+    assert result is not None
+    assert route.met_within(result, 3, broad=0.8, expert=0.95) is met
+
+
+def test_random_is_held_to_the_visits_that_the_planned_route_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = FakeDaitn(routes={"routed": [BAD, GOOD], "random": [BAD, BAD, GOOD]})
+    status, last, _ = run(monkeypatch, capsys, fake, "--seeds", "0", "--out", str(tmp_path / "b"))
+    assert (status, last["routed_pass"], last["random_pass"], last["random_pass_full_budget"]) == (0, 1.0, 0.0, 1.0)
 
 
 @pytest.mark.parametrize(("text", "seeds"), [("0-2", [0, 1, 2]), ("3", [3]), ("1,4,7", [1, 4, 7])])
