@@ -53,6 +53,8 @@ def run(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Watched:
     with (folder / "output").open("w") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
         try:
+            wait_until(lambda: answers(port) or process.poll() is not None, 60, "the page answers")
+            assert process.poll() is None, (folder / "output").read_text()[-2000:]
             seen = watch(browser, process, port, shots_folder(folder))
             status = process.wait(RUN_TIMEOUT_S)
         finally:
@@ -65,7 +67,6 @@ def run(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Watched:
 
 def watch(browser: Browser, process: subprocess.Popen[bytes], port: int, shots: Path) -> Watched:
     """Look at the page until the run ends; what it recorded outlives the server."""
-    wait_until(lambda: answers(port) or process.poll() is not None, 60, "the page answers")
     browser.look(1280)
     browser.open(f"http://127.0.0.1:{port}/")
     browser.run(RECORD)
