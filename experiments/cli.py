@@ -29,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="DA-ITN testbed: models, data and queries that travel, and a network that decides where they meet.",
 )
+INTERRUPTED = 130
 out = Console()
 err = Console(stderr=True)
 
@@ -54,6 +55,7 @@ def main() -> None:
     """Entry point: errors a person can act on become one line and an exit status."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
+    status = 0
     try:
         status = app(standalone_mode=False)
     except (ExperimentError, TopologyError, LearningError, OamError) as error:
@@ -61,11 +63,15 @@ def main() -> None:
     except RunFailed as error:
         _fail(error, 1)
     except (KeyboardInterrupt, typer.Abort):
-        err.print("stopped; everything is torn down")
-        sys.exit(130)
+        status = INTERRUPTED
     except TyperException as error:  # a wrong flag, a missing argument
         said = getattr(error, "format_message", error.__str__)()
+        if not said:  # `daitn` alone: the help has been shown
+            sys.exit(2)
         _fail(ExperimentError(f"{said.rstrip('.')}; see `daitn --help` or `daitn COMMAND --help`"), 2)
+    if status == INTERRUPTED:  # typer's own word for Ctrl-C, too
+        made_something = {"run", "up"} & set(sys.argv[1:2])
+        err.print("stopped; everything is torn down" if made_something else "stopped")
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -122,7 +128,7 @@ def up(
     from experiments.session import choose_page_port, stand, stand_detached
 
     if detach:
-        stand_detached(sys.argv[1:], out)
+        stand_detached(sys.argv[1:], out, err)
         return
     stand(
         scenario,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -61,6 +62,9 @@ class RunFolder:
         if any(p.is_file() for p in self.path.rglob("*")):
             return
         shutil.rmtree(self.path, ignore_errors=True)
+        if self._latest is not None:
+            with contextlib.suppress(OSError):  # other runs are in it
+                self.path.parent.rmdir()
 
     def write_manifest(self, **parts: Any) -> None:
         """Add parts to the manifest (versions, kernel, seed, link calibration ...)."""

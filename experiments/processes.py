@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from experiments.errors import RunFailed
 
 PROJECT = Path(__file__).resolve().parent.parent
 RUN_VARIABLE = "DAITN_RUN"
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Child:
@@ -78,3 +82,17 @@ def wait_for(what: str, ready: Callable[[], bool], timeout_s: float, children: l
         if time.monotonic() > end:
             raise RunFailed(f"{what}: not there after {timeout_s:.0f} s")
         time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ignore requests to end meanwhile, here and (inherited) in the tools that are called: half a teardown is none."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDINGS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

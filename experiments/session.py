@@ -86,12 +86,17 @@ def _fit_jobs(scenario: Scenario, groups: list[str]) -> None:
             )
 
 
+def need_root() -> None:
+    """Check that this process may make networks; ``ExperimentError`` otherwise."""
+    if os.geteuid() != 0:
+        raise ExperimentError("this needs root, for network namespaces and Open vSwitch; run it again with sudo")
+
+
 @contextlib.contextmanager
 def _standing(
     scenario: Scenario, run_dir: Path | None, page_port: int | None, capture: bool, console: Console
 ) -> Iterator[tuple[Testbed, Progress]]:
-    if os.geteuid() != 0:
-        raise ExperimentError("this needs root, for network namespaces and Open vSwitch; run it again with sudo")
+    need_root()
     folder = RunFolder.create(RUNS, scenario.name, scenario.seed, run_dir)
     progress = Progress(console)
     try:
@@ -148,7 +153,6 @@ def stand(
     console: Console,
 ) -> None:
     """Bring the testbed up and keep it until the CLI is left, `daitn down`, or a signal."""
-    signal.signal(signal.SIGTERM, _leave)
     scenario = resolve(name, seed=seed, data=data, label=label)
     with _standing(scenario, run_dir, page_port, True, console) as (bed, progress):
         run = Run(bed)
@@ -157,6 +161,7 @@ def stand(
         if bed.terminals("mpvu"):
             with run.phase("gather"):
                 gather(bed)
+        signal.signal(signal.SIGTERM, _leave)  # until here it means Ctrl-C; from here on it is `daitn down`
         server = ControlServer(bed)
         server.start()
         progress.close()
@@ -167,9 +172,8 @@ def stand(
 
 
 def _keep(bed: Testbed, console: Console) -> None:
-    if os.environ.get(DETACHED_VARIABLE):
-        signal.pause()
-        return
+    while os.environ.get(DETACHED_VARIABLE):
+        time.sleep(1.0)  # signals end it; pause() would miss one that comes just before
     from mininet.cli import CLI
 
     console.print(
@@ -183,8 +187,9 @@ def _leave(*_: object) -> None:
     raise SystemExit(0)
 
 
-def stand_detached(arguments: list[str], console: Console) -> None:
-    """Start ``daitn up`` in the background and return when its network stands."""
+def stand_detached(arguments: list[str], console: Console, errors: Console) -> None:
+    """Start ``daitn up`` in the background and return when its network stands; what stops it goes to ``errors``."""
+    need_root()
     arguments = [a for a in arguments if a not in ("--detach", "-d")]
     if (there := standing_socket()) is not None:
         raise ExperimentError(
@@ -198,19 +203,28 @@ def stand_detached(arguments: list[str], console: Console) -> None:
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             env=os.environ | {DETACHED_VARIABLE: "1"},
         )  # fmt: skip
+    try:
+        _follow(process, log, console, errors)
+    except BaseException:  # Ctrl-C above all: what is not up yet comes down again
+        process.terminate()
+        process.wait()
+        raise
+    console.print("the network stands; `daitn submit`, `daitn query`, `daitn status`, `daitn down`", highlight=False)
+
+
+def _follow(process: subprocess.Popen[bytes], log: Path, console: Console, errors: Console) -> None:
+    """Show what the process in the background says until its network stands; end with it when it ends."""
     end = time.monotonic() + DETACHED_START_S
     with log.open() as said:
         while standing_socket() is None:
             _echo(said, console)
             if process.poll() is not None:
-                _echo(said, console)
+                _echo(said, errors)
                 sys.exit(process.returncode or 1)
             if time.monotonic() > end:
-                process.terminate()
                 raise RunFailed(f"the network did not come up within {DETACHED_START_S:.0f} s; see {log}")
             time.sleep(0.05)
         _echo(said, console)
-    console.print("the network stands; `daitn submit`, `daitn query`, `daitn status`, `daitn down`", highlight=False)
 
 
 def _echo(said: TextIO, console: Console) -> None:

@@ -22,7 +22,7 @@ from experiments.capture import Capture
 from experiments.counters import port_bytes
 from experiments.errors import RunFailed
 from experiments.folder import RunFolder
-from experiments.processes import Child, python, wait_for
+from experiments.processes import Child, python, undisturbed, wait_for
 from experiments.scenario import Scenario, network_plan
 from hosts.learning.task_spec import TaskSpec
 from packets.events import Event
@@ -245,9 +245,10 @@ class Testbed:
             time.sleep(0.02)
 
     def close(self) -> None:
-        """Tear everything down, in the reverse order of its making; safe to call twice."""
-        self._cleanup.close()
-        shutil.rmtree(self.runtime, ignore_errors=True)
+        """Tear everything down, in reverse order of making; safe to call twice; a second Ctrl-C changes nothing."""
+        with undisturbed():
+            self._cleanup.close()
+            shutil.rmtree(self.runtime, ignore_errors=True)
 
 
 def _interface(link: LinkPlan, switches: set[str]) -> str:
