@@ -126,7 +126,7 @@ class Queries:
             except SteeringError as error:
                 del self.active[label, asker]
                 await self.kit.communication.unspread(label, host.address)
-                self.kit.emit("warning", text=f"queries of {asker} for task {spreading.task}: {error}")
+                self.kit.emit("query.unserved", asker=asker, task=spreading.task, reason=str(error))
                 continue
             if _differs(before, dict(weights)):
                 await self._install(host, label, spreading)

@@ -100,8 +100,9 @@ class Run:
         return outcome
 
     def _train(self, seed: int, outcome: Outcome) -> None:
-        for job in self.scenario.jobs:
-            reply = submit(self.bed, msgspec.structs.replace(job, seed=seed, method=self.method))
+        for wanted in self.scenario.jobs:
+            job = msgspec.structs.replace(wanted, seed=seed, method=self.method)
+            reply = submit(self.bed, job)
             outcome.assessments.append(msgspec.to_builtins(job) | reply)
             if not reply["admitted"]:
                 continue
