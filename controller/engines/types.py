@@ -1,8 +1,8 @@
 """What the engines decide on, and what they decide: plain values, no clock, no socket, no OpenFlow.
 
-A *group* is a department (vignettes) or a class (tables).  ``mix`` maps a group to the (differentially private) share of it in
-a node's data.  An ``Option`` is one abstract rendezvous that a K-AS offers to a job: it names no node, only an opaque handle,
-so what leaves a K-AS about its nodes is what a planner needs and no more.
+A *group* is a department (vignettes) or a class (tables).  ``mix`` maps a group to the (differentially private) share
+of it in a node's data.  An ``Option`` is one abstract rendezvous that a K-AS offers to a job: it names no node, only an
+opaque handle, so what leaves a K-AS about its nodes is what a planner needs and no more.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 class Option(msgspec.Struct, frozen=True, kw_only=True):
     """One rendezvous on offer: data of mix ``mix`` met at some compute facility of K-AS ``kas``.
 
-    ``epoch_s``: predicted seconds per local epoch there; ``move_s``/``move_bytes``: getting data to its compute facility
-    (0 when the data stays); ``reach_s``: seconds for the model to come in from the K-AS's border; ``quality`` and ``trust`` in 0..1;
-    ``age_s``: age of the oldest attribute it rests on; ``available_s``: how long it stays reachable (inf: no known end).
+    ``epoch_s``: predicted seconds per local epoch there; ``move_s``/``move_bytes``: getting data to its compute
+    facility (0 when the data stays); ``reach_s``: seconds for the model to come in from the K-AS's border; ``quality``
+    and ``trust`` in 0..1; ``age_s``: age of the oldest attribute it rests on; ``available_s``: how long it stays
+    reachable (inf: no known end).
     """
 
     kas: int
