@@ -21,11 +21,12 @@ from mininet.node import Controller, Host, OVSSwitch
 from mininet.topo import Topo
 
 from topologies import netns, probe, shell, venv, wires, wiring
+from topologies.cleanup import clean
 from topologies.errors import RefusedError, TopologyError
 from topologies.ledger import RUN_VARIABLE
 from topologies.plan import HostPlan, LinkPlan, NetworkPlan, SwitchPlan
 from topologies.preflight import check_machine, check_names, check_port
-from topologies.session import Session, mn_session
+from topologies.session import Session, mn_run_id, mn_session
 from topologies.waiting import wait_until
 
 OPENFLOW_PORT = 6653
@@ -76,7 +77,13 @@ class PlanSwitch(OVSSwitch):
         self.plan = plan
         self.session = session
         self.asked: list[Any] = []
-        options = {"failMode": "secure", "protocols": "OpenFlow13", "datapath": session.datapath, "reconnectms": 1000}
+        options = {
+            "failMode": "secure",
+            "protocols": "OpenFlow13",
+            "datapath": session.datapath,
+            "reconnectms": 1000,
+            "batch": False,
+        }
         super().__init__(name, **{**params, **options, "dpid": f"{plan.dpid:016x}"})
 
     def _popen(self, cmd: Any, **params: Any) -> Any:
@@ -217,7 +224,7 @@ class DccController(Controller):
             self.process = subprocess.Popen(
                 command,
                 cwd=venv.ROOT,
-                env={**os.environ, RUN_VARIABLE: f"mn-{os.getpid()}"},
+                env={**os.environ, RUN_VARIABLE: mn_run_id()},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -258,6 +265,15 @@ def leave(error: TopologyError) -> NoReturn:
     raise SystemExit(2)
 
 
+def cleanup() -> None:
+    """Remove what this ``mn`` made.
+
+    A topology file that imports this name replaces ``mn``'s own clean-up with it (``--custom`` sets ``mn``'s globals), which on an
+    error or Ctrl-C would kill by name and delete every bridge of the machine.
+    """
+    clean(mn_run_id(), force=True)
+
+
 def plan_topo(plan: NetworkPlan) -> type[PlanTopo]:
     """Return the Topo class of a plan, for a file's ``topos``."""
     return type(f"Topo_{plan.name}", (PlanTopo,), {"plan": plan})
@@ -268,4 +284,14 @@ def dcc_controller(plan: NetworkPlan) -> type[DccController]:
     return type(f"Dcc_{plan.name}", (DccController,), {"plan": plan})
 
 
-__all__ = ["DccController", "PlanHost", "PlanLink", "PlanSwitch", "PlanTopo", "dcc_controller", "plan_topo", "probe"]
+__all__ = [
+    "DccController",
+    "PlanHost",
+    "PlanLink",
+    "PlanSwitch",
+    "PlanTopo",
+    "cleanup",
+    "dcc_controller",
+    "plan_topo",
+    "probe",
+]

@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(sys._getframe().f_code.co_filename).resolve().parent
 
 from topologies import venv  # noqa: F401  (first: what only the project's .venv has becomes importable)
 from topologies.build import Terminal, Wan, build_plan
-from topologies.custom import dcc_controller, plan_topo
+from topologies.custom import cleanup, dcc_controller, plan_topo  # noqa: F401  (replaces mn's own clean-up)
 
 SPECIAL = {
     1: [Terminal("mdfp1", "mdfp", switch=1), Terminal("owner1", "model_owner", switch=2)],

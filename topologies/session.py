@@ -50,7 +50,11 @@ def _intend(content: LedgerContent, plan: NetworkPlan) -> None:
     content.interfaces = [name for link in plan.links for name in ends(link)]
 
 
+def mn_run_id() -> str:
+    """Return the run id of the network that this ``mn`` process makes."""
+    return f"mn-{os.getpid()}"
+
+
 def mn_session() -> Session:
-    """Return the session of a network that ``mn`` runs: named after its process."""
-    run_id = f"mn-{os.getpid()}"
-    return Session(run_id, RUN_BASE / run_id)
+    """Return the session of a network that ``mn`` runs."""
+    return Session(mn_run_id(), RUN_BASE / mn_run_id())
