@@ -50,7 +50,13 @@ class Country:
         mix = self.task.describe(part.train, self.seed)
         quality = self.task.quality_probe(part.train, self.seed)
         return Option(
-            kas=number // 3 + 1, handle=name, mix=mix, samples=len(part.train), epoch_s=EPOCH_S, reach_s=0.2, quality=quality
+            kas=number // 3 + 1,
+            handle=name,
+            mix=mix,
+            samples=len(part.train),
+            epoch_s=EPOCH_S,
+            reach_s=0.2,
+            quality=round(quality, 3),
         )
 
     def measure(self, model: Any, copies: tuple[int, ...]) -> Measured:
@@ -65,7 +71,7 @@ def run_job(country: Country, request: Request, *, use_gate: bool = True) -> dic
     view = JobView()
     journey: list[str] = []
     met: list[bool] = []
-    confirmed = False
+    confirmed, margin = False, 0.01
     plan_s = 0.0
     while len(view.visits) < request.max_visits and not confirmed:
         started = time.perf_counter()
@@ -88,7 +94,9 @@ def run_job(country: Country, request: Request, *, use_gate: bool = True) -> dic
         view = _after(view, step.option, step.hyper.epochs, accepted, found)
         met.append(gate.targets_met(request, country.measure(bytes_to_model(task, state), (0, 1))))
         journey.append(_told(request, step.option.handle, found, accepted, step.expected))
-        confirmed = accepted and gate.targets_met(request, found, mtrce.MARGIN) and _confirmed(country, model, request)
+        if accepted and gate.targets_met(request, found, margin):
+            confirmed = gate.targets_met(request, country.measure(model, (0, 1)))
+            margin += 0.01  # as the control centre does: one that was not confirmed raises the bar
     final = country.measure(bytes_to_model(task, state), (0, 1))
     expert = gate.expert_of(request, final)
     return {
@@ -100,10 +108,6 @@ def run_job(country: Country, request: Request, *, use_gate: bool = True) -> dic
         "plan_s": round(plan_s, 2),
         "journey": journey,
     }
-
-
-def _confirmed(country: Country, model: Any, request: Request) -> bool:
-    return gate.targets_met(request, country.measure(model, (1,)))
 
 
 def _after(view: JobView, option: Option, epochs: float, accepted: bool, found: Measured) -> JobView:

@@ -1,22 +1,42 @@
 """HPO: epochs, batch size, learning rate and group weights of one visit.
 
-Early visits learn fast; the learning rate then falls with the visits made, so that late visits polish without wiping out
-what earlier hospitals taught.  Every method of ordering visits gets the same hyper-parameters: what a comparison of routes
-compares is the route.
+Early visits learn fast; the learning rate then falls with the visits made, so that late visits polish without wiping
+out what earlier hospitals taught. A node with few samples makes more passes over them, in smaller batches; a model of
+a few kilobytes (a table's) takes larger steps than a transformer. Every method of ordering visits gets the same
+values: what a comparison of routes compares is the route.
 """
 
 from __future__ import annotations
 
-from controller.engines.types import Hyper, Measured, Request
+from controller.engines.types import Hyper, Request
 
 EPOCHS = 2.0
+MAX_EPOCHS = 12.0
+SAMPLES_PER_VISIT = 3000
 BATCH_SIZE = 64
+SMALL_BATCH = 16
 LEARNING_RATE = 2e-3
-LOWEST_RATE = 5e-4
-RATE_DECAY = 0.88
+SMALL_MODEL_RATE = 1e-2
+SMALL_MODEL_BYTES = 64 << 10
+RATE_DECAY = 0.8
+LOWEST_PACE = 0.25
 
 
-def hyper(request: Request, visit: int, measured: Measured | None = None) -> Hyper:
-    """Return the hyper-parameters of training visit number ``visit`` (0 is the first)."""
-    rate = max(LOWEST_RATE, LEARNING_RATE * RATE_DECAY**visit)
-    return Hyper(epochs=EPOCHS, batch_size=BATCH_SIZE, learning_rate=rate)
+def hyper(request: Request, visit: int, samples: int) -> Hyper:
+    """Return the hyper-parameters of training visit number ``visit`` (0 is the first) at data of so many samples."""
+    small = 0 < request.model_bytes < SMALL_MODEL_BYTES
+    return Hyper(
+        epochs=epochs(samples),
+        batch_size=BATCH_SIZE if samples >= BATCH_SIZE * SMALL_BATCH else SMALL_BATCH,
+        learning_rate=round((SMALL_MODEL_RATE if small else LEARNING_RATE) * pace(visit), 6),
+    )
+
+
+def epochs(samples: int) -> float:
+    """Return the local epochs: two, more where samples are few."""
+    return float(min(MAX_EPOCHS, max(EPOCHS, SAMPLES_PER_VISIT // max(samples, 1))))
+
+
+def pace(visit: int) -> float:
+    """Return the learning rate of a visit as a share of the first visit's."""
+    return float(max(LOWEST_PACE, RATE_DECAY**visit))

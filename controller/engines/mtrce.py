@@ -1,12 +1,13 @@
 """MTRCE, the model training route compute engine: which data to meet, where, and in which order (paper, section III).
 
-The order matters because a model forgets: what a hospital without cardiology teaches pushes cardiology out.  The planner
-starts from the last measurement of an MPVU, predicts what each visit would teach and wipe out (``forgetting.py``), and looks
-ahead with a beam over whole sequences: the best plan ends on a model that meets every target with room to spare, soonest
-and cheapest.  The object makes the first step, an MPVU measures it, and the planner plans anew.
+The order matters because a model forgets: what a hospital without cardiology teaches pushes cardiology out. The
+planner starts from the last measurement of an MPVU, predicts what each visit would teach and wipe out
+(``forgetting.py``), and looks ahead with a beam over whole sequences: the best plan ends on a model that meets every
+target with room to spare, soonest and cheapest. The object makes the first step, an MPVU measures it, and the planner
+plans anew.
 
-``method`` "routed" plans; "random" and "fixed" are baselines under the same budget, filters, hyper-parameters and gate.
-Pure and deterministic under ``request.seed``; reasons name K-AS and groups, never a node.
+``method`` "routed" plans; "random" and "fixed" are baselines under the same budget, filters, hyper-parameters and
+gate. Pure and deterministic under ``request.seed``; reasons name K-AS and groups, never a node.
 """
 
 from __future__ import annotations
@@ -15,57 +16,58 @@ import zlib
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from controller.engines import forgetting, gate, hpo
+from controller.engines import evidence, forgetting, gate, hpo
 from controller.engines.errors import EngineError
-from controller.engines.types import Hyper, JobView, Mix, Option, Plan, Request, Step
+from controller.engines.forgetting import State
+from controller.engines.types import JobView, Option, Plan, Request, Step, Visit
 
 MARGIN = 0.015
 BEAM = 24
 LOOK_AHEAD = 5
 MAX_OPTIONS = 64
-EXPERT_URGENCY = 1.0
-ROOM_WEIGHT = 0.25
+ROOM_WEIGHT = 2.0
 ENOUGH_ROOM = 0.05
-PATH_WEIGHT = 0.02
-VISIT_COST = 0.02
+VISIT_COST = 0.03
 TIME_WEIGHT = 0.15
-MOVE_BYTES_PER_S = 50e6 / 8
+NEW_DATA_WEIGHT = 0.1
+MODEL_BYTES_PER_S = 50e6 / 8
 ALTERNATIVES = 4
+
+Array = npt.NDArray[np.float64]
 
 
 class NoRoute(EngineError):
     """No rendezvous is left that the request may use; the message says why."""
 
 
-class _State(NamedTuple):
-    """A model as predicted: skill and samples seen per group, both (groups,)."""
-
-    skill: np.ndarray
-    seen: np.ndarray
-
-
 class _Canvas(NamedTuple):
-    """A request with its options as arrays: ``met`` samples (options, groups), ``share`` of each group in the country."""
+    """A request with its options as arrays: the model-specific view on which the search runs.
+
+    ``met``: samples x epochs of each group (options, groups); ``cost_s``, ``times`` already visited, ``size`` share
+    of all data: (options,); ``share`` of each group in all data, ``ceiling`` of its accuracy: (groups,).
+    """
 
     request: Request
     options: list[Option]
-    met: np.ndarray
-    cost_s: np.ndarray
-    share: np.ndarray
+    met: Array
+    cost_s: Array
+    times: Array
+    size: Array
+    share: Array
+    ceiling: Array
     expert: int
-    first: int
-    again: np.ndarray
+    done: int
 
 
 class _Path(NamedTuple):
     """A sequence of options looked at, the state it would end in, and its worth."""
 
     picks: tuple[int, ...]
-    state: _State
+    state: State
     worth: float
     spent_s: float
-    debt: float
 
 
 def plan(request: Request, view: JobView, options: list[Option]) -> Plan:
@@ -74,24 +76,29 @@ def plan(request: Request, view: JobView, options: list[Option]) -> Plan:
     if left <= 0:
         raise NoRoute(f"the budget of {request.max_visits} visits is used up; ask for more visits or lower the targets")
     usable = _usable(request, view, options)
-    start, done = _where(request, view), len(view.visits)
     if request.method in ("random", "fixed"):
-        return _baseline(request, view, usable, start, done, left)
-    canvas = _draw(request, view, usable, done)
-    ranked = _search(canvas, start, view, min(left, LOOK_AHEAD))
-    return _as_plan(canvas, start, view, ranked)
+        ahead = _turns(request, view, usable)[: min(left, MAX_OPTIONS)]
+        canvas = _draw(request, view, ahead, usable)
+        return _assemble(canvas, _where(request, view, canvas.ceiling), tuple(range(len(ahead))), [])
+    canvas = _draw(request, view, _shortlist(request, usable), usable)
+    start = _where(request, view, canvas.ceiling)
+    ranked = _search(canvas, start, _just_rejected(view), min(left, LOOK_AHEAD))
+    return _assemble(canvas, start, ranked[0].picks, _others(canvas, ranked))
 
 
 # --- what may be visited ---------------------------------------------------------------------------------------------
 
 
 def _usable(request: Request, view: JobView, options: list[Option]) -> list[Option]:
-    """Drop what breaks a rule of the request, in a stable order; ``NoRoute`` counts the reasons when none is left."""
-    time_left = request.deadline_s - view.elapsed_s
+    """Return one option for each data set that breaks no rule of the request, in a stable order.
+
+    ``NoRoute`` counts the reasons when none is left.
+    """
+    time_left_s = request.deadline_s - view.elapsed_s
     refused: dict[str, int] = {}
     usable: list[Option] = []
     for option in sorted(options, key=lambda o: (o.kas, o.handle)):
-        why = _refusal(request, option, time_left, _cost_s(option, hpo.EPOCHS, request.model_bytes))
+        why = _refusal(request, option, time_left_s)
         if why:
             refused[why] = refused.get(why, 0) + 1
         else:
@@ -99,139 +106,160 @@ def _usable(request: Request, view: JobView, options: list[Option]) -> list[Opti
     if not usable:
         told = ", ".join(f"{n} {why}" for why, n in sorted(refused.items())) or "none was offered"
         raise NoRoute(f"no rendezvous of {len(options)} may be visited: {told}")
-    return usable
+    return evidence.distinct_data(usable)
 
 
-def _refusal(request: Request, option: Option, time_left: float, cost_s: float) -> str:
-    if option.samples <= 0:
-        return "without data"
+def _refusal(request: Request, option: Option, time_left_s: float) -> str:
+    needed_s = _cost_s(request, option)
+    if option.samples <= 0 or not option.mix:
+        return "without data of the task"
     if option.trust < request.trust_floor:
         return f"below the trust floor {request.trust_floor:.2f}"
-    if option.available_s < cost_s:
+    if option.available_s < needed_s:
         return "reachable for too short"
-    return "too slow for the deadline" if cost_s > time_left else ""
+    return "too slow for what is left of the deadline" if needed_s > time_left_s else ""
 
 
-def _cost_s(option: Option, epochs: float, model_bytes: int) -> float:
-    return option.reach_s + option.move_s + epochs * option.epoch_s + model_bytes / MOVE_BYTES_PER_S
+def _cost_s(request: Request, option: Option) -> float:
+    """Return the seconds of a visit: model across the WAN and in, data over, all local epochs."""
+    training_s = hpo.epochs(option.samples) * option.epoch_s
+    return option.reach_s + option.move_s + training_s + request.model_bytes / MODEL_BYTES_PER_S
+
+
+def _shortlist(request: Request, usable: list[Option]) -> list[Option]:
+    """Return all options, or of very many the best per second for each group and for breadth."""
+    if len(usable) <= MAX_OPTIONS:
+        return usable
+    met = forgetting.mix_matrix(request.groups, usable)
+    cost = np.array([_cost_s(request, o) for o in usable])
+    breadth = np.minimum(met, forgetting.SAMPLES_TO_LEARN).sum(axis=1)
+    worth = np.concatenate([met, breadth[:, None]], axis=1) / (1.0 + cost[:, None])
+    each = max(1, MAX_OPTIONS // worth.shape[1])
+    keep = {int(i) for column in worth.T for i in np.argsort(-column, kind="stable")[:each]}
+    return [usable[i] for i in sorted(keep)]
 
 
 # --- where the model stands ------------------------------------------------------------------------------------------
 
 
-def _where(request: Request, view: JobView) -> _State:
-    """Return the state of the model: visits replayed through the prediction, corrected by the last measurement."""
-    groups = request.groups
-    state = _State(np.zeros(len(groups)), np.zeros(len(groups)))
-    for number, visit in enumerate(view.visits):
-        if visit.accepted is False:
-            continue
-        hyper = hpo.hyper(request, number)
-        met = forgetting.mix_matrix(groups, [visit])[0]
-        state = _State(*forgetting.step(state.skill, state.seen, met, hyper))
-        if visit.accepted and view.measured and not _unmeasured_after(view, number):
-            state = state._replace(skill=_measured(groups, view, state.skill))
+def _data_key(visited: Option | Visit) -> object:
+    """Return what tells data sets apart where handles are opaque and one data set may be met at several facilities."""
+    return visited.kas, tuple(sorted(visited.mix.items()))
+
+
+def _draw(request: Request, view: JobView, chosen: list[Option], usable: list[Option]) -> _Canvas:
+    """Lay the options out as arrays."""
+    every = forgetting.mix_matrix(request.groups, usable)
+    known = evidence.gather(usable, request.groups)
+    best = max(o.quality for o in chosen) or 1.0
+    passes = np.array([[hpo.epochs(o.samples) * o.quality / best] for o in chosen])
+    visited = [_data_key(v) for v in view.visits]
+    return _Canvas(
+        request=request,
+        options=chosen,
+        met=forgetting.mix_matrix(request.groups, chosen) * passes,
+        cost_s=np.array([_cost_s(request, o) for o in chosen]),
+        times=np.array([visited.count(_data_key(o)) for o in chosen], dtype=float),
+        size=np.array([o.samples for o in chosen]) / sum(o.samples for o in usable),
+        share=every.sum(axis=0) / max(every.sum(), 1e-9),
+        ceiling=np.clip(known.group_accuracy(every.sum(axis=0)), 0.5, forgetting.CEILING),
+        expert=request.groups.index(request.expert_group) if request.expert_group in request.groups else -1,
+        done=len(view.visits),
+    )
+
+
+def _where(request: Request, view: JobView, ceiling: Array) -> State:
+    """Return where the model stands: accepted visits replayed through the prediction, corrected by a measurement."""
+    state = forgetting.blank(len(request.groups))
+    kept = [(i, v) for i, v in enumerate(view.visits) if v.accepted is not False]
+    verified = [i for i, v in kept if v.accepted]
+    for number, visit in kept:
+        met = forgetting.mix_matrix(request.groups, [visit])[0] * visit.epochs
+        state = forgetting.step(state, met, hpo.pace(number), ceiling)
+        if view.measured and verified and number == verified[-1]:
+            found = view.measured.per_group
+            state = state._replace(
+                skill=np.array([found.get(g, s) for g, s in zip(request.groups, state.skill, strict=True)])
+            )
     return state
 
 
-def _unmeasured_after(view: JobView, number: int) -> bool:
-    return any(v.accepted for v in view.visits[number + 1 :])
-
-
-def _measured(groups: list[str], view: JobView, predicted: np.ndarray) -> np.ndarray:
-    found = view.measured.per_group if view.measured else {}
-    return np.array([found.get(g, predicted[i]) for i, g in enumerate(groups)])
-
-
-def _draw(request: Request, view: JobView, usable: list[Option], done: int) -> _Canvas:
-    """Lay the options out as arrays; where there are very many, keep the cheapest and richest for each group."""
-    chosen = usable if len(usable) <= MAX_OPTIONS else _shortlist(request, usable)
-    met = forgetting.mix_matrix(request.groups, chosen)
-    every = forgetting.mix_matrix(request.groups, usable)
-    best = max(o.quality for o in chosen) or 1.0
-    met = met * np.array([[o.quality / best] for o in chosen])
-    visited = [v.handle for v in view.visits]
-    again = np.array([visited.count(o.handle) for o in chosen])
-    cost = np.array([_cost_s(o, hpo.EPOCHS, request.model_bytes) for o in chosen])
-    expert = request.groups.index(request.expert_group) if request.expert_group in request.groups else -1
-    share = every.sum(axis=0) / max(every.sum(), 1e-9)
-    return _Canvas(request, chosen, met, cost, share, expert, done, again)
-
-
-def _shortlist(request: Request, usable: list[Option]) -> list[Option]:
-    met = forgetting.mix_matrix(request.groups, usable)
-    cost = np.array([_cost_s(o, hpo.EPOCHS, request.model_bytes) for o in usable])
-    per_group = max(1, MAX_OPTIONS // (len(request.groups) + 1))
-    covered = np.minimum(met, forgetting.SAMPLES_TO_LEARN).sum(axis=1)
-    worth = np.concatenate([met, covered[:, None]], axis=1) / (1.0 + cost[:, None])
-    keep = {int(i) for column in worth.T for i in np.argsort(-column, kind="stable")[:per_group]}
-    return [usable[i] for i in sorted(keep)]
+def _just_rejected(view: JobView) -> set[object]:
+    """Return the data that was rejected since the last accepted state: from there it would be rejected again."""
+    barred: set[object] = set()
+    for visit in reversed(view.visits):
+        if visit.accepted is not False:
+            break
+        barred.add(_data_key(visit))
+    return barred
 
 
 # --- the search ------------------------------------------------------------------------------------------------------
 
 
-def _search(canvas: _Canvas, start: _State, view: JobView, depth: int) -> list[_Path]:
+def _search(canvas: _Canvas, start: State, barred: set[object], depth: int) -> list[_Path]:
     """Beam search over sequences of options; returns the paths seen, best first (each first step at least once)."""
-    barred = _just_rejected(view)
-    beam = [_Path((), start, float("-inf"), 0.0, 0.0)]
+    first = [i for i, o in enumerate(canvas.options) if _data_key(o) not in barred] or list(range(len(canvas.options)))
+    beam = [_Path((), start, float("-inf"), 0.0)]
     ended: list[_Path] = []
     for level in range(depth):
-        hyper = hpo.hyper(canvas.request, canvas.first + level)
-        grown = [path for root in beam for path in _grow(canvas, root, hyper, barred if level == 0 else frozenset())]
-        if not grown:
-            break
+        allowed = first if level == 0 else range(len(canvas.options))
+        grown = [path for root in beam for path in _grow(canvas, root, allowed)]
         grown.sort(key=lambda p: (-p.worth, p.picks))
         ended.extend(grown[:BEAM] if level else grown)
         beam = [p for p in grown[: 2 * BEAM] if _shortfall(canvas, p.state.skill) > 0][:BEAM]
     return sorted(ended, key=lambda p: (-p.worth, p.picks))
 
 
-def _just_rejected(view: JobView) -> frozenset[str]:
-    """Handles that the MPVU rejected since the last accepted state: from that state they would be rejected again."""
-    handles: list[str] = []
-    for visit in reversed(view.visits):
-        if visit.accepted is not False:
-            break
-        handles.append(visit.handle)
-    return frozenset(handles)
+def _grow(canvas: _Canvas, root: _Path, allowed: list[int] | range) -> list[_Path]:
+    """Extend a path by every allowed option."""
+    times = canvas.times + np.bincount(np.array(root.picks, dtype=int), minlength=len(canvas.options))
+    fresh = 1.0 / (1.0 + forgetting.SAME_DATA_AGAIN * times)  # the same samples teach less the second time
+    pace = hpo.pace(canvas.done + len(root.picks))
+    met = canvas.met * fresh[:, None]
+    after = forgetting.step(root.state, met, pace, canvas.ceiling)
+    return [_extended(canvas, root, i, after.at(i), times[i] == 0) for i in allowed]
 
 
-def _grow(canvas: _Canvas, root: _Path, hyper: Hyper, barred: frozenset[str]) -> list[_Path]:
-    times = canvas.again + np.bincount(root.picks, minlength=len(canvas.options)) if root.picks else canvas.again
-    fresh = 1.0 / (1.0 + forgetting.SAME_DATA_AGAIN * times[:, None])
-    skill, seen = forgetting.step(root.state.skill, root.state.seen, canvas.met * fresh, hyper)  # (options, groups)
-    paths: list[_Path] = []
-    for i, option in enumerate(canvas.options):
-        if option.handle in barred and len(barred) < len(canvas.options):
-            continue
-        state = _State(skill[i], seen[i])
-        spent = root.spent_s + float(canvas.cost_s[i])
-        short = _shortfall(canvas, state.skill)
-        worth = -short - PATH_WEIGHT * root.debt + ROOM_WEIGHT * _room(canvas, state.skill)
-        worth -= TIME_WEIGHT * spent / max(canvas.request.deadline_s, 1e-9) + VISIT_COST * (len(root.picks) + 1)
-        paths.append(_Path((*root.picks, i), state, worth, spent, root.debt + short))
-    return paths
+def _extended(canvas: _Canvas, root: _Path, pick: int, state: State, is_new: bool) -> _Path:
+    spent_s = root.spent_s + float(canvas.cost_s[pick])
+    short = _shortfall(canvas, state.skill)
+    worth = ROOM_WEIGHT * _room(canvas, state.skill) - short
+    worth -= VISIT_COST * (len(root.picks) + 1) + TIME_WEIGHT * spent_s / max(canvas.request.deadline_s, 1e-9)
+    picks = (*root.picks, pick)
+    if not gate.has_target(canvas.request):  # the best within the budget: all data should have its say
+        fresh = {p for p in picks if not canvas.times[p]}
+        worth += NEW_DATA_WEIGHT * sum(float(canvas.size[p]) for p in fresh) + (VISIT_COST if is_new else 0.0)
+    return _Path(picks, state, worth, spent_s)
 
 
-def _shortfall(canvas: _Canvas, skill: np.ndarray) -> float:
-    """Return what is missing to the targets with their margin, 0 when both are met."""
+def _goals(canvas: _Canvas) -> tuple[float, float]:
+    """Return the accuracies to plan for: the targets with a margin, but nothing above what the data can teach."""
+    request = canvas.request
+    top = float(canvas.ceiling @ canvas.share)
+    if not gate.has_target(request):
+        return top, 0.0
+    expert_top = float(canvas.ceiling[canvas.expert]) if canvas.expert >= 0 else 0.0
+    near = 0.003  # skill only approaches its ceiling
+    return min(top - near, request.broad_accuracy + MARGIN), min(expert_top - near, request.expert_accuracy + MARGIN)
+
+
+def _shortfall(canvas: _Canvas, skill: Array) -> float:
+    """Return what is missing to the goals, 0 when both are met."""
     broad, expert = _accuracies(canvas, skill)
-    goal = min(1.0, canvas.request.broad_accuracy + MARGIN)
-    short = max(0.0, goal - broad)
-    if canvas.expert >= 0:
-        short += EXPERT_URGENCY * max(0.0, min(forgetting.CEILING - 0.003, canvas.request.expert_accuracy + MARGIN) - expert)
-    return short
+    broad_goal, expert_goal = _goals(canvas)
+    return max(0.0, broad_goal - broad) + (max(0.0, expert_goal - expert) if canvas.expert >= 0 else 0.0)
 
 
-def _room(canvas: _Canvas, skill: np.ndarray) -> float:
-    """Return what is reached beyond the margin, up to ``ENOUGH_ROOM`` each: predictions err, and so does a test sample."""
+def _room(canvas: _Canvas, skill: Array) -> float:
+    """Return what is reached beyond the goals, up to ``ENOUGH_ROOM`` each: predictions err, and so does a test."""
     broad, expert = _accuracies(canvas, skill)
-    over = min(ENOUGH_ROOM, broad - canvas.request.broad_accuracy - MARGIN)
-    return over + (min(ENOUGH_ROOM, expert - canvas.request.expert_accuracy - MARGIN) if canvas.expert >= 0 else 0.0)
+    broad_goal, expert_goal = _goals(canvas)
+    room = min(ENOUGH_ROOM, broad - broad_goal)
+    return room + (min(ENOUGH_ROOM, expert - expert_goal) if canvas.expert >= 0 else 0.0)
 
 
-def _accuracies(canvas: _Canvas, skill: np.ndarray) -> tuple[float, float]:
+def _accuracies(canvas: _Canvas, skill: Array) -> tuple[float, float]:
     broad = float(skill @ canvas.share)
     return broad, float(skill[canvas.expert]) if canvas.expert >= 0 else broad
 
@@ -239,22 +267,22 @@ def _accuracies(canvas: _Canvas, skill: np.ndarray) -> tuple[float, float]:
 # --- the answer ------------------------------------------------------------------------------------------------------
 
 
-def _as_plan(canvas: _Canvas, start: _State, view: JobView, ranked: list[_Path]) -> Plan:
-    best = ranked[0]
-    first_steps: dict[str, float] = {}
+def _others(canvas: _Canvas, ranked: list[_Path]) -> list[tuple[str, float]]:
+    """Return the best first steps not taken, each with the worth of the best path that starts with it."""
+    worth: dict[int, float] = {}
     for path in ranked:
-        first_steps.setdefault(canvas.options[path.picks[0]].handle, round(path.worth, 4))
-    del first_steps[canvas.options[best.picks[0]].handle]
-    return _assemble(canvas, start, best.picks, list(first_steps.items())[:ALTERNATIVES])
+        worth.setdefault(path.picks[0], round(path.worth, 4))
+    del worth[ranked[0].picks[0]]
+    return [(canvas.options[pick].handle, value) for pick, value in worth.items()][:ALTERNATIVES]
 
 
-def _assemble(canvas: _Canvas, start: _State, picks: tuple[int, ...], others: list[tuple[str, float]]) -> Plan:
+def _assemble(canvas: _Canvas, start: State, picks: tuple[int, ...], others: list[tuple[str, float]]) -> Plan:
     steps: list[Step] = []
     state = start
     for level, pick in enumerate(picks):
-        option, hyper = canvas.options[pick], hpo.hyper(canvas.request, canvas.first + level)
-        after = _State(*forgetting.step(state.skill, state.seen, canvas.met[pick], hyper))
-        steps.append(_step(canvas, option, hyper, state, after))
+        pace = hpo.pace(canvas.done + level)
+        after = forgetting.step(state, canvas.met[pick], pace, canvas.ceiling)
+        steps.append(_step(canvas, pick, canvas.done + level, state, after))
         state = after
     broad, expert = _accuracies(canvas, state.skill)
     return Plan(
@@ -267,21 +295,20 @@ def _assemble(canvas: _Canvas, start: _State, picks: tuple[int, ...], others: li
     )
 
 
-def _step(canvas: _Canvas, option: Option, hyper: Hyper, before: _State, after: _State) -> Step:
-    request = canvas.request
-    expected: Mix = {g: round(float(after.skill[i]), 4) for i, g in enumerate(request.groups)}
+def _step(canvas: _Canvas, pick: int, visit: int, before: State, after: State) -> Step:
+    request, option = canvas.request, canvas.options[pick]
     return Step(
         option=option,
-        hyper=hyper,
-        expected=expected,
-        cost_s=_cost_s(option, hyper.epochs, request.model_bytes),
+        hyper=hpo.hyper(request, visit, option.samples),
+        expected={g: round(float(after.skill[i]), 4) for i, g in enumerate(request.groups)},
+        cost_s=float(canvas.cost_s[pick]),
         cost_bytes=request.model_bytes + option.move_bytes,
-        verify=True,
+        verify=True,  # the gate then rolls back one visit at most, and the next plan rests on facts
         reason=_reason(canvas, option, before, after),
     )
 
 
-def _reason(canvas: _Canvas, option: Option, before: _State, after: _State) -> str:
+def _reason(canvas: _Canvas, option: Option, before: State, after: State) -> str:
     """Say in one line what the visit is for."""
     change = after.skill - before.skill
     groups = canvas.request.groups
@@ -291,22 +318,18 @@ def _reason(canvas: _Canvas, option: Option, before: _State, after: _State) -> s
     told = f"broad {was:.2f} -> {now:.2f}" if abs(now - was) >= 0.01 else "broad kept"
     worst = int(np.argmin(change))
     lost = f", {groups[worst]} falls to {after.skill[worst]:.2f}" if change[worst] < -0.05 else ""
-    return f"K-AS {option.kas} {option.handle}: {lifted}, {told}{lost}"
+    by = "" if canvas.request.method == "routed" else f"{canvas.request.method} order; "
+    return f"K-AS {option.kas}: {by}{lifted}, {told}{lost}"
 
 
 # --- baselines -------------------------------------------------------------------------------------------------------
 
 
-def _baseline(request: Request, view: JobView, usable: list[Option], start: _State, done: int, left: int) -> Plan:
-    """Visit in a shuffled order ("random") or in the order of handles ("fixed"); each once before any twice."""
-    order = list(usable)
+def _turns(request: Request, view: JobView, usable: list[Option]) -> list[Option]:
+    """Return data in a shuffled order ("random") or as offered ("fixed"), each once before any twice."""
+    place: dict[object, int] = {_data_key(o): i for i, o in enumerate(usable)}
     if request.method == "random":
         rng = np.random.default_rng([request.seed, zlib.crc32(request.task.encode())])
-        rank = {o.handle: i for o, i in zip(order, rng.permutation(len(order)), strict=True)}
-        order.sort(key=lambda o: rank[o.handle])
-    visited = [v.handle for v in view.visits]
-    turns = sorted(range(len(order)), key=lambda i: (visited.count(order[i].handle), i))
-    canvas = _draw(request, view, order, done) if len(order) <= MAX_OPTIONS else _draw(request, view, order[:MAX_OPTIONS], done)
-    picks = tuple(i for i in turns if i < len(canvas.options))[:left]
-    planned = _assemble(canvas, start, picks, [])
-    return planned
+        place = dict(zip(place, rng.permutation(len(place)).tolist(), strict=True))
+    visited = [_data_key(v) for v in view.visits]
+    return sorted(usable, key=lambda o: (visited.count(_data_key(o)), place[_data_key(o)]))
