@@ -19,6 +19,7 @@ from typer.exceptions import TyperException
 
 from controller.oam.errors import OamError
 from experiments.errors import ExperimentError, RunFailed
+from experiments.processes import ENDINGS
 from hosts.learning.errors import LearningError
 from topologies.errors import TopologyError
 
@@ -53,8 +54,9 @@ RunDirOption = Annotated[
 
 def main() -> None:
     """Entry point: errors a person can act on become one line and an exit status."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    for number in ENDINGS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup stays nohup
+            signal.signal(number, _interrupt)
     status = 0
     try:
         status = app(standalone_mode=False)
@@ -70,6 +72,8 @@ def main() -> None:
             sys.exit(2)
         _fail(ExperimentError(f"{said.rstrip('.')}; see `daitn --help` or `daitn COMMAND --help`"), 2)
     if status == INTERRUPTED:  # typer's own word for Ctrl-C, too
+        for number in ENDINGS:  # who presses twice gets no other end
+            signal.signal(number, signal.SIG_IGN)
         made_something = {"run", "up"} & set(sys.argv[1:2])
         err.print("stopped; everything is torn down" if made_something else "stopped")
     sys.exit(status if isinstance(status, int) else 0)

@@ -217,19 +217,20 @@ def _follow(process: subprocess.Popen[bytes], log: Path, console: Console, error
     end = time.monotonic() + DETACHED_START_S
     with log.open() as said:
         while standing_socket() is None:
-            _echo(said, console)
-            if process.poll() is not None:
-                _echo(said, errors)
+            ended = process.poll() is not None
+            _echo(said, console, errors)
+            if ended:
                 sys.exit(process.returncode or 1)
             if time.monotonic() > end:
                 raise RunFailed(f"the network did not come up within {DETACHED_START_S:.0f} s; see {log}")
             time.sleep(0.05)
-        _echo(said, console)
+        _echo(said, console, errors)
 
 
-def _echo(said: TextIO, console: Console) -> None:
-    if text := said.read().rstrip():
-        console.print(text, highlight=False, markup=False)
+def _echo(said: TextIO, console: Console, errors: Console) -> None:
+    for line in said.read().splitlines():
+        where = errors if line.startswith("error:") else console
+        where.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def check_all(name: str, *, data: Path | None, label: str | None, page_port: int | None, console: Console) -> None:

@@ -7,11 +7,14 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import RunFailed
+from experiments.errors import ExperimentError, RunFailed
 
 
 def call(path: Path, op: str, timeout_s: float = 30.0, **arguments: Any) -> dict[str, Any]:
-    """Send one command and return its answer; ``RunFailed`` when the process is gone, silent or says no."""
+    """Send one command and return its answer; ``RunFailed`` when the process is gone, silent or says no.
+
+    ``ExperimentError`` when it says that the command itself is wrong.
+    """
     request = json.dumps({"op": op, **arguments}).encode() + b"\n"
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -27,7 +30,8 @@ def call(path: Path, op: str, timeout_s: float = 30.0, **arguments: Any) -> dict
         raise RunFailed(f"{path.stem} did not answer {op!r}") from None
     if not isinstance(answer, dict) or not answer.get("ok"):
         why = answer.get("error", "no reason given") if isinstance(answer, dict) else "no reason given"
-        raise RunFailed(f"{path.stem} refused {op!r}: {why}")
+        bad_input = isinstance(answer, dict) and answer.get("bad_input")
+        raise (ExperimentError if bad_input else RunFailed)(f"{path.stem} refused {op!r}: {why}")
     return answer
 
 

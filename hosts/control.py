@@ -63,6 +63,7 @@ def answer_line(line: bytes, handler: Handler) -> bytes:
     except (HostError, msgspec.ValidationError, ValueError, LookupError) as error:
         text = f"no {error}" if isinstance(error, KeyError) else str(error)
         reply = {"ok": False, "error": " ".join(text.split())}
+        reply |= {"bad_input": True} if isinstance(error, BadCommand) else {}
     return msgspec.json.encode(reply) + b"\n"
 
 

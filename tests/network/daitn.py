@@ -23,7 +23,8 @@ from topologies.sysctls import WANTED, path_of
 ROOT = Path(__file__).parents[2]
 ENDS_WITHIN_S = 30.0
 NOT_OURS = ("lo", "docker", "virbr", "vnet", "veth-")  # of virtual machines that live beside us
-TOOLS = {"vde_plug", "wirefilter", "dumpcap"}
+WIRES = {"vde_plug", "wirefilter"}
+RUN_TAG = re.compile(rb"\0DAITN_RUN=[0-9a-f]+-[0-9a-f]{6}\0")  # of a `daitn` run; tests of other parts use other words
 
 
 def command(*arguments: str) -> list[str]:
@@ -137,11 +138,11 @@ def _processes() -> Iterator[str]:
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            tagged = b"\0DAITN_RUN=" in b"\0" + (entry / "environ").read_bytes()
+            tagged = RUN_TAG.search(b"\0" + (entry / "environ").read_bytes() + b"\0")
             name = (entry / "comm").read_text().strip()
         except OSError:
             continue  # ended meanwhile, or a kernel thread
-        if tagged or name in TOOLS:
+        if tagged or name in WIRES:
             yield f"process {name} {entry.name}"
 
 
@@ -154,7 +155,7 @@ def assert_as_before(before: set[str], timeout_s: float = 2.0) -> None:
     end = time.monotonic() + timeout_s
     while (now := standing()) != before and time.monotonic() < end:
         time.sleep(0.1)
-    assert (sorted(now - before), sorted(before - now)) == ([], []), "(left behind, taken away)"
+    assert now == before, f"left behind: {sorted(now - before)}; taken away: {sorted(before - now)}"
 
 
 @contextmanager
