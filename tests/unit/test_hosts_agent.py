@@ -238,7 +238,7 @@ def test_a_control_socket_answers_lines_and_survives_bad_ones(folder: Path) -> N
     server.start()
     try:
         assert call(server.path, {"op": "echo", "value": 7}) == {"ok": True, "echo": 7}
-        assert call(server.path, {"op": "fail"}) == {"ok": False, "error": "no such op"}
+        assert call(server.path, {"op": "fail"}) == {"ok": False, "error": "no such op", "bad_input": True}
         assert call(server.path, {"op": "echo"})["error"] == "no 'value'"
         assert server.path.stat().st_mode & 0o077 == 0
         with socket.socket(socket.AF_UNIX) as client:
