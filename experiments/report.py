@@ -146,7 +146,7 @@ def write_report(
 
 
 def _headline(seeds: list[dict[str, Any]], spec: JobSpec | None) -> dict[str, Any]:
-    """Return the top of the report: the one seed's figures, or means over several, and whether those meet the targets."""
+    """Return the top of the report: the one seed's figures, or means over several and whether they meet the targets."""
     first = seeds[0]
     if len(seeds) == 1:
         return {k: first[k] for k in first if k != "pooled"} | {"pooled_accuracy": _pooled(first)}
