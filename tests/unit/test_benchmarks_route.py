@@ -15,6 +15,8 @@ import pytest
 from benchmarks import common, route
 from experiments.scenario import dump, load
 
+BUDGET = load("healthcare").jobs[0].max_visits
+
 
 def report(seed: int, method: str, **changes: Any) -> dict[str, Any]:
     accuracy = {"broad": 0.9, "expert": 0.96}
@@ -85,7 +87,7 @@ def test_shares_of_seeds_in_the_last_line(
     status, last, lines = run(monkeypatch, capsys, fake, "--seeds", "0-3", "--out", str(tmp_path / "b"))
     assert status == 0
     assert (last["routed_pass"], last["random_pass"], last["seeds"]) == (1.0, 0.25, 4)
-    assert last["max_visits"] == 10 and last["reused"] == 0 and last["errors"] == []
+    assert last["max_visits"] == BUDGET and last["reused"] == 0 and last["errors"] == []
     assert {"cpu", "cores", "kernel", "commit"} <= set(last["machine"]) and last["date"]
     assert fake.calls == [(s, m) for s in range(4) for m in ("routed", "random")]
     assert sum("misses" in line for line in lines) == 3
@@ -121,7 +123,7 @@ def test_kept_results_are_marked_and_only_of_the_same_scenario(
     assert again.calls == [(1, "routed"), (1, "random")]
     assert last["reused"] == 2 and sum("kept from an earlier run" in line for line in lines) == 2
     other = out / "seed-000-routed" / "scenario.yaml"
-    other.write_text(other.read_text().replace("max_visits: 10", "max_visits: 12"))
+    other.write_text(other.read_text().replace(f"max_visits: {BUDGET}", f"max_visits: {BUDGET + 2}"))
     stale = FakeDaitn()
     _, last, _ = run(monkeypatch, capsys, stale, "--seeds", "0", "--out", str(out), "--resume")
     assert stale.calls == [(0, "routed")] and last["reused"] == 1
