@@ -77,7 +77,8 @@ class Progress:
 
     def _on_object_arrived(self, data: dict[str, Any]) -> None:
         if data.get("goodput_mbps"):
-            self._now(f"{data['bytes'] / 1e6:.1f} MB at {data['node']}, {data['goodput_mbps']:.0f} Mbit/s")
+            size = f"{data['bytes'] / 1e6:.1f} MB" if data["bytes"] >= 1e6 else f"{data['bytes'] / 1e3:.0f} kB"
+            self._now(f"{size} at {data['node']}, {data['goodput_mbps']:.1f} Mbit/s")
 
     def _on_visit_trained(self, data: dict[str, Any]) -> None:
         where = "" if data["facility"] == data["data_node"] else f" at {data['facility']}"
