@@ -1,8 +1,8 @@
 """Build a ``NetworkPlan`` from a few words: which terminals in which K-AS, which K-AS are joined.
 
-Every K-AS is built alike: access switches ``k<k>s1`` .. ``k<k>s<n>`` in a ring (a line when there are two), each with a link to the
-border gateway ``k<k>g``.  Terminals hang on the access switches in turn.  Numbers are a function of the declaration alone, so
-the same words give the same addresses, ports and datapath ids on every machine.
+Every K-AS is built alike: access switches ``k<k>s1`` .. ``k<k>s<n>`` in a ring (a line when there are two), each with
+a link to the border gateway ``k<k>g``. Terminals hang on the access switches in turn. Numbers are a function of the
+declaration alone, so the same words give the same addresses, ports and datapath ids on every machine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ _NAME = re.compile(r"[a-z][a-z0-9]*\Z")
 
 @dataclass(frozen=True)
 class Terminal:
-    """One terminal to place. ``switch`` is a switch index in its K-AS (None: in turn), ``rate_mbps`` its access link."""
+    """One terminal to place.
+
+    ``switch`` is a switch index in its K-AS (None: in turn), ``rate_mbps`` its access link.
+    """
 
     name: str
     role: Role = "host"

@@ -1,8 +1,8 @@
-"""Is each link what was declared? Measured on the link itself, both ways, right after bring-up; no controller is needed.
+"""Is each link what was declared? Measured on the link itself, both ways, after bring-up, without a controller.
 
-Rate: a train of full frames, longer than the shaper's burst, timed by the receiving kernel after the burst has passed.  Delay: a few
-small probes on the idle link, one way (both ends read the same clock).  A link that is off is measured again by itself, because a busy
-machine disturbs a measurement but does not repair a link.
+Rate: a train of full frames, longer than the shaper's burst, timed by the receiving kernel after the burst has
+passed. Delay: a few small probes on the idle link, one way (both ends read the same clock). A link that is off is
+measured again by itself, because a busy machine disturbs a measurement but does not repair a link.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RETRIES = 2
 
 
 class LinkCalibration(msgspec.Struct, frozen=True, kw_only=True):
-    """One link, declared and measured. Of the two directions the one further off is given; ``directions_mbps`` has both."""
+    """One link, declared and measured: of its two directions the one further off (``directions_mbps`` has both)."""
 
     link: str
     rate_mbps: float
@@ -90,7 +90,7 @@ class _Direction:
 
 
 def rate_mbps(arrivals: Sequence[Arrival], first: int) -> float:
-    """Return the rate at which frames from number ``first`` on arrived, lost ones counted as carried; 0.0 when too few came."""
+    """Return the rate of frames from number ``first`` on, lost ones counted as carried; 0.0 when too few came."""
     steady = sorted((a for a in arrivals if a.sequence >= first), key=lambda a: a.sequence)
     times = [a.arrived_ns for a in steady]
     if len(steady) < 2 or max(times) <= min(times):
@@ -100,7 +100,7 @@ def rate_mbps(arrivals: Sequence[Arrival], first: int) -> float:
 
 
 def calibrate(network: Measurable, links: Iterable[LinkPlan] | None = None) -> list[LinkCalibration]:
-    """Measure links (all of the plan by default) of a standing, idle network, and return one entry each, in the plan's order."""
+    """Measure links (default: all of the plan) of a standing, idle network; return one entry each, in their order."""
     wanted = list(network.plan.links if links is None else links)
     results: dict[str, LinkCalibration] = {}
     with ThreadPoolExecutor(max_workers=64, thread_name_prefix="calibrate") as pool:

@@ -1,7 +1,8 @@
 """Remove what runs left behind, by what they marked as theirs, and nothing else. Never by name pattern.
 
-A process is a run's own when ``DAITN_RUN`` stands in its environment, a bridge when its ``external-ids`` say so, an interface when its
-alias does (or the ledger names it and it was born in our group); groups, kernel settings and files come from the run's id and ledger.
+A process is a run's own when ``DAITN_RUN`` stands in its environment, a bridge when its ``external-ids`` say so, an
+interface when its alias does (or the ledger names it and it was born in our group); groups, kernel settings and files
+come from the run's id and ledger.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def known_runs(base: Path = RUN_BASE) -> set[str]:
 
 
 def is_live(run_id: str, base: Path = RUN_BASE) -> bool:
-    """Tell whether a run's main process lives: by the lock, which the kernel ties to it, its ledger, or its children's word."""
+    """Tell whether a run's main process lives, by its lock (which the kernel lets go), ledger, or children's word."""
     content = ledger.read(base / run_id)
     if locked_run(base) == run_id or (content is not None and content.main.alive()):
         return True
@@ -123,7 +124,10 @@ def _clean_run(run: str, base: Path, report: CleanReport) -> None:
 
 
 def _end_processes(run: str, content: LedgerContent | None, report: CleanReport) -> None:
-    """End a run's processes: asked first, then made to; a process that they start meanwhile is found in the next round."""
+    """End a run's processes: asked first, then made to.
+
+    A process that they start meanwhile is found in the next round.
+    """
     spared = _own_line()
     listed = [*content.processes, content.main] if content is not None else []
 

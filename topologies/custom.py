@@ -1,7 +1,7 @@
 """A declared network as Mininet's own kinds of things: Topo, hosts, switches, links and a controller.
 
-``mn --custom topologies/<file>.py`` uses them one by one; ``topologies.network.Network`` uses the same classes, but makes all
-interfaces in a few batches.  Debian's Python must be able to import this file.
+``mn --custom topologies/<file>.py`` uses them one by one; ``topologies.network.Network`` uses the same classes, but
+makes all interfaces in a few batches. Debian's Python must be able to import this file.
 """
 
 from __future__ import annotations
@@ -260,7 +260,10 @@ def _listening(port: int) -> bool:
 
 
 def leave(error: TopologyError) -> NoReturn:
-    """End ``mn`` with the error's one line and status 2; any other exception would make it run its machine-wide clean-up."""
+    """End ``mn`` with the error's one line and status 2.
+
+    Any other exception would make it run its machine-wide clean-up.
+    """
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(2)
 
@@ -268,8 +271,8 @@ def leave(error: TopologyError) -> NoReturn:
 def cleanup() -> None:
     """Remove what this ``mn`` made.
 
-    A topology file that imports this name replaces ``mn``'s own clean-up with it (``--custom`` sets ``mn``'s globals), which on an
-    error or Ctrl-C would kill by name and delete every bridge of the machine.
+    A topology file that imports this name replaces ``mn``'s own clean-up with it (``--custom`` sets ``mn``'s globals),
+    which on an error or Ctrl-C would kill by name and delete every bridge of the machine.
     """
     clean(mn_run_id(), force=True)
 

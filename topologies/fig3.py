@@ -18,8 +18,9 @@ r"""The network of the paper's Figure 3: four K-AS, each with its gateway (KBG),
     h41 h43 mpvu4  h42 c4 asker4                h31 h33 mdfp3   h32 c3
        K-AS 4  10.4.0.0/16                         K-AS 3  10.3.0.0/16
 
-Access links run at 100 Mbit/s, links inside a K-AS at 200 Mbit/s.  ``h<k><n>`` are hospitals (data nodes; the third of each K-AS
-lets its data move to a compute facility), ``c<k>`` compute facilities.  A terminal at switch i of K-AS k has an address 10.k.i.n/16.
+Access links run at 100 Mbit/s, links inside a K-AS at 200 Mbit/s. ``h<k><n>`` are hospitals (data nodes; the third of
+each K-AS lets its data move to a compute facility), ``c<k>`` compute facilities. A terminal at switch i of K-AS k has
+an address 10.k.i.n/16.
 
     sudo mn --custom topologies/fig3.py --topo fig3 --controller dcc      (our own control centre, one for all K-AS)
     sudo mn --custom topologies/fig3.py --topo fig3 --controller remote   (yours, on 127.0.0.1:6653, OpenFlow 1.3)
@@ -28,7 +29,7 @@ lets its data move to a compute facility), ``c<k>`` compute facilities.  A termi
 import sys
 from pathlib import Path
 
-# ``mn`` runs this file by exec(), under Debian's Python and without ``__file__``: the code object knows where it came from.
+# ``mn`` runs this file by exec(), under Debian's Python, without ``__file__``: the code knows where it came from.
 sys.path.insert(0, str(Path(sys._getframe().f_code.co_filename).resolve().parent.parent))
 
 from topologies import venv  # noqa: F401  (first: what only the project's .venv has becomes importable)

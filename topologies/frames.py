@@ -1,6 +1,7 @@
 """Test frames on one link: raw sockets at both ends, stamped by the sender and by the receiving kernel.
 
-The frames carry the local-experimental ethertype 0x88B5, which no host and no switch of ours forwards: they cross exactly one link.
+The frames carry the local-experimental ethertype 0x88B5, which no host and no switch of ours forwards: they cross
+exactly one link.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Who made what: a run writes into its ledger what it is about to create, before it does, so that ``clean`` finds it later.
+"""Who made what.
 
-``/run/daitn/<run id>/ledger.json`` survives the run's death; what is in it, and still marked as the run's own, may go.
-Namespaces are not listed: ours have no name and end with the last process inside.
+A run writes into its ledger what it is about to create, before it does, so that ``clean`` finds it later.
+
+``/run/daitn/<run id>/ledger.json`` survives the run's death; what is in it, and still marked as the run's own, may
+go. Namespaces are not listed: ours have no name and end with the last process inside.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Act inside another network namespace, from a thread: children that the thread starts are born there, sockets stay there."""
+"""Act inside another network namespace, from a thread.
+
+Children that the thread starts are born there, sockets stay there.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def inside(pid: int | None, work: Callable[[], T]) -> T:
-    """Return ``work()`` done in the network namespace of process ``pid`` (None: a new, empty one that ends with the work)."""
+    """Return ``work()`` done in the network namespace of process ``pid``.
+
+    None: in a new, empty namespace, which ends with the work.
+    """
     result: list[T] = []
     failure: list[BaseException] = []
 
@@ -55,7 +61,7 @@ def _enter(pid: int | None) -> None:
 
 
 def quiet_ipv6(interface: str = "all") -> None:
-    """Turn IPv6 off for an interface (or all and future ones) of the present namespace: no router solicitations on the wire."""
+    """Turn IPv6 off for an interface (or all) of the present namespace: no router solicitations on the wire."""
     for name in ("all", "default") if interface == "all" else (interface,):
         path = Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6")
         if path.exists():
@@ -63,7 +69,10 @@ def quiet_ipv6(interface: str = "all") -> None:
 
 
 def checksum_in_software(interface: str) -> None:
-    """Do what ``ethtool -K IF tx off`` does, in the present namespace; a userspace switch drops what has partial checksums."""
+    """Do what ``ethtool -K IF tx off`` does, in the present namespace.
+
+    A userspace switch drops what has partial checksums.
+    """
     value = ctypes.create_string_buffer(struct.pack("=II", ETHTOOL_STXCSUM, 0))
     request = struct.pack("16sP", interface.encode(), ctypes.addressof(value))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:

@@ -1,8 +1,8 @@
 """Bring a declared network up, fast, and take it down to the last trace.
 
-A ``Network`` is a ``mininet.net.Mininet``: the CLI, ``net["h11"].cmd(...)``, ``pingAll`` and scripts written for Mininet work.
-Only the making differs: all interfaces come from a few ``ip -batch`` and ``tc -batch`` runs, all switches from one ``ovs-vsctl``
-transaction, so that twenty terminals stand in a second or two.
+A ``Network`` is a ``mininet.net.Mininet``: the CLI, ``net["h11"].cmd(...)``, ``pingAll`` and scripts written for
+Mininet work. Only the making differs: all interfaces come from a few ``ip -batch`` and ``tc -batch`` runs, all
+switches from one ``ovs-vsctl`` transaction, so that twenty terminals stand in a second or two.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class HostList(list[Any]):
 class Network(Mininet):
     """A standing network made from a plan; a context manager, and safe to stop twice.
 
-    ``controller_ports`` gives, for each K-AS, the loopback TCP port of its controller (it may be started before or after).
+    ``controller_ports`` gives, for each K-AS, the loopback TCP port of its controller, started before or after.
     ``seconds`` holds how long each step of the start took.
     """
 
@@ -86,7 +86,10 @@ class Network(Mininet):
     # --- up ---
 
     def start(self) -> None:
-        """Make the network; on failure nothing of it is left. Raises a ``TopologyError`` that names what was refused."""
+        """Make the network; on failure nothing of it is left.
+
+        Raises a ``TopologyError`` that names what was refused.
+        """
         if self.built:
             return
         check_machine()
@@ -142,7 +145,10 @@ class Network(Mininet):
         shell.batch("ip", [(f"link set {tap} netns {pids[host]}", f"terminal {host}") for host, tap in moves])
 
     def namespace_pid(self, node: str) -> int | None:
-        """Return a process in whose network namespace a node's interfaces are; None for a switch (they are in this one)."""
+        """Return a process in whose network namespace a node's interfaces are.
+
+        None for a switch (they are in this one).
+        """
         found = self[node]
         return int(found.pid) if isinstance(found, PlanHost) else None
 
@@ -174,9 +180,9 @@ class Network(Mininet):
 
     def stop(self) -> None:
         """Take everything down that ``start`` made, also after a start that failed half way."""
-        session, self.session = self.session, None
-        if session is None:
+        if self.session is None or self.session.owner != os.getpid():  # a forked child takes nothing down
             return
+        session, self.session = self.session, None
         lines = [link.wire for link in self.links if link.wire is not None]
         for wire in lines:
             wire.ask_to_end()

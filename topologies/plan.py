@@ -1,8 +1,8 @@
 """The declared network: what a topology promises, and what a controller is told of its own part of it.
 
-Pure data (no Mininet), so that controller and tests can use it without root.  A ``NetworkPlan`` is the whole network; ``domain``
-cuts from it what the DCC of one K-AS (or of several, when one process serves them all) may know: its own switches, hosts
-and links, and of its neighbours only their number and the border link.
+Pure data (no Mininet), so that controller and tests can use it without root. A ``NetworkPlan`` is the whole network;
+``domain`` cuts from it what the DCC of one K-AS (or of several, when one process serves them all) may know: its own
+switches, hosts and links, and of its neighbours only their number and the border link.
 """
 
 from __future__ import annotations

@@ -27,7 +27,10 @@ PROGRAMS = {"ip": "iproute2", "tc": "iproute2", "ovs-vsctl": "openvswitch-switch
 
 
 class RunLock:
-    """One run at a time on a machine: a lock that the kernel lets go when its holder dies. Nested use by one run is fine."""
+    """One run at a time on a machine: a lock that the kernel lets go when its holder dies.
+
+    Nested use by one run is fine.
+    """
 
     def __init__(self, run_id: str, base: Path = ledger.RUN_BASE) -> None:
         self.run_id = run_id
@@ -56,7 +59,8 @@ class RunLock:
         run_id, pid = lock_note(self._path)
         if (run_id, pid) != (self.run_id, os.getpid()):
             raise RunLiveError(
-                f"run {run_id or '?'} (process {pid or '?'}) holds this machine's network: wait for its end, or `daitn down`"
+                f"run {run_id or '?'} (process {pid or '?'}) holds this machine's network:"
+                " wait for its end, or `daitn down`"
             )
 
 
@@ -162,5 +166,6 @@ def check_names(plan: NetworkPlan) -> None:
     if taken:
         kind = "bridge" if taken[0] in bridges else "interface"
         raise NameTakenError(
-            f"{kind} {taken[0]} exists already: `daitn clean` removes what dead runs left; what is not ours, rename or remove"
+            f"{kind} {taken[0]} exists already: `daitn clean` removes what dead runs left;"
+            " what is not ours, rename or remove"
         )

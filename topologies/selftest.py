@@ -43,7 +43,8 @@ def check_udp(source: Host, target: Host, timeout_s: float = 3.0) -> float:
         sender.close()
     raise RefusedError(
         f"UDP from {source.plan.name} to {target.plan.name} does not arrive within {timeout_s:g} s: look for routes"
-        f" (ovs-ofctl dump-flows), then for checksum offload (ethtool -k {source.plan.name}-eth0: tx-checksumming must be off)"
+        f" (ovs-ofctl dump-flows), then for checksum offload (ethtool -k {source.plan.name}-eth0 must say"
+        " tx-checksumming: off)"
     )
 
 

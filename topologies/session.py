@@ -23,6 +23,7 @@ class Session:
         self.netem = probe.netem()
         self.wirefilter = probe.wirefilter()
         main = this_process()
+        self.owner = main.pid
         self.environment = {**os.environ, RUN_VARIABLE: run_id, MAIN_VARIABLE: f"{main.pid}:{main.started}"}
         self._lock = RunLock(run_id, runtime_dir.parent)
         self.ledger: Ledger | None = None
@@ -35,8 +36,8 @@ class Session:
         sysctls.raise_limits(self.ledger)
 
     def close(self) -> None:
-        """Restore the kernel settings, drop the ledger (and the run's directory when nothing else is in it) and the lock."""
-        if self.ledger is not None:
+        """Restore the kernel settings; drop the ledger, the run's directory when it is empty, and the lock."""
+        if self.ledger is not None and self.owner == os.getpid():
             sysctls.restore(self.ledger.content.sysctls)
             self.ledger.path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):

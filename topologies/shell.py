@@ -1,4 +1,7 @@
-"""Run the network tools: lists of arguments, never a shell; batches on standard input; a refusal becomes a named error."""
+"""Run the network tools.
+
+Lists of arguments, never a shell; batches on standard input; a refusal becomes a named error.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def must(*command: str, text: str | None = None) -> str:
 
 
 def batch(tool: str, lines: Sequence[tuple[str, str]]) -> None:
-    """Feed ``ip`` or ``tc`` a batch of (command line, what it is for); ``RefusedError`` names what was refused, and why."""
+    """Feed ``ip`` or ``tc`` a batch of (line, what it is for); ``RefusedError`` names what was refused, and why."""
     if not lines:
         return
     done = run(tool, "-batch", "-", text="".join(f"{line}\n" for line, _ in lines))

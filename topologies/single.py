@@ -1,4 +1,4 @@
-"""One K-AS, two switches, six terminals: the smallest network on which every role exists. Good for tests and first steps.
+"""One K-AS, two switches, six terminals: a small network for tests and first steps.
 
  h11 h12 c1 mpvu1                 owner1 mdfp1
    |  |  |  |                        |     |
@@ -10,7 +10,7 @@ sudo mn --custom topologies/single.py --topo single --controller dcc
 import sys
 from pathlib import Path
 
-# ``mn`` runs this file by exec(), under Debian's Python and without ``__file__``: the code object knows where it came from.
+# ``mn`` runs this file by exec(), under Debian's Python, without ``__file__``: the code knows where it came from.
 sys.path.insert(0, str(Path(sys._getframe().f_code.co_filename).resolve().parent.parent))
 
 from topologies import venv  # noqa: F401  (first: what only the project's .venv has becomes importable)

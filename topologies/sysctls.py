@@ -6,7 +6,7 @@ from pathlib import Path
 
 from topologies.ledger import Ledger, SysctlRecord
 
-# Open vSwitch's userspace ports and the agents' sockets take bursts of a whole train; veth hands over through a backlog.
+# Open vSwitch's userspace ports and the agents' sockets take whole trains at once; veth hands over through a backlog.
 WANTED = {
     "net.core.rmem_default": 16 * 1024 * 1024,
     "net.core.rmem_max": 16 * 1024 * 1024,

@@ -1,4 +1,7 @@
-"""Make the project's ``.venv`` importable where Debian's Python runs us (``mn --custom`` does), or say in one line what is missing."""
+"""Make the project's ``.venv`` importable where Debian's Python runs us, as ``mn --custom`` does.
+
+Importing this module is enough; when msgspec cannot be had, it leaves with one line that says what to do.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words for the tools: the exact lines of ``ip -batch``, ``tc -batch`` and ``ovs-vsctl`` that make a declared network.
+"""Words for the tools: the lines of ``ip -batch``, ``tc -batch`` and ``ovs-vsctl`` that make a declared network.
 
 Pure text, so that a unit test can read what root would do.
 """
@@ -36,12 +36,12 @@ def alias(run_id: str) -> str:
 
 
 def group(run_id: str) -> int:
-    """Return the interface group of a run: set at birth, before the alias can be, and all its members go in one call."""
+    """Return the interface group of a run: set at birth, before an alias can be, and removed in one call."""
     return GROUP_BASE | zlib.crc32(run_id.encode()) & 0xFF_FFFF
 
 
 def needs_wire(link: LinkPlan, has_netem: bool, has_wirefilter: bool) -> bool:
-    """Tell whether a link goes through the wire filter; ``UnsupportedLinkError`` when nothing here can do what it asks."""
+    """Tell whether a link needs the wire filter; ``UnsupportedLinkError`` when nothing here can do what it asks."""
     if has_netem or not (link.delay_ms or link.loss_percent):
         return False
     asks = f"link {link.name}: delay {link.delay_ms:g} ms, loss {link.loss_percent:g} %"
@@ -51,8 +51,8 @@ def needs_wire(link: LinkPlan, has_netem: bool, has_wirefilter: bool) -> bool:
         )
     if link.rate_mbps > WIREFILTER_MAX_MBPS:
         raise UnsupportedLinkError(
-            f"{asks} at {link.rate_mbps:g} Mbit/s: without netem the wire filter carries {WIREFILTER_MAX_MBPS:g} Mbit/s at most:"
-            " lower the rate, or drop the delay and loss"
+            f"{asks} at {link.rate_mbps:g} Mbit/s: without netem the wire filter carries at most"
+            f" {WIREFILTER_MAX_MBPS:g} Mbit/s: lower the rate, or drop the delay and loss"
         )
     return True
 
@@ -80,7 +80,7 @@ def up_lines(interfaces: Iterable[str], run_id: str) -> list[Line]:
 
 
 def host_lines(host: HostPlan) -> list[Line]:
-    """Give a terminal its address, MAC and the one route that it needs, to the virtual router (240.0.0.0/4 goes there too)."""
+    """Give a terminal MAC, address and its one route, to the virtual router (240.0.0.0/4 goes there too)."""
     device, purpose = interface_name(host.name, 0), f"terminal {host.name}"
     return [
         ("link set dev lo up", purpose),
@@ -113,7 +113,7 @@ def shape_lines(link: LinkPlan, device: str, netem: bool) -> list[Line]:
 def bridge_words(
     switch: SwitchPlan, ports: Mapping[str, int], run_id: str, datapath: str, targets: Iterable[str]
 ) -> list[str]:
-    """Return the part of one ``ovs-vsctl`` transaction that makes a switch, its ports (name -> OpenFlow number) and its controllers."""
+    """Return a switch's part of an ``ovs-vsctl`` transaction: bridge, controllers, ports (name -> OpenFlow number)."""
     name, tag = switch.name, f"external-ids:daitn-run={run_id}"
     words = ["--", "add-br", name, "--", "set", "bridge", name, f"other-config:datapath-id={switch.dpid:016x}"]
     words += [
