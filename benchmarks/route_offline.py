@@ -64,7 +64,7 @@ class Country:
         return Measured(broad=found.broad, per_group=found.per_group, samples=found.samples)
 
 
-def run_job(country: Country, request: Request, *, use_gate: bool = True) -> dict[str, Any]:
+def run_job(country: Country, request: Request, *, use_gate: bool = True, salt: int = 0) -> dict[str, Any]:
     """Carry one job through; returns pass, visits, pooled accuracies and the journey."""
     task, options = country.task, country.options()
     state = model_to_bytes(task.new_model(request.seed))
@@ -83,7 +83,7 @@ def run_job(country: Country, request: Request, *, use_gate: bool = True) -> dic
             batch_size=step.hyper.batch_size,
             learning_rate=step.hyper.learning_rate,
             group_weights=step.hyper.group_weights,
-            seed=request.seed * 1000 + len(view.visits),
+            seed=request.seed * 1000 + len(view.visits) + salt * 77,
         )
         task.train(model, country.parts[step.option.handle].train, settings)
         found = country.measure(model, (0,))
@@ -134,7 +134,9 @@ def main(arguments: list[str] | None = None) -> int:
         country = Country(spec, options.hospitals, seed)
         for method, found in results.items():
             started = time.perf_counter()
-            run = run_job(country, _request(country, options, method, seed), use_gate=not options.no_gate)
+            run = run_job(
+                country, _request(country, options, method, seed), use_gate=not options.no_gate, salt=options.salt
+            )
             found.append(run)
             print(
                 f"{method:7} seed {seed:2} {'pass' if run['pass'] else 'MISS'} {run['visits']:2} visits "
@@ -165,12 +167,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.route_offline")
     parser.add_argument("--seeds", default="0-9")
     parser.add_argument("--methods", default="routed,random")
-    parser.add_argument("--visits", type=int, default=8)
-    parser.add_argument("--alpha", type=float, default=0.2)
+    parser.add_argument("--visits", type=int, default=6)
+    parser.add_argument("--alpha", type=float, default=0.15)
     parser.add_argument("--noise", type=float, default=0.3)
     parser.add_argument("--train", type=int, default=1500)
     parser.add_argument("--test", type=int, default=200)
     parser.add_argument("--hospitals", type=int, default=12)
+    parser.add_argument("--salt", type=int, default=0, help="other shuffles of the training data, same data")
     parser.add_argument("--no-gate", action="store_true")
     return parser
 

@@ -11,15 +11,15 @@ from __future__ import annotations
 from controller.engines.types import Hyper, Request
 
 EPOCHS = 2.0
-MAX_EPOCHS = 12.0
+MAX_EPOCHS = 6.0
 SAMPLES_PER_VISIT = 3000
 BATCH_SIZE = 64
 SMALL_BATCH = 16
 LEARNING_RATE = 2e-3
-SMALL_MODEL_RATE = 1e-2
+SMALL_MODEL_RATE = 5e-3
 SMALL_MODEL_BYTES = 64 << 10
 RATE_DECAY = 0.8
-LOWEST_PACE = 0.25
+LOWEST_PACE = 0.1
 
 
 def hyper(request: Request, visit: int, samples: int) -> Hyper:
