@@ -16,7 +16,7 @@ import msgspec
 
 from experiments.errors import ExperimentError, RunFailed
 from experiments.report import Outcome, summarise
-from experiments.run import deploy, submit
+from experiments.run import check_method, deploy, submit
 from experiments.run import query as ask
 from experiments.testbed import Testbed
 from packets.events import Event, encode_event
@@ -78,6 +78,7 @@ class ControlServer:
 
     def _op_submit(self, connection: socketserver.StreamRequestHandler, spec: dict[str, Any]) -> dict[str, Any]:
         job = msgspec.convert({"task": self.bed.scenario.data.name, **spec}, JobSpec)
+        check_method(job.method)
         listening = self.bed.hub.add_listener(_Teller(connection), "submit")
         try:
             return self._run_job(job)

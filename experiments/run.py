@@ -22,6 +22,7 @@ from experiments.scenario import Scenario, dump
 from experiments.testbed import Testbed
 from packets.messages import JobSpec
 
+METHODS = ("routed", "random")
 GATHER_TIMEOUT_S = 60.0
 ANSWER_TIMEOUT_S = 30.0
 GRACE_S = 30.0
@@ -148,6 +149,12 @@ class Run:
             started_s=started_s,
             peak_memory_mib=watch.stop(),
         )
+
+
+def check_method(method: str) -> None:
+    """Check the name of a way to choose the route; ``ExperimentError`` names those there are."""
+    if method not in METHODS:
+        raise ExperimentError(f"no method is called {method!r}; there are: {', '.join(METHODS)}")
 
 
 def gather(bed: Testbed) -> None:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import msgspec
 from rich.console import Console
@@ -22,7 +22,7 @@ from experiments.control import ControlServer
 from experiments.errors import ExperimentError, RunFailed
 from experiments.folder import RunFolder
 from experiments.progress import Progress
-from experiments.run import Run, gather
+from experiments.run import Run, check_method, gather
 from experiments.scenario import Scenario, load, network_plan
 from experiments.testbed import FIRST_OPENFLOW_PORT, Testbed
 from topologies.preflight import check_machine, port_owner
@@ -30,7 +30,6 @@ from topologies.preflight import check_machine, port_owner
 RUNS = Path("runs")
 DETACHED_VARIABLE = "DAITN_DETACHED"
 DETACHED_START_S = 120.0
-METHODS = ("routed", "random")
 
 
 def choose_page_port(wanted: int | None, no_page: bool) -> int | None:
@@ -69,12 +68,21 @@ def _data_spec(scenario: Scenario, path: Path, label: str | None) -> Any:
     if not path.exists():
         raise ExperimentError(f"--data {path} does not exist; give a directory (UCI heart disease) or a CSV/JSONL file")
     spec = scenario.data
-    if spec.name == "vignettes":
+    if path.is_file():
+        spec = msgspec.structs.replace(spec, name=_kind_of(path, label or spec.label_column))
+    elif spec.name == "vignettes":
         spec = msgspec.structs.replace(spec, name="table")
     partition = "natural" if path.is_dir() else "dirichlet"
     return msgspec.structs.replace(
         spec, data=str(path.resolve()), partition=partition, label_column=label or spec.label_column
     )
+
+
+def _kind_of(file: Path, label: str) -> Literal["table", "text"]:
+    from hosts.learning.encode import prose_columns
+    from hosts.learning.read import read_rows
+
+    return "text" if prose_columns(read_rows(str(file), label)) else "table"
 
 
 def _fit_jobs(scenario: Scenario, groups: list[str]) -> None:
@@ -131,8 +139,7 @@ def run_scenario(
     started_s: float,
 ) -> dict[str, Any]:
     """Carry a scenario out from bring-up to teardown; return the report."""
-    if method not in METHODS:
-        raise ExperimentError(f"no method is called {method!r}; there are: {', '.join(METHODS)}")
+    check_method(method)
     scenario = resolve(name, seed=seed, seeds=seeds, data=data, label=label)
     with _standing(scenario, run_dir, page_port, capture, console) as (bed, progress):
         report = Run(bed, method=method).carry_out(started_s)

@@ -62,6 +62,17 @@ def encode(rows: Rows, *, source: str, text_column: str = "", as_text: bool = Fa
     return Table(features, labels, sites, names, [n for ns, _ in blocks for n in ns], scaling)
 
 
+def prose_columns(rows: Rows) -> list[str]:
+    """Return the columns that hold prose: at least three words in the median cell, and hardly ever the same twice."""
+    found = []
+    for at, name in enumerate(rows.columns):
+        cells = [row[at] for row in rows.cells]
+        words = sorted(len(_WORD.findall(cell)) for cell in cells)
+        if name != rows.label and cells and words[len(words) // 2] >= 3 and len(set(cells)) > len(cells) / 2:
+            found.append(name)
+    return found
+
+
 def _labels(cells: list[str], source: str, column: str) -> tuple[list[str], np.ndarray]:
     if len(cells) < MIN_ROWS:
         raise LearningError(
