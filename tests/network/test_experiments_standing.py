@@ -184,6 +184,7 @@ def shows_its_state(folder: Path) -> None:
 
 
 def rejects_a_dream(folder: Path) -> None:
+    refused(daitn("submit", "--method", "fast", cwd=folder), "'fast'", "routed")
     said = daitn("submit", "--broad", "0.999", "--max-visits", "1", cwd=folder)
     assert said.status == 1, said
     assert "rejected" in said.out and "nearest requirement" in said.out and "targets met" not in said.out
