@@ -1,7 +1,7 @@
 """The report of a run: ``report.json`` for programs, ``report.html`` with plots for people. All of it was measured.
 
 Bytes are counted twice by different means: in the capture (AI frames, by original length) and by the switches' port
-counters (everything); both stand in the report with their ratio.
+counters (everything); both stand in the report with their ratio. Without a capture the counters stand for both.
 """
 
 from __future__ import annotations
@@ -114,7 +114,8 @@ def write_report(
     """Write ``report.json`` and ``report.html``; return the former."""
     kas_of = {h.name: h.kas for h in plan.hosts}
     seeds = [summarise(o, events, kas_of) for o in outcomes]
-    captured = bytes_by_link(folder.capture, links_by_interface) if folder.capture.exists() else {}
+    has_capture = folder.capture.exists()
+    captured = bytes_by_link(folder.capture, links_by_interface) if has_capture else counted_bytes
     links = [
         {"link": link.name, "rate_mbps": link.rate_mbps, "delay_ms": link.delay_ms,
          "bytes": captured.get(link.name, 0), "port_counter_bytes": counted_bytes.get(link.name, 0)}
@@ -128,7 +129,7 @@ def write_report(
         **_headline(seeds, outcomes[0].spec),
         "bytes_on_wire": on_wire,
         "port_counter_bytes": by_ports,
-        "port_counter_ratio": round(by_ports / on_wire, 4) if on_wire else None,
+        "port_counter_ratio": round(by_ports / on_wire, 4) if on_wire and has_capture else None,
         "links": links,
         "calibration": [e.data for e in events if e.kind == "link.calibrated"],
         "warnings": _warnings(events),
