@@ -138,11 +138,11 @@ def test_a_run_that_died_between_intent_and_making_is_cleaned() -> None:
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     book = RUN_BASE / run / "ledger.json"
-    book.write_text(book.read_text().replace('"interfaces":[]', '"interfaces":["k1s1-eth1","k1s1-eth2"]'))
-    subprocess.run(f"ip link add k1s1-eth1 group {group(run)} type veth peer name veth-x1".split(), check=True)
-    subprocess.run(["ip", "link", "add", "k1s1-eth2", "type", "veth", "peer", "name", "veth-x2"], check=True)
+    book.write_text(book.read_text().replace('"interfaces":[]', '"interfaces":["half-eth1","half-eth2"]'))
+    subprocess.run(f"ip link add half-eth1 group {group(run)} type veth peer name veth-x1".split(), check=True)
+    subprocess.run(["ip", "link", "add", "half-eth2", "type", "veth", "peer", "name", "veth-x2"], check=True)
     try:
-        assert clean(run).interfaces == ["k1s1-eth1"]
-        assert Path("/sys/class/net/k1s1-eth2").exists(), "same name, but not from our group: not ours"
+        assert clean(run).interfaces == ["half-eth1"]
+        assert Path("/sys/class/net/half-eth2").exists(), "same name, but not from our group: not ours"
     finally:
-        subprocess.run(["ip", "link", "del", "k1s1-eth2"], check=True)
+        subprocess.run(["ip", "link", "del", "half-eth2"], check=True)
