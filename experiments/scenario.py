@@ -162,6 +162,9 @@ def _check_network(network: NetworkSpec, where: str) -> None:
     for number in network.kas:
         if not 1 <= number <= 250:
             raise ScenarioError(f"scenario {where}: K-AS number {number} in network.kas is not in 1..250")
+    for role in ("data", "mpvu", "model_owner"):
+        if not any(getattr(kas, role) for kas in network.kas.values()):
+            raise ScenarioError(f"scenario {where}: no K-AS in network.kas has a {role}; add `{role}: 1` to one")
     for link in network.wan:
         for end in (link.a, link.b):
             if end not in network.kas:

@@ -81,3 +81,12 @@ def test_the_resolved_scenario_reads_back_the_same(tmp_path) -> None:
     file = tmp_path / "resolved.yaml"
     file.write_bytes(scenario.dump(first))
     assert scenario.load(str(file)) == first
+
+
+@pytest.mark.parametrize("role", ["data", "mpvu", "model_owner"])
+def test_a_network_that_cannot_do_the_job_says_who_is_missing(role: str) -> None:
+    content = raw()
+    for kas in content["network"]["kas"].values():
+        kas.pop(role, None)
+    with pytest.raises(ScenarioError, match=f"no K-AS in network.kas has a {role}"):
+        scenario.from_raw(content, "mine.yaml")
