@@ -33,6 +33,7 @@ from topologies.ledger import RUN_BASE
 from topologies.network import Network
 from topologies.plan import LinkPlan, interface_name
 from topologies.preflight import RunLock, check_machine
+from topologies.selftest import check_udp
 
 FIRST_OPENFLOW_PORT = 6653
 READY_TIMEOUT_S = 40.0
@@ -102,6 +103,8 @@ class Testbed:
         self.hub.emit("network.up", plan=msgspec.to_builtins(self.plan))
         ready = [self.runtime / f"dcc{k}.ready" for k in self.plan.kas_numbers]
         wait_for("the control centres", lambda: all(p.exists() for p in ready), READY_TIMEOUT_S, controllers)
+        first, last = self.plan.hosts[0].name, self.plan.hosts[-1].name
+        check_udp(self.network.hosts[first], self.network.hosts[last])
 
     def _start_controller(self, kas: int, seed: int) -> Child:
         plan_file = self.runtime / f"dcc{kas}.json"
