@@ -27,9 +27,10 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         b, t, w = x.shape  # (batch, tokens, width)
         q, k, v = self.qkv(self.norm1(x)).view(b, t, 3, self.heads, w // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, t, w)
+        mixed: torch.Tensor = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, t, w)
         x = x + self.out(mixed)
-        return x + self.down(F.gelu(self.up(self.norm2(x))))
+        mixed = x + self.down(F.gelu(self.up(self.norm2(x))))
+        return mixed
 
 
 class VignetteTransformer(nn.Module):
@@ -46,7 +47,8 @@ class VignetteTransformer(nn.Module):
         x = self.embed(inputs.long())  # (batch, tokens, width)
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x.mean(dim=1)))  # (batch, labels)
+        logits: torch.Tensor = self.head(self.norm(x.mean(dim=1)))  # (batch, labels)
+        return logits
 
 
 class TableModel(nn.Module):
@@ -60,4 +62,5 @@ class TableModel(nn.Module):
             self.layers = nn.Sequential(nn.Linear(features, labels))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self.layers(inputs.float())  # (batch, labels)
+        logits: torch.Tensor = self.layers(inputs.float())  # (batch, labels)
+        return logits

@@ -56,7 +56,7 @@ def _dealt(nodes: int, groups: int, each: int, rng: np.random.Generator) -> np.n
 def whole_counts(shares: np.ndarray, total: int) -> np.ndarray:
     """Turn shares into whole numbers that add up to ``total`` (largest remainder)."""
     exact = shares / shares.sum() * total
-    counts = np.floor(exact).astype(int)
+    counts: np.ndarray = np.floor(exact).astype(int)
     for i in np.argsort(counts - exact, kind="stable")[: total - counts.sum()]:
         counts[i] += 1
     return counts

@@ -43,7 +43,8 @@ def read_rows(path: str, label_column: str = "") -> Rows:
     place = Path(path)
     if not path or not place.exists():
         raise LearningError(
-            f"data {path or '(none)'}: no such file or directory; give --data a CSV or JSONL file, or the heart directory"
+            f"data {path or '(none)'}: no such file or directory; "
+            "give --data a CSV or JSONL file, or the heart directory"
         )
     if place.is_dir():
         return _heart(place)

@@ -85,6 +85,7 @@ def bytes_to_samples(task: Task, data: bytes | bytearray | memoryview) -> Sample
 
 def _load(data: bytes | bytearray | memoryview, what: str) -> dict[str, torch.Tensor]:
     try:
-        return load(bytes(data))
+        tensors: dict[str, torch.Tensor] = load(bytes(data))
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as problem:
         raise LearningError(f"{what} of {len(data)} bytes is not whole safetensors: {str(problem)[:80]}") from None
+    return tensors

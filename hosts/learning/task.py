@@ -116,7 +116,7 @@ class Task:
         torch.set_num_threads(1)
         model.eval()
         with torch.inference_mode():
-            answers = torch.cat([model(part).argmax(dim=1) for part in samples.inputs.split(_EVALUATE_ROWS)])
+            answers = torch.cat([model(part).argmax(dim=1) for part in torch.split(samples.inputs, _EVALUATE_ROWS)])
         right = (answers == samples.labels).double()  # (n,)
         groups = self.group_of[samples.labels.long()]
         held = torch.bincount(groups, minlength=len(self.groups))
@@ -156,7 +156,7 @@ class Task:
         return np.asarray(inputs.numpy(), dtype=float)
 
     def ask(self, model: nn.Module, sample: Sequence[float]) -> tuple[str, float]:
-        """Answer one query: (label name, confidence 0..1). ``LearningError`` when the sample is not one of this task."""
+        """Answer one query: (label name, confidence 0..1). ``LearningError`` when the sample is not of this task."""
         try:
             values = torch.tensor([list(sample)], dtype=torch.float64)
         except (TypeError, ValueError, RuntimeError):
@@ -313,7 +313,7 @@ def load_task(spec: TaskSpec) -> Task:
 
 
 def partition(task: Task, node_names: Sequence[str], seed: int) -> dict[str, NodeData]:
-    """Share a task's data among nodes: training samples and two disjoint test samples each, every sample on one node."""
+    """Share a task's data out: training samples and two disjoint test samples each, every sample on one node."""
     if not node_names or len(set(node_names)) != len(node_names):
         raise LearningError("sharing data out needs at least one node, each name once")
     parts = task.make_parts(len(node_names), np.random.default_rng([seed, 7]))
@@ -327,7 +327,7 @@ def _batches(count: int, settings: TrainSettings) -> list[torch.Tensor]:
     steps: list[torch.Tensor] = []
     while wanted > 0:
         rows = torch.randperm(count, generator=generator)[:wanted]
-        steps.extend(rows.split(settings.batch_size))
+        steps.extend(torch.split(rows, settings.batch_size))
         wanted -= len(rows)
     return steps
 

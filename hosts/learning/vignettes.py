@@ -35,7 +35,8 @@ def _profiles() -> np.ndarray:
         foreign = rng.choice(np.delete(np.arange(TOKENS), np.s_[home : home + pool]), FOREIGN, replace=False)
         table[label, own] = rng.uniform(0.5, 1.5, OWN)
         table[label, foreign] = FOREIGN_WEIGHT * rng.uniform(0.5, 1.5, FOREIGN)
-    return table / table.sum(axis=1, keepdims=True)
+    profiles: np.ndarray = table / table.sum(axis=1, keepdims=True)
+    return profiles
 
 
 PROFILES = _profiles()
