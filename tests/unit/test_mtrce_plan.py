@@ -326,6 +326,16 @@ def test_a_baseline_meets_all_data_once_before_any_twice(method: str) -> None:
     assert way[:6] == "abcdef" or method == "random"
 
 
+@pytest.mark.xfail(
+    strict=True, reason="visits are told apart by K-AS and mix alone, options by samples and quality too"
+)
+@pytest.mark.parametrize("method", ["random", "fixed"])
+def test_two_nodes_of_one_class_in_a_domain_are_two_data_sets(method: str) -> None:
+    first, second = (option(name, 1, (100, 0, 0, 0), samples=n) for name, n in (("p", 1000), ("q", 1100)))
+    found = plan(request(method=method), JobView(visits=[visit(first)]), [first, second])
+    assert found.steps[0].option == second  # not yet visited
+
+
 def simulate(ask: Request, offered: list[Option]) -> tuple[float, int]:
     """Run a job as the forgetting model has it: (score of the model that is kept, visits until the targets are met)."""
     shares = forgetting.mix_matrix(GROUPS, offered).sum(axis=0)
@@ -351,13 +361,20 @@ def simulate(ask: Request, offered: list[Option]) -> tuple[float, int]:
     return gate.score(ask, view.measured), len(view.visits)
 
 
-def test_a_planned_route_beats_random_ones() -> None:
-    offered = [msgspec.structs.replace(o, samples=700) for o in country()]
-    ask = request(broad_accuracy=0.9, expert_accuracy=0.95, max_visits=10)
+@pytest.mark.parametrize(("samples", "most"), [(200, None), (80, 91)], ids=["mixed", "specialists"])
+def test_a_planned_route_beats_random_ones(samples: int, most: int | None) -> None:
+    offered = [msgspec.structs.replace(o, samples=samples + 3 * i) for i, o in enumerate(country())]
+    if most:
+        offered = [msgspec.structs.replace(o, mix=specialist(o.mix, most / 100)) for o in offered]
+    ask = request(broad_accuracy=0.9, expert_accuracy=0.95, max_visits=14)
     _, routed = simulate(ask, offered)
     random = [simulate(msgspec.structs.replace(ask, method="random", seed=s), offered)[1] for s in range(12)]
-    assert routed < np.mean(random), (routed, random)
-    assert routed <= np.quantile(random, 0.25), (routed, random)
+    assert routed < 0.9 * np.mean(random), (routed, random)
+
+
+def specialist(mix: dict[str, float], most: float) -> dict[str, float]:
+    lead = max(mix, key=lambda g: mix[g])
+    return {g: most if g == lead else (1 - most) / 3 for g in mix}
 
 
 # --- against brute force ---------------------------------------------------------------------------------------------
