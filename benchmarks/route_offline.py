@@ -2,7 +2,7 @@
 
     python -m benchmarks.route_offline --seeds 0-9 --methods routed,random
 
-Prints one line per run and, last, one JSON object.  Minutes on one core; the figures with the network are `make bench-route`.
+Prints one line per run and, last, one JSON object.  Minutes on one core; with the network: `make bench-route`.
 """
 
 from __future__ import annotations
@@ -140,7 +140,8 @@ def main(arguments: list[str] | None = None) -> int:
             found.append(run)
             print(
                 f"{method:7} seed {seed:2} {'pass' if run['pass'] else 'MISS'} {run['visits']:2} visits "
-                f"{run['broad']:.3f}/{run['expert']:.3f} {run['met']} {time.perf_counter() - started:4.1f}s {' '.join(run['journey'])}",
+                f"{run['broad']:.3f}/{run['expert']:.3f} {run['met']} {time.perf_counter() - started:4.1f}s "
+                f"{' '.join(run['journey'])}",
                 flush=True,
             )
     summary: dict[str, Any] = {f"{m}_pass": sum(r["pass"] for r in runs) / len(runs) for m, runs in results.items()}
