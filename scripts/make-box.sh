@@ -53,6 +53,16 @@ printf 'virtio_pci\nvirtio_blk\nvirtio_net\next4\n' >>"$R/etc/initramfs-tools/mo
 chroot "$R" update-initramfs -u >/dev/null 2>&1
 KERNEL=$(basename "$(echo "$R"/boot/vmlinuz-*)")
 KERNEL=${KERNEL#vmlinuz-}
+ARGUMENTS="root=LABEL=root ro net.ifnames=0 biosdevname=0 console=tty0 console=ttyS0,115200"
+mkdir -p "$R/boot/grub"
+cat >"$R/boot/grub/grub.cfg" <<G
+set timeout=0
+menuentry debian {
+  search --no-floppy --label root --set=root
+  linux /boot/vmlinuz-$KERNEL $ARGUMENTS
+  initrd /boot/initrd.img-$KERNEL
+}
+G
 
 echo "== disk image"
 truncate -s 20G "$WORK/disk.raw"
@@ -64,17 +74,10 @@ mkdir "$WORK/mnt"
 mount "$PART" "$WORK/mnt"
 cp -a "$R/." "$WORK/mnt/"
 mount --bind /dev "$WORK/mnt/dev"
-chroot "$WORK/mnt" grub-install --target=i386-pc --modules='part_msdos ext2 biosdisk search' --force --skip-fs-probe "$DISK" >"$WORK/grub.log" 2>&1 ||
+chroot "$WORK/mnt" grub-install --target=i386-pc --modules='part_msdos ext2 biosdisk search' --force --skip-fs-probe \
+  "$DISK" >"$WORK/grub.log" 2>&1 ||
   die "grub-install: $(tail -n 1 "$WORK/grub.log")"
-ARGUMENTS="root=LABEL=root ro net.ifnames=0 biosdevname=0 console=tty0 console=ttyS0,115200"
-cat >"$WORK/mnt/boot/grub/grub.cfg" <<G
-set timeout=0
-menuentry debian {
-  search --no-floppy --label root --set=root
-  linux /boot/vmlinuz-$KERNEL $ARGUMENTS
-  initrd /boot/initrd.img-$KERNEL
-}
-G
+sync
 umount "$WORK/mnt/dev"
 umount "$WORK/mnt"
 losetup -d "$PART" "$DISK"
