@@ -19,7 +19,6 @@ LEARNING_RATE = 2e-3
 SMALL_MODEL_RATE = 5e-3
 SMALL_MODEL_BYTES = 64 << 10
 RATE_DECAY = 0.8
-EXPERT_WEIGHT = 2.0
 LOWEST_PACE = 0.1
 
 
@@ -30,7 +29,6 @@ def hyper(request: Request, visit: int, samples: int) -> Hyper:
         epochs=epochs(samples),
         batch_size=BATCH_SIZE if samples >= BATCH_SIZE * SMALL_BATCH else SMALL_BATCH,
         learning_rate=round((SMALL_MODEL_RATE if small else LEARNING_RATE) * pace(visit), 6),
-        group_weights={request.expert_group: EXPERT_WEIGHT} if request.expert_group else {},
     )
 
 

@@ -31,7 +31,7 @@ ROOM_WEIGHT = 2.0
 ENOUGH_ROOM = 0.05
 VISIT_COST = 0.03
 TIME_WEIGHT = 0.15
-NEW_DATA_WEIGHT = 0.05
+NEW_DATA_WEIGHT = 0.1
 MODEL_BYTES_PER_S = 50e6 / 8
 ALTERNATIVES = 4
 
@@ -54,6 +54,7 @@ class _Canvas(NamedTuple):
     met: Array
     cost_s: Array
     times: Array
+    size: Array
     share: Array
     ceiling: Array
     expert: int
@@ -159,6 +160,7 @@ def _draw(request: Request, view: JobView, chosen: list[Option], usable: list[Op
         met=forgetting.mix_matrix(request.groups, chosen) * passes,
         cost_s=np.array([_cost_s(request, o) for o in chosen]),
         times=np.array([visited.count(_data_key(o)) for o in chosen], dtype=float),
+        size=np.array([o.samples for o in chosen]) / sum(o.samples for o in usable),
         share=every.sum(axis=0) / max(every.sum(), 1e-9),
         ceiling=np.clip(known.group_accuracy(every.sum(axis=0)), 0.5, forgetting.CEILING),
         expert=request.groups.index(request.expert_group) if request.expert_group in request.groups else -1,
@@ -221,10 +223,10 @@ def _grow(canvas: _Canvas, root: _Path, allowed: list[int] | range) -> list[_Pat
     met = canvas.met * fresh[:, None]
     after = forgetting.step(root.state, met, pace, canvas.ceiling)
     last = root.picks[-1] if len(canvas.options) > 1 and root.picks else -1
-    return [_extended(canvas, root, i, after.at(i)) for i in allowed if i != last]
+    return [_extended(canvas, root, i, after.at(i), times[i] == 0) for i in allowed if i != last]
 
 
-def _extended(canvas: _Canvas, root: _Path, pick: int, state: State) -> _Path:
+def _extended(canvas: _Canvas, root: _Path, pick: int, state: State, is_new: bool) -> _Path:
     spent_s = root.spent_s + float(canvas.cost_s[pick])
     short = _shortfall(canvas, state.skill)
     worth = ROOM_WEIGHT * _room(canvas, state.skill) - short
@@ -232,7 +234,7 @@ def _extended(canvas: _Canvas, root: _Path, pick: int, state: State) -> _Path:
     picks = (*root.picks, pick)
     if not gate.has_target(canvas.request):  # the best within the budget: all data should have its say
         fresh = {p for p in picks if not canvas.times[p]}
-        worth += NEW_DATA_WEIGHT * len(fresh)
+        worth += NEW_DATA_WEIGHT * sum(float(canvas.size[p]) for p in fresh) + (VISIT_COST if is_new else 0.0)
     return _Path(picks, state, worth, spent_s)
 
 
