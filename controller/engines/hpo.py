@@ -1,4 +1,4 @@
-"""HPO: epochs, batch size, learning rate and group weights of one visit.
+"""HPO: epochs, batch size and learning rate of one visit.
 
 Early visits learn fast; the learning rate then falls with the visits made, so that late visits polish without wiping
 out what earlier hospitals taught. A node with few samples makes more passes over them, in smaller batches; a model of

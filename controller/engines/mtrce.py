@@ -21,7 +21,7 @@ import numpy.typing as npt
 from controller.engines import evidence, forgetting, gate, hpo
 from controller.engines.errors import EngineError
 from controller.engines.forgetting import State
-from controller.engines.types import JobView, Option, Plan, Request, Step, Visit
+from controller.engines.types import JobView, Option, Plan, Request, Step
 
 MARGIN = 0.015
 BEAM = 24
@@ -76,13 +76,14 @@ def plan(request: Request, view: JobView, options: list[Option]) -> Plan:
     if left <= 0:
         raise NoRoute(f"the budget of {request.max_visits} visits is used up; ask for more visits or lower the targets")
     usable = _usable(request, view, options)
+    visited = _visited(view, options)
     if request.method in ("random", "fixed"):
-        ahead = _turns(request, view, usable)[: min(left, MAX_OPTIONS)]
-        canvas = _draw(request, view, ahead, usable)
+        ahead = _turns(request, visited, usable)[: min(left, MAX_OPTIONS)]
+        canvas = _draw(request, visited, ahead, usable)
         return _assemble(canvas, _where(request, view, canvas.ceiling), tuple(range(len(ahead))), [])
-    canvas = _draw(request, view, _shortlist(request, usable), usable)
+    canvas = _draw(request, visited, _shortlist(request, usable), usable)
     start = _where(request, view, canvas.ceiling)
-    ranked = _search(canvas, start, _pointless(view), min(left, LOOK_AHEAD))
+    ranked = _search(canvas, start, _pointless(view, visited), min(left, LOOK_AHEAD))
     return _assemble(canvas, start, ranked[0].picks, _others(canvas, ranked))
 
 
@@ -142,18 +143,25 @@ def _shortlist(request: Request, usable: list[Option]) -> list[Option]:
 # --- where the model stands ------------------------------------------------------------------------------------------
 
 
-def _data_key(visited: Option | Visit) -> object:
+def _data_key(option: Option) -> object:
     """Return what tells data sets apart where handles are opaque and one data set may be met at several facilities."""
-    return visited.kas, tuple(sorted(visited.mix.items()))
+    return option.kas, option.samples, option.quality, tuple(sorted(option.mix.items()))
 
 
-def _draw(request: Request, view: JobView, chosen: list[Option], usable: list[Option]) -> _Canvas:
+def _visited(view: JobView, options: list[Option]) -> list[object]:
+    """Return the data of each visit made: by its handle or, where that is not offered any more, by its mix."""
+    by_handle = {(o.kas, o.handle): _data_key(o) for o in options}
+    by_mix = {(o.kas, tuple(sorted(o.mix.items()))): _data_key(o) for o in options}
+    mixes = [(v.kas, tuple(sorted(v.mix.items()))) for v in view.visits]
+    return [by_handle.get((v.kas, v.handle)) or by_mix.get(mix, mix) for v, mix in zip(view.visits, mixes, strict=True)]
+
+
+def _draw(request: Request, visited: list[object], chosen: list[Option], usable: list[Option]) -> _Canvas:
     """Lay the options out as arrays."""
     every = forgetting.mix_matrix(request.groups, usable)
     known = evidence.gather(usable, request.groups)
     best = max(o.quality for o in chosen) or 1.0
     passes = np.array([[hpo.epochs(o.samples) * o.quality / best] for o in chosen])
-    visited = [_data_key(v) for v in view.visits]
     return _Canvas(
         request=request,
         options=chosen,
@@ -164,7 +172,7 @@ def _draw(request: Request, view: JobView, chosen: list[Option], usable: list[Op
         share=every.sum(axis=0) / max(every.sum(), 1e-9),
         ceiling=np.clip(known.group_accuracy(every.sum(axis=0)), 0.5, forgetting.CEILING),
         expert=request.groups.index(request.expert_group) if request.expert_group in request.groups else -1,
-        done=len(view.visits),
+        done=len(visited),
     )
 
 
@@ -184,15 +192,15 @@ def _where(request: Request, view: JobView, ceiling: Array) -> State:
     return state
 
 
-def _pointless(view: JobView) -> set[object]:
+def _pointless(view: JobView, visited: list[object]) -> set[object]:
     """Return the data that is no use as the next stop.
 
     That is what was rejected since the last accepted state (it would be again), and what made that state: the same
     data twice running teaches next to nothing (0.70 -> 0.71 measured), repetition has to be spaced.
     """
     barred: set[object] = set()
-    for visit in reversed(view.visits):
-        barred.add(_data_key(visit))
+    for visit, data in zip(reversed(view.visits), reversed(visited), strict=True):
+        barred.add(data)
         if visit.accepted is not False:
             break
     return barred
@@ -217,13 +225,18 @@ def _search(canvas: _Canvas, start: State, barred: set[object], depth: int) -> l
 
 def _grow(canvas: _Canvas, root: _Path, allowed: list[int] | range) -> list[_Path]:
     """Extend a path by every allowed option."""
-    times = canvas.times + np.bincount(np.array(root.picks, dtype=int), minlength=len(canvas.options))
-    fresh = 1.0 / (1.0 + forgetting.SAME_DATA_AGAIN * times)  # the same samples teach less the second time
-    pace = hpo.pace(canvas.done + len(root.picks))
-    met = canvas.met * fresh[:, None]
-    after = forgetting.step(root.state, met, pace, canvas.ceiling)
+    after = _after(canvas, root.state, root.picks)
     last = root.picks[-1] if len(canvas.options) > 1 and root.picks else -1
-    return [_extended(canvas, root, i, after.at(i), times[i] == 0) for i in allowed if i != last]
+    new = [not canvas.times[i] and i not in root.picks for i in range(len(canvas.options))]
+    return [_extended(canvas, root, i, after.at(i), new[i]) for i in allowed if i != last]
+
+
+def _after(canvas: _Canvas, state: State, picks: tuple[int, ...]) -> State:
+    """Predict, for every option, the state after a visit to it that follows ``picks``."""
+    times = canvas.times + np.bincount(np.array(picks, dtype=int), minlength=len(canvas.options))
+    fresh = 1.0 / (1.0 + forgetting.SAME_DATA_AGAIN * times)  # the same samples teach less the second time
+    pace = hpo.pace(canvas.done + len(picks))
+    return forgetting.step(state, canvas.met * fresh[:, None], pace, canvas.ceiling)
 
 
 def _extended(canvas: _Canvas, root: _Path, pick: int, state: State, is_new: bool) -> _Path:
@@ -285,8 +298,7 @@ def _assemble(canvas: _Canvas, start: State, picks: tuple[int, ...], others: lis
     steps: list[Step] = []
     state = start
     for level, pick in enumerate(picks):
-        pace = hpo.pace(canvas.done + level)
-        after = forgetting.step(state, canvas.met[pick], pace, canvas.ceiling)
+        after = _after(canvas, state, picks[:level]).at(pick)
         steps.append(_step(canvas, pick, canvas.done + level, state, after))
         state = after
     broad, expert = _accuracies(canvas, state.skill)
@@ -330,11 +342,10 @@ def _reason(canvas: _Canvas, option: Option, before: State, after: State) -> str
 # --- baselines -------------------------------------------------------------------------------------------------------
 
 
-def _turns(request: Request, view: JobView, usable: list[Option]) -> list[Option]:
+def _turns(request: Request, visited: list[object], usable: list[Option]) -> list[Option]:
     """Return data in a shuffled order ("random") or as offered ("fixed"), each once before any twice."""
     place: dict[object, int] = {_data_key(o): i for i, o in enumerate(usable)}
     if request.method == "random":
         rng = np.random.default_rng([request.seed, zlib.crc32(request.task.encode())])
         place = dict(zip(place, rng.permutation(len(place)).tolist(), strict=True))
-    visited = [_data_key(v) for v in view.visits]
     return sorted(usable, key=lambda o: (visited.count(_data_key(o)), place[_data_key(o)]))

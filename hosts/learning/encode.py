@@ -110,7 +110,7 @@ def _columns(columns: dict[str, list[str]], rows: Rows) -> tuple[list[Block], di
     for name, cells in columns.items():
         values = _numbers(cells)
         if heart and name in HEART_CATEGORIES:
-            blocks.append(_one_hot(name, [str(int(float(c))) for c in cells], HEART_CATEGORIES[name]))
+            blocks.append(_one_hot(name, [_whole(c) for c in cells], HEART_CATEGORIES[name]))
         elif values is None:
             blocks.append(_one_hot(name, cells, _common(cells)))
         else:
@@ -119,6 +119,14 @@ def _columns(columns: dict[str, list[str]], rows: Rows) -> tuple[list[Block], di
             scaled = np.nan_to_num((values - centre) / spread, nan=0.0, posinf=0.0, neginf=0.0)
             blocks.append(([name], scaled.clip(-6, 6)[:, None]))
     return blocks, scaling
+
+
+def _whole(cell: str) -> str:
+    """Return a category written as a number ("3.0") in its plain form ("3"); anything else as it is."""
+    try:
+        return str(int(float(cell)))
+    except (ValueError, OverflowError):
+        return cell
 
 
 def _numbers(cells: list[str]) -> np.ndarray | None:

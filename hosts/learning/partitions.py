@@ -46,10 +46,12 @@ def mixes(spec: TaskSpec, nodes: int, groups: int, rng: np.random.Generator) -> 
 def _dealt(nodes: int, groups: int, each: int, rng: np.random.Generator) -> np.ndarray:
     if each < 1:
         raise LearningError(f"partition shards with shards_per_node {each}: must be at least 1")
-    decks = np.concatenate([rng.permutation(groups) for _ in range(-(-nodes * each // groups))])
+    used = np.zeros(groups)
     shares = np.zeros((nodes, groups))
-    for i, group in enumerate(decks[: nodes * each]):
-        shares[i % nodes, group] += 1 / each
+    for node in range(nodes):  # always the groups that fewest nodes hold so far, so that no node holds one twice
+        chosen = np.lexsort((rng.random(groups), used))[:each]
+        shares[node, chosen] = 1 / each
+        used[chosen] += 1
     return shares
 
 

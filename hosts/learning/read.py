@@ -41,9 +41,9 @@ class Rows(NamedTuple):
 def read_rows(path: str, label_column: str = "") -> Rows:
     """Read a file, or a directory of UCI heart files; ``LearningError`` says what is wrong, where, and the cure."""
     place = Path(path)
-    if not path or not place.exists():
+    if not path or not _exists(place):
         raise LearningError(
-            f"data {path or '(none)'}: no such file or directory; "
+            f"data {path[:200] or '(none)'}: no such file or directory; "
             "give --data a CSV or JSONL file, or the heart directory"
         )
     if place.is_dir():
@@ -52,6 +52,13 @@ def read_rows(path: str, label_column: str = "") -> Rows:
     columns, cells = _json_lines(place, text) if place.suffix in (".jsonl", ".ndjson", ".json") else _csv(place, text)
     label = _label(place, columns, label_column)
     return Rows(columns, cells, [0] * len(cells), label)
+
+
+def _exists(place: Path) -> bool:
+    try:
+        return place.exists()
+    except (OSError, ValueError):  # longer than the file system takes, or no path at all
+        return False
 
 
 def _text(place: Path) -> str:
@@ -92,12 +99,12 @@ def _csv(place: Path, text: str) -> tuple[list[str], list[list[str]]]:
 
 def _json_lines(place: Path, text: str) -> tuple[list[str], list[list[str]]]:
     records: list[dict[str, Any]] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: JSON allows U+2028
         if not line.strip():
             continue
         try:
             record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # a number of thousands of digits is a ValueError too
             raise LearningError(f"{place} line {number}: not one JSON object per line; is the file cut?") from None
         if not isinstance(record, dict):
             raise LearningError(
@@ -128,7 +135,9 @@ def _label(place: Path, columns: list[str], wanted: str) -> str:
 
 
 def _names(columns: list[str]) -> str:
-    return ", ".join(c[:24] for c in columns[:12]) + (" ..." if len(columns) > 12 else "")
+    return ", ".join(c[:24] if c.isprintable() else repr(c[:24]) for c in columns[:12]) + (
+        " ..." if len(columns) > 12 else ""
+    )
 
 
 def _heart(place: Path) -> Rows:
@@ -152,6 +161,14 @@ def _heart(place: Path) -> Rows:
                 )
             kept = [row[i] for i in keep] if line.strip() else [""]
             if all(cell.lower() not in MISSING for cell in kept):
-                cells.append([*kept[:-1], "disease" if float(kept[-1]) > 0 else "healthy"])
+                numbers = _numbers(f"{file} line {number}", kept)
+                cells.append([*kept[:-1], "disease" if numbers[-1] > 0 else "healthy"])
                 sites.append(site)
     return Rows([HEART_COLUMNS[i] for i in keep], cells, sites, "num")
+
+
+def _numbers(where: str, cells: list[str]) -> list[float]:
+    try:
+        return [float(cell) for cell in cells]
+    except ValueError:
+        raise LearningError(f"{where}: {' '.join(cells)[:60]!r} holds something that is no number") from None

@@ -37,6 +37,7 @@ __all__ = [
 
 _EVALUATE_ROWS = 512
 _FOLDS = 3
+MAX_EPOCHS = 1000
 _PROBE_ROWS = 900
 
 
@@ -76,8 +77,10 @@ class Task:
         """
         if not len(samples):
             raise LearningError("training on no samples: this node holds no data of the task")
-        if settings.epochs <= 0 or settings.batch_size < 1 or settings.learning_rate <= 0:
-            raise LearningError(f"hyper-parameters {settings}: epochs, batch_size and learning_rate must be above 0")
+        if not (0 < settings.epochs <= MAX_EPOCHS and settings.batch_size >= 1 and 0 < settings.learning_rate <= 1):
+            raise LearningError(
+                f"hyper-parameters {settings}: epochs must be in 0..{MAX_EPOCHS}, learning_rate in 0..1, all above 0"
+            )
         started = time.perf_counter()
         torch.set_num_threads(1)
         model.train()
@@ -159,7 +162,7 @@ class Task:
         """Answer one query: (label name, confidence 0..1). ``LearningError`` when the sample is not of this task."""
         try:
             values = torch.tensor([list(sample)], dtype=torch.float64)
-        except (TypeError, ValueError, RuntimeError):
+        except (TypeError, ValueError, RuntimeError, OverflowError):
             raise LearningError("a query must be a list of numbers") from None
         if values.shape != (1, self.width):
             raise LearningError(f"a query of {values.numel()} numbers: task {self.name} takes {self.width}")
@@ -273,7 +276,7 @@ class TableTask(Task):
         return TableModel(self.width, len(self.labels), self.spec.hidden)
 
     def check_inputs(self, inputs: torch.Tensor) -> None:
-        if not bool(torch.isfinite(inputs).all()):
+        if not bool(torch.isfinite(inputs.float()).all()):
             raise LearningError("a table row must hold finite numbers")
 
     def _samples(self, rows: np.ndarray) -> Samples:
