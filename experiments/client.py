@@ -16,6 +16,7 @@ from experiments.errors import ExperimentError, NoTestbed, RunFailed
 from experiments.progress import Progress, say_rejected
 from packets.events import Event
 from topologies.ledger import RUN_BASE
+from topologies.preflight import locked_run
 
 
 def standing_socket() -> Path | None:
@@ -34,6 +35,10 @@ def request(op: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
     """Ask the standing network; shows progress while it works; raises what it answers with."""
     path = standing_socket()
     if path is None:
+        if (run := locked_run()) is not None:
+            raise NoTestbed(
+                f"run {run} is under way and takes no commands; wait for its end, or use `daitn up` next time"
+            )
         raise NoTestbed("no network is standing; start one with `daitn up` (or do everything at once with `daitn run`)")
     progress = Progress(Console())
     try:
@@ -85,6 +90,7 @@ def say_job(result: dict[str, Any], console: Console) -> None:
         f"{verdict}: broad {result['accuracy']['broad']:.3f}{expert} after {len(result['route'])} training visits",
         highlight=False,
     )
+    console.print(f"model and training log: {result['model']}", highlight=False, soft_wrap=True)
 
 
 def say_status(answer: dict[str, Any], console: Console) -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from experiments.errors import ExperimentError, RunFailed
 from experiments.report import Outcome, summarise
-from experiments.run import check_method, deploy, submit
+from experiments.run import check_method, come_home, deploy, keep_model, submit
 from experiments.run import query as ask
 from experiments.testbed import Testbed
 from packets.events import Event, encode_event
@@ -88,15 +88,16 @@ class ControlServer:
     def _run_job(self, job: JobSpec) -> dict[str, Any]:
         bed = self.bed
         outcome = Outcome(seed=job.seed, first_event=len(bed.events), spec=job)
-        reply = submit(bed, job)
+        reply, folder = submit(bed, job), None
         outcome.assessments.append(msgspec.to_builtins(job) | reply)
         outcome.object_id = reply["object_id"]
         if reply["admitted"]:
-            bed.wait_event("object.returned", job.deadline_s + 30, outcome.first_event, object_id=outcome.object_id)
-            bed.wait_event("job.finished", 30, outcome.first_event, object_id=outcome.object_id)
+            come_home(bed, job, outcome)
+            folder = keep_model(bed, f"{outcome.object_id:x}")
             if bed.terminals("mdfp"):
                 deploy(bed, outcome.object_id)
-        return summarise(outcome, bed.events, {h.name: h.kas for h in bed.plan.hosts})
+        result = summarise(outcome, bed.events, {h.name: h.kas for h in bed.plan.hosts})
+        return result | {"model": folder and str(folder)}
 
 
 class _Teller:

@@ -25,6 +25,7 @@ class RunFolder:
     def __init__(self, path: Path, latest: Path | None = None) -> None:
         self.path = path
         self._latest = latest
+        self._before: str | None = None
         self.events = path / "events.jsonl"
         self.capture = path / "capture.pcapng"
         self.report_json = path / "report.json"
@@ -53,9 +54,19 @@ class RunFolder:
         """Point ``runs/latest`` here, now that there is something to see."""
         if self._latest is None:
             return
-        temporary = self._latest.with_name(f".latest-{os.getpid()}")
-        temporary.symlink_to(self.path.name)
-        temporary.replace(self._latest)
+        self._before = os.readlink(self._latest) if self._latest.is_symlink() else None
+        self._point(self._latest, self.path.name)
+
+    def withdraw(self) -> None:
+        """Point ``runs/latest`` back to what it was, when this run came to nothing."""
+        if self._latest is not None and self._before is not None and not self.report_json.exists():
+            self._point(self._latest, self._before)
+
+    @staticmethod
+    def _point(link: Path, target: str) -> None:
+        temporary = link.with_name(f".latest-{os.getpid()}")
+        temporary.symlink_to(target)
+        temporary.replace(link)
 
     def remove_if_empty(self) -> None:
         """Leave no folder of a run that never began (nothing but an empty ``logs`` in it)."""

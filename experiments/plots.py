@@ -23,7 +23,7 @@ mpl.rcParams |= {
 }
 
 COLOURS = {
-    "data": "#4c78a8", "compute": "#f58518", "mpvu": "#54a24b", "mdfp": "#b279a2", "model_owner": "#e45756",
+    "data": "#a9c6e6", "compute": "#f9bd7e", "mpvu": "#a5d6a0", "mdfp": "#d9b8d2", "model_owner": "#f2a3a2",
     "query_owner": "#9d755d", "host": "#bab0ac", "switch": "#d5d8dc", "gateway": "#7f8c8d",
 }  # fmt: skip
 MOST_LINKS = 24
@@ -88,7 +88,7 @@ def topology(plan: NetworkPlan, stops: list[dict[str, Any]]) -> str:
             axes.annotate(
                 f"K-AS {kas}", place[gate], xytext=(0, 13), textcoords="offset points", ha="center", weight="bold"
             )
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=4, frameon=False, fontsize=8)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=4, frameon=False, fontsize=8, markerscale=0.5)
     axes.set_axis_off()
     return _svg(figure)
 

@@ -15,6 +15,7 @@ PHASES = {
     "calibrate": "links, configured against measured",
     "agents": "one at every terminal, PyTorch ready",
     "gather": "test samples to the MPVUs",
+    "submit": "the request to T-FAM",
     "train": "the model travels",
     "deploy": "deployment to an MDFP",
     "query": "one query through the network",
@@ -29,6 +30,7 @@ class Progress:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._trained = self._expert = ""
+        self._visits = 0
         self._closed = False
         self._status: Status | None = console.status("starting") if console.is_terminal else None
         if self._status:
@@ -52,7 +54,7 @@ class Progress:
             self._status.update(escape(text))
 
     def _line(self, mark: str, text: str) -> None:
-        self._console.print(f"{mark} {text}", highlight=False)
+        self._console.print(f"{mark} {text}", highlight=False, soft_wrap=True)
 
     def _on_run_phase(self, data: dict[str, Any]) -> None:
         text = PHASES.get(data["phase"], data["phase"])
@@ -62,6 +64,7 @@ class Progress:
             self._line("[green]✓[/]", f"{data['phase']:<10} {text} [dim]{data['seconds']:.1f} s[/]")
 
     def _on_job_submitted(self, data: dict[str, Any]) -> None:
+        self._visits = 0
         self._expert = data.get("spec", {}).get("expert_group") or ""
 
     def _on_job_assessed(self, data: dict[str, Any]) -> None:
@@ -81,6 +84,7 @@ class Progress:
             self._now(f"{size} at {data['node']}, {data['goodput_mbps']:.1f} Mbit/s")
 
     def _on_visit_trained(self, data: dict[str, Any]) -> None:
+        self._visits += 1
         where = "" if data["facility"] == data["data_node"] else f" at {data['facility']}"
         self._trained = f"{data['data_node']}{where} [dim](K-AS {data['kas']})[/]"
         self._now(f"trained on {data['samples']} samples of {data['data_node']}: loss {data['loss']:.3f}")
@@ -88,12 +92,12 @@ class Progress:
     def _on_visit_verified(self, data: dict[str, Any]) -> None:
         mark = "[green]✓[/]" if data["accepted"] else "[yellow]↺[/]"
         expert = f" {self._expert} {data['expert']:.3f}" if self._expert else ""
-        trained = self._trained
-        what = f"{trained}, verified by {data['node']}" if trained else f"confirmed by {data['node']}"
-        self._trained = ""
+        trained, self._trained = self._trained, ""
+        name = f"visit {self._visits:<4}" if trained else "confirm   "
+        where = f"{trained}, verified by {data['node']}" if trained else f"by {data['node']}"
         self._line(
             mark,
-            f"visit {data['visit']:>2}   broad {data['broad']:.3f}{expert}  {what}"
+            f"{name} broad {data['broad']:.3f}{expert}  {where}"
             + ("" if data["accepted"] else " [yellow]rolled back[/]"),
         )
 
@@ -115,6 +119,6 @@ def say_rejected(assessment: dict[str, Any], console: Console) -> None:
     """Print T-FAM's rejection: every reason, and the nearest requirement that would be admitted."""
     console.print("[yellow]✗[/] T-FAM      rejected", highlight=False)
     for reason in assessment["reasons"]:
-        console.print(f"  - {escape(reason)}", highlight=False)
+        console.print(f"  - {escape(reason)}", highlight=False, soft_wrap=True)
     nearest = ", ".join(f"{k} {v:g}" for k, v in assessment.get("nearest", {}).items())
-    console.print(f"  - nearest requirement that would be admitted: {escape(nearest)}", highlight=False)
+    console.print(f"  - nearest requirement that would be admitted: {escape(nearest)}", highlight=False, soft_wrap=True)

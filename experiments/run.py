@@ -86,9 +86,12 @@ class Run:
         outcome = Outcome(seed=seed, first_event=len(self.bed.events))
         with self.phase("gather"):
             gather(self.bed)
-        with self.phase("train"):
-            self._train(seed, outcome)
-        if outcome.object_id and self.bed.terminals("mdfp"):
+        with self.phase("submit"):
+            self._submit(seed, outcome)
+        if outcome.spec:
+            with self.phase("train"):
+                self._come_home(seed, outcome.spec, outcome)
+        if outcome.spec and self.bed.terminals("mdfp"):
             with self.phase("deploy"):
                 deploy(self.bed, outcome.object_id)
             if self.scenario.query and self.bed.terminals("query_owner"):
@@ -100,28 +103,19 @@ class Run:
         outcome.last_event = len(self.bed.events)
         return outcome
 
-    def _train(self, seed: int, outcome: Outcome) -> None:
+    def _submit(self, seed: int, outcome: Outcome) -> None:
+        """Submit the jobs in order until T-FAM admits one; every verdict is kept."""
         for wanted in self.scenario.jobs:
             job = msgspec.structs.replace(wanted, seed=seed, method=self.method)
             reply = submit(self.bed, job)
             outcome.assessments.append(msgspec.to_builtins(job) | reply)
-            if not reply["admitted"]:
-                continue
-            outcome.object_id, outcome.spec = reply["object_id"], job
-            self.bed.wait_event(
-                "object.returned", job.deadline_s + GRACE_S, outcome.first_event, object_id=outcome.object_id
-            )
-            self._keep_model(seed)
-            self.bed.wait_event("job.finished", ANSWER_TIMEOUT_S, outcome.first_event, object_id=outcome.object_id)
-            return
+            if reply["admitted"]:
+                outcome.object_id, outcome.spec = reply["object_id"], job
+                return
 
-    def _keep_model(self, seed: int) -> None:
-        """Copy what came home (model and training log) from the owner's own folder into the run's."""
-        owner = self.bed.runtime / self.bed.terminals("model_owner")[0]
-        target = self.folder.model / f"s{seed}" if self.scenario.seeds > 1 else self.folder.model
-        target.mkdir(parents=True, exist_ok=True)
-        for file in owner.glob("*.*"):
-            shutil.copy2(file, target)
+    def _come_home(self, seed: int, job: JobSpec, outcome: Outcome) -> None:
+        come_home(self.bed, job, outcome)
+        keep_model(self.bed, f"s{seed}" if self.scenario.seeds > 1 else "")
 
     def _query(self) -> dict[str, Any]:
         assert self.scenario.query is not None
@@ -179,6 +173,21 @@ def submit(bed: Testbed, job: JobSpec) -> dict[str, Any]:
         )
     reply: dict[str, Any] = bed.tell(owners[0], "submit", ANSWER_TIMEOUT_S, spec=msgspec.to_builtins(job))["reply"]
     return reply
+
+
+def come_home(bed: Testbed, job: JobSpec, outcome: Outcome) -> None:
+    """Wait until the owner has its model back and the DCC has closed the job; ``RunFailed`` past the deadline."""
+    for kind, timeout_s in (("object.returned", job.deadline_s + GRACE_S), ("job.finished", ANSWER_TIMEOUT_S)):
+        bed.wait_event(kind, timeout_s, outcome.first_event, object_id=outcome.object_id)
+
+
+def keep_model(bed: Testbed, subfolder: str = "") -> Path:
+    """Copy the model and training log that came home last into the run's folder; return where they are."""
+    target = bed.folder.model / subfolder
+    target.mkdir(parents=True, exist_ok=True)
+    for file in (bed.runtime / bed.terminals("model_owner")[0]).glob("*.*"):
+        shutil.copy2(file, target)
+    return target
 
 
 def deploy(bed: Testbed, object_id: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from experiments.progress import Progress
 from experiments.run import Run, check_method, gather
 from experiments.scenario import Scenario, load, network_plan
 from experiments.testbed import FIRST_OPENFLOW_PORT, Testbed
+from hosts.learning.clinic import DISEASES
 from topologies.preflight import check_machine, port_owner
 
 RUNS = Path("runs")
@@ -55,7 +57,9 @@ def resolve(
     elif label is not None:
         raise ExperimentError("--label names a column of --data FILE; give --data as well")
     scenario = msgspec.structs.replace(scenario, **changes)
-    if scenario.data.name != "vignettes":
+    if scenario.data.name == "vignettes":
+        _fit_jobs(scenario, list(DISEASES))
+    else:
         if not scenario.data.data:
             raise ExperimentError(f"scenario {scenario.name} needs real data: give it with --data PATH")
         from hosts.learning.task import load_task  # brings PyTorch along: not for every command
@@ -86,12 +90,13 @@ def _kind_of(file: Path, label: str) -> Literal["table", "text"]:
 
 
 def _fit_jobs(scenario: Scenario, groups: list[str]) -> None:
-    for job in scenario.jobs:
-        if job.expert_group and job.expert_group not in groups:
-            raise ExperimentError(
-                f"scenario {scenario.name}: expert_group {job.expert_group!r} is not in the data; "
-                f"its groups are: {', '.join(groups)}"
-            )
+    wanted = {job.expert_group for job in scenario.jobs} | ({scenario.query.group} if scenario.query else set())
+    for group in sorted(g for g in wanted if g and g not in groups):
+        near = difflib.get_close_matches(group, groups, 1)
+        raise ExperimentError(
+            f"scenario {scenario.name}: group {group!r} is not in the data; "
+            + (f"did you mean {near[0]!r}?" if near else f"its groups are: {', '.join(groups)}")
+        )
 
 
 def need_root() -> None:
@@ -117,7 +122,9 @@ def _standing(
                 yield bed, progress
             finally:
                 progress.close()
-    except BaseException:
+    except BaseException as error:
+        if not isinstance(error, SystemExit):  # `daitn down` is no failure
+            folder.withdraw()
         folder.remove_if_empty()
         raise
     finally:
@@ -255,7 +262,10 @@ def check_all(name: str, *, data: Path | None, label: str | None, page_port: int
 
 def resolve_without_data(name: str) -> Scenario:
     """Load a scenario for a check that does not need its data."""
-    return load(name)
+    scenario = load(name)
+    if scenario.data.name == "vignettes":
+        _fit_jobs(scenario, list(DISEASES))
+    return scenario
 
 
 def say_report(report: dict[str, Any], folder: Path, console: Console) -> None:

@@ -60,7 +60,7 @@ class RunLock:
         if (run_id, pid) != (self.run_id, os.getpid()):
             raise RunLiveError(
                 f"run {run_id or '?'} (process {pid or '?'}) holds this machine's network:"
-                " wait for its end, or `daitn down`"
+                " wait for its end, or `daitn down` when it was started with `daitn up`"
             )
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from experiments.errors import ExperimentError
-from experiments.session import resolve
+from experiments.scenario import SCENARIO_FOLDER
+from experiments.session import resolve, resolve_without_data
 from hosts.learning.errors import LearningError
 
 
@@ -48,5 +49,13 @@ def test_a_missing_file_and_a_label_without_a_file(tmp_path: Path) -> None:
 
 
 def test_an_expert_group_that_the_data_lacks_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ExperimentError, match=r"'cardiology' is not in the data.*n, y"):
+    with pytest.raises(ExperimentError, match=r"'cardiology' is not in the data; its groups are: n, y"):
         resolve("healthcare", data=csv(tmp_path / "x.csv"))
+
+
+def test_a_misspelt_department_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    text = (SCENARIO_FOLDER / "healthcare.yaml").read_text()
+    file.write_text(text.replace("expert_group: cardiology", "expert_group: cardiolgy"))
+    with pytest.raises(ExperimentError, match="'cardiolgy' is not in the data; did you mean 'cardiology'"):
+        resolve_without_data(str(file))
