@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -29,6 +30,11 @@ TIERS = list(TIMEOUT_S)
 NETWORK_LOCK = Path("/tmp/daitn-net.lock")
 LOCK_TIMEOUT_S = 900.0
 TIDY_TIMEOUT_S = 10.0
+
+# Started by nohup or in the background of a script, we would hand ignored signals on to every program under test.
+for ignorable in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(ignorable) is signal.SIG_IGN:
+        signal.signal(ignorable, signal.default_int_handler if ignorable is signal.SIGINT else signal.SIG_DFL)
 
 settings.register_profile("daitn", deadline=None)  # a busy machine is not a failing property
 settings.load_profile("daitn")
