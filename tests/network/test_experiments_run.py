@@ -123,7 +123,7 @@ def test_phases_and_memory_are_within_the_budget(run: Ended) -> None:
     report = run.report
     phases = report["phases_s"]
     print({k: report[k] for k in ("wall_s", "phases_s", "peak_memory_mib", "port_counter_ratio", "accuracy")})
-    assert set(phases) == {"network", "calibrate", "agents", "gather", "train", "deploy", "query"}
+    assert set(phases) == {"network", "calibrate", "agents", "gather", "submit", "train", "deploy", "query"}
     assert phases["network"] + phases["agents"] <= 25  # 15 on a quiet machine
     assert report["wall_s"] >= sum(phases.values())
     assert 300 < report["peak_memory_mib"] <= 4096
