@@ -32,7 +32,7 @@ class Capture:
             command += ["-i", interface, "-s", str(SNAP_BYTES), "-B", str(BUFFER_MIB), "-f", f"udp port {AI_PORT}"]
         self.child = Child("dumpcap", command, log, run_id)
 
-    def wait_ready(self, timeout_s: float = 15.0) -> None:
+    def wait_ready(self, timeout_s: float = 60.0) -> None:
         """Wait until dumpcap has opened its interfaces and its file."""
         wait_for("the capture", lambda: self.path.exists() and self.path.stat().st_size > 0, timeout_s, [self.child])
 

@@ -23,7 +23,7 @@ from experiments.testbed import Testbed
 from packets.messages import JobSpec
 
 METHODS = ("routed", "random")
-GATHER_TIMEOUT_S = 60.0
+GATHER_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 30.0
 GRACE_S = 30.0
 POOLED_EPOCHS = {"vignettes": 6, "table": 60, "text": 20}  # to convergence: the ceiling, not a straw man

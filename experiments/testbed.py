@@ -36,7 +36,7 @@ from topologies.preflight import RunLock, check_machine
 from topologies.selftest import check_udp
 
 FIRST_OPENFLOW_PORT = 6653
-READY_TIMEOUT_S = 40.0
+READY_TIMEOUT_S = 120.0  # a slow virtual machine gets there too
 
 
 class Testbed:
