@@ -24,7 +24,7 @@ mpl.rcParams |= {
 
 COLOURS = {
     "data": "#a9c6e6", "compute": "#f9bd7e", "mpvu": "#a5d6a0", "mdfp": "#d9b8d2", "model_owner": "#f2a3a2",
-    "query_owner": "#9d755d", "host": "#bab0ac", "switch": "#d5d8dc", "gateway": "#7f8c8d",
+    "query_owner": "#d3b9a6", "host": "#bab0ac", "switch": "#d5d8dc", "gateway": "#b4bec4",
 }  # fmt: skip
 MOST_LINKS = 24
 NAMES = {
