@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import wait_until
 from topologies import cgroups, ledger, preflight
 from topologies.cleanup import CleanReport, clean, is_live
 from topologies.errors import PortTakenError, RunLiveError
@@ -66,7 +67,12 @@ def tagged(*, run: str, main: ProcessRecord | None = None) -> subprocess.Popen[b
     variables = {**os.environ, RUN_VARIABLE: run}
     if main is not None:
         variables[MAIN_VARIABLE] = f"{main.pid}:{main.started}"
-    return subprocess.Popen(["sleep", "60"], env=variables)
+    process = subprocess.Popen(["sleep", "60"], env=variables)
+    environ = Path(f"/proc/{process.pid}/environ")  # empty for an instant after exec
+    wait_until(
+        lambda: f"{RUN_VARIABLE}={run}".encode() in environ.read_bytes().split(b"\0"), 5, "the process wears its tag"
+    )
+    return process
 
 
 @pytest.fixture
