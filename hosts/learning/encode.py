@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hosts.learning.errors import LearningError
+from hosts.learning.errors import LearningError, shown
 from hosts.learning.read import HEART_COLUMNS, HEART_DROPPED, MISSING, Rows
 
 MAX_CATEGORIES = 24
@@ -161,7 +161,7 @@ def _text_block(
     """Hash words into buckets (signed, so that collisions cancel on average) and scale every text to length 4."""
     name = wanted or max(columns, key=lambda c: sum(len(cell) for cell in columns[c]))
     if name not in columns:
-        raise LearningError(f"{source}: no text column {name!r}; it has {', '.join(columns)}")
+        raise LearningError(f"{source}: no text column {name!r}; it has {', '.join(map(shown, columns))}")
     block = np.zeros((len(columns[name]), TEXT_BUCKETS))
     for row, text in enumerate(columns[name]):
         for word in _WORD.findall(text.lower()):

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hosts.learning.errors import LearningError
+from hosts.learning.errors import LearningError, shown
 
 LABEL_NAMES = ("label", "target", "class", "y", "diagnosis")
 MISSING = frozenset({"", "?", "na", "nan", "null", "none"})
@@ -43,7 +43,7 @@ def read_rows(path: str, label_column: str = "") -> Rows:
     place = Path(path)
     if not path or not _exists(place):
         raise LearningError(
-            f"data {path[:200] or '(none)'}: no such file or directory; "
+            f"data {shown(path, 200) or '(none)'}: no such file or directory; "
             "give --data a CSV or JSONL file, or the heart directory"
         )
     if place.is_dir():
@@ -135,9 +135,7 @@ def _label(place: Path, columns: list[str], wanted: str) -> str:
 
 
 def _names(columns: list[str]) -> str:
-    return ", ".join(c[:24] if c.isprintable() else repr(c[:24]) for c in columns[:12]) + (
-        " ..." if len(columns) > 12 else ""
-    )
+    return ", ".join(map(shown, columns[:12])) + (" ..." if len(columns) > 12 else "")
 
 
 def _heart(place: Path) -> Rows:

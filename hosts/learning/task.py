@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from hosts.learning import vignettes
 from hosts.learning.encode import Table, encode
-from hosts.learning.errors import LearningError
+from hosts.learning.errors import LearningError, shown
 from hosts.learning.models import TableModel, VignetteTransformer
 from hosts.learning.partitions import deal_rows, mixes
 from hosts.learning.privacy import private_shares
@@ -106,9 +106,8 @@ class Task:
             return None
         unknown = set(group_weights) - set(self.groups)
         if unknown or min(group_weights.values()) <= 0:
-            raise LearningError(
-                f"group weights {group_weights}: must be above 0 and name groups of {', '.join(self.groups)}"
-            )
+            known = ", ".join(map(shown, self.groups))
+            raise LearningError(f"group weights {group_weights}: must be above 0 and name groups of {known}")
         per_group = torch.tensor([group_weights.get(group, 1.0) for group in self.groups])
         return per_group[self.group_of]
 
@@ -196,7 +195,7 @@ class Task:
         if not group:
             return None
         if group not in self.groups:
-            raise LearningError(f"no group {group!r} in task {self.name}: it has {', '.join(self.groups)}")
+            raise LearningError(f"no group {group!r} in task {self.name}: it has {', '.join(map(shown, self.groups))}")
         return self.groups.index(group)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -474,9 +475,9 @@ def test_bad_files_are_refused_in_one_line_that_names_the_file(tmp_path: Path, n
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("path", ["", "no/such/file.csv", "nul\0.csv"])
+@pytest.mark.parametrize("path", ["", "no/such/file.csv", "nul\0.csv", "two\nlines.csv"])
 def test_a_missing_file(path: str) -> None:
-    with pytest.raises(LearningError, match="no such file"):
+    with pytest.raises(LearningError, match=r"^[^\n]*no such file[^\n]*\Z"):
         read_rows(path)
 
 
@@ -499,6 +500,16 @@ def test_a_file_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_line_end_in_a_column_name_stays_out_of_the_message(tmp_path: Path, file: str, text: str) -> None:
     with pytest.raises(LearningError, match=r"^[^\n]+\Z"):
         read_rows(str(write(tmp_path / file, text)))
+
+
+def test_a_line_end_in_a_name_is_escaped_wherever_names_are_listed(tmp_path: Path) -> None:
+    text = '"a\nb",label\n' + "".join(f'{i},"{"xy"[i % 2]}"\n' for i in range(60))
+    with pytest.raises(LearningError, match=r"^[^\n]*no text column 'sort'; it has a\\nb\Z"):
+        table(tmp_path, text, name="text", text_column="sort")
+    records = "".join(json.dumps({"a": i, "label": "xy"[i % 2] + "\nz"}) + "\n" for i in range(60))
+    task = load_task(TaskSpec(name="table", data=str(write(tmp_path / "x.jsonl", records))))
+    with pytest.raises(LearningError, match=r"^[^\n]*it has x\\nz, y\\nz\Z"):
+        task.sample_of("sort", random.Random(0))
 
 
 def test_a_very_long_number_in_json(tmp_path: Path) -> None:
