@@ -17,17 +17,21 @@ local CLASSES = { [0] = "BULK", [1] = "CONTROL", [2] = "QUERY" }
 local ERRORS = {
   [1] = "MALFORMED", [2] = "VERSION", [3] = "TOO_LARGE", [4] = "BUSY", [5] = "DIGEST",
   [6] = "UNKNOWN_TRANSFER", [7] = "NO_ROUTE", [8] = "REFUSED", [9] = "EXPIRED",
+  [10] = "UNAUTHENTICATED",
 }
 local OPTIONS = {
   [0x0001] = "Requirements", [0x0002] = "Digest", [0x0003] = "Acknowledgement", [0x0004] = "Error",
+  [0x0005] = "Mandate", [0x0006] = "Key share", [0x0007] = "Sent at",
   [0xFFFF] = "Authentication",
 }
 local DIGESTS = { [1] = "SHA256", [2] = "BLAKE2B_256" }
-local AUTHS = { [1] = "HMAC_SHA256", [2] = "ED25519" }
+local AUTHS = { [1] = "KEYED_BLAKE2B", [2] = "ED25519" }
+local TAG_BYTES = { [1] = { 8, 32 }, [2] = { 64, 64 } }
 local FLAGS = {
   { "launch", "Launch", 0x0001 }, { "last", "Last shard", 0x0002 }, { "reply", "Reply", 0x0004 },
   { "complete", "Complete", 0x0008 }, { "repeated", "Repeated", 0x0010 }, { "autonomous", "Autonomous", 0x0020 },
   { "end_to_end", "End-to-end route", 0x0040 }, { "encrypted", "Encrypted", 0x0080 },
+  { "handover", "Hand-over", 0x0100 },
 }
 
 local ai = Proto("ai", "AI packet (DA-ITN)")
@@ -75,6 +79,12 @@ local f = {
   ack_window = ProtoField.uint32("ai.ack.window", "Window (shards)"),
   ack_bitmap = ProtoField.bytes("ai.ack.bitmap", "Bitmap"),
   error = ProtoField.uint16("ai.error", "Error code", base.DEC, ERRORS),
+  mandate_issued = ProtoField.uint64("ai.mandate.issued_ms", "Mandate issued (ms)"),
+  mandate_expires = ProtoField.uint64("ai.mandate.expires_ms", "Mandate expires (ms)"),
+  mandate_digest = ProtoField.bytes("ai.mandate.digest", "Original digest"),
+  mandate_signature = ProtoField.bytes("ai.mandate.signature", "Owner's signature"),
+  key_share = ProtoField.bytes("ai.key_share", "Key share"),
+  sent_at = ProtoField.uint64("ai.sent_at_ms", "Sent at (ms)"),
   auth_algorithm = ProtoField.uint8("ai.auth.algorithm", "Authentication algorithm", base.DEC, AUTHS),
   auth_reserved = ProtoField.uint8("ai.auth.reserved", "Reserved"),
   auth_key = ProtoField.uint16("ai.auth.key_id", "Key id"),
@@ -154,13 +164,32 @@ local option_readers = {
     tree:add(f.error, v(0, 2)):add_proto_expert_info(e_error, ERRORS[v(0, 2):uint()] or "unknown code")
     return true
   end,
+  [0x0005] = function(tree, v, n)
+    if n ~= 112 then return false end
+    tree:add(f.mandate_issued, v(0, 8))
+    tree:add(f.mandate_expires, v(8, 8))
+    tree:add(f.mandate_digest, v(16, 32))
+    tree:add(f.mandate_signature, v(48, 64))
+    return true
+  end,
+  [0x0006] = function(tree, v, n)
+    if n ~= 32 then return false end
+    tree:add(f.key_share, v)
+    return true
+  end,
+  [0x0007] = function(tree, v, n)
+    if n ~= 8 then return false end
+    tree:add(f.sent_at, v)
+    return true
+  end,
   [0xFFFF] = function(tree, v, n)
-    if n < 5 or n > 68 then return false end
+    if n < 4 + 8 or n > 4 + 64 then return false end
     tree:add(f.auth_algorithm, v(0, 1))
     tree:add(f.auth_reserved, v(1, 1))
     tree:add(f.auth_key, v(2, 2))
     tree:add(f.auth_tag, v(4, n - 4))
-    return v(1, 1):uint() == 0
+    local room = TAG_BYTES[v(0, 1):uint()]
+    return v(1, 1):uint() == 0 and room ~= nil and n - 4 >= room[1] and n - 4 <= room[2]
   end,
 }
 

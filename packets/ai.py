@@ -42,7 +42,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.packet import Packet, Raw, bind_layers
 
 from packets.labels import AI_PORT, object_label
-from packets.options import AuthenticationAlgorithm, DigestAlgorithm, ErrorCode, OptionType
+from packets.options import TAG_BYTES, AuthenticationAlgorithm, DigestAlgorithm, ErrorCode, OptionType
 from packets.wire import Flag, PacketType, TrafficClass
 
 FIXED_BYTES = 64
@@ -53,7 +53,10 @@ _NEEDS_ROOM: dict[int, tuple[int, int]] = {  # option type -> least and greatest
     OptionType.DIGEST: (33, 33),
     OptionType.ACKNOWLEDGEMENT: (16, 16 + 1024),
     OptionType.ERROR: (2, 2),
-    OptionType.AUTHENTICATION: (5, 68),
+    OptionType.MANDATE: (112, 112),
+    OptionType.KEY_SHARE: (32, 32),
+    OptionType.SENT_AT: (8, 8),
+    OptionType.AUTHENTICATION: (4 + 8, 4 + 64),
 }
 
 
@@ -166,21 +169,58 @@ class AIError(_KnownOption):
     ]
 
 
+class AIMandate(_KnownOption):
+    """The owner's word for the object: what it was at first, and how long the word holds (ms since 1970)."""
+
+    name = "AI mandate"
+    fields_desc: ClassVar = [
+        ShortEnumField("type", OptionType.MANDATE, _names(OptionType)),
+        ShortField("length", None),
+        LongField("issued_ms", 0),
+        LongField("expires_ms", 0),
+        XStrFixedLenField("digest", bytes(32), 32),
+        XStrFixedLenField("signature", bytes(64), 64),
+    ]
+
+
+class AIKeyShare(_KnownOption):
+    """X25519 public key of one side of a transfer."""
+
+    name = "AI key share"
+    fields_desc: ClassVar = [
+        ShortEnumField("type", OptionType.KEY_SHARE, _names(OptionType)),
+        ShortField("length", None),
+        XStrFixedLenField("public_key", bytes(32), 32),
+    ]
+
+
+class AISentAt(_KnownOption):
+    """The sender's wall clock, ms since 1970."""
+
+    name = "AI sent at"
+    fields_desc: ClassVar = [
+        ShortEnumField("type", OptionType.SENT_AT, _names(OptionType)),
+        ShortField("length", None),
+        LongField("sent_at_ms", 0),
+    ]
+
+
 class AIAuthentication(_KnownOption):
-    """Room for a MAC or a signature over everything before it."""
+    """A MAC or a signature over everything before it and the payload."""
 
     name = "AI authentication"
     fields_desc: ClassVar = [
         ShortEnumField("type", OptionType.AUTHENTICATION, _names(OptionType)),
         ShortField("length", None),
-        ByteEnumField("algorithm", AuthenticationAlgorithm.HMAC_SHA256, _names(AuthenticationAlgorithm)),
+        ByteEnumField("algorithm", AuthenticationAlgorithm.KEYED_BLAKE2B, _names(AuthenticationAlgorithm)),
         ByteField("reserved", 0),
         ShortField("key_id", 0),
-        XStrLenField("tag", bytes(32), length_from=lambda option: option.length - 4),
+        XStrLenField("tag", bytes(8), length_from=lambda option: option.length - 4),
     ]
 
     def broken(self) -> bool:
-        return bool(self.reserved)
+        least, most = TAG_BYTES.get(self.algorithm, (0, -1))
+        return bool(self.reserved) or not least <= len(self.tag) <= most
 
 
 _OPTION_CLASSES: dict[int, type[Packet]] = {
@@ -188,6 +228,9 @@ _OPTION_CLASSES: dict[int, type[Packet]] = {
     OptionType.DIGEST: AIDigest,
     OptionType.ACKNOWLEDGEMENT: AIAcknowledgement,
     OptionType.ERROR: AIError,
+    OptionType.MANDATE: AIMandate,
+    OptionType.KEY_SHARE: AIKeyShare,
+    OptionType.SENT_AT: AISentAt,
     OptionType.AUTHENTICATION: AIAuthentication,
 }
 
@@ -297,6 +340,6 @@ bind_layers(UDP, AI, dport=AI_PORT)
 bind_layers(UDP, AI, sport=AI_PORT, dport=AI_PORT)
 
 __all__ = [
-    "AI", "AI_PORT", "IP", "UDP", "AIAcknowledgement", "AIAuthentication", "AIDigest", "AIError", "AIOption",
-    "AIRequirements", "Raw", "header_checksum",
+    "AI", "AI_PORT", "IP", "UDP", "AIAcknowledgement", "AIAuthentication", "AIDigest", "AIError", "AIKeyShare",
+    "AIMandate", "AIOption", "AIRequirements", "AISentAt", "Raw", "header_checksum",
 ]  # fmt: skip

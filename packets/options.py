@@ -25,6 +25,7 @@ _TLV: Final = struct.Struct("!HH")
 _REQUIREMENTS: Final = struct.Struct("!IHHHHI")
 _ACK: Final = struct.Struct("!IIII")
 _AUTHENTICATION: Final = struct.Struct("!BBH")
+_MANDATE: Final = struct.Struct("!QQ32s64s")
 
 
 class OptionType(enum.IntEnum):
@@ -34,6 +35,9 @@ class OptionType(enum.IntEnum):
     DIGEST = 0x0002
     ACKNOWLEDGEMENT = 0x0003
     ERROR = 0x0004
+    MANDATE = 0x0005
+    KEY_SHARE = 0x0006
+    SENT_AT = 0x0007
     AUTHENTICATION = 0xFFFF
 
 
@@ -45,10 +49,16 @@ class DigestAlgorithm(enum.IntEnum):
 
 
 class AuthenticationAlgorithm(enum.IntEnum):
-    """How a packet is authenticated (reserved room in version 1: carried, not checked)."""
+    """How a packet is authenticated: a MAC of 8 to 32 bytes (RFC 7693, keyed), or a signature of 64 (RFC 8032)."""
 
-    HMAC_SHA256 = 1
+    KEYED_BLAKE2B = 1
     ED25519 = 2
+
+
+TAG_BYTES: Final[dict[int, tuple[int, int]]] = {
+    AuthenticationAlgorithm.KEYED_BLAKE2B: (8, 32),
+    AuthenticationAlgorithm.ED25519: (64, 64),
+}
 
 
 class ErrorCode(enum.IntEnum):
@@ -63,6 +73,7 @@ class ErrorCode(enum.IntEnum):
     NO_ROUTE = 7
     REFUSED = 8
     EXPIRED = 9
+    UNAUTHENTICATED = 10
 
 
 class Requirements(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,8 +136,17 @@ class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
     bitmap: bytes = b""
 
 
+class Mandate(msgspec.Struct, frozen=True, kw_only=True):
+    """The owner's word for an object: times in ms since 1970, SHA-256 of the original, Ed25519 signature (64 bytes)."""
+
+    issued_ms: int
+    expires_ms: int
+    digest: bytes
+    signature: bytes
+
+
 class Authentication(msgspec.Struct, frozen=True, kw_only=True):
-    """Room for a keyed MAC or a signature over everything before it; ``tag`` of 1 to 64 bytes."""
+    """A keyed MAC or a signature over everything before it and the payload (``wire.authenticated``)."""
 
     algorithm: int
     key_id: int
@@ -140,6 +160,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     digest: Digest | None = None
     ack: Acknowledgement | None = None
     error: int | None = None
+    mandate: Mandate | None = None
+    key_share: bytes | None = None
+    sent_at_ms: int | None = None
     authentication: Authentication | None = None
     others: tuple[tuple[int, bytes], ...] = ()
 
@@ -155,12 +178,21 @@ def encode_options(options: Options) -> bytes:
     if (need := options.requirements) is not None:
         values.append((OptionType.REQUIREMENTS, _encode_requirements(need)))
     if (digest := options.digest) is not None:
-        values.append((OptionType.DIGEST, bytes((digest.algorithm,)) + digest.value))
+        values.append((OptionType.DIGEST, bytes((digest.algorithm,)) + _exactly(32, digest.value)))
     if (ack := options.ack) is not None:
         fixed = _ACK.pack(ack.base, ack.echo_us, ack.delay_us, ack.window)
         values.append((OptionType.ACKNOWLEDGEMENT, fixed + ack.bitmap))
     if options.error is not None:
         values.append((OptionType.ERROR, options.error.to_bytes(2, "big")))
+    if (word := options.mandate) is not None:
+        fixed = _MANDATE.pack(
+            word.issued_ms, word.expires_ms, _exactly(32, word.digest), _exactly(64, word.signature)
+        )  # fmt: skip
+        values.append((OptionType.MANDATE, fixed))
+    if options.key_share is not None:
+        values.append((OptionType.KEY_SHARE, _exactly(32, options.key_share)))
+    if options.sent_at_ms is not None:
+        values.append((OptionType.SENT_AT, options.sent_at_ms.to_bytes(8, "big")))
     values.extend(sorted(options.others))
     if (auth := options.authentication) is not None:
         fixed = _AUTHENTICATION.pack(auth.algorithm, 0, auth.key_id)
@@ -199,11 +231,25 @@ def _decode_one(kind: int, value: bytes, found: dict[str, Any], others: list[tup
     elif kind == OptionType.ERROR:
         _check(len(value) == 2, "error option is not 2 bytes")
         found["error"] = int.from_bytes(value, "big")
+    elif kind == OptionType.MANDATE:
+        found["mandate"] = _decode_mandate(value)
+    elif kind == OptionType.KEY_SHARE:
+        _check(len(value) == 32, "key share option is not 32 bytes")
+        found["key_share"] = value
+    elif kind == OptionType.SENT_AT:
+        _check(len(value) == 8, "sent-at option is not 8 bytes")
+        found["sent_at_ms"] = int.from_bytes(value, "big")
     elif kind == OptionType.AUTHENTICATION:
         found["authentication"] = _decode_authentication(value)
     else:
         _check(kind >= SKIPPABLE, f"unknown option {kind:#06x} that must be understood")
         others.append((kind, value))
+
+
+def _exactly(size: int, value: bytes) -> bytes:
+    if len(value) != size:
+        raise ValueError(f"{len(value)} bytes where an option has {size}")
+    return value
 
 
 def _encode_requirements(need: Requirements) -> bytes:
@@ -237,11 +283,20 @@ def _decode_ack(value: bytes) -> Acknowledgement:
     return Acknowledgement(base=base, echo_us=echo, delay_us=delay, window=window, bitmap=value[_ACK.size :])
 
 
+def _decode_mandate(value: bytes) -> Mandate:
+    _check(len(value) == _MANDATE.size, "mandate option is not 112 bytes")
+    issued, expires, digest, signature = _MANDATE.unpack(value)
+    return Mandate(issued_ms=issued, expires_ms=expires, digest=digest, signature=signature)
+
+
 def _decode_authentication(value: bytes) -> Authentication:
-    _check(5 <= len(value) <= 68, "authentication option has a wrong length")
+    _check(len(value) >= _AUTHENTICATION.size, "authentication option has a wrong length")
     algorithm, reserved, key_id = _AUTHENTICATION.unpack_from(value)
     _check(reserved == 0, "authentication option has a reserved byte that is not 0")
-    return Authentication(algorithm=algorithm, key_id=key_id, tag=value[_AUTHENTICATION.size :])
+    tag = value[_AUTHENTICATION.size :]
+    least, most = TAG_BYTES.get(algorithm, (0, -1))
+    _check(least <= len(tag) <= most, f"authentication option: tag of {len(tag)} bytes for algorithm {algorithm}")
+    return Authentication(algorithm=algorithm, key_id=key_id, tag=tag)
 
 
 def _check(condition: bool, message: str) -> None:

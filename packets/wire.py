@@ -10,7 +10,10 @@ import enum
 import socket
 import struct
 import zlib
+from collections.abc import Callable
 from typing import Final
+
+import msgspec
 
 from packets.errors import PacketError
 from packets.labels import object_label
@@ -20,6 +23,7 @@ from packets.options import (
     Digest,
     DigestAlgorithm,
     ErrorCode,
+    Mandate,
     Options,
     Requirements,
     decode_options,
@@ -30,10 +34,12 @@ VERSION = 1
 FIXED_BYTES = 64
 IP_UDP_BYTES = 28
 DEFAULT_MTU = 1500
+AUTHENTICATION_BYTES = 8  # option Authentication without its tag
 _CHECKSUM_AT = 60
 _NO_CHECKSUM = b"\0\0\0\0"
 
 _FIXED: Final = struct.Struct("!BBHHHQ4sIIIQQHHIII")
+_U16: Final = struct.Struct("!H")
 _U32: Final = struct.Struct("!I")
 
 Buffer = bytes | bytearray | memoryview
@@ -64,6 +70,7 @@ class Flag(enum.IntFlag, boundary=enum.KEEP):
     AUTONOMOUS = 0x0020
     END_TO_END = 0x0040
     ENCRYPTED = 0x0080
+    HANDOVER = 0x0100
 
 
 NO_FLAGS = Flag(0)
@@ -79,7 +86,8 @@ class TrafficClass(enum.IntEnum):
 
 __all__ = [
     "Acknowledgement", "Authentication", "Buffer", "Digest", "DigestAlgorithm", "ErrorCode", "Flag", "Header",
-    "Options", "PacketError", "PacketType", "Requirements", "TrafficClass", "decode", "encode", "payload_room", "write",
+    "Mandate", "Options", "PacketError", "PacketType", "Requirements", "TrafficClass", "authenticated", "decode",
+    "encode", "encode_sealed", "payload_room", "write",
 ]  # fmt: skip
 
 SHARD_TYPES = frozenset((PacketType.MODEL_SHARD, PacketType.DATA_SHARD))
@@ -144,6 +152,30 @@ def write(buffer: bytearray, at: int, header: Header, payload: Buffer, options: 
     with memoryview(buffer) as view:
         _U32.pack_into(buffer, at + _CHECKSUM_AT, zlib.crc32(view[at:header_end]))
     return end
+
+
+def encode_sealed(header: Header, payload: Buffer, tag_of: Callable[[bytes, Buffer], bytes]) -> bytes:
+    """Return a packet whose Authentication carries ``tag_of(bytes before the option, payload)``.
+
+    ``header.authentication`` says algorithm and key id, its tag is a place holder of the right length.
+    """
+    auth = header.authentication
+    if auth is None:
+        raise PacketError("field", "AI packet cannot be sealed: it has no Authentication option")
+    before, _ = authenticated(encode(header, payload))
+    sealed = msgspec.structs.replace(auth, tag=tag_of(before, payload))
+    return encode(msgspec.structs.replace(header, authentication=sealed), payload)
+
+
+def authenticated(packet: Buffer) -> tuple[bytes, memoryview]:
+    """Return what the Authentication of a good packet covers: all before the option (checksum as 0), the payload."""
+    view = memoryview(packet)
+    header_length = _U16.unpack_from(view, 4)[0]
+    auth = decode_options(view[FIXED_BYTES:header_length]).get("authentication")
+    if auth is None:
+        raise PacketError("option", "AI packet without an Authentication option")
+    end = header_length - AUTHENTICATION_BYTES - len(auth.tag)
+    return bytes(view[:_CHECKSUM_AT]) + _NO_CHECKSUM + bytes(view[FIXED_BYTES:end]), view[header_length:]
 
 
 def decode(data: Buffer) -> tuple[Header, memoryview]:

@@ -23,10 +23,13 @@ from packets.wire import (
     DigestAlgorithm,
     Flag,
     Header,
+    Mandate,
     PacketType,
     Requirements,
+    authenticated,
     decode,
     encode,
+    encode_sealed,
     payload_room,
 )
 
@@ -41,8 +44,13 @@ ACK = st.builds(
     Acknowledgement, base=U32, echo_us=U32, delay_us=U32, window=U32, bitmap=st.binary(max_size=1024)
 )  # fmt: skip
 AUTHENTICATION = st.builds(
-    Authentication, algorithm=st.integers(0, 255), key_id=U16, tag=st.binary(min_size=1, max_size=64)
-)
+    Authentication, algorithm=st.just(1), key_id=U16, tag=st.binary(min_size=8, max_size=32)
+) | st.builds(Authentication, algorithm=st.just(2), key_id=U16, tag=st.binary(min_size=64, max_size=64))
+MANDATE = st.builds(
+    Mandate, issued_ms=U64, expires_ms=U64, digest=st.binary(min_size=32, max_size=32),
+    signature=st.binary(min_size=64, max_size=64),
+)  # fmt: skip
+KEY_SHARE = st.binary(min_size=32, max_size=32)
 OTHERS = st.dictionaries(st.integers(0x8000, 0xFFFE), st.binary(max_size=40), max_size=3)
 PLAIN_TYPES = st.sampled_from([kind for kind in PacketType if kind not in (1, 2)])
 
@@ -56,6 +64,7 @@ def headers(draw: st.DrawFn) -> Header:
         shard_index=draw(U32), shard_count=draw(U32), offset=draw(U64), total_length=draw(U64), visit=draw(U16),
         visit_limit=draw(U16), timestamp_us=draw(U32), requirements=draw(st.none() | REQUIREMENTS),
         digest=draw(st.none() | DIGEST), ack=draw(st.none() | ACK), error=draw(st.none() | U16),
+        mandate=draw(st.none() | MANDATE), key_share=draw(st.none() | KEY_SHARE), sent_at_ms=draw(st.none() | U64),
         authentication=draw(st.none() | AUTHENTICATION), others=tuple(sorted(draw(OTHERS).items())),
     )  # fmt: skip
 
@@ -98,12 +107,15 @@ def test_options_have_exactly_these_bytes() -> None:
         type=PacketType.ACK, requirements=Requirements(task_class=0x10203, broad_accuracy=8000, expert_accuracy=9500,
         trust_floor=5000, expert_group=7, deadline_ms=170_000), digest=Digest(b"\xaa" * 32), error=5,
         ack=Acknowledgement(base=3, echo_us=4, delay_us=5, window=6, bitmap=b"\x02"),
-        authentication=Authentication(algorithm=1, key_id=9, tag=b"tag"), others=((0x8001, b"?"),),
+        mandate=Mandate(issued_ms=1, expires_ms=2, digest=b"\xbb" * 32, signature=b"\xcc" * 64),
+        key_share=b"\xdd" * 32, sent_at_ms=1_800_000_000_000,
+        authentication=Authentication(algorithm=1, key_id=9, tag=b"12345678"), others=((0x8001, b"?"),),
     )  # fmt: skip
     expected = (
         "00010010 00010203 1f40 251c 1388 0007 00029810" + "00020021 01" + "aa" * 32
-        + "00030011 00000003 00000004 00000005 00000006 02" + "00040002 0005" + "80010001 3f"
-        + "ffff0007 01 00 0009 746167"
+        + "00030011 00000003 00000004 00000005 00000006 02" + "00040002 0005"
+        + "00050070 0000000000000001 0000000000000002" + "bb" * 32 + "cc" * 64 + "00060020" + "dd" * 32
+        + "00070008 000001a3185c5000" + "80010001 3f" + "ffff000c 01 00 0009 3132333435363738"
     )  # fmt: skip
     assert encode(header)[FIXED_BYTES:] == bytes.fromhex(expected)
 
@@ -154,7 +166,9 @@ def test_sealed_mutations_only_ever_raise_packet_error() -> None:
     rng = random.Random(1)
     whole = msgspec.structs.replace(
         SHARD, requirements=Requirements(task_class=1), digest=Digest(bytes(32)), error=3,
-        ack=Acknowledgement(base=1, bitmap=b"\xff"), authentication=Authentication(algorithm=1, key_id=1, tag=b"t"),
+        ack=Acknowledgement(base=1, bitmap=b"\xff"), authentication=Authentication(algorithm=1, key_id=1, tag=bytes(8)),
+        mandate=Mandate(issued_ms=1, expires_ms=2, digest=bytes(32), signature=bytes(64)), key_share=bytes(32),
+        sent_at_ms=1,
     )  # fmt: skip
     packet = encode(whole, b"abc")
     header_length = len(packet) - 3
@@ -208,7 +222,14 @@ def test_altered_header_and_payload_are_told_apart() -> None:
         "00020021ff" + "00" * 32,  # unknown digest
         "7fff0000",  # unknown, may not be skipped
         "8000000500",  # leaves the header
-        "ffff0005010100" + "0900",  # reserved byte
+        "ffff000c01010009" + "00" * 8,  # reserved byte
+        "ffff000b01000009" + "00" * 7,  # MAC too short
+        "ffff002501000009" + "00" * 33,  # MAC too long
+        "ffff004302000009" + "00" * 63,  # no Ed25519 signature
+        "ffff000c03000009" + "00" * 8,  # unknown algorithm
+        "0005006f" + "00" * 111,  # mandate cut short
+        "0006001f" + "00" * 31,  # key share cut short
+        "00070007" + "00" * 7,  # sent-at cut short
     ],
 )
 def test_broken_options_are_refused(options: str) -> None:
@@ -225,11 +246,47 @@ def test_unknown_skippable_options_and_flags_survive() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"owner": "nobody"}, {"visit": 70_000}, {"object_id": -1}, {"error": 99_999}, {"timestamp_us": 2**32}],
+    [
+        {"owner": "nobody"},
+        {"visit": 70_000},
+        {"object_id": -1},
+        {"error": 99_999},
+        {"timestamp_us": 2**32},
+        {"digest": Digest(b"short")},
+        {"key_share": b"short"},
+        {"sent_at_ms": -1},
+        {"sent_at_ms": 2**64},
+        {"mandate": Mandate(issued_ms=1, expires_ms=2, digest=bytes(31), signature=bytes(64))},
+    ],
 )
 def test_values_that_do_not_fit_are_named_errors(change: dict[str, object]) -> None:
     with pytest.raises(PacketError, match="cannot be built"):
         encode(msgspec.structs.replace(SHARD, **change), b"abc")
+
+
+@given(headers(), st.binary(max_size=100), AUTHENTICATION)
+def test_a_seal_covers_all_but_itself(header: Header, payload: bytes, auth: Authentication) -> None:
+    seen: list[tuple[bytes, bytes]] = []
+
+    def tag_of(before: bytes, body: bytes | bytearray | memoryview) -> bytes:
+        seen.append((before, bytes(body)))
+        return bytes(255 - byte for byte in auth.tag)
+
+    bare = msgspec.structs.replace(header, authentication=None)
+    packet = encode_sealed(msgspec.structs.replace(header, authentication=auth), payload, tag_of)
+    assert decode(packet)[0].authentication == msgspec.structs.replace(auth, tag=tag_of(b"", b""))
+    before, body = authenticated(packet)
+    assert (before, bytes(body)) == seen[0]
+    plain = bytearray(encode(bare, payload)[: len(before)])
+    plain[4:6], plain[60:64] = packet[4:6], bytes(4)  # the header is longer by the option; its checksum is left out
+    assert before == plain
+
+
+def test_sealing_needs_an_option_to_seal() -> None:
+    with pytest.raises(PacketError, match="no Authentication"):
+        encode_sealed(SHARD, b"abc", lambda before, payload: b"")
+    with pytest.raises(PacketError, match="without"):
+        authenticated(encode(SHARD, b"abc"))
 
 
 MESSAGES = [

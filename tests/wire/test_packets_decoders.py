@@ -26,6 +26,7 @@ from packets.wire import (
     DigestAlgorithm,
     Flag,
     Header,
+    Mandate,
     PacketType,
     Requirements,
     decode,
@@ -38,8 +39,9 @@ FIELDS = [
     "owner", "transfer_id", "shard_index", "shard_count", "offset", "total_length", "visit", "visit_limit",
     "timestamp_us", "payload_checksum", "header_checksum", "payload", "refused", "req.task_class", "req.broad_accuracy",
     "req.expert_accuracy", "req.trust_floor", "req.expert_group", "req.deadline_ms", "digest.algorithm", "digest.value",
-    "ack.base", "ack.echo_us", "ack.delay_us", "ack.window", "ack.bitmap", "error", "auth.algorithm", "auth.key_id",
-    "auth.tag", "flags.launch", "cut", "malformed", "checksum_bad",
+    "ack.base", "ack.echo_us", "ack.delay_us", "ack.window", "ack.bitmap", "error", "mandate.issued_ms",
+    "mandate.expires_ms", "mandate.digest", "mandate.signature", "key_share", "sent_at_ms",
+    "auth.algorithm", "auth.key_id", "auth.tag", "flags.launch", "cut", "malformed", "checksum_bad",
 ]  # fmt: skip
 
 
@@ -55,6 +57,8 @@ def random_header(rng: random.Random) -> Header:
         timestamp_us=rng.getrandbits(32), requirements=rng.choice([None, random_requirements(rng)]),
         digest=rng.choice([None, Digest(rng.randbytes(32), rng.choice(list(DigestAlgorithm)))]),
         ack=rng.choice([None, random_ack(rng)]), error=rng.choice([None, rng.getrandbits(16)]),
+        mandate=rng.choice([None, random_mandate(rng)]), key_share=rng.choice([None, rng.randbytes(32)]),
+        sent_at_ms=rng.choice([None, rng.getrandbits(64)]),
         authentication=rng.choice([None, random_authentication(rng)]),
         others=rng.choice([(), ((0x8000 + rng.randrange(1000), rng.randbytes(rng.randrange(9))),)]),
     )  # fmt: skip
@@ -72,7 +76,14 @@ def random_requirements(rng: random.Random) -> Requirements:
 
 
 def random_authentication(rng: random.Random) -> Authentication:
-    return Authentication(algorithm=1, key_id=rng.getrandbits(16), tag=rng.randbytes(rng.randint(1, 64)))
+    algorithm = rng.choice([1, 2])
+    size = 64 if algorithm == 2 else rng.randint(8, 32)
+    return Authentication(algorithm=algorithm, key_id=rng.getrandbits(16), tag=rng.randbytes(size))
+
+
+def random_mandate(rng: random.Random) -> Mandate:
+    issued, expires = rng.getrandbits(64), rng.getrandbits(64)
+    return Mandate(issued_ms=issued, expires_ms=expires, digest=rng.randbytes(32), signature=rng.randbytes(64))
 
 
 def random_ack(rng: random.Random) -> Acknowledgement:
@@ -178,6 +189,13 @@ def options_as_wireshark(header: Header) -> dict[str, Any]:
             shown["ack.bitmap"] = ack.bitmap.hex()
     if header.error is not None:
         shown["error"] = header.error
+    if (word := header.mandate) is not None:
+        shown |= {"mandate.issued_ms": word.issued_ms, "mandate.expires_ms": word.expires_ms}
+        shown |= {"mandate.digest": word.digest.hex(), "mandate.signature": word.signature.hex()}
+    if header.key_share is not None:
+        shown["key_share"] = header.key_share.hex()
+    if header.sent_at_ms is not None:
+        shown["sent_at_ms"] = header.sent_at_ms
     if (auth := header.authentication) is not None:
         shown |= {"auth.algorithm": auth.algorithm, "auth.key_id": auth.key_id, "auth.tag": auth.tag.hex()}
     return shown
@@ -195,6 +213,12 @@ def as_scapy(data: bytes) -> ai.AI:
         options.append(ai.AIAcknowledgement(**{name: getattr(ack, name) for name in ack.__struct_fields__}))
     if header.error is not None:
         options.append(ai.AIError(code=header.error))
+    if (word := header.mandate) is not None:
+        options.append(ai.AIMandate(**{name: getattr(word, name) for name in word.__struct_fields__}))
+    if header.key_share is not None:
+        options.append(ai.AIKeyShare(public_key=header.key_share))
+    if header.sent_at_ms is not None:
+        options.append(ai.AISentAt(sent_at_ms=header.sent_at_ms))
     options += [ai.AIOption(type=kind, value=value) for kind, value in header.others]
     if (auth := header.authentication) is not None:
         options.append(ai.AIAuthentication(algorithm=auth.algorithm, key_id=auth.key_id, tag=auth.tag))
