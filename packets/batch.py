@@ -1,0 +1,328 @@
+"""Many shards at once: the batch codec.  Same layout and same verdicts as ``wire.py``, no Python object per packet.
+
+``ShardTrain`` writes shards of one object end to end (what UDP_SEGMENT wants), ``parse`` reads a block of received
+datagrams into arrays.  Per packet there is one ``zlib.crc32`` of the payload (and one BLAKE2b where there is a key),
+the rest is array arithmetic.  The CRC of a header is linear in its bits: that of one header, XORed with table entries for
+the bytes in which another header of the same length differs, is that of the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from packets.errors import PacketError
+from packets.options import Authentication, AuthenticationAlgorithm
+from packets.wire import (
+    AUTHENTICATION_BYTES,
+    FIXED_BYTES,
+    SHARD_TYPES,
+    VERSION,
+    Buffer,
+    Flag,
+    Header,
+    PacketType,
+    encode,
+)
+
+TAG_BYTES = 8
+SEALED_BYTES = FIXED_BYTES + AUTHENTICATION_BYTES + TAG_BYTES
+REASONS: Final = ("", "short", "version", "length", "header-checksum", "type", "option", "payload-checksum", "shard")
+GOOD, USE_DECODE = 0, 255
+SHORT, WRONG_VERSION, WRONG_LENGTH, WRONG_HEADER, WRONG_TYPE, _, WRONG_PAYLOAD, WRONG_SHARD = range(1, len(REASONS))
+
+_FIXED: Final = np.dtype(
+    [
+        ("version_class", "u1"), ("type", "u1"), ("flags", ">u2"), ("header_length", ">u2"), ("length", ">u2"),
+        ("object_id", ">u8"), ("owner", ">u4"), ("transfer_id", ">u4"), ("shard_index", ">u4"), ("shard_count", ">u4"),
+        ("offset", ">u8"), ("total_length", ">u8"), ("visit", ">u2"), ("visit_limit", ">u2"), ("timestamp_us", ">u4"),
+        ("payload_checksum", ">u4"), ("header_checksum", ">u4"),
+    ]
+)  # fmt: skip
+_CHECKSUM_AT: Final = FIXED_BYTES - 4
+_NO_CHECKSUM: Final = bytes(4)
+_LONE_MAC: Final = np.frombuffer(struct.pack("!HHBB", 0xFFFF, 4 + TAG_BYTES, 1, 0), np.uint8)
+_KNOWN_TYPE: Final = np.isin(np.arange(256), list(PacketType))
+_IS_SHARD: Final = np.isin(np.arange(256), list(SHARD_TYPES))
+
+Bytes = NDArray[np.uint8]
+Numbers = NDArray[np.int64]
+Longs = NDArray[np.uint64]
+Truths = NDArray[np.bool_]
+
+
+def _crc_table(distance: int) -> NDArray[np.uint32]:
+    """Return what a byte (0 to 255) does to a CRC when ``i`` bytes follow it, (distance, 256)."""
+    table = np.empty((distance, 256), np.uint32)
+    table[0] = [zlib.crc32(bytes((byte,))) ^ zlib.crc32(b"\0") for byte in range(256)]
+    for i in range(1, distance):
+        table[i] = table[0][table[i - 1] & 0xFF] ^ (table[i - 1] >> np.uint32(8))
+    return table
+
+
+_CRC: Final = _crc_table(SEALED_BYTES)
+
+
+def header_checksums(headers: Bytes) -> NDArray[np.uint32]:
+    """Return the checksum of every row of ``headers`` (n, header length), its own field taken as 0."""
+    if not len(headers):
+        return np.zeros(0, np.uint32)
+    first = headers[0].tobytes()
+    start = zlib.crc32(first[FIXED_BYTES:], zlib.crc32(_NO_CHECKSUM, zlib.crc32(first[:_CHECKSUM_AT])))
+    sums = np.full(len(headers), start, np.uint32)
+    differ = headers ^ headers[0]
+    columns = np.flatnonzero(np.bitwise_or.reduce(differ, axis=0))
+    for column in columns[(columns < _CHECKSUM_AT) | (columns >= FIXED_BYTES)].tolist():
+        sums ^= _CRC[headers.shape[1] - 1 - column][differ[:, column]]
+    return sums
+
+
+class ShardTrain:
+    """All shards of one object, ready to be written in batches.
+
+    ``template`` gives the fields that all shards share (shard count and total length are filled in); ``mac`` is the key
+    of an 8-byte keyed BLAKE2b in every shard, ``key_id`` its number.  ``PacketError`` when a value does not fit.
+    """
+
+    def __init__(
+        self, template: Header, payload: Buffer, shard_bytes: int, *, mac: bytes | None = None, key_id: int = 0
+    ) -> None:
+        self._payload = memoryview(payload).cast("B")
+        self._bytes: Bytes = np.frombuffer(self._payload, np.uint8)
+        self.shard_bytes, self.total = shard_bytes, len(self._payload)
+        self.count = max(-(-self.total // shard_bytes), 1)
+        self._last_bytes = self.total - (self.count - 1) * shard_bytes
+        self._hash = None if mac is None else hashlib.blake2b(key=mac, digest_size=TAG_BYTES)
+        self.header_bytes = FIXED_BYTES if mac is None else SEALED_BYTES
+        self.stride = self.header_bytes + shard_bytes
+        self._flags = int(template.flags)
+        self._first: Bytes = np.frombuffer(self._first_header(template, key_id), np.uint8)
+
+    def _first_header(self, template: Header, key_id: int) -> bytes:
+        """Return a header with all that the shards share, its checksum 0."""
+        seal = None
+        if self._hash is not None:
+            algorithm = AuthenticationAlgorithm.KEYED_BLAKE2B
+            seal = Authentication(algorithm=algorithm, key_id=key_id, tag=bytes(TAG_BYTES))
+        changes = {"shard_count": self.count, "total_length": self.total, "authentication": seal}
+        header = bytearray(encode(msgspec.structs.replace(template, **changes)))
+        if len(header) != self.header_bytes:
+            raise PacketError("field", "shards carry no option but Authentication")
+        header[_CHECKSUM_AT:FIXED_BYTES] = _NO_CHECKSUM
+        return bytes(header)
+
+    def write(
+        self, into: bytearray | memoryview, at: int, indices: Sequence[int] | Numbers, *, timestamp_us: int, high: int
+    ) -> int:
+        """Write shards end to end into ``into`` from ``at`` on; return the position after them.
+
+        Shards below ``high`` are marked REPEATED.  Each takes ``stride`` bytes; only the object's last shard may be
+        shorter, and is written last wherever it stands in ``indices``.
+        """
+        which = np.asarray(indices, np.int64)
+        if not len(which):
+            return at
+        if int(which.min()) < 0 or int(which.max()) >= self.count:
+            raise PacketError("field", f"shards {which.min()} to {which.max()} of an object that has {self.count}")
+        if self._last_bytes == self.shard_bytes:
+            return self._write(into, at, which, self.shard_bytes, timestamp_us, high)
+        is_last = which == self.count - 1
+        at = self._write(into, at, which[~is_last], self.shard_bytes, timestamp_us, high)
+        return self._write(into, at, which[is_last], self._last_bytes, timestamp_us, high)
+
+    def _write(
+        self, into: bytearray | memoryview, at: int, which: Numbers, size: int, timestamp_us: int, high: int
+    ) -> int:
+        """Write shards of ``size`` bytes each."""
+        head, count = self.header_bytes, len(which)
+        end = at + count * (head + size)
+        if not count:
+            return at
+        rows: Bytes = np.frombuffer(into, np.uint8, end - at, at).reshape(count, head + size)
+        headers = self._headers(which, size, timestamp_us, high)
+        rows[:, head:] = self._shards(which, size)
+        if self._hash is not None:
+            begin = head + np.arange(count) * (head + size)
+            headers[:, head - TAG_BYTES :] = _tags(self._hash, headers, rows, begin.tolist(), (begin + size).tolist())
+        _fields(headers)["header_checksum"] = header_checksums(headers)
+        rows[:, :head] = headers
+        return end
+
+    def _shards(self, which: Numbers, size: int) -> Bytes:
+        """Return the payloads of these shards, (n, size); a view where they are neighbours."""
+        first, count = int(which[0]), len(which)
+        if count == 1 or bool((np.diff(which) == 1).all()):
+            begin = first * self.shard_bytes
+            return self._bytes[begin : begin + count * size].reshape(count, size)
+        if size < self.shard_bytes:  # the last shard, several times
+            return np.broadcast_to(self._shards(which[:1], size), (count, size))
+        whole = self.total // size
+        return self._bytes[: whole * size].reshape(whole, size)[which]
+
+    def _headers(self, which: Numbers, size: int, timestamp_us: int, high: int) -> Bytes:
+        """Return the headers of these shards, (n, header bytes), header checksum and tag 0."""
+        headers: Bytes = np.tile(self._first, (len(which), 1))
+        fixed = _fields(headers)
+        fixed["length"], fixed["timestamp_us"] = size, timestamp_us
+        fixed["shard_index"], fixed["offset"] = which, which * self.shard_bytes
+        last = (which == self.count - 1) * int(Flag.LAST)
+        fixed["flags"] = self._flags | last | (which < high) * int(Flag.REPEATED)
+        view, crc32 = self._payload, zlib.crc32
+        fixed["payload_checksum"] = [crc32(view[i : i + size]) for i in (which * self.shard_bytes).tolist()]
+        return headers
+
+
+class Parsed:
+    """The fixed fields of a block of datagrams, one array of length n each, and the ``verdict`` on every datagram.
+
+    ``verdict``: GOOD; USE_DECODE (it has options: ask ``wire.decode``); else the position in ``REASONS``.  The fields
+    of a datagram that is not GOOD are what happens to stand there.  ``sealed``: its only option is an 8-byte keyed MAC,
+    ``tag`` (n, 8) under ``key_id``, which ``macs_right`` checks.
+    """
+
+    def __init__(self, frames: Bytes, sizes: Numbers) -> None:
+        if (
+            frames.dtype != np.uint8
+            or frames.ndim != 2
+            or not frames.flags.c_contiguous
+            or frames.shape[1] < FIXED_BYTES
+        ):
+            raise ValueError(f"frames are contiguous bytes, (n, at least {FIXED_BYTES})")
+        self._frames, self._sizes = frames, np.asarray(sizes, np.int64)
+        self._heads: Bytes = frames[:, :SEALED_BYTES].copy()
+        raw = _fields(self._heads)
+        self.version = raw["version_class"] >> 4
+        self.traffic_class = raw["version_class"] & 0xF
+        self.type: Bytes = raw["type"].copy()
+        self.flags = _numbers(raw["flags"])
+        self.header_length = self.payload_at = _numbers(raw["header_length"])
+        self.length = _numbers(raw["length"])
+        self.object_id: Longs = raw["object_id"].astype(np.uint64)
+        self.owner = _numbers(raw["owner"])
+        self.transfer_id = _numbers(raw["transfer_id"])
+        self.shard_index = _numbers(raw["shard_index"])
+        self.shard_count = _numbers(raw["shard_count"])
+        self.offset: Longs = raw["offset"].astype(np.uint64)
+        self.total_length: Longs = raw["total_length"].astype(np.uint64)
+        self.visit = _numbers(raw["visit"])
+        self.visit_limit = _numbers(raw["visit_limit"])
+        self.timestamp_us = _numbers(raw["timestamp_us"])
+        self.payload_checksum = _numbers(raw["payload_checksum"])
+        self.header_checksum = _numbers(raw["header_checksum"])
+        self.sealed: Truths = self._lone_macs()
+        self.verdict: Bytes = self._judge()
+
+    def __len__(self) -> int:
+        return len(self.type)
+
+    @property
+    def tag(self) -> Bytes:
+        """The MACs of sealed datagrams, (n, 8)."""
+        return self._heads[:, SEALED_BYTES - TAG_BYTES :]
+
+    @property
+    def key_id(self) -> Numbers:
+        """The key numbers of sealed datagrams."""
+        return _numbers(self._heads[:, FIXED_BYTES + 6] * np.int64(256) + self._heads[:, FIXED_BYTES + 7])
+
+    def payload(self, row: int) -> memoryview:
+        """Return the payload of one good datagram, a view of the block."""
+        begin = int(self.payload_at[row])
+        return self._frames[row, begin : begin + int(self.length[row])].data
+
+    def macs_right(self, key: bytes) -> Truths:
+        """Tell for each datagram whether it is good, sealed, and sealed with this key."""
+        right = np.zeros(len(self), np.bool_)
+        rows = np.flatnonzero(self.sealed & (self.verdict == GOOD))
+        if len(rows):
+            heads = self._heads[rows]
+            heads[:, _CHECKSUM_AT:FIXED_BYTES] = 0
+            begin, end = self._payload_bounds(rows)
+            made = _tags(hashlib.blake2b(key=key, digest_size=TAG_BYTES), heads, self._frames, begin, end)
+            right[rows] = (made == self.tag[rows]).all(axis=1)
+        return right
+
+    def _lone_macs(self) -> Truths:
+        if self._heads.shape[1] < SEALED_BYTES:
+            return np.zeros(len(self), np.bool_)
+        option = self._heads[:, FIXED_BYTES : FIXED_BYTES + len(_LONE_MAC)]
+        lone: Truths = (self.header_length == SEALED_BYTES) & (option == _LONE_MAC).all(axis=1)
+        return lone
+
+    def _judge(self) -> Bytes:
+        """Apply the rules, the first of the table last: it is the one that counts."""
+        short, version = self._sizes < FIXED_BYTES, self.version != VERSION
+        misfit = (self.header_length < FIXED_BYTES) | (self.header_length + self.length != self._sizes)
+        misfit |= self._sizes > self._frames.shape[1]
+        options = (self.header_length != FIXED_BYTES) & ~self.sealed
+        readable = ~(short | version | misfit | options)
+        altered, unknown = self._altered_headers(readable), ~_KNOWN_TYPE[self.type]
+        verdict = np.where(self._misplaced(), np.uint8(WRONG_SHARD), np.uint8(GOOD))
+        verdict[self._altered_payloads(readable & ~altered & ~unknown)] = WRONG_PAYLOAD
+        for wrong, what in (
+            (unknown, WRONG_TYPE), (altered, WRONG_HEADER), (options, USE_DECODE), (misfit, WRONG_LENGTH),
+            (version, WRONG_VERSION), (short, SHORT),
+        ):  # fmt: skip
+            verdict[wrong] = what
+        return verdict
+
+    def _altered_headers(self, rows: Truths) -> Truths:
+        altered = np.zeros(len(self), np.bool_)
+        for length, group in ((FIXED_BYTES, rows & ~self.sealed), (SEALED_BYTES, rows & self.sealed)):
+            if group.any():
+                every: Any = slice(None) if group.all() else group  # the usual case, without a copy
+                altered[every] = header_checksums(self._heads[every, :length]) != self.header_checksum[every]
+        return altered
+
+    def _altered_payloads(self, rows: Truths) -> Truths:
+        altered = np.zeros(len(self), np.bool_)
+        which = np.flatnonzero(rows)
+        view, crc32 = self._frames.reshape(-1).data, zlib.crc32
+        sums = [crc32(view[begin:end]) for begin, end in zip(*self._payload_bounds(which), strict=True)]
+        altered[which] = np.array(sums, np.int64) != self.payload_checksum[which]
+        return altered
+
+    def _payload_bounds(self, rows: Numbers) -> tuple[list[int], list[int]]:
+        """Return begin and end of these datagrams' payloads in the flat block."""
+        begin = rows * self._frames.shape[1] + self.payload_at[rows]
+        return begin.tolist(), (begin + self.length[rows]).tolist()
+
+    def _misplaced(self) -> Truths:
+        """Tell which shards contradict themselves; a launch without options has no digest."""
+        length = self.length.astype(np.uint64)
+        outside = (self.total_length < self.offset) | (self.total_length - self.offset < length)
+        launch = (self.flags & int(Flag.LAUNCH)) != 0
+        wrong: Truths = _IS_SHARD[self.type] & (launch | (self.shard_index >= self.shard_count) | outside)
+        return wrong
+
+
+def parse(frames: Bytes, sizes: Sequence[int] | Numbers) -> Parsed:
+    """Parse datagrams: row i of ``frames`` (n, stride) holds the first bytes of one that has ``sizes[i]``."""
+    return Parsed(frames, np.asarray(sizes, np.int64))
+
+
+def _fields(headers: Bytes) -> NDArray[Any]:
+    """Return the fixed headers of ``headers`` (n, at least 64) as a structured view, (n,)."""
+    return np.ndarray((len(headers),), _FIXED, headers, strides=(headers.strides[0],))
+
+
+def _numbers(field: NDArray[Any]) -> Numbers:
+    return field.astype(np.int64)
+
+
+def _tags(keyed: hashlib.blake2b, heads: Bytes, frames: Bytes, begin: Sequence[int], end: Sequence[int]) -> Bytes:
+    """Return the MAC of each packet, (n, 8): over its fixed header (checksum 0) and payload ``begin .. end``."""
+    fixed, view, tags = heads[:, :FIXED_BYTES].tobytes(), frames.reshape(-1).data, bytearray()
+    for row, (first, stop) in enumerate(zip(begin, end, strict=True)):
+        mac = keyed.copy()
+        mac.update(fixed[row * FIXED_BYTES : (row + 1) * FIXED_BYTES])
+        mac.update(view[first:stop])
+        tags += mac.digest()
+    return np.frombuffer(tags, np.uint8).reshape(-1, TAG_BYTES)
