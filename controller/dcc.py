@@ -16,6 +16,7 @@ from controller.discovery import Discovery
 from controller.domain import Domain
 from controller.errors import BorderError, ControllerError, FrameError, SteeringError
 from controller.frames import ETH_LLDP, Datagram, ether_type, parse_udp
+from controller.gathering import NEWS_S, Gathering
 from controller.kit import Kit
 from controller.limits import Limiter
 from controller.objects import Objects
@@ -95,7 +96,8 @@ class Dcc:
         self.objects = Objects(kit, identities, brains, self.places)
         self.steering = Steering(kit, self.places)
         self.queries = Queries(kit, brains, self.places)
-        self.terminals = Terminals(kit, self.training, self.objects, self.places)
+        self.gathering = Gathering(kit)
+        self.terminals = Terminals(kit, self.training, self.objects, self.places, self.gathering)
         self.discovery = Discovery(self.domain, means.south, means.emit)
         self.sensing = Sensing(self.domain, means.emit)
         self.limiter = Limiter(means.clock, means.emit)
@@ -131,6 +133,8 @@ class Dcc:
             "liveness": (self._look_for_dead, 1.0),
             "query weights": (self.queries.reweigh, 2.0),
             "packet-in limits": (self.limiter.tell, 1.0),
+            "map news": (self.gathering.tell, NEWS_S),
+            "map cost": (self.gathering.tell_cost, 1.0),
         }
 
     # --- switches (the shim calls these)
@@ -204,8 +208,7 @@ class Dcc:
 
     def _look_for_dead(self) -> None:
         for name in self.kit.processes.dead(self.clock()):
-            self.kit.krrm.forget(name)
-            self.kit.store.node_gone(name)
+            self.gathering.gone(name)
             self.emit("agent.gone", name=name)
 
     # --- packets
@@ -232,6 +235,14 @@ class Dcc:
         label = address_label(datagram.target)
         if self.kit.location.first_seen(host.name):
             self.emit("host.confirmed", name=host.name, kas=host.kas, switch=host.switch, port=host.port)
+        if label == DCC_LABEL and header.type is PacketType.TELEMETRY and header.flags & Flag.REPLY:
+            return  # a terminal's word that it has heard us
+        if label == DCC_LABEL and header.type is PacketType.TELEMETRY:
+            try:
+                self.terminals.telemetry(host, header, bytes(payload), datagram.source_port, len(packet.data))
+            except Exception as error:
+                self.worker.report(error, f"report of {host.name}")
+            return
         if label == DCC_LABEL:
             work = self.terminals.request(host, header, bytes(payload), datagram.source_port)
             self.worker.spawn(work, f"request of {host.name}")

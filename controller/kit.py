@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from controller.store import Store
 from controller.tools.communication import Communication
 from controller.tools.location import Location
 from controller.tools.process import Processes
+from controller.topology.freshness import Freshness
 from controller.topology.krrm import Krrm
 from packets.events import Emit
 
@@ -20,7 +22,10 @@ AskKas = Callable[[Ask], Awaitable[Reply]]
 
 @dataclass
 class Kit:
-    """Injected collaborators. ``ask`` reaches the DCC of any K-AS, also this one; ``clock`` is monotonic seconds."""
+    """Injected collaborators. ``ask`` reaches the DCC of any K-AS, also this one.
+
+    ``clock`` is monotonic seconds, ``wall`` those since 1970, which terminals tell their changes by.
+    """
 
     domain: Domain
     clock: Callable[[], float]
@@ -33,6 +38,8 @@ class Kit:
     ask: AskKas
     salt: bytes
     groups: dict[str, list[str]] = field(default_factory=dict)
+    wall: Callable[[], float] = time.time
+    freshness: Freshness = field(default_factory=Freshness)
 
     @property
     def all_kas(self) -> list[int]:

@@ -21,8 +21,12 @@ CREATE TABLE IF NOT EXISTS visits (object_id TEXT, visit INTEGER, kas INTEGER, a
                                    detail TEXT, t_unix_s REAL, PRIMARY KEY (object_id, visit, action));
 CREATE TABLE IF NOT EXISTS decisions (object_id TEXT, visit INTEGER, action TEXT, kas INTEGER, handle TEXT, reason TEXT,
                                       ages TEXT, plan TEXT, t_unix_s REAL);
+CREATE TABLE IF NOT EXISTS freshness (name TEXT PRIMARY KEY, kas INTEGER, detail TEXT, t_unix_s REAL);
+CREATE TABLE IF NOT EXISTS cuts (object_id TEXT, kas INTEGER, detail TEXT, t_unix_s REAL,
+                                 PRIMARY KEY (object_id, kas));
+CREATE TABLE IF NOT EXISTS trust (name TEXT, kas INTEGER, trust REAL, why TEXT, t_unix_s REAL);
 """
-TABLES = ("nodes", "jobs", "visits", "decisions")
+TABLES = ("nodes", "jobs", "visits", "decisions", "freshness", "cuts", "trust")
 _json = msgspec.json.Encoder()
 
 
@@ -50,6 +54,7 @@ class Store:
 
     def node_gone(self, name: str) -> None:
         self._db.execute("DELETE FROM nodes WHERE name = ?", (name,))
+        self._db.execute("DELETE FROM freshness WHERE name = ?", (name,))
 
     def job(self, object_id: int, owner: str, state: str, spec: Any, broad: float, expert: float, reason: str) -> None:
         row = (str(object_id), owner, state, as_json(spec), broad, expert, reason, time.time())
@@ -64,6 +69,20 @@ class Store:
     ) -> None:
         row = (str(object_id), visit, action, kas, handle, reason, as_json(ages), as_json(plan), time.time())
         self._db.execute("INSERT INTO decisions VALUES (?,?,?,?,?,?,?,?,?)", row)
+
+    def freshness(self, detail: dict[str, Any]) -> None:
+        """How old and how dear what is known of a terminal is (``gathering.freshness_of``)."""
+        row = (detail["name"], detail["kas"], as_json(detail), time.time())
+        self._db.execute("INSERT OR REPLACE INTO freshness VALUES (?,?,?,?)", row)
+
+    def cut(self, object_id: int, kas: int, detail: Any) -> None:
+        """The latest topology that was cut for a job in one K-AS (MS-DRRT)."""
+        row = (str(object_id), kas, as_json(detail), time.time())
+        self._db.execute("INSERT OR REPLACE INTO cuts VALUES (?,?,?,?)", row)
+
+    def trust(self, name: str, kas: int, trust: float, why: str) -> None:
+        """Why a terminal's trust is what it is now."""
+        self._db.execute("INSERT INTO trust VALUES (?,?,?,?,?)", (name, kas, trust, why, time.time()))
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         """Return a table's rows; ``ValueError`` for a table that is not ours."""

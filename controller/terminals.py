@@ -7,6 +7,7 @@ from collections import OrderedDict
 import msgspec
 
 from controller.errors import ControllerError, SteeringError
+from controller.gathering import Gathering
 from controller.kit import Kit
 from controller.objects import Objects
 from controller.places import Places
@@ -21,6 +22,7 @@ from packets.messages import (
     AnnounceObject,
     AnyMessage,
     Inquire,
+    Leave,
     LogRequest,
     Message,
     Order,
@@ -46,9 +48,32 @@ ABOUT_A_JOB = (*ABOUT_A_VISIT, Returned, Inquire, LogRequest)
 class Terminals:
     """Answers control messages. A repeated request gets the same answer again, and is handled once."""
 
-    def __init__(self, kit: Kit, training: Training, objects: Objects, places: Places) -> None:
+    def __init__(self, kit: Kit, training: Training, objects: Objects, places: Places, gathering: Gathering) -> None:
         self.kit, self.training, self.objects, self.places = kit, training, objects, places
+        self.gathering = gathering
         self._answers: OrderedDict[tuple[str, int], bytes | None] = OrderedDict()
+
+    def telemetry(self, host: HostPlan, header: Header, payload: bytes, port: int, size_bytes: int) -> None:
+        """Take a registration or a report, now, while its packet is in hand: the map is as fresh as this is short."""
+        key = host.name, header.transfer_id
+        if key not in self._answers:
+            self._remember(key, _reply(header, self._hear(host, payload, size_bytes)))
+        ready = self._answers[key]
+        if ready is not None:
+            self.kit.communication.answer(host, ready, target_port=port)
+
+    def _hear(self, host: HostPlan, payload: bytes, size_bytes: int) -> Message:
+        try:
+            message = decode_message(payload)
+            self._own_name(host, message)
+            match message:
+                case Report():
+                    return self._report(host, message, size_bytes)
+                case Register():
+                    return self._register(host, message, size_bytes)
+            raise SteeringError(f"{type(message).__name__} is no telemetry")
+        except (msgspec.DecodeError, ControllerError, TopologyError, DaitnError) as error:
+            return self._refuse(host, error)
 
     async def request(self, host: HostPlan, header: Header, payload: bytes, port: int) -> None:
         """Handle one request packet of a terminal and put the answer out of its port."""
@@ -60,14 +85,7 @@ class Terminals:
             except BaseException:
                 del self._answers[key]
                 raise
-            reply = Header(
-                type=header.type,
-                flags=Flag.REPLY,
-                object_id=header.object_id,
-                transfer_id=header.transfer_id,
-                visit=header.visit,
-            )
-            self._remember(key, encode(reply, encode_message(answer)))
+            self._remember(key, _reply(header, answer))
         ready = self._answers[key]
         if ready is not None:
             self.kit.communication.answer(host, ready, target_port=port)
@@ -79,23 +97,32 @@ class Terminals:
 
     async def _answer(self, host: HostPlan, payload: bytes) -> Message:
         try:
-            return await self._dispatch(host, decode_message(payload))
-        except msgspec.DecodeError as error:
+            return await self._dispatch(host, decode_message(payload), len(payload))
+        except (msgspec.DecodeError, ControllerError, TopologyError, DaitnError) as error:
+            return self._refuse(host, error)
+
+    def _refuse(self, host: HostPlan, error: Exception) -> Refused:
+        if isinstance(error, msgspec.DecodeError):
             self.kit.emit("packet.refused", reason="message", node=host.name, detail=str(error)[:200])
             return Refused(reason=f"no message of ours: {error}"[:400])
-        except (ControllerError, TopologyError, DaitnError) as error:
-            self.kit.emit("request.refused", reason=str(error)[:400], node=host.name)
-            return refusal(error)
+        self.kit.emit("request.refused", reason=str(error)[:400], node=host.name)
+        return refusal(error)
 
-    async def _dispatch(self, host: HostPlan, message: AnyMessage) -> Message:
+    @staticmethod
+    def _own_name(host: HostPlan, message: AnyMessage) -> None:
         named = getattr(message, "name", None)
         if named != host.name:
             raise SteeringError(f"{host.name} may not speak for {named}")
+
+    async def _dispatch(self, host: HostPlan, message: AnyMessage, size_bytes: int) -> Message:
+        self._own_name(host, message)
         match message:
             case Register():
-                return self._register(host, message)
+                return self._register(host, message, size_bytes)
             case Report():
-                return self._report(host, message)
+                return self._report(host, message, size_bytes)
+            case Leave():
+                return await self._leave(host, message)
             case Submit():
                 return await self.training.submit(host, message)
             case AnnounceObject():
@@ -104,26 +131,27 @@ class Terminals:
                 return await self._about_object(host, message)
         raise SteeringError(f"a DCC takes no {type(message).__name__}")
 
-    def _register(self, host: HostPlan, message: Register) -> Message:
+    def _register(self, host: HostPlan, message: Register, size_bytes: int) -> Message:
         if message.role != host.role:
             raise SteeringError(f"{host.name} is declared as {host.role}, not {message.role}")
-        self._take(host, message.attributes, joined=True)
+        self.gathering.joined(host, message.attributes, size_bytes)
         return Ack()
 
-    def _report(self, host: HostPlan, message: Report) -> Message:
+    def _report(self, host: HostPlan, message: Report, size_bytes: int) -> Message:
         if host.name not in self.kit.krrm:
             raise SteeringError(f"{host.name} is not registered (any more); register again")
-        self._take(host, message.attributes, joined=False)
+        self.gathering.reported(host, message, size_bytes)
         return Ack()
 
-    def _take(self, host: HostPlan, attributes: dict[str, object], *, joined: bool) -> None:
-        kit = self.kit
-        changed = kit.krrm.update(host.name, host.role, host.kas, host.address, attributes, kit.clock())
-        if changed or joined:
-            shown = {a: kit.krrm.node(host.name).get(a) for a in changed}
-            kit.emit("krrm.updated", name=host.name, kas=host.kas, role=host.role, attributes=shown)
-            held = {a: v.value for a, v in kit.krrm.node(host.name).attributes.items()}
-            kit.store.node(host.name, host.role, host.kas, host.address, held)
+    async def _leave(self, host: HostPlan, message: Leave) -> Message:
+        """A terminal withdraws: not offered any more, what is on its way to it goes elsewhere, then off the map."""
+        if host.name not in self.kit.krrm:
+            return Ack()
+        self.gathering.noted(host.name, {"reachable": False})
+        held = [a.object_id for a in self.kit.location.at(host.name) if a.node == host.name]
+        self.gathering.gone(host.name)
+        self.kit.emit("terminal.left", name=host.name, kas=host.kas, reason=message.reason, objects=held)
+        return Ack()
 
     # --- messages on objects
 
@@ -171,3 +199,15 @@ class Terminals:
         if not isinstance(message, ABOUT_A_JOB):
             raise SteeringError(f"{type(message).__name__} is not for the home of an object")
         return Forwarded(message=await self.training.handle(message))
+
+
+def _reply(header: Header, answer: Message) -> bytes:
+    """Return the packet that answers a request."""
+    reply = Header(
+        type=header.type,
+        flags=Flag.REPLY,
+        object_id=header.object_id,
+        transfer_id=header.transfer_id,
+        visit=header.visit,
+    )
+    return encode(reply, encode_message(answer))

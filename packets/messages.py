@@ -41,11 +41,23 @@ class Register(Message, frozen=True, kw_only=True, tag="register"):
 
 
 class Report(Message, frozen=True, kw_only=True, tag="report"):
-    """Dynamic attributes that changed (or a heartbeat, when empty)."""
+    """Dynamic attributes that changed (or a heartbeat, when empty).
+
+    ``changed_unix_s``: when the first of these changes happened, by the terminal's clock (0: it does not say); the map
+    measures by it how far behind it runs.
+    """
 
     name: Name
     sequence: int
     attributes: Attributes = {}
+    changed_unix_s: float = 0.0
+
+
+class Leave(Message, frozen=True, kw_only=True, tag="leave"):
+    """A terminal withdraws in good order: its work is done, nothing new shall come. Answered by ``Ack``."""
+
+    name: Name
+    reason: Text = ""
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -227,6 +239,22 @@ class JobStatus(Message, frozen=True, kw_only=True, tag="status"):
     reason: Text = ""
 
 
+class Pull(Message, frozen=True, kw_only=True, tag="pull"):
+    """The DCC asks for fresh values (DRRT-O, pull on demand); the terminal answers with a ``Report`` of its own.
+
+    Empty ``attributes``: all of them.
+    """
+
+    attributes: Annotated[list[Name], msgspec.Meta(max_length=64)] = []
+
+
+class Halt(Message, frozen=True, kw_only=True, tag="halt"):
+    """The DCC tells a terminal to stop working on an object (its job was stopped, or it is needed elsewhere)."""
+
+    object_id: int
+    reason: Text = ""
+
+
 # --- terminal -> terminal (addressed by the DCC's order) -------------------------------------------------------------
 
 
@@ -257,9 +285,9 @@ class Answer(Message, frozen=True, kw_only=True, tag="answer"):
 
 
 AnyMessage = (
-    Register | Report | Submit | AnnounceObject | OrderRequest | VisitDone | Verdict | Returned | Inquire | Ack
-    | Refused | SubmitReply | AnnounceReply | Order | LogRequest | LogPart | VerdictReply | JobStatus | SendData | Ask
-    | Answer
+    Register | Report | Leave | Pull | Halt | Submit | AnnounceObject | OrderRequest | VisitDone | Verdict | Returned
+    | Inquire | Ack | Refused | SubmitReply | AnnounceReply | Order | LogRequest | LogPart | VerdictReply | JobStatus
+    | SendData | Ask | Answer
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -20,7 +20,7 @@ from packets.events import Event
 Fold = Callable[[Canvas, Event], None]
 
 FOLDS: dict[str, Fold] = {**fold_network.FOLDS, **fold_jobs.FOLDS, **fold_objects.FOLDS}
-QUIET_KINDS = frozenset({"link.load", "krrm.updated"})  # many a second: folded, not listed
+QUIET_KINDS = frozenset({"link.load", "krrm.updated", "map.fresh"})  # many a second: folded, not listed
 
 
 class NetworkState:

@@ -28,11 +28,15 @@ MAX_NUMBER = 1e15
 
 
 class Attribute(msgspec.Struct, frozen=True):
-    """A value, the time of the report that last carried it, and the map's count when it last changed."""
+    """A value, the time of the report that last carried it, the map's count when it last changed, and its cost.
+
+    ``cost_bytes``: its share of the frames that reported it so far.
+    """
 
     value: Any
     t_s: float
     version: int = 0
+    cost_bytes: float = 0.0
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,11 +68,19 @@ class Krrm:
         self._nodes: dict[str, Node] = {}
 
     def update(
-        self, name: str, role: str, kas: int, address: str, attributes: Mapping[str, Any], now_s: float
+        self,
+        name: str,
+        role: str,
+        kas: int,
+        address: str,
+        attributes: Mapping[str, Any],
+        now_s: float,
+        size_bytes: int = 0,
     ) -> list[str]:
         """Take a registration, a report or (no attributes) a heartbeat; return the attributes whose value changed.
 
-        ``BadReport`` when anything in it cannot be true; then nothing is taken.
+        ``size_bytes``: the frame that brought it, shared out over its attributes. ``BadReport`` when anything in it
+        cannot be true; then nothing is taken.
         """
         known = self._nodes.get(name)
         self._check_identity(name, role, kas, address, known)
@@ -80,12 +92,25 @@ class Krrm:
         if changed or known is None or known.address != address:
             self.version += 1
         version = self.version if changed or known is None else known.version
-        news = {key: Attribute(checked[key], now_s, self.version) for key in changed}
-        again = {key: Attribute(old[key].value, now_s, old[key].version) for key in checked.keys() - news.keys()}
-        held = {**old, **again, **news}
+        share = size_bytes / len(checked) if checked else 0.0
+        held = {**old}
+        for key, value in checked.items():
+            before = old.get(key)
+            since = self.version if before is None or key in changed else before.version
+            held[key] = Attribute(value, now_s, since, share + (before.cost_bytes if before else 0.0))
         self._nodes[name] = Node(
             name=name, role=role, kas=kas, address=address, attributes=held, heard_s=now_s, version=version
         )
+        return changed
+
+    def note(self, name: str, attributes: Mapping[str, Any], now_s: float) -> list[str]:
+        """Take what the DCC itself knows of a terminal (trust, reachability): no sign of life of the terminal's own.
+
+        Returns the attributes whose value changed; ``UnknownNode``.
+        """
+        known = self.node(name)
+        changed = self.update(name, known.role, known.kas, known.address, attributes, now_s)
+        self._nodes[name] = msgspec.structs.replace(self._nodes[name], heard_s=known.heard_s)
         return changed
 
     def forget(self, name: str) -> None:
