@@ -2,8 +2,8 @@
 
 ``ShardTrain`` writes shards of one object end to end (what UDP_SEGMENT wants), ``parse`` reads a block of received
 datagrams into arrays.  Per packet there is one ``zlib.crc32`` of the payload (and one BLAKE2b where there is a key),
-the rest is array arithmetic.  The CRC of a header is linear in its bits: that of one header, XORed with table entries for
-the bytes in which another header of the same length differs, is that of the other.
+the rest is array arithmetic.  The CRC of a header is linear in its bits: that of one header, XORed with table entries
+for the bytes in which another header of the same length differs, is that of the other.
 """
 
 from __future__ import annotations
