@@ -29,3 +29,7 @@ class TransferRefused(TransportError):
 
 class RequestTimeout(TransportError):
     """No reply came to a request within its time."""
+
+
+class IdentityError(DaitnError):
+    """Keys, certificates or the directory of a run cannot be read, or do not fit."""

@@ -8,11 +8,15 @@ import msgspec
 
 from packets.errors import TransportError
 from packets.labels import label_address, object_label
-from packets.wire import NO_FLAGS, Flag, PacketType, Requirements
+from packets.wire import NO_FLAGS, Flag, Mandate, PacketType, Requirements
 
 
 class OutgoingObject(msgspec.Struct, frozen=True, kw_only=True):
-    """An object to launch. ``to`` left out: to the object's own label (an autonomous object names an address)."""
+    """An object to launch. ``to`` left out: to the object's own label (an autonomous object names an address).
+
+    ``mandate``: its owner's word, as it came with the object; left out, the holder is the owner and gives it.
+    ``receiver_roles``: only a terminal of these roles may answer (with ``Flag.ENCRYPTED``: and can read it).
+    """
 
     object_id: int
     type: PacketType
@@ -24,6 +28,8 @@ class OutgoingObject(msgspec.Struct, frozen=True, kw_only=True):
     traffic_class: int = 0
     flags: Flag = NO_FLAGS
     to: str | None = None
+    mandate: Mandate | None = None
+    receiver_roles: tuple[str, ...] = ()
 
     @property
     def destination(self) -> str:
@@ -45,17 +51,23 @@ class ReceivedObject(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     packets: int
     duplicates: int
+    mandate: Mandate | None = None
 
 
 class TransferStats(msgspec.Struct, frozen=True, kw_only=True):
-    """What a finished transfer cost. ``bytes`` are the object's; ``seconds``: from the launch's answer to the end."""
+    """What a finished transfer cost. ``bytes`` are the object's; ``seconds``: from the launch's answer to the end.
+
+    ``losses``: shards thought lost (some of the ``retransmissions`` ask after a silence); ``rtt_ms``: the shortest.
+    """
 
     bytes: int
     packets: int
     retransmissions: int
+    losses: int = 0
     seconds: float
     launch_seconds: float
     rtt_ms: float
+    smoothed_rtt_ms: float = 0.0
     goodput_mbps: float
     receiver: str
 
