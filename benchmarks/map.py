@@ -1,0 +1,156 @@
+"""How fresh is the map?  From a terminal's change to its entry in G-KRRM, on the emulated network, and what it costs.
+
+    python -m benchmarks.map                       # 100 terminals, then 200, 500 and 1,000 (root; about 3 minutes)
+    python -m benchmarks.map --terminals 100 --seconds 20
+
+One K-AS, one DCC (the hard case: all reports meet in one process), 10 changes a second and terminal at random moments;
+every report is an AI packet from the terminal's namespace over its access switch to the DCC.  The DCC itself measures
+the lag (``Report.changed_unix_s``, entry time after the map took it) and the bytes.  The last line is JSON:
+``p50_ms``, ``p99_ms``, ``telemetry_bytes_per_s`` at the first size, and ``growth`` with all sizes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks.common import finish, python, say
+from controller.oam.hub import EventHub
+from experiments.processes import Child, wait_for
+from packets.events import Event
+from topologies.build import Terminal, build_plan
+from topologies.network import Network
+from topologies.plan import NetworkPlan
+
+PORT = 6801
+PER_SWITCH = 50
+PATIENCE_S = 90.0
+
+
+def plan_of(terminals: int) -> NetworkPlan:
+    """Declare one K-AS with so many data nodes, fifty on an access switch."""
+    switches = max(2, -(-terminals // PER_SWITCH))
+    hosts = [Terminal(f"t{i}", "data") for i in range(1, terminals + 1)]
+    return build_plan("map", kas={1: hosts}, access_switches=switches)
+
+
+def measure(terminals: int, changes_per_s: float, seconds: float, seed: int) -> dict[str, Any]:
+    """Build the network, let the terminals report, take it down; return the figures of this size."""
+    plan, run_id = plan_of(terminals), f"map-{os.getpid()}-{terminals}"
+    events: list[Event] = []
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="daitn-map-")))
+        hub = EventHub(folder / "events.sock")
+        hub.add_listener(lambda event: events.append(event) if event.kind in ("map.fresh", "error") else None)
+        stack.enter_context(hub)
+        network = Network(plan, run_id, {1: PORT}, folder / "run")
+        stack.callback(network.stop)
+        dcc = _start_dcc(plan, folder, run_id)
+        stack.callback(dcc.stop)
+        network.start()
+        wait_for("the control centre", (folder / "run" / "dcc1.ready").exists, PATIENCE_S, [dcc])
+        said, cpu_s = _report(network, plan, folder, (seconds, changes_per_s, seed), dcc)
+        time.sleep(1.2)  # the last second's figures are told once a second
+    errors = [e.data.get("text") for e in events if e.kind == "error"]
+    fresh = [e.data for e in events if e.kind == "map.fresh"]
+    if not fresh or "p50_ms" not in fresh[-1]:
+        raise RuntimeError(f"the DCC measured nothing; {errors[:3]}")
+    return _figures(terminals, changes_per_s, seconds, said, fresh, cpu_s) | {"errors": len(errors)}
+
+
+def _start_dcc(plan: NetworkPlan, folder: Path, run_id: str) -> Child:
+    (folder / "run").mkdir()
+    (folder / "plan.json").write_bytes(msgspec.json.encode(plan.domain(1)))
+    arguments = {
+        "--plan": folder / "plan.json", "--openflow-port": PORT, "--runtime-dir": folder / "run",
+        "--events": folder / "events.sock", "--database": folder / "dcc.sqlite", "--seed": 1,
+    }  # fmt: skip
+    command = python("controller", *(str(x) for pair in arguments.items() for x in pair))
+    return Child("dcc1", command, folder / "dcc.log", run_id)
+
+
+def _report(
+    network: Network, plan: NetworkPlan, folder: Path, load: tuple[float, float, int], dcc: Child
+) -> tuple[dict[str, Any], float]:
+    """Run the terminals' process; return its last words and the processor seconds of the DCC meanwhile."""
+    hosts = [{"name": h.name, "role": h.role, "address": h.address, "pid": network[h.name].pid} for h in plan.hosts]
+    (folder / "hosts.json").write_text(json.dumps(hosts))
+    command = python("benchmarks.map_terminals", str(folder / "hosts.json"), *(str(x) for x in load))
+    crowd = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert crowd.stdout is not None
+        crowd.stdout.readline()  # all registered
+        before = _cpu_s(dcc.process.pid)
+        out, _ = crowd.communicate(timeout=load[0] + PATIENCE_S)
+        used = _cpu_s(dcc.process.pid) - before
+    finally:
+        if crowd.poll() is None:
+            crowd.kill()
+            crowd.wait(5)
+    if crowd.returncode:
+        raise RuntimeError(f"the terminals' process ended with status {crowd.returncode}")
+    said: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return said, used
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _figures(
+    terminals: int,
+    changes_per_s: float,
+    seconds: float,
+    said: dict[str, Any],
+    fresh: list[dict[str, Any]],
+    cpu_s: float,
+) -> dict[str, Any]:
+    last, busiest = fresh[-1], max(fresh, key=lambda f: f["telemetry_bytes_per_s"])
+    return {
+        "terminals": terminals,
+        "changes_per_s": round(said["changes"] / seconds, 1),
+        "wanted_changes_per_s": terminals * changes_per_s,
+        "reports_per_s": round(said["reports"] / seconds, 1),
+        "repeats": said["repeats"],
+        **{k: last[k] for k in ("p50_ms", "p90_ms", "p99_ms", "max_ms", "lags")},
+        "telemetry_bytes_per_s": busiest["telemetry_bytes_per_s"],
+        "dcc_cores": round(cpu_s / seconds, 2),
+        "terminals_cores": round(said["cpu_s"] / seconds, 2),
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure every size, print one line each and the JSON at the end; 1 when 100 terminals miss the goal."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.map", description="Freshness of G-KRRM.")
+    parser.add_argument("--terminals", default="100,200,500,1000", help="sizes, comma separated (100,200,500,1000)")
+    parser.add_argument("--changes", type=float, default=10.0, help="changes a second and terminal (10)")
+    parser.add_argument("--seconds", type=float, default=15.0, help="measured seconds a size (15)")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(arguments)
+    growth = []
+    for size in (int(x) for x in options.terminals.split(",")):
+        found = measure(size, options.changes, options.seconds, options.seed)
+        growth.append(found)
+        say(
+            f"{size:5} terminals: p50 {found['p50_ms']:.3f} ms, p99 {found['p99_ms']:.3f} ms, "
+            f"{found['reports_per_s']:.0f} reports/s, {found['telemetry_bytes_per_s'] / 1e3:.0f} kB/s, "
+            f"DCC {found['dcc_cores']:.2f} cores"
+        )
+    first = growth[0]
+    finish({k: first[k] for k in ("terminals", "p50_ms", "p99_ms", "telemetry_bytes_per_s")} | {"growth": growth})
+    return 0 if first["p50_ms"] < 1 and first["p99_ms"] < 10 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
