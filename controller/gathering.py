@@ -19,6 +19,8 @@ from packets.wire import Header, PacketType, TrafficClass, encode
 from topologies.plan import HostPlan
 
 NEWS_S = 0.2
+NEWS_AT_ONCE = 100  # terminals told of in one round: at 1,000 that change all the time, each is told of every 2 s
+SLICE = 10  # rows between two looks at what came in
 PULL_WAIT_S = 0.15
 MAX_LAG_S = 60.0
 NOT_ITS_OWN = frozenset({"trust"})  # what a terminal may not say of itself: the DCC holds it, by MPVU evidence
@@ -36,6 +38,7 @@ class Gathering:
         self._news: dict[str, set[str]] = {}
         self._waiting: dict[str, list[asyncio.Event]] = {}
         self._numbers = 0
+        self._counted = 0
 
     # --- push
 
@@ -53,7 +56,7 @@ class Gathering:
         changed = self._enter(host, report.attributes, size_bytes, report.changed_unix_s)
         if changed:
             self._news.setdefault(host.name, set()).update(changed)
-            if self.kit.clock() - self._told_s.get(host.name, -NEWS_S) >= NEWS_S:
+            if len(self._news) == 1 and self.kit.clock() - self._told_s.get(host.name, -NEWS_S) >= NEWS_S:
                 self._tell(host.name)
 
     def _enter(self, host: HostPlan, said: dict[str, Any], size_bytes: int, changed_unix_s: float | None) -> list[str]:
@@ -80,22 +83,27 @@ class Gathering:
             self._news.setdefault(name, set()).update(changed)
             self._tell(name)
 
-    def tell(self) -> None:
-        """Tell what changed and was not told yet (periodic)."""
-        for name in list(self._news):
-            self._tell(name)
+    async def tell(self) -> None:
+        """Tell what changed and was not told yet (periodic), those that have waited longest first."""
+        names = list(self._news)[:NEWS_AT_ONCE]
+        for start in range(0, len(names), SLICE):
+            for name in names[start : start + SLICE]:
+                self._tell(name, save=False)
+            await self._save(names[start : start + SLICE])
 
-    def tell_cost(self) -> None:
-        """Say what keeping the map fresh costs now (periodic, when anybody reported)."""
+    async def tell_cost(self) -> None:
+        """Say what keeping the map fresh costs now, and write down its ages (periodic, when anybody reported)."""
         kit = self.kit
-        if kit.freshness.reports:
-            summary = kit.freshness.summary(kit.clock())
-            kit.emit("map.fresh", kas=sorted(kit.domain.kas), terminals=len(kit.krrm), pulls=self.pulls, **summary)
-        for name in self._told_s:
-            if name in kit.krrm:
-                self._save(kit.krrm.node(name))
+        if kit.freshness.reports == self._counted:
+            return
+        self._counted = kit.freshness.reports
+        summary = kit.freshness.summary(kit.clock())
+        kit.emit("map.fresh", kas=sorted(kit.domain.kas), terminals=len(kit.krrm), pulls=self.pulls, **summary)
+        names = [node.name for node in kit.krrm.nodes()][:NEWS_AT_ONCE]
+        for start in range(0, len(names), SLICE):
+            await self._save(names[start : start + SLICE])
 
-    def _tell(self, name: str) -> None:
+    def _tell(self, name: str, *, save: bool = True) -> None:
         kit, changed = self.kit, self._news.pop(name, set())
         if name not in kit.krrm:
             return
@@ -103,12 +111,19 @@ class Gathering:
         self._told_s[name] = kit.clock()
         shown = {a: node.get(a) for a in sorted(changed)}
         kit.emit("krrm.updated", name=name, kas=node.kas, role=node.role, attributes=shown)
-        self._save(node)
+        if save:
+            self._write([node])
 
-    def _save(self, node: Node) -> None:
-        held = {a: v.value for a, v in node.attributes.items()}
-        self.kit.store.node(node.name, node.role, node.kas, node.address, held)
-        self.kit.store.freshness(self.freshness_of(node))
+    async def _save(self, names: list[str]) -> None:
+        self._write([self.kit.krrm.node(n) for n in names if n in self.kit.krrm])
+        await asyncio.sleep(0)  # reports that came in meanwhile go first
+
+    def _write(self, nodes: list[Node]) -> None:
+        with self.kit.store.together():
+            for node in nodes:
+                held = {a: v.value for a, v in node.attributes.items()}
+                self.kit.store.node(node.name, node.role, node.kas, node.address, held)
+                self.kit.store.freshness(self.freshness_of(node))
 
     def freshness_of(self, node: Node) -> dict[str, Any]:
         """Return what is known of a terminal's freshness: age and cost of every attribute."""

@@ -5,8 +5,10 @@ A new run starts from an empty file.  Others may read it while it is written.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,15 @@ class Store:
         self._db.executescript(SCHEMA)
         for table in TABLES:
             self._db.execute(f"DELETE FROM {table}")  # a fixed name of ours, not data
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Write what follows in one transaction (much cheaper than one each)."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
 
     def node(self, name: str, role: str, kas: int, address: str, attributes: dict[str, Any]) -> None:
         row = (name, role, kas, address, as_json(attributes), time.time())
