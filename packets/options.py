@@ -10,6 +10,7 @@ import enum
 import hashlib
 import struct
 import zlib
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -214,36 +215,16 @@ def decode_options(data: memoryview) -> dict[str, Any]:
             raise PacketError("option", f"option {kind:#06x} repeated or out of order")
         if length > len(data) - position:
             raise PacketError("option", f"option {kind:#06x} of {length} bytes leaves the header")
-        _decode_one(kind, bytes(data[position : position + length]), found, others)
+        value = bytes(data[position : position + length])
+        if known := _DECODERS.get(kind):
+            found[known[0]] = known[1](value)
+        else:
+            _check(kind >= SKIPPABLE, f"unknown option {kind:#06x} that must be understood")
+            others.append((kind, value))
         position, last = position + length, kind
     if others:
         found["others"] = tuple(others)
     return found
-
-
-def _decode_one(kind: int, value: bytes, found: dict[str, Any], others: list[tuple[int, bytes]]) -> None:
-    if kind == OptionType.REQUIREMENTS:
-        found["requirements"] = _decode_requirements(value)
-    elif kind == OptionType.DIGEST:
-        found["digest"] = _decode_digest(value)
-    elif kind == OptionType.ACKNOWLEDGEMENT:
-        found["ack"] = _decode_ack(value)
-    elif kind == OptionType.ERROR:
-        _check(len(value) == 2, "error option is not 2 bytes")
-        found["error"] = int.from_bytes(value, "big")
-    elif kind == OptionType.MANDATE:
-        found["mandate"] = _decode_mandate(value)
-    elif kind == OptionType.KEY_SHARE:
-        _check(len(value) == 32, "key share option is not 32 bytes")
-        found["key_share"] = value
-    elif kind == OptionType.SENT_AT:
-        _check(len(value) == 8, "sent-at option is not 8 bytes")
-        found["sent_at_ms"] = int.from_bytes(value, "big")
-    elif kind == OptionType.AUTHENTICATION:
-        found["authentication"] = _decode_authentication(value)
-    else:
-        _check(kind >= SKIPPABLE, f"unknown option {kind:#06x} that must be understood")
-        others.append((kind, value))
 
 
 def _exactly(size: int, value: bytes) -> bytes:
@@ -283,6 +264,21 @@ def _decode_ack(value: bytes) -> Acknowledgement:
     return Acknowledgement(base=base, echo_us=echo, delay_us=delay, window=window, bitmap=value[_ACK.size :])
 
 
+def _decode_error(value: bytes) -> int:
+    _check(len(value) == 2, "error option is not 2 bytes")
+    return int.from_bytes(value, "big")
+
+
+def _decode_key_share(value: bytes) -> bytes:
+    _check(len(value) == 32, "key share option is not 32 bytes")
+    return value
+
+
+def _decode_sent_at(value: bytes) -> int:
+    _check(len(value) == 8, "sent-at option is not 8 bytes")
+    return int.from_bytes(value, "big")
+
+
 def _decode_mandate(value: bytes) -> Mandate:
     _check(len(value) == _MANDATE.size, "mandate option is not 112 bytes")
     issued, expires, digest, signature = _MANDATE.unpack(value)
@@ -302,3 +298,15 @@ def _decode_authentication(value: bytes) -> Authentication:
 def _check(condition: bool, message: str) -> None:
     if not condition:
         raise PacketError("option", message)
+
+
+_DECODERS: Final[dict[int, tuple[str, Callable[[bytes], Any]]]] = {
+    OptionType.REQUIREMENTS: ("requirements", _decode_requirements),
+    OptionType.DIGEST: ("digest", _decode_digest),
+    OptionType.ACKNOWLEDGEMENT: ("ack", _decode_ack),
+    OptionType.ERROR: ("error", _decode_error),
+    OptionType.MANDATE: ("mandate", _decode_mandate),
+    OptionType.KEY_SHARE: ("key_share", _decode_key_share),
+    OptionType.SENT_AT: ("sent_at_ms", _decode_sent_at),
+    OptionType.AUTHENTICATION: ("authentication", _decode_authentication),
+}

@@ -9,9 +9,9 @@ from __future__ import annotations
 import enum
 import socket
 import struct
-import zlib
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final, TypeVar
+from zlib import crc32
 
 import msgspec
 
@@ -39,8 +39,12 @@ _CHECKSUM_AT = 60
 _NO_CHECKSUM = b"\0\0\0\0"
 
 _FIXED: Final = struct.Struct("!BBHHHQ4sIIIQQHHIII")
+_UNSUMMED: Final = struct.Struct("!BBHHHQ4sIIIQQHHII")
 _U16: Final = struct.Struct("!H")
-_U32: Final = struct.Struct("!I")
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+MAX_REMEMBERED = 4096
 
 Buffer = bytes | bytearray | memoryview
 
@@ -91,10 +95,31 @@ __all__ = [
 ]  # fmt: skip
 
 SHARD_TYPES = frozenset((PacketType.MODEL_SHARD, PacketType.DATA_SHARD))
+_SHARD_NUMBERS: Final = frozenset(map(int, SHARD_TYPES))
+_LAUNCH: Final = int(Flag.LAUNCH)
+_NO_OPTIONS: Final[dict[str, Any]] = {}
 _TYPES: Final = {int(kind): kind for kind in PacketType}
 
 
-class Header(Options, frozen=True, kw_only=True):
+class _Remembered(dict[_Key, _Value]):
+    """A conversion that remembers its results, up to a bound: the small conversions are what a packet costs."""
+
+    def __init__(self, convert: Callable[[_Key], _Value]) -> None:
+        self._convert = convert
+
+    def __missing__(self, key: _Key) -> _Value:
+        if len(self) >= MAX_REMEMBERED:
+            self.clear()
+        value = self[key] = self._convert(key)
+        return value
+
+
+_FLAGS: Final = _Remembered[int, Flag](Flag)
+_ADDRESSES: Final = _Remembered[bytes, str](socket.inet_ntoa)
+_ADDRESS_BYTES: Final = _Remembered[str, bytes](socket.inet_aton)
+
+
+class Header(Options, frozen=True, gc=False):
     """Everything in front of the payload; ``length`` and ``payload_checksum`` are filled in by ``encode``."""
 
     type: PacketType
@@ -129,29 +154,28 @@ def encode(header: Header, payload: Buffer = b"") -> bytes:
     """Return the bytes of a packet; ``PacketError`` (reason ``field``) when a value does not fit its field."""
     try:
         options = encode_options(header)
-        buffer = bytearray(FIXED_BYTES + len(options) + len(payload))
-        write(buffer, 0, header, payload, options)
+        return b"".join((_encode_fixed(header, payload, options), options, payload))
     except (struct.error, OverflowError, OSError, TypeError, ValueError) as error:
         raise PacketError("field", f"AI packet cannot be built: {error}") from error
-    return bytes(buffer)
 
 
 def write(buffer: bytearray, at: int, header: Header, payload: Buffer, options: bytes = b"") -> int:
     """Write a packet into ``buffer`` at ``at`` and return the position after it: ``encode`` without a copy."""
     header_end = at + FIXED_BYTES + len(options)
-    _FIXED.pack_into(
-        buffer, at,
-        (header.version & 0xF) << 4 | (header.traffic_class & 0xF), header.type, header.flags,
-        FIXED_BYTES + len(options), len(payload), header.object_id, socket.inet_aton(header.owner), header.transfer_id,
-        header.shard_index, header.shard_count, header.offset, header.total_length, header.visit, header.visit_limit,
-        header.timestamp_us, zlib.crc32(payload), 0,
-    )  # fmt: skip
-    buffer[at + FIXED_BYTES : header_end] = options
     end = header_end + len(payload)
+    buffer[at:header_end] = _encode_fixed(header, payload, options) + options
     buffer[header_end:end] = payload
-    with memoryview(buffer) as view:
-        _U32.pack_into(buffer, at + _CHECKSUM_AT, zlib.crc32(view[at:header_end]))
     return end
+
+
+def _encode_fixed(header: Header, payload: Buffer, options: bytes) -> bytes:
+    unsummed = _UNSUMMED.pack(
+        (header.version & 0xF) << 4 | (header.traffic_class & 0xF), header.type, header.flags,
+        FIXED_BYTES + len(options), len(payload), header.object_id, _ADDRESS_BYTES[header.owner], header.transfer_id,
+        header.shard_index, header.shard_count, header.offset, header.total_length, header.visit, header.visit_limit,
+        header.timestamp_us, crc32(payload),
+    )  # fmt: skip
+    return unsummed + crc32(options, crc32(_NO_CHECKSUM, crc32(unsummed))).to_bytes(4, "big")
 
 
 def encode_sealed(header: Header, payload: Buffer, tag_of: Callable[[bytes, Buffer], bytes]) -> bytes:
@@ -181,47 +205,39 @@ def authenticated(packet: Buffer) -> tuple[bytes, memoryview]:
 def decode(data: Buffer) -> tuple[Header, memoryview]:
     """Parse one datagram into header and payload (a view of ``data``); ``PacketError`` only, when it is none."""
     view = memoryview(data)
-    if len(view) < FIXED_BYTES:
-        raise PacketError("short", f"AI packet of {len(view)} bytes, its fixed header alone has {FIXED_BYTES}")
-    fields = _FIXED.unpack_from(view)
-    first, kind, flags, header_length, payload_length, object_id, owner, transfer_id = fields[:8]
-    _check_outside(view, first >> 4, header_length, payload_length, fields[16])
-    packet_type = _TYPES.get(kind)
-    if packet_type is None:
-        raise PacketError("type", f"AI packet of unknown type {kind}")
-    options = {} if header_length == FIXED_BYTES else decode_options(view[FIXED_BYTES:header_length])
-    payload = view[header_length:]
-    if zlib.crc32(payload) != fields[15]:
-        raise PacketError("payload-checksum", f"payload of {payload_length} bytes does not match its checksum")
-    header = Header(
-        type=packet_type, version=first >> 4, flags=Flag(flags), traffic_class=first & 0xF, object_id=object_id,
-        owner=socket.inet_ntoa(owner), transfer_id=transfer_id, shard_index=fields[8], shard_count=fields[9],
-        offset=fields[10], length=payload_length, total_length=fields[11], visit=fields[12], visit_limit=fields[13],
-        timestamp_us=fields[14], payload_checksum=fields[15], **options,
-    )  # fmt: skip
-    if packet_type in SHARD_TYPES:
-        _check_shard(header)
-    return header, payload
-
-
-def _check_outside(view: memoryview, version: int, header_length: int, payload_length: int, checksum: int) -> None:
-    """Refuse what the header itself gives away: version, lengths, altered bytes."""
-    if version != VERSION:
-        raise PacketError("version", f"AI packet of version {version}, this codec speaks {VERSION}")
-    if header_length < FIXED_BYTES or header_length + payload_length != len(view):
-        text = f"header {header_length} + payload {payload_length} is not the datagram's {len(view)} bytes"
+    size = len(view)
+    if size < FIXED_BYTES:
+        raise PacketError("short", f"AI packet of {size} bytes, its fixed header alone has {FIXED_BYTES}")
+    (
+        first, kind, flags, header_length, length, object_id, owner, transfer_id, index, count, offset, total, visit,
+        visit_limit, timestamp_us, payload_checksum, header_checksum,
+    ) = _FIXED.unpack_from(view)  # fmt: skip
+    if first >> 4 != VERSION:
+        raise PacketError("version", f"AI packet of version {first >> 4}, this codec speaks {VERSION}")
+    if header_length < FIXED_BYTES or header_length + length != size:
+        text = f"header {header_length} + payload {length} is not the datagram's {size} bytes"
         raise PacketError("length", text)
-    seen = zlib.crc32(_NO_CHECKSUM, zlib.crc32(view[:_CHECKSUM_AT]))
+    options: dict[str, Any] = _NO_OPTIONS
+    seen = crc32(_NO_CHECKSUM, crc32(data[:_CHECKSUM_AT]))
     if header_length > FIXED_BYTES:
-        seen = zlib.crc32(view[FIXED_BYTES:header_length], seen)
-    if seen != checksum:
+        seen = crc32(view[FIXED_BYTES:header_length], seen)
+    if seen != header_checksum:
         raise PacketError("header-checksum", "header does not match its checksum: altered on the way")
-
-
-def _check_shard(header: Header) -> None:
-    """Refuse shards that contradict themselves."""
-    if header.flags & Flag.LAUNCH:
-        if header.length or header.shard_count == 0 or header.digest is None:
-            raise PacketError("shard", "launch with a payload, without shards or without a digest")
-    elif header.shard_index >= header.shard_count or header.offset + header.length > header.total_length:
-        raise PacketError("shard", f"shard {header.shard_index} of {header.shard_count} lies outside its object")
+    if kind not in _TYPES:
+        raise PacketError("type", f"AI packet of unknown type {kind}")
+    if header_length > FIXED_BYTES:
+        options = decode_options(view[FIXED_BYTES:header_length])
+    payload = view[header_length:]
+    if crc32(payload) != payload_checksum:
+        raise PacketError("payload-checksum", f"payload of {length} bytes does not match its checksum")
+    if kind in _SHARD_NUMBERS:
+        if flags & _LAUNCH:
+            if length or count == 0 or "digest" not in options:
+                raise PacketError("shard", "launch with a payload, without shards or without a digest")
+        elif index >= count or offset + length > total:
+            raise PacketError("shard", f"shard {index} of {count} lies outside its object")
+    fixed = (
+        _TYPES[kind], VERSION, _FLAGS[flags], first & 0xF, object_id, _ADDRESSES[owner], transfer_id, index, count,
+        offset, length, total, visit, visit_limit, timestamp_us, payload_checksum,
+    )  # fmt: skip
+    return Header(*fixed, **options) if options else Header(*fixed), payload
