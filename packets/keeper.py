@@ -35,12 +35,14 @@ from packets.seal import (
 )
 from packets.session import Session, pair_keys, receiver_session, sender_session
 from packets.transfers import OutgoingObject
-from packets.wire import Buffer, Flag, Header, PacketType
+from packets.wire import Buffer, Flag, Header, PacketType, encode
 
 LIFE_MS = 600_000
 SLACK_MS = 300_000
 REMEMBERED = 1024
 VERIFICATIONS_OF_A_LAUNCH = 2.0
+
+Peer = tuple[str, int]
 
 
 @dataclass
@@ -72,7 +74,7 @@ class Keeper:
         self._wall_ms, self._clock = wall_ms, clock
         self._memory = Memory(wall_ms())
         self._budget = budget or Budget()
-        self._outgoing: dict[int, _Outgoing] = {}
+        self._outgoing: OrderedDict[int, _Outgoing] = OrderedDict()
         self._incoming: OrderedDict[tuple[str, int], Session] = OrderedDict()
         self._mandates: OrderedDict[bytes, None] = OrderedDict()
         self._pairs: dict[int, tuple[Certificate, bytes, bytes]] = {}
@@ -88,18 +90,20 @@ class Keeper:
 
     # --- transfers, at the sender -------------------------------------------------------------------------------------
 
-    def launch(self, obj: OutgoingObject, header: Header) -> Header:
+    def launch(self, obj: OutgoingObject, header: Header) -> bytes:
         """Return a launch with the owner's mandate, a key share, the time and our signature; anew for every repeat."""
         going = self._outgoing.get(header.transfer_id)
         if going is None:
             going = _Outgoing(obj.mandate or self.mandate(header), obj.receiver_roles)
             self._outgoing[header.transfer_id] = going
+            while len(self._outgoing) > REMEMBERED:
+                self._outgoing.popitem(last=False)
         going.sent_at_ms = max(self._wall_ms(), going.sent_at_ms + 1)
         share = going.key.public_key().public_bytes_raw()
         full = msgspec.structs.replace(
             header, mandate=going.mandate, key_share=share, sent_at_ms=going.sent_at_ms, authentication=None
         )
-        return with_signature(full, b"", self.identity)
+        return encode(with_signature(full, b"", self.identity))
 
     def mandate(self, header: Header, life_ms: int = 0) -> Mandate:
         """Sign an object of our own over to the network, until its deadline and some slack.
@@ -117,8 +121,9 @@ class Keeper:
         expires = issued + (life_ms or (deadline or LIFE_MS) + SLACK_MS)
         return make_mandate(header, digest.value, issued, expires, self.identity)
 
-    def confirm(self, header: Header, raw: Buffer, address: str) -> Session | Refusal:
+    def confirm(self, header: Header, raw: Buffer, source: Peer) -> Session | Refusal:
         """Look at the first acknowledgement of a transfer of ours; return the session with who signed it."""
+        address = source[0]
         going = self._outgoing.get(header.transfer_id)
         auth, share = header.authentication, header.key_share
         if going is None or auth is None or auth.algorithm != ED25519 or share is None:
@@ -144,14 +149,11 @@ class Keeper:
                 return Refusal("signature", f"the key share of {peer.name} is no good")
         return going.answered[1]
 
-    def drop(self, transfer_id: int) -> None:
-        """Forget a transfer of ours that is over."""
-        self._outgoing.pop(transfer_id, None)
-
     # --- transfers, at the receiver -----------------------------------------------------------------------------------
 
-    def accept(self, header: Header, raw: Buffer, address: str) -> Session | Refusal:
+    def accept(self, header: Header, raw: Buffer, source: Peer) -> Session | Refusal:
         """Look at a launch before a byte is stored; a repeated one returns the session that stands."""
+        address = source[0]
         refusal = self.check_launch(header, raw, address)
         if refusal is not None:
             return refusal
@@ -170,10 +172,10 @@ class Keeper:
             self._incoming.popitem(last=False)
         return session
 
-    def answer(self, header: Header, session: Session) -> Header:
+    def answer(self, header: Header, session: Session) -> bytes:
         """Return an acknowledgement with our key share and signature, for as long as the sender has shown no MAC."""
         full = msgspec.structs.replace(header, key_share=session.own_share, authentication=None)
-        return with_signature(full, b"", self.identity)
+        return encode(with_signature(full, b"", self.identity))
 
     def check_launch(self, header: Header, raw: Buffer, address: str) -> Refusal | None:
         """Look at a launch: who holds the object, whose it is, whether it is fresh, and both signatures."""
@@ -217,16 +219,17 @@ class Keeper:
 
     # --- requests, replies, errors ------------------------------------------------------------------------------------
 
-    def sign(self, header: Header, payload: Buffer, to: str) -> Header:
+    def sign_request(self, header: Header, payload: Buffer, to: str) -> bytes:
         """Return a request, reply or error as it goes to an address: a MAC for who is known there, else a signature."""
         full = msgspec.structs.replace(header, sent_at_ms=self._wall_ms(), authentication=None)
         peer = self.peer(to)
         if peer is None:
-            return with_signature(full, payload, self.identity)
-        return with_mac(full, payload, self._pair(peer)[0], self.own.number)
+            return encode(with_signature(full, payload, self.identity), payload)
+        return encode(with_mac(full, payload, self._pair(peer)[0], self.own.number), payload)
 
-    def check(self, header: Header, raw: Buffer, address: str) -> Refusal | None:
+    def check_request(self, header: Header, raw: Buffer, source: Peer) -> Refusal | None:
         """Look at a request, reply or error that came from an address."""
+        address = source[0]
         auth, sent = header.authentication, header.sent_at_ms
         if auth is None or sent is None:
             return Refusal("unsigned", f"a {header.type.name} carries its time and an authentication")

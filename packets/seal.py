@@ -37,11 +37,16 @@ BLAKE2B = AuthenticationAlgorithm.KEYED_BLAKE2B
 ED25519 = AuthenticationAlgorithm.ED25519
 
 
-class Refusal(msgspec.Struct, frozen=True):
-    """Why a packet is not taken: a stable word (packets/README.md, "Security"), and a line for a person."""
+class Refusal(str):
+    """Why a packet is not taken: a stable word (packets/README.md, "Security"); ``text`` is a line for a person."""
 
-    reason: str
-    text: str = ""
+    __slots__ = ("text",)
+    text: str
+
+    def __new__(cls, reason: str, text: str = "") -> Refusal:
+        self = super().__new__(cls, reason)
+        self.text = text
+        return self
 
 
 def now_ms() -> int:

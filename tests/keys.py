@@ -11,7 +11,7 @@ from packets.identity import Directory, Identity
 from packets.keeper import Keeper
 from packets.labels import DCC_ADDRESS
 from packets.transfers import OutgoingObject
-from packets.wire import Digest, Flag, Header, PacketType, Requirements, encode
+from packets.wire import Digest, Flag, Header, PacketType, Requirements
 
 ROLES = {
     "owner1": ("model_owner", "10.1.1.1"),
@@ -91,4 +91,4 @@ def an_object(owner: str = "owner1", **more: Any) -> OutgoingObject:
 
 
 def launch(keeper: Keeper, obj: OutgoingObject, transfer_id: int = 5) -> bytes:
-    return encode(keeper.launch(obj, launched(obj, transfer_id)))
+    return keeper.launch(obj, launched(obj, transfer_id))
