@@ -11,7 +11,8 @@ from controller.gathering import Gathering
 from controller.kit import Kit
 from controller.objects import Objects
 from controller.places import Places
-from controller.protocol import Forward, Forwarded
+from controller.protocol import Forward, Forwarded, Lost
+from controller.recent import Recent
 from controller.tools.location import Arrival
 from controller.topology.errors import TopologyError
 from controller.training import JobMessage, Training, refusal
@@ -41,6 +42,7 @@ from packets.wire import Flag, Header, encode
 from topologies.plan import HostPlan
 
 ANSWERS_KEPT = 4096
+UNDER_WAY = ("train", "verify", "confirm")
 ABOUT_A_VISIT = (OrderRequest, VisitDone, Verdict)
 ABOUT_A_JOB = (*ABOUT_A_VISIT, Returned, Inquire, LogRequest)
 
@@ -51,6 +53,7 @@ class Terminals:
     def __init__(self, kit: Kit, training: Training, objects: Objects, places: Places, gathering: Gathering) -> None:
         self.kit, self.training, self.objects, self.places = kit, training, objects, places
         self.gathering = gathering
+        self._done: Recent[tuple[int, int], bool] = Recent()
         self._answers: OrderedDict[tuple[str, int], bytes | None] = OrderedDict()
 
     def telemetry(self, host: HostPlan, header: Header, payload: bytes, port: int, size_bytes: int) -> None:
@@ -148,10 +151,22 @@ class Terminals:
         if host.name not in self.kit.krrm:
             return Ack()
         self.gathering.noted(host.name, {"reachable": False})
-        held = [a.object_id for a in self.kit.location.at(host.name) if a.node == host.name]
+        busy = [a for a in self.kit.location.at(host.name) if a.action in UNDER_WAY and not self._concluded(a)]
+        if busy and not message.force:
+            first = busy[0]
+            raise SteeringError(
+                f"object {first.object_id:#x} is at {host.name}, or on its way; finish visit {first.visit}"
+            )
         self.gathering.gone(host.name)
-        self.kit.emit("terminal.left", name=host.name, kas=host.kas, reason=message.reason, objects=held)
+        self.kit.emit("terminal.left", name=host.name, kas=host.kas, reason=message.reason, objects=len(busy))
+        for arrival in busy:
+            lost = Lost(kas=home_kas(arrival.object_id), object_id=arrival.object_id, visit=arrival.visit)
+            await self.kit.must(lost)
         return Ack()
+
+    def _concluded(self, arrival: Arrival) -> bool:
+        """Tell whether an object's visit ended and it moved on (or its job is over): no reason for its host to stay."""
+        return (arrival.object_id, arrival.visit) in self._done
 
     # --- messages on objects
 
@@ -187,6 +202,7 @@ class Terminals:
 
     def _note(self, arrival: Arrival, message: JobMessage) -> None:
         if isinstance(message, VisitDone | Verdict):
+            self._done[message.object_id, message.visit] = True
             self.kit.store.visit(
                 message.object_id, message.visit, arrival.kas, arrival.action, arrival.node, arrival.data_node, message
             )

@@ -17,7 +17,7 @@ from types import FrameType
 import msgspec
 
 from hosts.control import Command, ControlServer
-from hosts.errors import HostError
+from hosts.errors import DccRefused, HostError
 from hosts.learning.spec import NodeData, Samples
 from hosts.learning.task import Task
 from hosts.reporter import Reporter
@@ -26,11 +26,13 @@ from hosts.roles import ROLES, Role
 from hosts.terminal import Terminal
 from hosts.work import Work
 from packets.events import Emit
+from packets.messages import Ack, Leave
 from packets.transport import Endpoint, ReceivedObject
 from packets.wire import Header
 from topologies.plan import HostPlan
 
 TICK_S = 0.5
+DRAIN_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Agent:
         )  # fmt: skip
         self.role = self._make_role()
         self.reporter = Reporter(self.terminal, self.role.attributes)
+        self.terminal.pulled = self.reporter.pull
         self.control = ControlServer(setup.runtime_dir / "agents" / f"{plan.name}.sock", self.command)
         self._ready = False
 
@@ -82,7 +85,26 @@ class Agent:
 
     def command(self, command: Command) -> Command:
         """Answer one line of the control socket."""
-        return self._state() if command["op"] == "state" else self.role.command(command)
+        own = {"state": self._state, "leave": self._leave}.get(command["op"])
+        return own() if own else self.role.command(command)
+
+    def _leave(self) -> Command:
+        """Withdraw in good order: nothing new, finish what is here, tell the DCC, end."""
+        terminal, plan = self.terminal, self.plan
+        terminal.leaving = True
+        terminal.touch()
+        deadline, left = time.monotonic() + DRAIN_S, False
+        while not left and not terminal.stopping.wait(0.1):
+            force = time.monotonic() > deadline
+            if terminal.activities.state[0] != "idle" and not force:
+                continue
+            try:
+                terminal.dcc.ask(Leave(name=plan.name, reason="left", force=force), Ack, attempts=1)
+                left = True
+            except DccRefused:
+                left = force
+        threading.Timer(0.2, self.stop).start()  # after the answer to whoever asked
+        return {"left": left}
 
     def _state(self) -> Command:
         state, object_id = self.terminal.activities.state

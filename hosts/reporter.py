@@ -1,4 +1,8 @@
-"""Telemetry of one terminal: register with the DCC, then report what changed, or a heartbeat every two seconds."""
+"""Telemetry of one terminal: register with the DCC, then report what changed when it changes (``Terminal.touch``).
+
+What changes by itself (load, memory) is looked at twice a second, and every two seconds there is a heartbeat. The DCC
+may ask for values out of turn (``pull``): they go out with the next report, changed or not.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +40,12 @@ class Reporter:
         self._sequence = 0
         self._spoke_at = terminal.clock()
         self._silent = False
+        self._wanted: set[str] = set()
+
+    def pull(self, names: list[str]) -> None:
+        """The DCC wants these attributes fresh (none named: all)."""
+        self._wanted |= set(names or self.known)
+        self.terminal.changed.set()
 
     def run(self, when_registered: Callable[[], None]) -> None:
         """Register, then report until the terminal stops; a DCC that restarts is registered with again."""
@@ -61,13 +71,18 @@ class Reporter:
 
     def look(self) -> None:
         """Report what changed since the last acknowledged report; nothing but a heartbeat when that is due."""
+        since, self.terminal.changed_unix_s = self.terminal.changed_unix_s, 0.0
+        wanted, self._wanted = self._wanted, set()
         now = self._attributes()
         changed = {k: v for k, v in now.items() if k not in self.known or differs(self.known[k], v)}
-        if not changed and self.terminal.clock() - self._spoke_at < HEARTBEAT_S:
+        said = {k: v for k, v in now.items() if k in changed or k in wanted}
+        if not said and self.terminal.clock() - self._spoke_at < HEARTBEAT_S:
             return
         self._sequence += 1
-        if self._tell(Report(name=self.terminal.name, sequence=self._sequence, attributes=changed)):
-            self.known |= changed
+        when = since if changed else 0.0
+        report = Report(name=self.terminal.name, sequence=self._sequence, attributes=said, changed_unix_s=when)
+        if self._tell(report):
+            self.known |= said
 
     def _tell(self, message: Register | Report) -> bool:
         try:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 _MIB = 1 << 20
+WINDOW_S = 0.2  # over less than this a load is chance: the last one stands
 
 
 class Meter:
@@ -19,6 +20,7 @@ class Meter:
         self._busy_s = 0.0
         self._running_since: float | None = None
         self._looked_at = clock()
+        self._load = 0.0
 
     def begin(self) -> None:
         """Computing starts (one at a time: an agent computes on one thread)."""
@@ -32,13 +34,15 @@ class Meter:
             self._running_since = None
 
     def load(self) -> float:
-        """Return the load since the last call, and start anew."""
+        """Return the load since the last call, and start anew (at most five times a second)."""
         with self._lock:
             self._settle()
             now = self._clock()
             elapsed, busy = now - self._looked_at, self._busy_s
-            self._looked_at, self._busy_s = now, 0.0
-        return min(1.0, busy / elapsed) if elapsed > 0 else 0.0
+            if elapsed >= WINDOW_S:
+                self._looked_at, self._busy_s = now, 0.0
+                self._load = min(1.0, busy / elapsed)
+            return self._load
 
     def trained(self, samples: float, seconds: float) -> None:
         """Learn this terminal's speed from a visit (half of the old value, half of the new)."""

@@ -91,10 +91,13 @@ class Terminal:
     clock: Callable[[], float] = time.monotonic
     stopping: threading.Event = field(default_factory=threading.Event)
     changed: threading.Event = field(default_factory=threading.Event)
+    leaving: bool = False
+    pulled: Callable[[list[str]], None] = lambda names: None
 
     def __post_init__(self) -> None:
         self.dcc = DccLine(self.network, self.plan.kas)
         self.activities = Activities(self.plan.name, self.emit)
+        self.changed_unix_s = 0.0
         self._compute = threading.Lock()
         self._counting = threading.Lock()
         self._waiting = 0
@@ -104,6 +107,12 @@ class Terminal:
     @property
     def name(self) -> str:
         return self.plan.name
+
+    def touch(self) -> None:
+        """Something changed that the DCC's map should know: the reporter looks now."""
+        if not self.changed_unix_s:
+            self.changed_unix_s = time.time()
+        self.changed.set()
 
     @property
     def queue(self) -> int:
@@ -127,6 +136,7 @@ class Terminal:
     def _count(self, step: int) -> None:
         with self._counting:
             self._waiting += step
+        self.touch()
 
     def launch(self, obj: OutgoingObject, attempts: int = LAUNCH_ATTEMPTS) -> TransferStats:
         """Hand an object to the network, wait until its rendezvous has it all; ``LaunchFailed`` after ``attempts``."""

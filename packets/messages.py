@@ -54,10 +54,14 @@ class Report(Message, frozen=True, kw_only=True, tag="report"):
 
 
 class Leave(Message, frozen=True, kw_only=True, tag="leave"):
-    """A terminal withdraws in good order: its work is done, nothing new shall come. Answered by ``Ack``."""
+    """A terminal withdraws in good order: its work is done, nothing new shall come. Answered by ``Ack``.
+
+    Refused while an object is with it or on its way to it, unless ``force``: then the object is steered anew.
+    """
 
     name: Name
     reason: Text = ""
+    force: bool = False
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

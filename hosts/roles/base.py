@@ -21,12 +21,15 @@ from hosts.memory import give_back
 from hosts.resources import memory_left_mib
 from hosts.terminal import Terminal
 from packets.errors import DaitnError
+from packets.labels import DCC_ADDRESS
 from packets.messages import (
     Ack,
     AnyMessage,
+    Halt,
     Message,
     Order,
     OrderRequest,
+    Pull,
     Refused,
     VisitDone,
     decode_message,
@@ -61,6 +64,7 @@ class Role:
         self.commands: dict[str, Callable[[Command], Command]] = {}
         self._lock = threading.Lock()
         self._seen: Recent[bool] = Recent()
+        self._halted: Recent[str] = Recent()
         self._answered: Recent[tuple[bytes, PacketType] | None] = Recent()
 
     # --- what a role says of itself ---
@@ -73,7 +77,7 @@ class Role:
             "memory_mib": round(memory_left_mib(), 1),
             "queue": self.terminal.queue,
             "load": round(meter.load(), 2),
-            "reachable": True,
+            "reachable": not self.terminal.leaving,
         }
 
     def start(self) -> None:
@@ -166,6 +170,17 @@ class Role:
 
     # --- questions of other terminals ---
 
+    def halted(self, object_id: int) -> str:
+        """Return why work on an object is to stop ('' when it is not)."""
+        return self._halted.get(object_id, "")
+
+    def _from_dcc(self, message: Pull | Halt) -> Message:
+        if isinstance(message, Halt):
+            self._halted.note(message.object_id, message.reason or "halted by the DCC")
+        else:
+            self.terminal.pulled(list(message.attributes))
+        return Ack()
+
     def answer(self, message: AnyMessage) -> Message:
         """Answer another terminal's question; a role that takes questions overrides this."""
         return Refused(reason=f"{self.terminal.name} takes no {message.__class__.__name__}")
@@ -203,6 +218,10 @@ class Role:
 
     def _answer_or_refuse(self, message: AnyMessage, peer: Peer) -> Message:
         try:
+            if isinstance(message, Pull | Halt):
+                if peer[0] != DCC_ADDRESS:
+                    return Refused(reason=f"{type(message).__name__} is for the DCC to say")
+                return self._from_dcc(message)
             return self.answer(message)
         except (DaitnError, LearningError) as error:
             return Refused(reason=str(error)[:400])

@@ -48,7 +48,7 @@ class Mdfp(Role):
         self.terminal.emit(
             "model.deployed", object_id=obj.object_id, node=self.terminal.name, task=task, accuracy=order.accuracy
         )
-        self.terminal.changed.set()
+        self.terminal.touch()
 
     def answer(self, message: AnyMessage) -> Message:
         if not isinstance(message, Ask):

@@ -44,7 +44,7 @@ class Mpvu(Role):
         with self._samples_lock:
             self._samples[obj.owner, zlib.crc32(obj.payload)] = samples
             self._pooled = None
-        self.terminal.changed.set()
+        self.terminal.touch()
 
     def verify(self, obj: ReceivedObject, order: Order) -> None:
         """Measure a model, tell the DCC, let it go on: as it is when accepted, else as it was when last accepted."""

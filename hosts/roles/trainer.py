@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
 import msgspec
+import torch
 
 from hosts.dcc_line import PATIENT
 from hosts.errors import HostError, TerminalRefused
@@ -32,6 +34,21 @@ class Waiting:
     obj: ReceivedObject
     order: Order
     until: float
+
+
+class Watched(Samples):
+    """Samples that are only handed out as long as nobody has said halt: training on them ends at its next batch."""
+
+    __slots__ = ("_halted",)
+
+    def __init__(self, samples: Samples, halted: Callable[[], str]) -> None:
+        super().__init__(samples.inputs, samples.labels)
+        self._halted = halted
+
+    def take(self, rows: torch.Tensor) -> Samples:
+        if why := self._halted():
+            raise LearningError(f"training stopped: {why}")
+        return super().take(rows)
 
 
 class Trainer(Role):
@@ -129,8 +146,9 @@ class Trainer(Role):
             self.give_up_visit(obj, order, f"not a model of task {task.name}: {error}", lost=True)
             return
         try:
+            watched = Watched(samples, lambda: self.halted(obj.object_id))
             with self.terminal.computing("training", obj.object_id):
-                result = task.train(model, samples, self._settings(order, data_node))
+                result = task.train(model, watched, self._settings(order, data_node))
         except LearningError as error:
             self.give_up_visit(obj, order, str(error), lost=False)
             return
