@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Final
 
 import msgspec
@@ -46,6 +47,7 @@ _FIXED: Final = np.dtype(
         ("payload_checksum", ">u4"), ("header_checksum", ">u4"),
     ]
 )  # fmt: skip
+FEW = 100
 _CHECKSUM_AT: Final = FIXED_BYTES - 4
 _NO_CHECKSUM: Final = bytes(4)
 _LONE_MAC: Final = np.frombuffer(struct.pack("!HHBB", 0xFFFF, 4 + TAG_BYTES, 1, 0), np.uint8)
@@ -72,8 +74,8 @@ _CRC: Final = _crc_table(SEALED_BYTES)
 
 def header_checksums(headers: Bytes) -> NDArray[np.uint32]:
     """Return the checksum of every row of ``headers`` (n, header length), its own field taken as 0."""
-    if not len(headers):
-        return np.zeros(0, np.uint32)
+    if len(headers) < FEW:
+        return _checksums_of_few(headers)
     first = headers[0].tobytes()
     start = zlib.crc32(first[FIXED_BYTES:], zlib.crc32(_NO_CHECKSUM, zlib.crc32(first[:_CHECKSUM_AT])))
     sums = np.full(len(headers), start, np.uint32)
@@ -82,6 +84,21 @@ def header_checksums(headers: Bytes) -> NDArray[np.uint32]:
     for column in columns[(columns < _CHECKSUM_AT) | (columns >= FIXED_BYTES)].tolist():
         sums ^= _CRC[headers.shape[1] - 1 - column][differ[:, column]]
     return sums
+
+
+def _checksums_of_few(headers: Bytes) -> NDArray[np.uint32]:
+    """Return the same one by one: below some hundred rows that is cheaper than arrays."""
+    rows, length, crc32 = headers.tobytes(), headers.shape[1], zlib.crc32
+    sums = [
+        crc32(rows[at + FIXED_BYTES : at + length], crc32(_NO_CHECKSUM, crc32(rows[at : at + _CHECKSUM_AT])))
+        for at in range(0, len(rows), length)
+    ]
+    return np.array(sums, np.uint32)
+
+
+def _field(name: str, convert: Callable[[Any], Any] = lambda value: value, dtype: Any = np.int64) -> Any:
+    """Return an attribute of ``Parsed``: a field of the fixed header in native byte order, converted once."""
+    return cached_property(lambda parsed: convert(parsed.raw[name]).astype(dtype))
 
 
 class ShardTrain:
@@ -197,27 +214,29 @@ class Parsed:
             raise ValueError(f"frames are contiguous bytes, (n, at least {FIXED_BYTES})")
         self._frames, self._sizes = frames, np.asarray(sizes, np.int64)
         self._heads: Bytes = frames[:, :SEALED_BYTES].copy()
-        raw = _fields(self._heads)
-        self.version = raw["version_class"] >> 4
-        self.traffic_class = raw["version_class"] & 0xF
-        self.type: Bytes = raw["type"].copy()
-        self.flags = _numbers(raw["flags"])
-        self.header_length = self.payload_at = _numbers(raw["header_length"])
-        self.length = _numbers(raw["length"])
-        self.object_id: Longs = raw["object_id"].astype(np.uint64)
-        self.owner = _numbers(raw["owner"])
-        self.transfer_id = _numbers(raw["transfer_id"])
-        self.shard_index = _numbers(raw["shard_index"])
-        self.shard_count = _numbers(raw["shard_count"])
-        self.offset: Longs = raw["offset"].astype(np.uint64)
-        self.total_length: Longs = raw["total_length"].astype(np.uint64)
-        self.visit = _numbers(raw["visit"])
-        self.visit_limit = _numbers(raw["visit_limit"])
-        self.timestamp_us = _numbers(raw["timestamp_us"])
-        self.payload_checksum = _numbers(raw["payload_checksum"])
-        self.header_checksum = _numbers(raw["header_checksum"])
+        self.raw = _fields(self._heads)
+        self.type: Bytes = self.raw["type"]
+        self.header_length = self.payload_at = _numbers(self.raw["header_length"])
+        self.length = _numbers(self.raw["length"])
+        self.payload_checksum = _numbers(self.raw["payload_checksum"])
         self.sealed: Truths = self._lone_macs()
         self.verdict: Bytes = self._judge()
+
+    # The rest is converted when it is first asked for: a small block should not pay for what nobody reads.
+    version = _field("version_class", lambda value: value >> 4)
+    traffic_class = _field("version_class", lambda value: value & 0xF)
+    flags = _field("flags")
+    object_id = _field("object_id", dtype=np.uint64)
+    owner = _field("owner")
+    transfer_id = _field("transfer_id")
+    shard_index = _field("shard_index")
+    shard_count = _field("shard_count")
+    offset = _field("offset", dtype=np.uint64)
+    total_length = _field("total_length", dtype=np.uint64)
+    visit = _field("visit")
+    visit_limit = _field("visit_limit")
+    timestamp_us = _field("timestamp_us")
+    header_checksum = _field("header_checksum")
 
     def __len__(self) -> int:
         return len(self.type)
@@ -237,10 +256,11 @@ class Parsed:
         begin = int(self.payload_at[row])
         return self._frames[row, begin : begin + int(self.length[row])].data
 
-    def macs_right(self, key: bytes) -> Truths:
-        """Tell for each datagram whether it is good, sealed, and sealed with this key."""
+    def macs_right(self, key: bytes, among: Truths | None = None) -> Truths:
+        """Tell for each datagram (of ``among``) whether it is good, sealed, and sealed with this key."""
         right = np.zeros(len(self), np.bool_)
-        rows = np.flatnonzero(self.sealed & (self.verdict == GOOD))
+        asked = self.sealed & (self.verdict == GOOD)
+        rows = np.flatnonzero(asked if among is None else asked & among)
         if len(rows):
             heads = self._heads[rows]
             heads[:, _CHECKSUM_AT:FIXED_BYTES] = 0
