@@ -32,13 +32,12 @@ FLOOR = 1.0  # of the bandwidth-delay product: the ceiling never costs us what w
 
 
 class Sent(msgspec.Struct):
-    """What is remembered of one packet in flight, for a sample of the delivery rate when it is acknowledged."""
+    """What is remembered of packets that left together, to sample the delivery rate when they are acknowledged."""
 
     at: float
     delivered: int
     delivered_at: float
     first_sent_at: float
-    repeated: bool = False
 
 
 class Congestion:
@@ -105,11 +104,11 @@ class Congestion:
 
     # --- what a sender tells --------------------------------------------------------------------------------------
 
-    def sent(self, now: float, in_flight: int, *, repeated: bool) -> Sent:
-        """Note a packet that leaves now, ``in_flight`` others being under way."""
+    def sent(self, now: float, in_flight: int) -> Sent:
+        """Note packets that leave now, ``in_flight`` others being under way."""
         if in_flight == 0:
             self._first_sent_at = self.delivered_at = now
-        return Sent(now, self.delivered, self.delivered_at, self._first_sent_at, repeated)
+        return Sent(now, self.delivered, self.delivered_at, self._first_sent_at)
 
     def lost(self, count: int) -> None:
         """Note packets thought lost."""

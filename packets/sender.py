@@ -3,18 +3,27 @@
 The transport asks ``take`` which shards to send now and tells ``sent`` which of them left; it hands in
 acknowledgements and errors; ``wake_at`` says when something is due.  Loss is judged by time in the manner of RACK
 (RFC 8985): a shard is lost when one sent sufficiently later has arrived.  Silence is answered by probes with growing
-pauses, never by sending everything again.
+pauses, never by sending everything again.  What is known of shards lies in arrays, one place a shard: Python's work is
+per batch and per acknowledgement, not per packet.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Iterator
+from typing import NamedTuple
 
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from packets.assembly import Assembly
+from packets.batch import SEALED_BYTES, ShardTrain
 from packets.congestion import Congestion, Sent
 from packets.errors import TransferRefused, TransportError
+from packets.guard import Session
 from packets.transfers import OutgoingObject, Transfer, TransferStats
-from packets.wire import Acknowledgement, Digest, ErrorCode, Flag, Header
+from packets.wire import FIXED_BYTES, NO_FLAGS, Acknowledgement, Digest, ErrorCode, Flag, Header
 
 LAUNCH_PAUSES_S = (0.25, 0.5, 1.0, 2.0)
 LAUNCH_TIMEOUT_S = 20.0
@@ -22,17 +31,44 @@ IDLE_TIMEOUT_S = 15.0
 PROBE_SHARDS = 2
 MAX_PROBE_PAUSE_S = 2.0
 BATCH = 8
-MAX_BATCH = 40
+MAX_BATCH = 88
+MAX_BURST = 352
 BURST_S = 0.012
 TICK_S = 0.001
+MAX_FLIGHT = 4096  # what a receiver's socket holds while its process waits for a core
 MASK_32 = 0xFFFF_FFFF
 NEVER = float("inf")
+UNSENT, FLYING, LOST, HELD = range(4)
+
+Indices = npt.NDArray[np.int64]
+NOTHING: Indices = np.zeros(0, np.int64)
+
+
+class Batch(NamedTuple):
+    """Shards that left together."""
+
+    number: int
+    sent: Sent
+    indices: Indices
 
 
 class Sending:
-    """State of one outgoing object; times in seconds on any monotonic clock, timestamps in us modulo 2**32."""
+    """State of one outgoing object; times in seconds on any monotonic clock, timestamps in us modulo 2**32.
 
-    def __init__(self, obj: OutgoingObject, transfer_id: int, shard_bytes: int, now: float) -> None:
+    ``only``: the shards (bool, one a shard) that are here, when somebody else has the rest; ``template``: the launch
+    that they came with.
+    """
+
+    def __init__(
+        self,
+        obj: OutgoingObject,
+        transfer_id: int,
+        shard_bytes: int,
+        now: float,
+        *,
+        template: Header | None = None,
+        only: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
         self.object = obj
         self.payload = memoryview(obj.payload)
         self.transfer_id = transfer_id
@@ -41,27 +77,52 @@ class Sending:
         self.count = max(1, -(-len(self.payload) // shard_bytes))
         self.name = f"object {obj.object_id:#x} (visit {obj.visit}) to {self.destination}"
         self.handle = Transfer(self.name, transfer_id)
-        self.digest = Digest.of(self.payload)
+        self.header = Header(
+            type=obj.type, flags=obj.flags, traffic_class=obj.traffic_class, object_id=obj.object_id, owner=obj.owner,
+            transfer_id=transfer_id, shard_count=self.count, total_length=len(self.payload), visit=obj.visit,
+            visit_limit=obj.visit_limit,
+        )  # fmt: skip
+        self._template = template or self._first_header(Digest.of(self.payload))
         self.peer: str | None = None
-        self.packets = self.retransmissions = 0
+        self.session: Session | None = None
+        self.packets = self.retransmissions = self.losses = 0
+        self._only = only
         self._congestion: Congestion | None = None
         self._started_at = self._answered_at = now
-        self._high = 0
+        self._state: npt.NDArray[np.uint8] = np.zeros(self.count, np.uint8)
+        self._former: str | None = None
         self._relaunch(now)
+
+    def _first_header(self, digest: Digest) -> Header:
+        return msgspec.structs.replace(
+            self.header, requirements=self.object.requirements, digest=digest, mandate=self.object.mandate
+        )
 
     def _relaunch(self, now: float) -> None:
         """Go back to the launch: whoever answers it next may hold nothing."""
-        self.peer = None
+        self._former, self.peer, self.session = self.peer or self._former, None, None
+        self._train: ShardTrain | None = None
         self._launched_at = self._launch_at = self._heard_at = now
         self._launch_stamps: list[int] = []
-        self._base, self._held = 0, 0
-        self._limit, self._next = self.count, 0
+        self._base, self._limit = 0, self.count
+        self._order = self._new_order()
+        self._next = 0
+        self._state[:] = UNSENT
+        self._batch_of: npt.NDArray[np.int32] = np.zeros(self.count, np.int32)
+        self._number, self._flying = 0, 0
+        self._batches: deque[Batch] = deque()
+        self._sent: dict[int, Sent] = {}
         self._lost: deque[int] = deque()
         self._probes: list[int] = []
-        self._flight: dict[int, Sent] = {}
         self._newest_at = 0.0
         self._tokens, self._tokens_at = 0.0, now
         self._probe_at, self._probe_pause_s = NEVER, 0.0
+
+    def _new_order(self) -> Indices:
+        """What a former rendezvous held goes last, and backwards: it may come from there, to meet us half way."""
+        had = self._state == HELD
+        order: Indices = np.concatenate((np.flatnonzero(~had), np.flatnonzero(had)[::-1]))
+        return order if self._only is None else order[self._only[order]]
 
     # --- launch ---------------------------------------------------------------------------------------------------
 
@@ -75,84 +136,154 @@ class Sending:
             return None
         self._launch_at = now + LAUNCH_PAUSES_S[min(len(self._launch_stamps), len(LAUNCH_PAUSES_S) - 1)]
         self._launch_stamps.append(now_us)
-        obj = self.object
-        return Header(
-            type=obj.type, flags=obj.flags | Flag.LAUNCH, traffic_class=obj.traffic_class, object_id=obj.object_id,
-            owner=obj.owner, transfer_id=self.transfer_id, shard_count=self.count, total_length=len(self.payload),
-            visit=obj.visit, visit_limit=obj.visit_limit, timestamp_us=now_us, requirements=obj.requirements,
-            digest=self.digest,
-        )  # fmt: skip
+        return msgspec.structs.replace(
+            self._template, flags=self.object.flags | Flag.LAUNCH, transfer_id=self.transfer_id, timestamp_us=now_us
+        )
+
+    def answers_launch(self, header: Header) -> bool:
+        """Tell whether an acknowledgement answers one of our launches, so that its sender becomes the receiver."""
+        return self.launching and header.ack is not None and header.ack.echo_us in self._launch_stamps
+
+    def answered(self, header: Header) -> bool:
+        """Tell whether an acknowledgement repeats the one that named the receiver."""
+        return header.ack is not None and header.ack.echo_us in self._launch_stamps
 
     # --- shards ---------------------------------------------------------------------------------------------------
 
     def shard(self, index: int, now_us: int) -> tuple[Header, memoryview]:
         """Return header and bytes of one shard."""
-        obj, offset = self.object, index * self.shard_bytes
-        flags = obj.flags
-        if index == self.count - 1:
-            flags |= Flag.LAST
-        if index < self._high:
-            flags |= Flag.REPEATED
-        header = Header(
-            type=obj.type, flags=flags, traffic_class=obj.traffic_class, object_id=obj.object_id, owner=obj.owner,
-            transfer_id=self.transfer_id, shard_index=index, shard_count=self.count, offset=offset,
-            total_length=len(self.payload), visit=obj.visit, visit_limit=obj.visit_limit, timestamp_us=now_us,
-        )  # fmt: skip
+        offset, flags = index * self.shard_bytes, self.header.flags
+        flags |= Flag.LAST if index == self.count - 1 else NO_FLAGS
+        flags |= Flag.REPEATED if self.repeated(index) else NO_FLAGS
+        header = msgspec.structs.replace(
+            self.header, flags=flags, shard_index=index, offset=offset, timestamp_us=now_us
+        )
         return header, self.payload[offset : offset + self.shard_bytes]
 
-    def take(self, now: float) -> list[int]:
-        """Choose shards to send now, within window and pacing; each must then be told to ``sent`` or ``put_back``."""
+    def write(self, into: bytearray, indices: Indices, now_us: int) -> int:
+        """Write shards that ``take`` chose end to end into ``into``; return the position after them."""
+        if self._train is None:
+            self._train = self._new_train()
+        again = self._batch_of[indices] > 0
+        end = self._train.write(into, 0, indices[again], timestamp_us=now_us, high=self.count)
+        return self._train.write(into, end, indices[~again], timestamp_us=now_us, high=0)
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of every shard's packet but the last one's."""
+        return self.shard_bytes + (FIXED_BYTES if self.session is None else SEALED_BYTES)
+
+    def _new_train(self) -> ShardTrain:
+        session = self.session
+        if session is None:
+            return ShardTrain(self.header, self.payload, self.shard_bytes)
+        secret = self.header.flags & Flag.ENCRYPTED
+        payload = session.cipher(0, self.payload) if secret else self.payload
+        return ShardTrain(self.header, payload, self.shard_bytes, mac=session.send_key, key_id=session.key_id)
+
+    def repeated(self, index: int) -> bool:
+        """Tell whether a shard was sent before."""
+        return bool(self._batch_of[index])
+
+    def take(self, now: float) -> Indices:
+        """Choose shards to send now, within window and pacing: first those sent before, the object's last one last.
+
+        Each must then be told to ``sent`` or ``put_back``.
+        """
         if self._congestion is None or self.launching:
-            return []
+            return NOTHING
         self._judge_silence(now)
         rate = self._congestion.rate
-        burst = min(max(rate * BURST_S, BATCH), 4 * MAX_BATCH)
+        burst = min(max(rate * BURST_S, BATCH), MAX_BURST)
         self._tokens = min(self._tokens + (now - self._tokens_at) * rate, burst)
         self._tokens_at = now
-        room = min(int(self._congestion.window) - len(self._flight), int(self._tokens), MAX_BATCH)
+        room = min(self._window - self._flying, int(self._tokens), MAX_BATCH)
         room = max(room, len(self._probes))
-        return list(self._pick(room)) if room > 0 else []
+        return self._pick(room) if room > 0 else NOTHING
 
-    def _pick(self, room: int) -> Iterator[int]:
-        while room > 0 and self._probes:
-            room -= 1
-            yield self._probes.pop()
-        while room > 0 and self._lost:
-            index = self._lost.popleft()
-            if not self._holds(index) and index not in self._flight:
-                room -= 1
-                yield index
-        while room > 0 and self._next < min(self.count, self._limit):
-            self._next += 1
-            room -= 1
-            yield self._next - 1
-
-    def _holds(self, index: int) -> bool:
-        return index < self._base or bool(self._held >> (index - self._base) & 1)
-
-    def sent(self, indices: list[int], now: float) -> None:
-        """Note shards that left."""
+    @property
+    def _window(self) -> int:
         assert self._congestion is not None
-        for index in indices:
-            again = index < self._high
-            self._flight.pop(index, None)
-            self._flight[index] = self._congestion.sent(now, len(self._flight), repeated=again)
-            self.packets += 1
-            self.retransmissions += again
-            self._high = max(self._high, index + 1)
-        self._tokens -= len(indices)
+        return int(min(self._congestion.window, MAX_FLIGHT))
 
-    def put_back(self, indices: list[int]) -> None:
+    def _pick(self, room: int) -> Indices:
+        again: list[int] = []
+        while len(again) < room and self._probes:
+            again.append(self._probes.pop())
+        while len(again) < room and self._lost:
+            index = self._lost.popleft()
+            if self._state[index] == LOST:
+                again.append(index)
+        if not again:
+            return self._pick_fresh(room)
+        first = np.unique(np.asarray(again, np.int64))
+        if first[-1] == self.count - 1:
+            return first
+        return np.concatenate((first, self._pick_fresh(room - first.size)))
+
+    def _last_one_last(self, chosen: Indices) -> Indices:
+        """The object's last shard may be shorter than the others, which only the end of a train can be."""
+        last = chosen == self.count - 1
+        return np.concatenate((chosen[~last], chosen[last])) if last[:-1].any() else chosen
+
+    def _pick_fresh(self, room: int) -> Indices:
+        while room > 0 and self._next < len(self._order):
+            some = self._order[self._next : self._next + room]
+            beyond = np.flatnonzero(some >= self._limit)
+            if beyond.size:
+                some = some[: beyond[0]]
+            self._next += some.size
+            some = some[self._state[some] == UNSENT]
+            if some.size or beyond.size:
+                return self._last_one_last(some)
+        return NOTHING
+
+    def sent(self, indices: Indices, now: float) -> None:
+        """Note shards that left."""
+        if not indices.size:
+            return
+        assert self._congestion is not None
+        again = np.count_nonzero(self._batch_of[indices])
+        record = self._congestion.sent(now, self._flying)
+        self._number += 1
+        self._flying += indices.size - int(np.count_nonzero(self._state[indices] == FLYING))
+        self._state[indices] = FLYING
+        self._batch_of[indices] = self._number
+        self._batches.append(Batch(self._number, record, indices))
+        self._sent[self._number] = record
+        self.packets += indices.size
+        self.retransmissions += int(again)
+        self._tokens -= indices.size
+
+    def put_back(self, indices: Indices) -> None:
         """Note shards that the kernel would not take now."""
-        self._lost.extendleft(reversed(indices))
+        idle = indices[self._state[indices] != FLYING]
+        self._state[idle] = LOST
+        self._lost.extendleft(reversed(idle.tolist()))
 
     def _judge_silence(self, now: float) -> None:
         """After a silence, send the oldest shards again: their acknowledgement tells what else is missing."""
         if now >= self._probe_at:
-            unsent = self._lost or self._next < self.count
-            self._probes = list(self._flight)[:PROBE_SHARDS] or ([] if unsent else [self.count - 1])
+            self._probes = self._oldest(PROBE_SHARDS) or ([] if self._unsent else [int(self._order[-1])])
             self._probe_pause_s = min(self._probe_pause_s * 2, MAX_PROBE_PAUSE_S)
             self._probe_at = now + self._probe_pause_s
+
+    @property
+    def _unsent(self) -> bool:
+        return bool(self._lost) or self._next < len(self._order)
+
+    def _oldest(self, wanted: int) -> list[int]:
+        found: list[int] = []
+        for batch in self._batches:
+            found += self._still_flying(batch)[: wanted - len(found)].tolist()
+            if len(found) >= wanted:
+                break
+        return found
+
+    def _still_flying(self, batch: Batch) -> Indices:
+        here = (self._batch_of[batch.indices] == batch.number) & (self._state[batch.indices] == FLYING)
+        found: Indices = batch.indices[here]
+        return found
 
     # --- what comes back ------------------------------------------------------------------------------------------
 
@@ -163,7 +294,7 @@ class Sending:
             return
         rtt_s = ((now_us - ack.echo_us - ack.delay_us) & MASK_32) / 1e6
         if self.launching:
-            if ack.echo_us not in self._launch_stamps:
+            if not self.answers_launch(header):
                 return
             self._answer(peer, now, rtt_s)
         elif peer != self.peer:
@@ -176,48 +307,57 @@ class Sending:
         self._probe_pause_s = self._congestion.timeout_s
         self._probe_at = now + self._probe_pause_s
         self._limit = max(self._limit, ack.base + ack.window)
-        self._settle(ack, now, rtt_s if rtt_s < IDLE_TIMEOUT_S else None)
+        self._settle(ack, max(header.shard_index, ack.base), now, rtt_s if rtt_s < IDLE_TIMEOUT_S else None)
 
     def _answer(self, peer: str, now: float, rtt_s: float) -> None:
         self.peer, self._answered_at, self._tokens_at = peer, now, now
         self._limit = 0
-        if self._congestion is None:
+        if self._congestion is None or self._former not in (None, peer):
             self._congestion = Congestion(now, rtt_s)
         self._tokens = float(BATCH)
 
-    def _settle(self, ack: Acknowledgement, now: float, rtt_s: float | None) -> None:
+    def _settle(self, ack: Acknowledgement, start: int, now: float, rtt_s: float | None) -> None:
         """Note what the receiver holds, and what it should hold by now but does not."""
-        bits = int.from_bytes(ack.bitmap, "little") & ((1 << (self.count - ack.base)) - 1)
-        shift = ack.base - self._base
-        bits = (bits << shift) | ((1 << shift) - 1) if shift >= 0 else bits >> -shift
-        fresh = bits & ~self._held
-        count, newest = fresh.bit_count(), None
-        for index in _set_bits(fresh, self._base):
-            record = self._flight.pop(index, None)
-            if record is not None and (newest is None or record.at >= newest.at):
-                newest = record
-        self._held |= bits
-        run = (~self._held & (self._held + 1)).bit_length() - 1
-        self._base += run
-        self._held >>= run
+        assert self._congestion is not None
+        fresh = self._newly_held(ack, start)
+        flown = fresh[self._state[fresh] == FLYING]
+        self._state[fresh] = HELD
+        self._flying -= flown.size
+        newest = self._sent.get(int(self._batch_of[flown].max())) if flown.size else None
         if newest is not None:
-            assert self._congestion is not None
-            self._congestion.acknowledged(newest, count, now, rtt_s, len(self._flight))
+            self._congestion.acknowledged(newest, fresh.size, now, rtt_s, self._flying)
             self._newest_at = max(self._newest_at, newest.at)
         self._judge_losses()
+        if self._only is not None and bool((self._state[self._order] == HELD).all()):
+            self._finish(now)
+
+    def _newly_held(self, ack: Acknowledgement, start: int) -> Indices:
+        """Return the shards that an acknowledgement is the first to speak of; bit 0 stands for shard ``start``."""
+        fresh = NOTHING
+        if ack.base > self._base:
+            fresh = self._base + np.flatnonzero(self._state[self._base : ack.base] != HELD)
+            self._base = ack.base
+        if not ack.bitmap or start >= self.count:
+            return fresh
+        bits = np.unpackbits(np.frombuffer(ack.bitmap, np.uint8), bitorder="little")[: self.count - start]
+        bits &= self._state[start : start + bits.size] != HELD
+        above = start + np.flatnonzero(bits)
+        above = above[above >= self._base]
+        return np.concatenate((fresh, above)) if fresh.size else above
 
     def _judge_losses(self) -> None:
         assert self._congestion is not None
         horizon = self._newest_at - self._congestion.reorder_s
-        missing: list[int] = []
-        for index, record in self._flight.items():
-            if record.at >= horizon:
-                break
-            missing.append(index)
-        for index in missing:
-            del self._flight[index]
-        self._lost.extend(missing)
-        self._congestion.lost(len(missing))
+        while self._batches and self._batches[0].sent.at < horizon:
+            batch = self._batches.popleft()
+            missing = self._still_flying(batch)
+            del self._sent[batch.number]
+            if missing.size:
+                self._state[missing] = LOST
+                self._flying -= missing.size
+                self._lost.extend(missing.tolist())
+                self.losses += missing.size
+                self._congestion.lost(missing.size)
 
     def on_error(self, header: Header, text: str, now: float) -> None:
         """Take an ERROR packet: start over where that helps, else give up."""
@@ -235,15 +375,18 @@ class Sending:
     def _finish(self, now: float) -> None:
         seconds = max(now - self._answered_at, 1e-6)
         assert self._congestion is not None and self.peer is not None
+        size = len(self.payload) if self._only is None else int(self._order.size) * self.shard_bytes
         self.handle.finish(
             TransferStats(
-                bytes=len(self.payload),
+                bytes=size,
                 packets=self.packets,
                 retransmissions=self.retransmissions,
+                losses=self.losses,
                 seconds=seconds,
                 launch_seconds=self._answered_at - self._started_at,
                 rtt_ms=self._congestion.min_rtt_s * 1e3,
-                goodput_mbps=len(self.payload) * 8 / seconds / 1e6,
+                smoothed_rtt_ms=self._congestion.srtt_s * 1e3,
+                goodput_mbps=size * 8 / seconds / 1e6,
                 receiver=self.peer,
             )
         )
@@ -267,15 +410,20 @@ class Sending:
         if self.launching or self._congestion is None:
             return min(self._launch_at, self._launched_at + LAUNCH_TIMEOUT_S)
         due = min(self._probe_at, self._heard_at + IDLE_TIMEOUT_S)
-        room = int(self._congestion.window) - len(self._flight)
-        if room > 0 and (self._lost or self._next < min(self.count, self._limit)):
+        room = self._window - self._flying
+        if room > 0 and self._unsent:
             waiting = min(room, BATCH) - self._tokens
             due = min(due, now + max(waiting / self._congestion.rate, TICK_S))
         return due
 
 
-def _set_bits(bits: int, base: int) -> Iterator[int]:
-    while bits:
-        low = bits & -bits
-        yield base + low.bit_length() - 1
-        bits ^= low
+def remainder(assembly: Assembly, to: str, transfer_id: int) -> Sending:
+    """Return the sending, to an address, of what an unfinished assembly holds."""
+    launch = assembly.launch
+    obj = OutgoingObject(
+        object_id=launch.object_id, type=launch.type, payload=assembly.data.data, owner=launch.owner,
+        visit=launch.visit, visit_limit=launch.visit_limit, requirements=launch.requirements,
+        traffic_class=launch.traffic_class, flags=(launch.flags | Flag.HANDOVER) & ~Flag.LAUNCH, to=to,
+    )  # fmt: skip
+    template = msgspec.structs.replace(launch, authentication=None, key_share=None, sent_at_ms=None)
+    return Sending(obj, transfer_id, assembly.stride, time.monotonic(), template=template, only=assembly.held)

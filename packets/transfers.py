@@ -20,7 +20,7 @@ class OutgoingObject(msgspec.Struct, frozen=True, kw_only=True):
 
     object_id: int
     type: PacketType
-    payload: bytes
+    payload: bytes | memoryview
     owner: str
     visit: int = 0
     visit_limit: int = 0
@@ -41,7 +41,7 @@ class ReceivedObject(msgspec.Struct, frozen=True, kw_only=True):
 
     object_id: int
     type: PacketType
-    payload: bytes
+    payload: bytes | memoryview
     owner: str
     visit: int
     visit_limit: int
@@ -80,8 +80,8 @@ class Transfer:
         self.cancelled = False
         self._name = name
         self._done = threading.Event()
-        self._stats: TransferStats | None = None
-        self._error: TransportError | None = None
+        self.stats: TransferStats | None = None
+        self.error: TransportError | None = None
 
     @property
     def done(self) -> bool:
@@ -91,10 +91,10 @@ class Transfer:
         """Wait for the end; ``TransportError`` when the transfer failed or is not over within ``timeout_s``."""
         if not self._done.wait(timeout_s):
             raise TransportError(f"{self._name} is still under way after {timeout_s:g} s: wait longer or cancel it")
-        if self._error is not None:
-            raise self._error
-        assert self._stats is not None
-        return self._stats
+        if self.error is not None:
+            raise self.error
+        assert self.stats is not None
+        return self.stats
 
     def cancel(self) -> None:
         """Give the transfer up; ``result`` then raises."""
@@ -103,11 +103,11 @@ class Transfer:
     def finish(self, stats: TransferStats) -> None:
         """Called by the transport at the end."""
         if not self._done.is_set():
-            self._stats = stats
+            self.stats = stats
             self._done.set()
 
     def fail(self, error: TransportError) -> None:
         """Called by the transport when there is no hope."""
         if not self._done.is_set():
-            self._error = error
+            self.error = error
             self._done.set()

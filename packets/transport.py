@@ -1,8 +1,9 @@
 """AI packets over UDP: whole objects to wherever the network steers them, requests and replies; one I/O thread.
 
 An object is launched (one packet, repeated until a rendezvous answers), then sent shard by shard (``sender.py``,
-``congestion.py``) and put together at the other end (``receiver.py``).  Callbacks run on worker threads, may take as
-long as they like, and may send and request themselves.  Malformed input is an event ``packet.refused`` and a counter.
+``congestion.py``) and put together at the other end (``inbox.py``, ``receiver.py``, ``assembly.py``).  Callbacks run on
+worker threads, may take as long as they like, and may send and request themselves.  Malformed input is an event
+``packet.refused`` and a counter; a transfer that ends is an event ``object.sent``.
 """
 
 from __future__ import annotations
@@ -19,15 +20,22 @@ from typing import Any
 
 import msgspec
 
+from packets.assembly import Assembly, Feed, Rows
+from packets.batch import SEALED_BYTES, TAG_BYTES
 from packets.errors import PacketError, RequestTimeout, TransferRefused, TransportError
 from packets.events import Emit, silent
+from packets.guard import Guard, Session
+from packets.inbox import Inbox
 from packets.labels import AI_PORT
 from packets.receiver import Receiving, answer_to
-from packets.sender import Sending
+from packets.seal import mac_matches, with_mac
+from packets.sender import MAX_BATCH, Indices, Sending, remainder
 from packets.transfers import OutgoingObject, ReceivedObject, Transfer, TransferStats
-from packets.udp import UdpSocket
+from packets.udp import Arrivals, UdpSocket
 from packets.wire import (
     DEFAULT_MTU,
+    FIXED_BYTES,
+    IP_UDP_BYTES,
     NO_FLAGS,
     SHARD_TYPES,
     Flag,
@@ -37,7 +45,6 @@ from packets.wire import (
     decode,
     encode,
     payload_room,
-    write,
 )
 from packets.workers import Workers
 
@@ -46,7 +53,7 @@ __all__ = ["Counters", "Endpoint", "OutgoingObject", "ReceivedObject", "Transfer
 OBJECT_WORKERS = 4
 MESSAGE_WORKERS = 2
 QUEUE_LENGTH = 256
-DRAIN = 256
+DRAIN = 4
 BREATH_S = 0.0008
 TIDY_S = 1.0
 REQUEST_PAUSES_S = (0.2, 0.4, 0.8, 1.6)
@@ -92,11 +99,13 @@ class Endpoint:
         max_object_bytes: int = 256 << 20,
         max_total_bytes: int = 512 << 20,
         max_objects: int = 32,
+        guard: Guard | None = None,
     ) -> None:
         self.address, self.port = address, port
         self.counters = Counters()
-        self._emit = emit
+        self._emit, self._guard = emit, guard
         self._room = payload_room(mtu)
+        self._shard_bytes = self._room - (0 if guard is None else SEALED_BYTES - FIXED_BYTES)
         try:
             self._socket = UdpSocket(address, port)
         except OSError as error:
@@ -108,9 +117,12 @@ class Endpoint:
         self._new: list[Sending] = []
         self._sendings: dict[int, Sending] = {}
         self._pending: dict[int, _Pending] = {}
-        self._batch = bytearray((self._room + 64) * 48)
+        self._batch = bytearray((mtu - IP_UDP_BYTES) * MAX_BATCH)
+        self._arrivals = Arrivals(stride=max(mtu - IP_UDP_BYTES + 64, 1536))
+        self._inbox = Inbox(self)
+        self._errands: list[Callable[[], None]] = []
         self._receiving = Receiving(
-            send=self._send,
+            send=self._answer,
             deliver=self._deliver,
             refused=self._refuse_header,
             max_object_bytes=max_object_bytes,
@@ -118,11 +130,14 @@ class Endpoint:
             max_objects=max_objects,
             waiting_bytes=lambda: self._objects.waiting_bytes,
         )
-        self._objects = Workers("object", OBJECT_WORKERS, on_object, self._callback_failed, length=max_objects)
+        self._objects = Workers(
+            "object", OBJECT_WORKERS, _settled(on_object), self._callback_failed, length=max_objects
+        )
         self._messages = Workers("message", MESSAGE_WORKERS, on_message, self._callback_failed, length=QUEUE_LENGTH)
         self._closing = False
         self._thread = threading.Thread(target=self._run, name=f"ai-io-{address}", daemon=True)
         self._random = random.SystemRandom()
+        self.refusals: dict[str, int] = {}
         self._refusals, self._refusals_since = 0, 0.0
         self._tidy_at = 0.0
         self._first = 0
@@ -159,7 +174,28 @@ class Endpoint:
         """Launch an object; returns at once with the handle to wait on."""
         if obj.type not in SHARD_TYPES:
             raise TransportError(f"an object travels as shards, not as {obj.type.name}: use request for that")
-        sending = Sending(obj, self._random.getrandbits(32), self._room, time.monotonic())
+        return self._begin(Sending(obj, self._random.getrandbits(32), self._shard_bytes, time.monotonic()))
+
+    def hand_over(self, object_id: int, visit: int, to: str, *, timeout_s: float = 5.0) -> Transfer | None:
+        """Send on to an address what is here of an object that will never be whole here; None when that is nothing.
+
+        The object is forgotten here: its own sender, when it asks, is told to launch it again.
+        """
+        found: list[Assembly | None] = []
+        done = threading.Event()
+
+        def errand() -> None:
+            found.append(self._receiving.withdraw(object_id, visit))
+            done.set()
+
+        with self._lock:
+            self._errands.append(errand)
+        self._poke()
+        if not done.wait(timeout_s) or found[0] is None or not found[0].held.any():
+            return None
+        return self._begin(remainder(found[0], to, self._random.getrandbits(32)))
+
+    def _begin(self, sending: Sending) -> Transfer:
         with self._lock:
             if self._closing:
                 raise TransportError(f"{sending.name} cannot be sent: the endpoint is closed")
@@ -193,7 +229,8 @@ class Endpoint:
         """Answer a request that ``on_message`` got."""
         if len(payload) > self._room:
             raise TransportError(f"reply of {len(payload)} bytes to {peer[0]}: at most {self._room} fit one packet")
-        self._send(msgspec.structs.replace(answer_to(header, type, NO_FLAGS, _now_us()), shard_count=0), payload, peer)
+        answer = msgspec.structs.replace(answer_to(header, type, NO_FLAGS, _now_us()), shard_count=0)
+        self._send(answer, payload, peer)
 
     def _repeat(
         self, header: Header, payload: bytes, to: str, pending: _Pending, deadline: float, timeout_s: float
@@ -237,11 +274,7 @@ class Endpoint:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)
         self._take_new()
-        for _ in range(DRAIN):
-            got = self._socket.receive()
-            if got is None:
-                break
-            self._on_datagram(*got)
+        self._take_in()
         now = time.monotonic()
         self._receiving.answer(now, _now_us())
         self._advance_all(now)
@@ -254,9 +287,22 @@ class Endpoint:
             due = min(due, sending.wake_at(now))
         return due
 
+    def _take_in(self) -> None:
+        for _ in range(DRAIN):
+            count = self._socket.receive(self._arrivals)
+            if count:
+                self.counters.packets_in += count
+                self.counters.bytes_in += int(self._arrivals.sizes[:count].sum())
+                self._inbox.sort(self._arrivals, count, time.monotonic())
+            if count < len(self._arrivals.sizes):
+                return
+
     def _take_new(self) -> None:
         with self._lock:
             fresh, self._new = self._new, []
+            errands, self._errands = self._errands, []
+        for errand in errands:
+            errand()
         for sending in fresh:
             self._sendings[sending.transfer_id] = sending
 
@@ -268,33 +314,96 @@ class Endpoint:
 
     # --- in -------------------------------------------------------------------------------------------------------
 
-    def _on_datagram(self, data: memoryview, peer: Peer) -> None:
-        self.counters.packets_in += 1
-        self.counters.bytes_in += len(data)
+    def feed(self, peer: Peer, transfer_id: int) -> Feed | None:
+        """Return a transfer that is on its way in (for the inbox, as the next four)."""
+        return self._receiving.feed(peer, transfer_id)
+
+    def expects(self, transfer_id: int) -> bool:
+        """Tell whether a packet of this transfer id is awaited."""
+        return transfer_id in self._sendings or transfer_id in self._pending
+
+    def take_shards(self, rows: Rows, raw: memoryview, peer: Peer) -> None:
+        """Take shards of one transfer."""
+        self._receiving.on_shards(rows, decode(raw)[0], peer, time.monotonic(), _now_us())
+
+    def take_one(self, raw: memoryview, peer: Peer) -> None:
+        """Take a datagram, whatever it is."""
         try:
-            header, payload = decode(data)
+            header, payload = decode(raw)
         except PacketError as error:
             self._refuse(error.reason, peer, text=str(error))
             return
         if header.type in SHARD_TYPES:
-            self._receiving.on_packet(header, payload, peer, time.monotonic(), _now_us())
+            self._take_shard(header, payload, raw, peer)
+        elif header.type in (PacketType.ACK, PacketType.ERROR) and header.transfer_id in self._sendings:
+            self._take_answer(header, payload, raw, peer)
+        elif self._guard is not None and (reason := self._guard.check_request(header, raw, peer)) is not None:
+            self._refuse_header(reason, header, peer)
         elif header.flags & Flag.REPLY and (pending := self._pending.get(header.transfer_id)) is not None:
             pending.put(header, bytes(payload))
         elif header.type in (PacketType.ACK, PacketType.ERROR):
-            self._on_answer(header, payload, peer)
+            self.counters.ignored += 1
         else:
             self.counters.messages_in += 1
             if not self._messages.put(header, bytes(payload), peer):
                 self.counters.overruns += 1
 
-    def _on_answer(self, header: Header, payload: memoryview, peer: Peer) -> None:
-        sending = self._sendings.get(header.transfer_id)
-        if sending is None or sending.object.object_id != header.object_id:
+    def refuse(self, reason: str, peer: Peer, count: int) -> None:
+        """Note datagrams that were refused."""
+        self._refuse(reason, peer, count)
+
+    def _take_shard(self, header: Header, payload: memoryview, raw: memoryview, peer: Peer) -> None:
+        """Take a launch or a single shard, if the guard lets it pass."""
+        session: Session | None = None
+        if header.flags & Flag.LAUNCH and self._guard is not None:
+            found = self._guard.accept(header, raw, peer)
+            if isinstance(found, str):
+                self._refuse_header(found, header, peer)
+                return
+            session = found
+        elif not self._is_sealed(header, raw, peer):
+            self._refuse_header("unauthenticated", header, peer)
+            return
+        if header.flags & Flag.LAUNCH:
+            self._receiving.on_launch(header, peer, time.monotonic(), _now_us(), session)
+        else:
+            self._receiving.on_packet(header, payload, peer, time.monotonic(), _now_us())
+
+    def _is_sealed(self, header: Header, raw: memoryview, peer: Peer) -> bool:
+        """Tell whether a shard has the MAC of its transfer, if that one has a key."""
+        feed = self._receiving.feed(peer, header.transfer_id)
+        key = feed.session.receive_key if feed is not None and feed.session is not None else None
+        return key is None or mac_matches(header, raw, key, TAG_BYTES)
+
+    def _take_answer(self, header: Header, payload: memoryview, raw: memoryview, peer: Peer) -> None:
+        """Take an acknowledgement or an error about a transfer of ours."""
+        sending = self._sendings[header.transfer_id]
+        if sending.object.object_id != header.object_id:
             self.counters.ignored += 1
+            return
+        reason = self._doubt(sending, header, raw, peer)
+        if reason is not None:
+            self._refuse_header(reason, header, peer)
         elif header.type is PacketType.ACK:
             sending.on_ack(header, peer[0], time.monotonic(), _now_us())
         else:
             sending.on_error(header, bytes(payload).decode(errors="replace"), time.monotonic())
+
+    def _doubt(self, sending: Sending, header: Header, raw: memoryview, peer: Peer) -> str | None:
+        """Return why an answer is not believed; take its sender's keys when it is the first to a launch."""
+        if self._guard is None:
+            return None
+        if sending.answers_launch(header):
+            found = self._guard.confirm(header, raw, peer)
+            if isinstance(found, str):
+                return found
+            sending.session = found
+            return None
+        if sending.session is not None and mac_matches(header, raw, sending.session.receive_key, TAG_BYTES):
+            return None
+        if header.type is PacketType.ERROR:
+            return self._guard.check_request(header, raw, peer)
+        return None if sending.answered(header) else "unauthenticated"
 
     def _deliver(self, received: ReceivedObject) -> bool:
         if not self._objects.put(received, size=len(received.payload)):
@@ -303,12 +412,13 @@ class Endpoint:
         self.counters.objects_in += 1
         return True
 
-    def _refuse_header(self, reason: str, header: Header, peer: Peer) -> None:
-        self._refuse(reason, peer, object_id=header.object_id, transfer_id=header.transfer_id)
+    def _refuse_header(self, reason: str, header: Header, peer: Peer, count: int = 1) -> None:
+        self._refuse(reason, peer, count, object_id=header.object_id, transfer_id=header.transfer_id)
 
-    def _refuse(self, reason: str, peer: Peer, **data: Any) -> None:
-        """Count a refused packet and say so, but not more often than listeners can bear."""
-        self.counters.refused += 1
+    def _refuse(self, reason: str, peer: Peer, count: int = 1, **data: Any) -> None:
+        """Count refused packets and say so, but not more often than listeners can bear."""
+        self.counters.refused += count
+        self.refusals[reason] = self.refusals.get(reason, 0) + count
         now = time.monotonic()
         if now - self._refusals_since > 1.0:
             self._refusals, self._refusals_since = 0, now
@@ -323,7 +433,21 @@ class Endpoint:
     # --- out ------------------------------------------------------------------------------------------------------
 
     def _send(self, header: Header, payload: bytes, peer: Peer) -> None:
-        data = encode(header, payload)
+        """Send a packet that belongs to no transfer."""
+        sign = self._guard.sign_request if self._guard is not None else None
+        self._send_raw(sign(header, payload, peer[0]) if sign else encode(header, payload), peer)
+
+    def _answer(self, header: Header, payload: bytes, peer: Peer, session: Session | None, first: bool) -> None:
+        """Send what the receiving side has to say about a transfer."""
+        if session is None or self._guard is None:
+            self._send(header, payload, peer)
+        elif first:
+            self._send_raw(self._guard.answer(header, session), peer)
+        else:
+            sealed = with_mac(header, payload, session.send_key, session.key_id, TAG_BYTES)
+            self._send_raw(encode(sealed, payload), peer)
+
+    def _send_raw(self, data: bytes, peer: Peer) -> None:
         self._count_out(1, len(data))
         self._socket.send(data, peer)
 
@@ -342,27 +466,32 @@ class Endpoint:
         """Send what one transfer may send now; forget it when it is over."""
         sending.check(now)
         if sending.handle.done:
-            self.counters.objects_out += 1
-            del self._sendings[sending.transfer_id]
+            self._end(sending)
             return
         launch = sending.launch(now, _now_us())
         if launch is not None:
-            self._send(launch, b"", (sending.destination, AI_PORT))
-        while indices := sending.take(now):
+            data = encode(launch) if self._guard is None else self._guard.launch(sending.object, launch)
+            self._send_raw(data, (sending.destination, AI_PORT))
+        while (indices := sending.take(now)).size:
             left = self._send_shards(sending, indices)
             sending.sent(indices[:left], now)
             if left < len(indices):
                 sending.put_back(indices[left:])
                 break
 
-    def _send_shards(self, sending: Sending, indices: list[int]) -> int:
-        """Send shards in runs of equal size; return how many left."""
-        end, size, now_us = 0, self._room + 64, _now_us()
-        for index in indices:
-            header, payload = sending.shard(index, now_us)
-            end = write(self._batch, end, header, payload)
-            if len(payload) < self._room:
-                break
+    def _end(self, sending: Sending) -> None:
+        self.counters.objects_out += 1
+        del self._sendings[sending.transfer_id]
+        obj, handle = sending.object, sending.handle
+        facts = dict(object_id=obj.object_id, visit=obj.visit, to=sending.destination)
+        if handle.stats is not None:
+            self._emit("object.sent", ok=True, **facts, **msgspec.structs.asdict(handle.stats))
+        else:
+            self._emit("object.sent", ok=False, **facts, bytes=0, reason=str(handle.error))
+
+    def _send_shards(self, sending: Sending, indices: Indices) -> int:
+        """Send shards as one train; return how many left."""
+        end, size = sending.write(self._batch, indices, _now_us()), sending.frame_bytes
         with memoryview(self._batch) as view, view[:end] as frames:
             left = self._socket.send_batch(frames, size, (sending.destination, AI_PORT))
         self._count_out(left, min(left * size, end))
@@ -384,6 +513,15 @@ class _Pending:
         if not self.event.is_set():
             self.answer = (header, payload)
             self.event.set()
+
+
+def _settled(on_object: Callable[[ReceivedObject], None]) -> Callable[[ReceivedObject], None]:
+    """Give callbacks bytes: the copy is made on their thread, not on the one that everything waits for."""
+
+    def call(received: ReceivedObject) -> None:
+        on_object(msgspec.structs.replace(received, payload=bytes(received.payload)))
+
+    return call
 
 
 def _now_us() -> int:

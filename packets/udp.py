@@ -1,33 +1,136 @@
-"""One non-blocking UDP socket: batches out (UDP_SEGMENT where the kernel takes it), no exception for weather."""
+"""One non-blocking UDP socket: batches out (UDP_SEGMENT) and in (recvmmsg), with a plain way where there is none."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import socket
 import struct
+import sys
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 UDP_SEGMENT = 103
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
 RECEIVE_BUFFER_BYTES = 8 << 20
 SEND_BUFFER_BYTES = 4 << 20
-MAX_DATAGRAM = 65_535
+DATAGRAM_BYTES = 1536
+BATCH_DATAGRAMS = 128
 MAX_SEGMENTED_BYTES = 65_000
+MSG_DONTWAIT = 0x40
 _BUSY = frozenset((errno.EAGAIN, errno.ENOBUFS))
 _NO_SEGMENTS = frozenset((errno.EIO, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOPROTOOPT))
 
+Bytes = npt.NDArray[np.uint8]
+Numbers = npt.NDArray[np.int64]
+Peer = tuple[str, int]
+
+
+class _IoVector(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+class _Header(ctypes.Structure):
+    """``struct msghdr`` of recvmsg(2)."""
+
+    _fields_ = (
+        ("name", ctypes.c_void_p),
+        ("name_length", ctypes.c_uint32),
+        ("vector", ctypes.c_void_p),
+        ("vectors", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_length", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+    )
+
+
+class _Message(ctypes.Structure):
+    """``struct mmsghdr`` of recvmmsg(2)."""
+
+    _fields_ = (("header", _Header), ("size", ctypes.c_uint32))
+
+
+class Arrivals:
+    """Room for a batch of datagrams, used again and again.
+
+    ``frames``: (datagrams, bytes) uint8, ``sizes``: (datagrams,) bytes, ``peers``: (datagrams,) one number a source.
+    """
+
+    def __init__(self, datagrams: int = BATCH_DATAGRAMS, stride: int = DATAGRAM_BYTES) -> None:
+        self.frames: Bytes = np.zeros((datagrams, stride), np.uint8)
+        self.sizes: Numbers = np.zeros(datagrams, np.int64)
+        self.peers: npt.NDArray[np.uint64] = np.zeros(datagrams, np.uint64)
+        self.view = self.frames.data.cast("B")
+        self.stride = stride
+        self._names: Bytes = np.zeros((datagrams, 16), np.uint8)
+        self._vectors = (_IoVector * datagrams)()
+        self._messages = (_Message * datagrams)()
+        for row in range(datagrams):
+            self._vectors[row].base, self._vectors[row].length = self.frames.ctypes.data + row * stride, stride
+            message = self._messages[row].header
+            message.name, message.name_length = self._names.ctypes.data + row * 16, 16
+            message.vector, message.vectors = ctypes.addressof(self._vectors[row]), 1
+        words = np.frombuffer(memoryview(self._messages), np.uint32).reshape(datagrams, ctypes.sizeof(_Message) // 4)
+        self._sizes = words[:, _Message.size.offset // 4]
+        self._addresses = self._names.view(np.uint64)[:, 0]  # family, port, address: 8 bytes
+
+    def fill(self, call: Any, descriptor: int) -> int:
+        """Take what waits at a socket by ``recvmmsg``; the number of datagrams, 0: none, -1: the kernel has no such."""
+        got = int(call(descriptor, self._messages, len(self.sizes), MSG_DONTWAIT, None))
+        if got < 0:
+            return -1 if ctypes.get_errno() in (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP) else 0
+        self.sizes[:got] = self._sizes[:got]
+        self.peers[:got] = self._addresses[:got]
+        return got
+
+    def frame(self, row: int) -> memoryview:
+        """Return one datagram; the next batch overwrites it."""
+        return self.view[row * self.stride : row * self.stride + int(self.sizes[row])]
+
+    def peer(self, row: int) -> Peer:
+        """Return the source of one datagram."""
+        return peer_of(int(self.peers[row]))
+
+
+def peer_number(peer: Peer) -> int:
+    """Return a source as one number: the first 8 bytes of its ``sockaddr_in``."""
+    packed = struct.pack("=H", socket.AF_INET) + struct.pack("!H", peer[1]) + socket.inet_aton(peer[0])
+    return int.from_bytes(packed, sys.byteorder)
+
+
+def peer_of(number: int) -> Peer:
+    """Return address and port of a source; the inverse of ``peer_number``."""
+    packed = number.to_bytes(8, sys.byteorder)
+    return socket.inet_ntoa(packed[4:8]), int.from_bytes(packed[2:4], "big")
+
+
+def _find_recvmmsg() -> Any:
+    """Return libc's ``recvmmsg``, or None where it has none."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).recvmmsg
+    except (OSError, AttributeError):
+        return None
+    call.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
+    call.restype = ctypes.c_int
+    return call
+
 
 class UdpSocket:
-    """A socket bound to one address. ``send_errors`` counts datagrams that the kernel refused for good."""
+    """A socket bound to one address. ``send_errors`` counts datagrams that the kernel refused for good.
 
-    def __init__(self, address: str, port: int, *, segments: bool = True) -> None:
+    ``segments`` and ``batches`` tell whether UDP_SEGMENT and recvmmsg are used; each is given up where it is refused.
+    """
+
+    def __init__(self, address: str, port: int, *, segments: bool = True, batches: bool = True) -> None:
         self.segments = segments
         self.send_errors = 0
+        self._receive_many = _find_recvmmsg() if batches else None
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._buffer = bytearray(MAX_DATAGRAM)
-        self._view = memoryview(self._buffer)
         self._enlarge()
         try:
             self._socket.bind((address, port))
@@ -51,23 +154,38 @@ class UdpSocket:
         return self._socket.fileno()
 
     @property
-    def address(self) -> tuple[str, int]:
+    def batches(self) -> bool:
+        return self._receive_many is not None
+
+    @property
+    def address(self) -> Peer:
         """The bound address and port."""
-        name: tuple[str, int] = self._socket.getsockname()
+        name: Peer = self._socket.getsockname()
         return name
 
     def close(self) -> None:
         self._socket.close()
 
-    def receive(self) -> tuple[memoryview, tuple[str, int]] | None:
-        """Return the next datagram (a view that the next call overwrites) and its source, or None if there is none."""
-        try:
-            size, peer = self._socket.recvfrom_into(self._buffer)
-        except OSError:
-            return None
-        return self._view[:size], peer
+    def receive(self, into: Arrivals) -> int:
+        """Take datagrams that wait into ``into``; return how many (0: none waits)."""
+        if self._receive_many is not None:
+            got = into.fill(self._receive_many, self._socket.fileno())
+            if got >= 0:
+                return got
+            self._receive_many = None
+        return self._receive_each(into)
 
-    def send(self, data: bytes | memoryview, to: tuple[str, int]) -> bool:
+    def _receive_each(self, into: Arrivals) -> int:
+        for row in range(len(into.sizes)):
+            room = into.view[row * into.stride : (row + 1) * into.stride]
+            try:
+                into.sizes[row], peer = self._socket.recvfrom_into(room)
+            except OSError:
+                return row
+            into.peers[row] = peer_number(peer)
+        return len(into.sizes)
+
+    def send(self, data: bytes | memoryview, to: Peer) -> bool:
         """Send one datagram; False when the kernel cannot take it now. Any other refusal counts as lost on the way."""
         try:
             self._socket.sendto(data, to)
@@ -77,7 +195,7 @@ class UdpSocket:
             self.send_errors += 1
         return True
 
-    def send_batch(self, data: memoryview, size: int, to: tuple[str, int]) -> int:
+    def send_batch(self, data: memoryview, size: int, to: Peer) -> int:
         """Send datagrams of ``size`` bytes each (the last may be shorter) that lie end to end; return how many left."""
         count = -(-len(data) // size)
         sent = 0
@@ -98,7 +216,7 @@ class UdpSocket:
                 sent += 1
         return count
 
-    def _send_segmented(self, part: memoryview, size: int, to: tuple[str, int]) -> bool | None:
+    def _send_segmented(self, part: memoryview, size: int, to: Peer) -> bool | None:
         """Like ``send`` for a whole batch; None when the kernel has no UDP_SEGMENT here (then none is tried again)."""
         try:
             self._socket.sendmsg([part], [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", size))], 0, to)

@@ -47,9 +47,9 @@ class Path:
 
     def new_receiver(self, max_object_bytes: int = 1 << 26, max_objects: int = 8) -> Receiving:
         return Receiving(
-            send=lambda header, payload, _peer: self.back(encode(header, payload)),
+            send=lambda header, payload, _peer, _session, _first: self.back(encode(header, payload)),
             deliver=lambda received: self.objects.append(received) or True,
-            refused=lambda reason, _header, _peer: self.refusals.append(reason),
+            refused=lambda reason, _header, _peer, _count: self.refusals.append(reason),
             max_object_bytes=max_object_bytes,
             max_total_bytes=1 << 27,
             max_objects=max_objects,
@@ -107,8 +107,8 @@ class Path:
         launch = sending.launch(self.now, self.now_us)
         if launch is not None:
             self.forth(launch, b"")
-        while indices := sending.take(self.now):
-            for index in indices:
+        while (indices := sending.take(self.now)).size:
+            for index in indices.tolist():
                 header, payload = sending.shard(index, self.now_us)
                 self.forth(header, bytes(payload))
             sending.sent(indices, self.now)
@@ -236,7 +236,7 @@ def test_foul_weather_loses_nothing(seed: int) -> None:
     sendings = [path.launch(200_000, 0x100001 + i) for i in range(3)]
     path.run()
     assert all(sending.handle.result(0).bytes == 200_000 for sending in sendings)
-    assert {o.payload for o in path.objects} == {s.object.payload for s in sendings}
+    assert {bytes(o.payload) for o in path.objects} == {s.object.payload for s in sendings}
     assert len(path.objects) == 3  # each handed over once
 
 

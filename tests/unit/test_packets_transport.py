@@ -263,7 +263,8 @@ def test_noise_is_refused_with_its_reason_and_nothing_ends() -> None:
         for data in (b"", b"noise", good[:-1], good[:20] + b"!" + good[21:], good[:-1] + b"!", rng.randbytes(900)):
             Terminal.raw(data, (B, AI_PORT))
         wait_until(lambda: b.endpoint.counters.refused == 6, 5)
-        assert b.refusals()[:5] == ["short", "short", "length", "header-checksum", "payload-checksum"]
+        known = {"short": 2, "length": 1, "header-checksum": 1, "payload-checksum": 1}
+        assert known.items() <= b.endpoint.refusals.items()
         assert a.endpoint.request(b"alive?", to=B, type=PacketType.QUERY)[1] == b"re:alive?"
 
 
