@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-unit demo test test-unit test-wire test-network test-browser lint types bench-route clean
+.PHONY: help setup setup-demo setup-unit demo test test-unit test-wire test-network test-browser lint types bench-route bench-codec clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ types: setup-unit  ## mypy, strict on our packages
 
 bench-route: setup-demo  ## does the route matter? routed against random order; the last line is JSON
 	@$(PY) -m benchmarks.route
+
+bench-codec: setup-unit  ## packets/s of the codec, single and in batches, beside Scapy; the last line is JSON
+	@$(PY) -m benchmarks.codec
 
 clean:  ## take down what runs have left standing, and the caches (keeps runs/ and .venv/)
 	@[ ! -x .venv/bin/daitn ] || .venv/bin/daitn clean
