@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from controller.errors import BorderError, ControllerError, PlanError, PortTaken
+from packets.errors import IdentityError
 from packets.events import Emit, Emitter, silent
+from packets.identity import Directory, Identity
+from packets.keeper import Keeper
 from topologies.plan import DomainPlan
 
 if TYPE_CHECKING:  # what loads slowly comes once the options are known to be right
@@ -53,6 +56,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--scenario-groups", type=Path, metavar="FILE", help="JSON: the groups of each task, {task: [group]}"
     )
+    parser.add_argument(
+        "--identity", type=Path, metavar="FILE", help="this DCC's keys; with them it refuses what is not authentic"
+    )
+    parser.add_argument("--directory", type=Path, metavar="FILE", help="JSON: the certificates of the run's speakers")
     return parser.parse_args(arguments)
 
 
@@ -79,6 +86,18 @@ def read_groups(path: Path | None) -> dict[str, list[str]]:
     return {"": found} if isinstance(found, list) else found
 
 
+def read_keeper(identity: Path | None, directory: Path | None) -> Keeper | None:
+    """Return the keeper of this DCC's word (None: an open network); ``PlanError`` when its files are no good."""
+    if identity is None:
+        return None
+    if directory is None:
+        raise PlanError("--identity needs --directory FILE too: the certificates of those who speak to this DCC")
+    try:
+        return Keeper(Identity.load(identity), Directory.load(directory))
+    except IdentityError as error:
+        raise PlanError(str(error)) from error
+
+
 def check_port(port: int) -> None:
     """Raise ``PortTaken`` when the OpenFlow port cannot be listened on."""
     with socket.socket() as probe:
@@ -100,6 +119,7 @@ class Process:
         self.options = options
         self.plan = read_plan(options.plan)
         self.groups = read_groups(options.scenario_groups)
+        self.keeper = read_keeper(options.identity, options.directory)
         self.border: Border | None = None
         self._ready_files: list[Path] = []
 
@@ -118,7 +138,9 @@ class Process:
         emit = self._emit()
         loop, worker = asyncio.get_running_loop(), Worker(emit)
         switches, store = app.Switches(loop), Store(self.options.database)
-        means = Means(switches, worker, store, time.monotonic, emit, self._ask, self.options.seed, self.groups)
+        means = Means(
+            switches, worker, store, time.monotonic, emit, self._ask, self.options.seed, self.groups, keeper=self.keeper
+        )
         dcc = Dcc(self.plan, means)
         dcc.on_ready = self._say_ready
         over = asyncio.Event()

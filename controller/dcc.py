@@ -16,6 +16,7 @@ from controller.discovery import Discovery
 from controller.domain import Domain
 from controller.errors import BorderError, ControllerError, FrameError, SteeringError
 from controller.frames import ETH_LLDP, Datagram, ether_type, parse_udp
+from controller.gate import Gate
 from controller.gathering import NEWS_S, Gathering
 from controller.kit import Kit
 from controller.limits import Limiter
@@ -56,6 +57,7 @@ from controller.training import Identities, Training, refusal
 from controller.worker import Table, Worker
 from packets.errors import PacketError
 from packets.events import Emit
+from packets.keeper import Keeper
 from packets.labels import DCC_LABEL, address_label, is_class_label
 from packets.messages import Ask as Query
 from packets.messages import decode_message, encode_message
@@ -79,6 +81,7 @@ class Means:
     seed: int | None = None
     groups: dict[str, list[str]] | None = None
     brains: Brains | None = None
+    keeper: Keeper | None = None
 
 
 class Dcc:
@@ -101,6 +104,8 @@ class Dcc:
         self.discovery = Discovery(self.domain, means.south, means.emit)
         self.sensing = Sensing(self.domain, means.emit)
         self.limiter = Limiter(means.clock, means.emit)
+        self.gate = Gate(means.keeper, means.clock, means.emit)
+        kit.communication.seal = self.gate.seal
         self.on_ready: Callable[[], None] = lambda: None
         self._ready = False
 
@@ -133,6 +138,7 @@ class Dcc:
             "liveness": (self._look_for_dead, 1.0),
             "query weights": (self.queries.reweigh, 2.0),
             "packet-in limits": (self.limiter.tell, 1.0),
+            "refusals": (self.gate.tell, 1.0),
             "map news": (self.gathering.tell, NEWS_S),
             "map cost": (self.gathering.tell_cost, 1.0),
         }
@@ -233,6 +239,8 @@ class Dcc:
             raise FrameError(f"{host.name} sent with the address of another, {datagram.source}")
         header, payload = decode(datagram.payload)
         label = address_label(datagram.target)
+        if not self.gate.passes(host, header, datagram.payload, label):
+            return
         if self.kit.location.first_seen(host.name):
             self.emit("host.confirmed", name=host.name, kas=host.kas, switch=host.switch, port=host.port)
         if label == DCC_LABEL and header.type is PacketType.TELEMETRY and header.flags & Flag.REPLY:

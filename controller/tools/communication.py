@@ -7,6 +7,7 @@ Path service (ordinary routes, label paths), flow service (rules in, barrier ans
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from controller import pipeline
@@ -73,6 +74,7 @@ class Communication:
         self.domain, self.south, self.emit = domain, south, emit
         self.connected: set[str] = set()
         self.paths: dict[tuple[int, int], LabelPath] = {}
+        self.seal: Callable[[HostPlan, bytes], bytes] = lambda _, packet: packet
         self._routes: dict[str, list[FlowMod]] = {}
         self._seen: set[str] = set()
         self._spread: dict[tuple[int, str, Entry], set[tuple[str, int]]] = {}
@@ -245,7 +247,7 @@ class Communication:
                 target=host.address,
                 source_port=AI_PORT,
                 target_port=target_port,
-                payload=payload,
+                payload=self.seal(host, payload),
             )
         )
         self.south.send(self.domain.switches[host.switch].dpid, [PacketOut((Output(host.port),), frame)])
