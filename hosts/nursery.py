@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from hosts.config import ZygoteScenario
+from hosts.learning.faults import with_flipped_labels
 from hosts.learning.spec import NodeData, Samples, TrainSettings, concat_samples
 from hosts.learning.task import Task, bytes_to_model, load_task, model_to_bytes, partition
 
@@ -40,6 +41,7 @@ def prepare(scenario: ZygoteScenario, seed: int) -> Nursery:
     torch.manual_seed(seed)
     task = load_task(scenario.task)
     data = partition(task, scenario.data_nodes, seed) if scenario.data_nodes else {}
+    data = with_flipped_labels(task, data, scenario.task.flip, seed)
     samples_per_s = warm_up(task, next(iter(data.values())).train) if data else 0.0
     gc.collect()
     gc.freeze()

@@ -17,7 +17,8 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ``dirichlet`` (``alpha``), ``iid``, ``one_class``, ``shards`` (``shards_per_node``) or ``natural`` (by hospital;
     by file). ``epsilon``: privacy budget of the class histogram a node publishes. ``noise``: share of a vignette's
     findings that have nothing to do with its disease. ``weight_decay`` is AdamW's. ``hidden``: width of the table
-    model's hidden layer (0: logistic regression).
+    model's hidden layer (0: logistic regression). ``flip``: faults to try, {data node: share of its training labels
+    that are wrong}.
     """
 
     name: Literal["vignettes", "table", "text"] = "vignettes"
@@ -35,3 +36,4 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     text_column: str = ""
     hidden: int = 0
     weight_decay: float = 0.01
+    flip: dict[str, float] = {}

@@ -6,12 +6,15 @@ What it reports about its data is a differentially private histogram and a quali
 from __future__ import annotations
 
 import threading
+import zlib
 from functools import cached_property
 from typing import Any
 
 from hosts.control import Command
-from hosts.errors import DccRefused, DccSilent, HostError
-from hosts.learning.spec import NodeData, Samples
+from hosts.errors import BadCommand, DccRefused, DccSilent, HostError
+from hosts.learning.collect import merged_shares, new_samples
+from hosts.learning.errors import LearningError
+from hosts.learning.spec import NodeData, Samples, concat_samples
 from hosts.learning.task import samples_to_bytes
 from hosts.roles.trainer import Trainer
 from hosts.terminal import Terminal
@@ -32,7 +35,8 @@ class DataNode(Trainer):
         if terminal.data is None:
             raise HostError(f"data node {terminal.name} has no data; name it in the zygote's scenario with role data")
         self.data: NodeData = terminal.data
-        self.commands |= {"send_test_samples": self._send_test_samples}
+        self.commands |= {"send_test_samples": self._send_test_samples, "collect": self._collect}
+        self._collected = 0
         self._delivered: set[int] = set()
         self._delivering = threading.Lock()
         self._moving: set[tuple[int, int]] = set()
@@ -51,6 +55,33 @@ class DataNode(Trainer):
             "data_age_s": 0.0,
             "data_may_move": self.terminal.plan.data_may_move,
         }
+
+    # --- sensing ---
+
+    def _collect(self, command: Command) -> Command:
+        """Control op: new samples come in; they join the training set, and the DCC hears of it at once.
+
+        Their histogram is published by itself, under the same epsilon: each sample is in one published histogram.
+        """
+        task, count, group = self.terminal.task, int(command.get("count", 100)), str(command.get("group", ""))
+        self._collected += 1
+        seed = zlib.crc32(f"{self.terminal.seed}/{self.terminal.name}/{self._collected}".encode())
+        try:
+            new = new_samples(task, self.data.train, count, seed, group)
+        except LearningError as error:
+            raise BadCommand(str(error)) from None
+        told = self._about_data
+        old = told["samples"], told["group_shares"]
+        held = concat_samples([self.data.train, new])
+        self.data = self.terminal.data = NodeData(train=held, test=self.data.test)
+        shares = merged_shares(old[1], old[0], task.describe(new, seed), len(new))
+        self._about_data = told | {"samples": len(held), "group_shares": shares}
+        self.terminal.emit(
+            "data.collected", name=self.terminal.name, kas=self.terminal.plan.kas, new=len(new), samples=len(held),
+            group=group, epsilon=task.spec.epsilon,
+        )  # fmt: skip
+        self.terminal.touch()
+        return {"new": len(new), "samples": len(held)}
 
     def start(self) -> None:
         if not self.terminal.submit(self._deliver_until_done):
