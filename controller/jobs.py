@@ -31,6 +31,7 @@ class Decision:
     decided_s: float
     step: Step | None = None
     plan: Plan | None = None
+    offers: dict[str, Option] = field(default_factory=dict)
     concluded: bool = False
 
 

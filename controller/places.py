@@ -15,6 +15,7 @@ from controller.topology.errors import UnknownHandle
 from topologies.plan import HostPlan
 
 VIEWS_KEPT = 64
+FIXED_BASIS = ("reachable", "test_samples", "queue", "load", "trust")
 SHARED_ATTRIBUTES = ("memory_mib", "load", "models", "trust", "reachable", "test_samples")
 
 
@@ -53,11 +54,21 @@ class Places:
         return [o for o in view.options if o.kas == kas]
 
     def explain(self, object_id: int, handle: str) -> dict[str, Any]:
-        """Return the attributes, with their ages, that a rendezvous on offer rests on (empty: a fixed place)."""
+        """Return the attributes, with their ages, that a rendezvous on offer (or a fixed place) rests on."""
+        fixed = next((p for k in sorted(self.kit.domain.kas) if (p := self._fixed(k, handle))), None)
+        if handle.startswith("@") and fixed is not None:
+            return self._known_of(fixed.host.name)
         try:
             return self._views[object_id].explain(handle, self.kit.clock())
         except (KeyError, UnknownHandle):
             return {}
+
+    def _known_of(self, name: str) -> dict[str, Any]:
+        if name not in self.kit.krrm:
+            return {}
+        node, now_s = self.kit.krrm.node(name), self.kit.clock()
+        held = {a: node.attributes[a] for a in FIXED_BASIS if a in node.attributes}
+        return {f"{name}.{a}": {"value": v.value, "age_s": round(max(0.0, now_s - v.t_s), 3)} for a, v in held.items()}
 
     def facilities(self, kas: int, role: str) -> list[Facility]:
         """Return the declared terminals of a role, nameless; ``ready``: registered and reachable."""

@@ -10,6 +10,7 @@ import msgspec
 
 from controller.brains import Brains
 from controller.engines.errors import EngineError
+from controller.engines.evidence import visit_s
 from controller.engines.types import Measured, Option, Step
 from controller.errors import SteeringError
 from controller.jobs import Decision, Job, hyper_of, request_of
@@ -36,6 +37,7 @@ from packets.messages import (
 from topologies.plan import HostPlan
 
 LOG_BYTES = 900
+TOLD = 8  # alternatives told of with a decision
 REASON_CHARS = 100
 JobAnswer = Ack | Refused | Order | VerdictReply | JobStatus | LogPart
 JobMessage = OrderRequest | VisitDone | Verdict | Returned | Inquire | LogRequest
@@ -158,7 +160,7 @@ class Training:
             return self._wrap_up(job, ask, str(error))
         step = plan.steps[0]
         decision = self._decision(ask, "train", step.option.kas, step.option.handle, step.reason)
-        decision.step, decision.plan = step, plan
+        decision.step, decision.plan, decision.offers = step, plan, {o.handle: o for o in options}
         return decision
 
     def _verify(self, job: Job, ask: AskNextStop) -> Decision:
@@ -193,7 +195,9 @@ class Training:
         steps = (
             [{"kas": s.option.kas, "handle": s.option.handle, "verify": s.verify} for s in plan.steps] if plan else []
         )
+        alternatives = self._alternatives(job, decision)
         ages = {step.option.handle: step.option.age_s} if step else {}
+        ages |= {a["handle"]: a["age_s"] for a in alternatives if "age_s" in a}
         self.kit.emit(
             "job.decided",
             object_id=job.object_id,
@@ -202,7 +206,10 @@ class Training:
             kas=decision.kas,
             handle=decision.handle,
             reason=decision.reason,
-            alternatives=plan.alternatives[:5] if plan else [],
+            alternatives=alternatives,
+            offers=len(decision.offers),
+            cost_s=round(step.cost_s, 3) if step else None,
+            cost_bytes=step.cost_bytes if step else None,
             expected=step.expected if step else {},
             plan=steps,
             ages=ages,
@@ -211,6 +218,22 @@ class Training:
             job.object_id, decision.visit, decision.action, decision.kas, decision.handle, decision.reason, ages, steps
         )
         self._save(job)
+
+    @staticmethod
+    def _alternatives(job: Job, decision: Decision) -> list[dict[str, Any]]:
+        """Return what could have been chosen instead, and what each was predicted to cost (best first)."""
+        if decision.plan is None:
+            others = [m for m in job.mpvus if m.handle_key != _key(decision)]
+            wanted = decision.action in ("verify", "confirm")
+            return [{"kas": m.kas, "handle": m.handle, "attributes": m.attributes} for m in others if wanted]
+        found = []
+        for handle, score in decision.plan.alternatives[:TOLD]:
+            offer = decision.offers.get(handle)
+            if offer is not None:
+                cost = {"cost_s": round(visit_s(offer), 3), "cost_bytes": job.spec.model_bytes + offer.move_bytes}
+                about = {"samples": offer.samples, "trust": round(offer.trust, 3), "age_s": offer.age_s}
+                found.append({"kas": offer.kas, "handle": handle, "score": round(score, 4), **cost, **about})
+        return found
 
     async def lost(self, lost: Lost) -> None:
         """A rendezvous is gone: forget it, and let the holder's DCC ask anew when the object knocks again."""
