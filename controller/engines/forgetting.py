@@ -57,8 +57,9 @@ def blank(groups: int) -> State:
 
 def mix_matrix(groups: Sequence[str], options: Sequence[Option] | Sequence[Visit]) -> Array:
     """Return samples of each group at each option, shape (options, groups)."""
-    rows = [[max(0.0, o.mix.get(g, 0.0)) * o.samples for g in groups] for o in options]
-    return np.array(rows, dtype=float).reshape(-1, len(groups))
+    shares = np.array([[o.mix.get(g, 0.0) for g in groups] for o in options], dtype=float).reshape(-1, len(groups))
+    samples = np.array([o.samples for o in options], dtype=float)
+    return np.asarray(np.maximum(shares, 0.0) * samples[:, None])
 
 
 def step(state: State, met: Array, pace: float, ceiling: Array | float = CEILING) -> State:

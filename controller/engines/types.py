@@ -34,7 +34,8 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     ``epoch_s``: predicted seconds per local epoch there; ``move_s``/``move_bytes``: getting data to its compute
     facility (0 when the data stays); ``reach_s``: seconds for the model to come in from the K-AS's border; ``quality``
     and ``trust`` in 0..1; ``age_s``: age of the oldest attribute it rests on; ``available_s``: how long it stays
-    reachable (inf: no known end).
+    reachable (inf: no known end); ``place``: opaque name of the compute facility, the same for all options that meet
+    there ('': nothing else meets there).
     """
 
     kas: int
@@ -49,6 +50,7 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     trust: float = 1.0
     age_s: float = 0.0
     available_s: float = float("inf")
+    place: str = ""
 
 
 class Visit(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +62,21 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     samples: int
     epochs: float
     accepted: bool | None = None
+
+
+class Booking(msgspec.Struct, frozen=True, kw_only=True):
+    """A rendezvous taken by another job, in seconds from now. ``place``: an option's ``place``, else its handle."""
+
+    place: str
+    start_s: float
+    end_s: float
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """What other jobs use. ``way_share``: share of the rate into a K-AS that is left for this job (default 1)."""
+
+    bookings: list[Booking] = []
+    way_share: dict[int, float] = {}
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +106,10 @@ class Hyper(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One planned rendezvous and what it is expected to bring; ``reason`` is for a person."""
+    """One planned rendezvous and what it is expected to bring; ``reason`` is for a person.
+
+    ``cost_s`` is the whole visit, of which ``wait_s`` is spent waiting for other jobs to leave the rendezvous.
+    """
 
     option: Option
     hyper: Hyper
@@ -98,6 +118,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     cost_bytes: int
     verify: bool
     reason: str
+    wait_s: float = 0.0
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

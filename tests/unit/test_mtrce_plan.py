@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.engines import forgetting, gate, hpo, mtrce
+from controller.engines import forgetting, gate, hpo
 from controller.engines.mtrce import NoRoute, plan
 from controller.engines.types import JobView, Measured, Option, Plan, Request, Visit
 
@@ -371,30 +371,6 @@ def test_a_planned_route_beats_random_ones(samples: int, most: int | None) -> No
 def specialist(mix: dict[str, float], most: float) -> dict[str, float]:
     lead = max(mix, key=lambda g: mix[g])
     return {g: most if g == lead else (1 - most) / 3 for g in mix}
-
-
-# --- against brute force ---------------------------------------------------------------------------------------------
-
-
-def best_of_all(canvas: Any, root: Any, depth: int) -> float:
-    """Return the worth of the best of all sequences, by the engine's own score; none goes on beyond its goal."""
-    if depth == 0:
-        return float("-inf")
-    grown = mtrce._grow(canvas, root, range(len(canvas.options)))
-    open_ended = [p for p in grown if mtrce._shortfall(canvas, p.state.skill) > 0]
-    return max([p.worth for p in grown] + [best_of_all(canvas, p, depth - 1) for p in open_ended])
-
-
-@pytest.mark.parametrize("names", ["abc", "abcd", "cdef", "adef"])
-@pytest.mark.parametrize("broad", [0.5, 0.8, 0.95])
-def test_the_beam_finds_the_best_of_tiny_instances(names: str, broad: float) -> None:
-    ask, offered = request(broad_accuracy=broad, max_visits=3), country(names)
-    canvas = mtrce._draw(ask, [], offered, offered)
-    start = forgetting.blank(len(GROUPS))
-    best = best_of_all(canvas, mtrce._Path((), start, float("-inf"), 0.0), 3)
-    ranked = mtrce._search(canvas, start, set(), 3)
-    assert ranked[0].worth == pytest.approx(best)
-    assert handles(plan(ask, JobView(), offered)) == "".join(names[i] for i in ranked[0].picks)
 
 
 # --- the gate --------------------------------------------------------------------------------------------------------
