@@ -28,6 +28,7 @@ DEFAULT_SAMPLE_BYTES = 64
 UNKNOWN_SHARE = 0.5  # trust or quality that a terminal never reported: neither believed nor held against it
 DATA_BASIS = ("samples", "group_shares", "quality", "trust", "reachable")
 FACILITY_BASIS = ("compute_samples_per_s", "queue", "trust", "reachable", "available_s")
+MPVU_CUT = ("test_samples", "queue", "load", "trust", "reachable")
 DATA_CUT = (*DATA_BASIS, "sample_bytes", "data_may_move", "available_s")  # what makes a meeting worth cutting anew
 
 
@@ -63,6 +64,17 @@ class MsDrrt:
         self._domain = domain
         self._members = members
         self._graph: nx.Graph | None = None
+
+    def describe(self, now_s: float) -> dict[str, Any]:
+        """Return the topology as plain values: what is offered where, by whom it can be verified, how old each is.
+
+        For the people of this K-AS (``daitn map``); options for others carry handles instead of names.
+        """
+        known = {node.name: node for node in self._members}
+        return {
+            "meetings": [_told(m, known, now_s) for m in self._meetings.values()],
+            "mpvus": [_of_node(known[name], MPVU_CUT, now_s) for name in self.mpvus if name in known],
+        }
 
     def resolve(self, handle: str) -> Rendezvous:
         """Return what a handle stands for; ``UnknownHandle`` when this topology does not offer it."""
@@ -253,6 +265,38 @@ def _basis_now(krrm: Krrm, basis: Mapping[str, Attribute]) -> dict[str, Attribut
 
 def _aged(meeting: Meeting, now_s: float) -> Option:
     return msgspec.structs.replace(meeting.option, age_s=round(max(0.0, meeting.age_s(now_s)), 3))
+
+
+def _told(meeting: Meeting, known: Mapping[str, Node], now_s: float) -> dict[str, Any]:
+    """Describe a meeting: type, quality, volume, age, dynamics, reachability, compute, trust (paper, section II)."""
+    option, data = meeting.option, known[meeting.rendezvous.data_node]
+    samples = data.attributes.get("samples")
+    return {
+        "handle": option.handle,
+        "data_node": meeting.rendezvous.data_node,
+        "facility": meeting.rendezvous.facility,
+        "move_data": meeting.rendezvous.move_data,
+        "mix": {g: round(share, 4) for g, share in option.mix.items()},
+        "quality": option.quality,
+        "samples": option.samples,
+        "volume_bytes": data.get("samples", 0) * data.get("sample_bytes", DEFAULT_SAMPLE_BYTES),
+        "data_age_s": data.get("data_age_s"),
+        "changes": samples.changes if samples else 0,
+        "reachable": bool(data.get("reachable", True)),
+        "available_s": None if math.isinf(option.available_s) else option.available_s,
+        "epoch_s": round(option.epoch_s, 4),
+        "reach_s": round(option.reach_s, 4),
+        "move_s": round(option.move_s, 4),
+        "trust": option.trust,
+        "age_s": round(max(0.0, meeting.age_s(now_s)), 3),
+        "ages_s": {key: round(max(0.0, now_s - held.t_s), 3) for key, held in meeting.basis.items()},
+    }
+
+
+def _of_node(node: Node, attributes: Collection[str], now_s: float) -> dict[str, Any]:
+    held = {a: node.attributes[a] for a in attributes if a in node.attributes}
+    told = {a: v.value for a, v in held.items()}
+    return {"node": node.name, **told, "ages_s": {a: round(max(0.0, now_s - v.t_s), 3) for a, v in held.items()}}
 
 
 def _draw(domain: DomainPlan, members: Collection[Node]) -> nx.Graph:

@@ -30,13 +30,14 @@ MAX_NUMBER = 1e15
 class Attribute(msgspec.Struct, frozen=True):
     """A value, the time of the report that last carried it, the map's count when it last changed, and its cost.
 
-    ``cost_bytes``: its share of the frames that reported it so far.
+    ``cost_bytes``: its share of the frames that reported it so far; ``changes``: how often its value changed.
     """
 
     value: Any
     t_s: float
     version: int = 0
     cost_bytes: float = 0.0
+    changes: int = 0
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,8 +97,12 @@ class Krrm:
         held = {**old}
         for key, value in checked.items():
             before = old.get(key)
-            since = self.version if before is None or key in changed else before.version
-            held[key] = Attribute(value, now_s, since, share + (before.cost_bytes if before else 0.0))
+            if before is None:
+                held[key] = Attribute(value, now_s, self.version, share)
+            else:
+                new = key in changed
+                since, changes = (self.version, before.changes + 1) if new else (before.version, before.changes)
+                held[key] = Attribute(value, now_s, since, before.cost_bytes + share, changes)
         self._nodes[name] = Node(
             name=name, role=role, kas=kas, address=address, attributes=held, heard_s=now_s, version=version
         )

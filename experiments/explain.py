@@ -1,0 +1,205 @@
+"""``daitn explain``: why a job went where it went, decision by decision, from the events of a run (live or finished).
+
+For each decision: the attributes it rested on with their age at that moment, the alternatives with their predicted
+cost, what was expected, and what came of it.  Home DCCs know handles, each K-AS knows its own nodes; only who runs the
+testbed sees both, so only here are they put together.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from experiments.errors import ExperimentError
+from packets.events import Event, decode_event
+
+Record = dict[str, Any]
+JOB_KINDS = ("job.submitted", "job.assessed", "job.decided", "object.steered", "visit.trained", "visit.verified",
+             "job.finished", "trust.changed")  # fmt: skip
+
+
+def read_events(folder: Path) -> list[Event]:
+    """Return the events of a run's folder that say something of jobs; ``ExperimentError`` when there are none."""
+    file = folder / "events.jsonl"
+    wanted = tuple(f'"kind":"{kind}"'.encode() for kind in JOB_KINDS)
+    try:
+        lines = [line for line in file.read_bytes().splitlines() if any(w in line for w in wanted)]
+    except OSError as error:
+        raise ExperimentError(f"{file}: {error.strerror}; name the folder of a run with --folder") from None
+    events = []
+    for line in lines:
+        try:
+            events.append(decode_event(line))
+        except msgspec.DecodeError:
+            continue  # the last line of a run that is still writing
+    return events
+
+
+def jobs_of(events: list[Event]) -> list[int]:
+    """Return the jobs, in the order of their submission."""
+    return [int(e.data["object_id"]) for e in events if e.kind == "job.submitted"]
+
+
+def choose_job(events: list[Event], wanted: str | None) -> int:
+    """Return the job that is meant: by number (decimal or 0x...), the beginning of either, or the last submitted."""
+    known = jobs_of(events)
+    if not known:
+        raise ExperimentError("no job was submitted in this run; submit one with `daitn submit`")
+    if wanted is None:
+        return known[-1]
+    text = wanted.lower().removeprefix("0x")
+    found = [k for k in known if f"{k:x}".startswith(text) or str(k).startswith(wanted)]
+    if len(found) != 1:
+        listed = ", ".join(f"{k:#x}" for k in known)
+        raise ExperimentError(f"{'no' if not found else 'more than one'} job is called {wanted}; there are: {listed}")
+    return found[0]
+
+
+def explain(events: list[Event], object_id: int) -> Record:
+    """Return all that is known of a job's decisions, as plain values."""
+    mine = [e for e in events if e.data.get("object_id") == object_id]
+    first = next((e.data for e in mine if e.kind == "job.submitted"), {})
+    assessed = next((e.data for e in mine if e.kind == "job.assessed"), {})
+    finished = next((e.data for e in mine if e.kind == "job.finished"), None)
+    decisions = [_decision(e, mine) for e in mine if e.kind == "job.decided"]
+    names = {d["handle"]: d["place"] for d in decisions if d["place"]}
+    for decision in decisions:
+        for other in decision["alternatives"]:
+            other["place"] = names.get(other["handle"], "")
+    return {
+        "job": f"{object_id:#x}",
+        "owner": first.get("owner", ""),
+        "spec": first.get("spec", {}),
+        "admission": {k: assessed.get(k) for k in ("admitted", "reasons", "predicted", "nearest")},
+        "decisions": decisions,
+        "finished": finished,
+    }
+
+
+def _decision(event: Event, mine: list[Event]) -> Record:
+    data = event.data
+    visit, action = data["visit"], data["action"]
+    steered = [e.data for e in mine if e.kind == "object.steered" and e.data["visit"] == visit and e.data["node"]]
+    steered = [s for s in steered if s["purpose"] == action]
+    there = steered[-1] if steered else {}
+    return {
+        "visit": visit,
+        "t_unix_s": event.t_unix_s,
+        "action": action,
+        "kas": data["kas"],
+        "handle": data["handle"],
+        "place": _place(there),
+        "reason": data["reason"],
+        "cost_s": data.get("cost_s"),
+        "cost_bytes": data.get("cost_bytes"),
+        "expected": data.get("expected", {}),
+        "offers": data.get("offers", 0),
+        "attributes": [
+            {"attribute": key, "value": about["value"], "age_s": about["age_s"]}
+            for key, about in (there.get("basis") or {}).items()
+        ],
+        "alternatives": [dict(a) if isinstance(a, dict) else _old(a) for a in data.get("alternatives", [])],
+        "outcome": _outcome(visit, mine),
+    }
+
+
+def _old(pair: Any) -> Record:
+    """An alternative as runs of earlier versions wrote it."""
+    return {"handle": pair[0], "score": pair[1], "kas": 0}
+
+
+def _place(steered: Record) -> str:
+    if not steered:
+        return ""
+    node, data_node = steered["node"], steered.get("data_node", "")
+    return node if data_node in ("", node) else f"{node} with data of {data_node}"
+
+
+def _outcome(visit: int, mine: list[Event]) -> Record:
+    found: Record = {}
+    for event in mine:
+        if event.data.get("visit") != visit:
+            continue
+        keys = {
+            "visit.trained": ("samples", "epochs", "loss", "seconds"),
+            "visit.verified": ("broad", "expert", "accepted", "reason"),
+        }
+        found |= {k: event.data[k] for k in keys.get(event.kind, ()) if k in event.data}
+    return found
+
+
+def say(told: Record, console: Console) -> None:
+    """Print an explanation as tables a person can read."""
+    spec, admission = told["spec"], told["admission"]
+    goal = f"broad {spec.get('broad_accuracy', 0):.2f}"
+    if spec.get("expert_group"):
+        goal += f", {spec['expert_group']} {spec.get('expert_accuracy', 0):.2f}"
+    verdict = "admitted" if admission["admitted"] else f"rejected: {'; '.join(admission['reasons'] or [])}"
+    console.print(f"[bold]job {told['job']}[/] of {told['owner']} ({goal}): {verdict}", highlight=False)
+    if admission["predicted"]:
+        console.print(f"  T-FAM predicted {_figures(admission['predicted'])}", highlight=False)
+    for decision in told["decisions"]:
+        _say_decision(decision, console)
+    if told["finished"]:
+        end = told["finished"]
+        console.print(
+            f"[bold]{end['state']}[/]: broad {end['broad']:.3f}, expert {end['expert']:.3f} after {end['visits']} "
+            f"visits; {end['reason']}", highlight=False
+        )  # fmt: skip
+
+
+def _say_decision(decision: Record, console: Console) -> None:
+    where = decision["place"] or decision["handle"]
+    cost = f", predicted {decision['cost_s']:.2f} s, {_mb(decision['cost_bytes'])}" if decision["cost_s"] else ""
+    console.print(
+        f"\n[bold]visit {decision['visit']}: {decision['action']}[/] at {where} (K-AS {decision['kas']}){cost}",
+        highlight=False,
+    )
+    console.print(f"  because {decision['reason']}", highlight=False, soft_wrap=True)
+    if decision["attributes"]:
+        console.print(_attribute_table(decision["attributes"]))
+    if decision["alternatives"]:
+        console.print(_alternative_table(decision["alternatives"]))
+    if decision["outcome"]:
+        console.print(f"  came of it: {_figures(decision['outcome'])}", highlight=False, soft_wrap=True)
+
+
+def _attribute_table(attributes: list[Record]) -> Table:
+    table = Table("rested on", "value", "age", box=None, padding=(0, 2, 0, 2))
+    for held in attributes:
+        table.add_row(held["attribute"], _short(held["value"]), f"{held['age_s']:.2f} s")
+    return table
+
+
+def _alternative_table(others: list[Record]) -> Table:
+    table = Table(
+        "instead of", "K-AS", "score", "predicted cost", "samples", "trust", "age", box=None, padding=(0, 2, 0, 2)
+    )
+    for other in others:
+        cost = f"{other['cost_s']:.2f} s, {_mb(other['cost_bytes'])}" if "cost_s" in other else ""
+        age = f"{other['age_s']:.2f} s" if "age_s" in other else ""
+        score = f"{other['score']:.3f}" if "score" in other else ""
+        about = (str(other.get("samples", "")), f"{other['trust']:.2f}" if "trust" in other else "")
+        table.add_row(other.get("place") or other["handle"], str(other.get("kas", "")), score, cost, *about, age)
+    return table
+
+
+def _mb(size: Any) -> str:
+    return f"{(size or 0) / 1e6:.2f} MB"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        top = sorted(value.items(), key=lambda item: -item[1])
+        text = ", ".join(f"{group} {share:.2f}" for group, share in top[:3] if share >= 0.005)
+        return text + (f", {len(top) - 3} more" if len(top) > 3 else "")
+    return f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else json.dumps(value)
+
+
+def _figures(values: Record) -> str:
+    return ", ".join(f"{k} {_short(v) if not isinstance(v, str) else v}" for k, v in values.items())
