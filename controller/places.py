@@ -51,6 +51,7 @@ class Places:
                 self._views.pop(old, None)
         view = cutter.refresh(self.kit.clock(), without=self.kit.domain.down_links())
         self._views[object_id] = view
+        self.kit.store.cut(object_id, kas, view.describe(self.kit.clock()))
         return [o for o in view.options if o.kas == kas]
 
     def explain(self, object_id: int, handle: str) -> dict[str, Any]:
