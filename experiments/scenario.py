@@ -62,7 +62,10 @@ class QuerySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One experiment. ``jobs`` are submitted in order; one that T-FAM rejects is recorded and the next is tried."""
+    """One experiment. ``jobs`` are submitted in order; one that T-FAM rejects is recorded and the next is tried.
+
+    ``security: off`` leaves signatures, MACs and encryption out (packets/README.md, "Security").
+    """
 
     name: str
     network: NetworkSpec
@@ -73,6 +76,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     seeds: Annotated[int, msgspec.Meta(ge=1, le=100)] = 1
     compare_pooled: bool = False
     query: QuerySpec | None = None
+    security: bool = True
 
 
 def names() -> list[str]:

@@ -22,6 +22,7 @@ from experiments.capture import Capture
 from experiments.counters import port_bytes
 from experiments.errors import RunFailed
 from experiments.folder import RunFolder
+from experiments.identities import Identities
 from experiments.processes import Child, python, undisturbed, wait_for
 from experiments.scenario import Scenario, network_plan
 from hosts.learning.task_spec import TaskSpec
@@ -54,6 +55,7 @@ class Testbed:
         self._page_port = page_port
         self._want_capture = capture
         self._zygote: Child | None = None
+        self.identities: Identities | None = None
         self._cleanup = contextlib.ExitStack()
         self.capture: Capture | None = None
         self.page: PageServer | None = None
@@ -76,7 +78,10 @@ class Testbed:
         ports = [FIRST_OPENFLOW_PORT + k - 1 for k in self.plan.kas_numbers]
         check_machine(ports=ports, page_port=self._page_port)
         (self.runtime / "agents").mkdir(parents=True, mode=0o700)
+        self.runtime.chmod(0o700)
         self._cleanup.callback(clean, self.run_id, force=True)
+        if self.scenario.security:
+            self.identities = Identities(self.plan, self.runtime)
         self.hub = EventHub(self.runtime / "events.sock", self.folder.events)
         self.state = NetworkState()
         metrics = Metrics()
@@ -116,6 +121,7 @@ class Testbed:
             "--events": self.runtime / "events.sock",
             "--database": self.folder.path / f"dcc{kas}.sqlite",
             "--seed": seed,
+            **(self.identities.controller_options(kas) if self.identities else {}),
         }
         return self._spawn(f"dcc{kas}", python("controller", *(str(x) for pair in arguments.items() for x in pair)))
 
@@ -161,6 +167,7 @@ class Testbed:
                 host=msgspec.to_builtins(host),
                 netns_pid=self.network.hosts[host.name].pid,
                 cgroup=group and str(group),
+                keys=self.identities and self.identities.keys(host.name),
             )
         names = {h.name for h in terminals}
         wait_for("the agents", lambda: names <= self._seen("agent.ready", mark), READY_TIMEOUT_S, self.children)

@@ -26,6 +26,7 @@ from hosts.roles import ROLES, Role
 from hosts.terminal import Terminal
 from hosts.work import Work
 from packets.events import Emit
+from packets.keeper import Keeper
 from packets.messages import Ack, Leave
 from packets.transport import Endpoint, ReceivedObject
 from packets.wire import Header
@@ -37,7 +38,10 @@ DRAIN_S = 30.0
 
 @dataclass(frozen=True)
 class AgentSetup:
-    """What an agent is born with. ``samples_per_s``: training speed of one whole core here, measured by the zygote."""
+    """What an agent is born with. ``samples_per_s``: training speed of one whole core here, measured by the zygote.
+
+    ``guard``: the keeper of its word and keys (None: an open network).
+    """
 
     plan: HostPlan
     task: Task
@@ -46,6 +50,7 @@ class AgentSetup:
     samples_per_s: float
     data: NodeData | None = None
     queries: Samples | None = None
+    guard: Keeper | None = None
 
 
 class Agent:
@@ -54,11 +59,14 @@ class Agent:
     def __init__(self, setup: AgentSetup, emit: Emit) -> None:
         plan = setup.plan
         self.plan, self.emit = plan, emit
-        self.endpoint = Endpoint(plan.address, on_object=self._on_object, on_message=self._on_message, emit=emit)
+        self.endpoint = Endpoint(
+            plan.address, on_object=self._on_object, on_message=self._on_message, emit=emit, guard=setup.guard
+        )
         self.terminal = Terminal(
             plan=plan, task=setup.task, network=self.endpoint, emit=emit, submit=Work(),
             meter=Meter(setup.samples_per_s * min(1.0, plan.cpu_share), time.monotonic),
             folder=setup.runtime_dir / plan.name, seed=setup.seed, data=setup.data, queries=setup.queries,
+            guard=setup.guard,
         )  # fmt: skip
         self.role = self._make_role()
         self.reporter = Reporter(self.terminal, self.role.attributes)
@@ -112,7 +120,7 @@ class Agent:
             "name": self.plan.name, "role": self.plan.role, "kas": self.plan.kas, "state": state,
             "object_id": object_id, "registered": self.reporter.registered, "pid": os.getpid(),
             "attributes": self.reporter.known,
-            "transport": msgspec.to_builtins(self.endpoint.counters),
+            "transport": msgspec.to_builtins(self.endpoint.counters), "refused": dict(self.endpoint.refusals),
         }  # fmt: skip
 
     def _make_role(self) -> Role:

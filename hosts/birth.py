@@ -16,7 +16,12 @@ from hosts.memory import use_one_arena
 from hosts.namespaces import die_with_parent, enter_network_namespace, join_cgroup, set_process_name
 from hosts.nursery import Nursery
 from packets.events import Emitter
+from packets.identity import Directory, Identity
+from packets.keeper import Keeper
+from packets.labels import DCC_ADDRESS
 from topologies.plan import HostPlan
+
+DIRECTORY_FILE = "directory.json"
 
 
 class Order(Protocol):
@@ -27,6 +32,9 @@ class Order(Protocol):
 
     @property
     def cgroup(self) -> str | None: ...
+
+    @property
+    def keys(self) -> str | None: ...
 
 
 class Birth:
@@ -47,19 +55,27 @@ class Birth:
         use_one_arena()
         set_process_name(f"daitn-{order.host.name}")
         self._reseed(order.host.name)
-        return Agent(self._setup(order.host), Emitter(order.host.name, self._events))
+        return Agent(self._setup(order), Emitter(order.host.name, self._events))
 
-    def _setup(self, plan: HostPlan) -> AgentSetup:
+    def _setup(self, order: Order) -> AgentSetup:
         """Take this node's own data; the other nodes' is let go."""
+        plan = order.host
         nursery, self._nursery = self._nursery, None
         assert nursery is not None, "a newborn is set up once"
         setup = AgentSetup(
             plan=plan, task=nursery.task, runtime_dir=self._runtime_dir, seed=self._seed,
             samples_per_s=nursery.samples_per_s, data=nursery.data.get(plan.name),
             queries=nursery.queries() if plan.role == "query_owner" else None,
+            guard=self._guard(order.keys, plan) if order.keys else None,
         )  # fmt: skip
         nursery.data.clear()
         return setup
+
+    def _guard(self, keys: str, plan: HostPlan) -> Keeper:
+        """The keeper of this terminal's word; its DCC is whoever answers at the DCC's label."""
+        directory = Directory.load(self._runtime_dir / DIRECTORY_FILE)
+        aliases = {DCC_ADDRESS: f"dcc{plan.kas}"}
+        return Keeper(Identity.from_json(keys, f"keys of {plan.name}"), directory, aliases=aliases)
 
     def _reseed(self, name: str) -> None:
         """A fork inherits its parent's random state; every terminal gets its own, from the run's seed."""

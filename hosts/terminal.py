@@ -18,6 +18,7 @@ from hosts.resources import Meter
 from hosts.work import Submit
 from packets.errors import TransportError
 from packets.events import Emit
+from packets.keeper import Keeper
 from packets.transport import OutgoingObject, TransferStats
 from packets.wire import Header, PacketType
 from topologies.plan import HostPlan
@@ -88,6 +89,7 @@ class Terminal:
     seed: int = 0
     data: NodeData | None = None
     queries: Samples | None = None
+    guard: Keeper | None = None
     clock: Callable[[], float] = time.monotonic
     stopping: threading.Event = field(default_factory=threading.Event)
     changed: threading.Event = field(default_factory=threading.Event)
@@ -107,6 +109,11 @@ class Terminal:
     @property
     def name(self) -> str:
         return self.plan.name
+
+    def speaker(self, address: str) -> str | None:
+        """Return whose certificate an address has; None where nobody has any (an open network)."""
+        known = self.guard.peer(address) if self.guard else None
+        return known.name if known else None
 
     def touch(self) -> None:
         """Something changed that the DCC's map should know: the reporter looks now."""

@@ -3,7 +3,7 @@
 It speaks JSON lines on ``DIR/zygote.sock``::
 
     {"op":"ping"}  ->  {"ok":true,"pid":1,"agents":{"h11":2},"samples_per_s":9000.0}
-    {"op":"fork","host":{HostPlan},"netns_pid":1234,"cgroup":path or null}  ->  {"ok":true,"pid":2}
+    {"op":"fork","host":{HostPlan},"netns_pid":1234,"cgroup":path or null,"keys":text or null}  ->  {"ok":true,"pid":2}
     {"op":"stop"}  ->  {"ok":true}, then all agents end and it does
 
 One thread, one loop: forking a process that has threads would copy their locks.  No agent outlives the zygote.
@@ -40,12 +40,13 @@ BIRTH_TIMEOUT_S = 10.0
 
 
 class ForkOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """The ``fork`` command."""
+    """The ``fork`` command. ``keys``: the terminal's own identity (None: an open network)."""
 
     op: str
     host: HostPlan
     netns_pid: int
     cgroup: str | None = None
+    keys: str | None = None
 
 
 class Zygote:

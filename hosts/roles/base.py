@@ -153,7 +153,7 @@ class Role:
             raise HostError(f"its limit of {obj.visit_limit or _MAX_VISIT} stops is reached: not launched again")
         return OutgoingObject(
             object_id=obj.object_id, type=obj.type, payload=payload, owner=obj.owner,
-            visit=obj.visit + 1, visit_limit=obj.visit_limit, requirements=obj.requirements,
+            visit=obj.visit + 1, visit_limit=obj.visit_limit, requirements=obj.requirements, mandate=obj.mandate,
         )  # fmt: skip
 
     def give_up_visit(self, obj: ReceivedObject, order: Order, why: str, *, lost: bool) -> None:
@@ -222,9 +222,18 @@ class Role:
                 if peer[0] != DCC_ADDRESS:
                     return Refused(reason=f"{type(message).__name__} is for the DCC to say")
                 return self._from_dcc(message)
+            self._check_speaker(message, peer)
             return self.answer(message)
         except (DaitnError, LearningError) as error:
             return Refused(reason=str(error)[:400])
         except Exception as error:
             self.terminal.complain(f"question of {peer[0]} to {self.terminal.name}: {error!r}")
             return Refused(reason=f"{self.terminal.name} failed on this question")
+
+    def _check_speaker(self, message: AnyMessage, peer: Peer) -> None:
+        """Nobody speaks for another: a message's name is that of the certificate at its source address."""
+        named = getattr(message, "name", None)
+        if self.terminal.guard is None or named is None or named == (known := self.terminal.speaker(peer[0])):
+            return
+        self.terminal.emit("packet.refused", reason="holder", node=self.terminal.name, sender=peer[0])
+        raise HostError(f"{known or peer[0]} may not speak for {named}")

@@ -21,9 +21,10 @@ from hosts.terminal import Terminal
 from packets.errors import DaitnError
 from packets.messages import Ack, AnnounceObject, AnnounceReply, AnyMessage, Message, Refused, SendData
 from packets.transport import OutgoingObject
-from packets.wire import PacketType
+from packets.wire import NO_FLAGS, Flag, PacketType
 
 TEST_COPIES = (0, 1)
+READERS = {"test_sample": ("mpvu",), "data": ("compute",)}  # whose certificate may answer for samples, and read them
 _ROUNDS = 40
 
 
@@ -159,9 +160,11 @@ class DataNode(Trainer):
             for_object=for_object, copy=copy,
         )  # fmt: skip
         reply = self.terminal.dcc.ask(message, AnnounceReply, object_id=for_object)
+        secret = self.terminal.guard is not None
         return OutgoingObject(
             object_id=reply.object_id, type=PacketType.DATA_SHARD, payload=payload, owner=self.terminal.plan.address,
-            visit=0, visit_limit=1, requirements=None,
+            visit=0, visit_limit=1, requirements=None, flags=Flag.ENCRYPTED if secret else NO_FLAGS,
+            receiver_roles=READERS[kind] if secret else (),
         )  # fmt: skip
 
     def _announce_and_launch(self, kind: str, samples: Samples, *, copy: int) -> None:
