@@ -21,6 +21,7 @@ from controller.oam.errors import OamError
 from experiments.errors import ExperimentError, RunFailed
 from experiments.processes import ENDINGS
 from hosts.learning.errors import LearningError
+from packets.errors import IdentityError
 from topologies.errors import TopologyError
 
 app = typer.Typer(
@@ -47,6 +48,10 @@ PageOption = Annotated[
     typer.Option(help="Port of the status page on 127.0.0.1 [default: 8080, or a free one].", min=0, max=65535),
 ]
 NoPageOption = Annotated[bool, typer.Option("--no-page", help="Serve no status page.")]
+FolderOption = Annotated[
+    Path | None, typer.Option(help="Folder of a run [default: the standing network's, else runs/latest].")
+]
+JobOption = Annotated[str | None, typer.Option(help="Job, by the beginning of its number, or `last`.")]
 RunDirOption = Annotated[
     Path | None, typer.Option(help="Folder for the results [default: runs/<date>-<scenario>-s<seed>].")
 ]
@@ -60,7 +65,7 @@ def main() -> None:
     status = 0
     try:
         status = app(standalone_mode=False)
-    except (ExperimentError, TopologyError, LearningError, OamError) as error:
+    except (ExperimentError, TopologyError, LearningError, OamError, IdentityError) as error:
         _fail(error, 2)
     except RunFailed as error:
         _fail(error, 1)
@@ -194,6 +199,80 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print the whole
         out.print_json(json.dumps(state))
     else:
         say_status(state, out)
+
+
+@app.command()
+def keys(
+    name: Annotated[str, typer.Argument(help="Terminal of the standing network, for example asker4.")],
+    file: Annotated[Path, typer.Option("--out", help="Where to write its private keys (readable by you alone).")],
+) -> None:
+    """Give a script the keys of one terminal, to sign queries with (`packets.seal.sign_query`)."""
+    from experiments.client import request
+    from packets.identity import Identity
+
+    answer = request("keys", timeout_s=10, name=name)
+    Identity.from_json(answer["keys"]).save(file)
+    out.print(f"keys of {name}: {file}; directory: {answer['directory']}", highlight=False, soft_wrap=True)
+
+
+@app.command("map")
+def show_map(
+    job: JobOption = None,
+    folder: FolderOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    svg: Annotated[Path | None, typer.Option(help="Draw it into this file (.svg, .png or .pdf).")] = None,
+) -> None:
+    """Show what the control centres know, how old it is and what it costs (G-KRRM); --job: that job's cut (MS-DRRT)."""
+    from experiments import netmap
+    from experiments.explain import choose_job, read_events
+
+    run_folder = _folder(folder)
+    found = netmap.whole_map(run_folder)
+    object_id = None if job is None else choose_job(read_events(run_folder), None if job == "last" else job)
+    cut = None if object_id is None else netmap.cut_of(run_folder, object_id)
+    if as_json:
+        out.print_json(json.dumps(found if cut is None else {"job": f"{object_id:#x}", "kas": cut}))
+    elif cut is None:
+        netmap.say_map(found, out)
+    else:
+        netmap.say_cut(cut, out)
+    if svg is not None:
+        graph = netmap.graph_of(netmap.plan_of(run_folder), found["terminals"], cut)
+        netmap.draw(graph, svg, f"job {object_id:#x}" if object_id is not None else "network")
+        if not as_json:
+            out.print(f"drawn in {svg}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def explain(
+    job: Annotated[str | None, typer.Argument(help="Job, by the beginning of its number [default: the last].")] = None,
+    folder: FolderOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Say why a job went where it went: attributes and ages, alternatives and their predicted cost, what came of it."""
+    from experiments.explain import choose_job, read_events, say
+    from experiments.explain import explain as explain_job
+    from experiments.netmap import places_of
+
+    run_folder = _folder(folder)
+    events = read_events(run_folder)
+    object_id = choose_job(events, job)
+    told = explain_job(events, object_id, places_of(run_folder, object_id))
+    if as_json:
+        out.print_json(json.dumps(told))
+    else:
+        say(told, out)
+
+
+def _folder(named: Path | None) -> Path:
+    """Return the folder that is meant: the one named, else that of the standing network, else the latest run's."""
+    from experiments.client import request, standing_socket
+
+    if named is not None:
+        return named
+    if standing_socket() is not None:
+        return Path(request("status", timeout_s=10)["folder"])
+    return Path("runs/latest")
 
 
 @app.command()

@@ -72,6 +72,15 @@ class ControlServer:
     def _op_query(self, _: object, group: str) -> dict[str, Any]:
         return ask(self.bed, self.bed.scenario.data.name, group)
 
+    def _op_keys(self, _: object, name: str) -> dict[str, Any]:
+        """The keys of one terminal, for whoever holds this socket (root): the person at that terminal."""
+        identities = self.bed.identities
+        if identities is None:
+            raise ExperimentError("this network stands with `security: off`: nobody has keys, nothing is checked")
+        if name not in identities:
+            raise ExperimentError(f"no terminal is called {name!r}; `daitn status` lists them")
+        return {"keys": identities.keys(name), "directory": str(identities.directory)}
+
     def _op_down(self, _: object) -> dict[str, Any]:
         os.kill(os.getpid(), signal.SIGTERM)
         return {"pid": os.getpid()}
