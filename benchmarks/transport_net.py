@@ -1,0 +1,215 @@
+"""The network of the transport benchmark: two K-AS, a path over two switches and one over four, agents and iperf3.
+
+ near (a) -- k1s1 -- k1g ----- k2g -- k2s1 -- far (c)
+                      |         |
+                 middle (b)   side (d)
+
+a to b crosses two switches, a to c four.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import msgspec
+
+from benchmarks.common import PROJECT
+from topologies import shell
+from topologies.build import Rates, Terminal, Wan, build_plan
+from topologies.network import Network
+from topologies.plan import NetworkPlan, interface_name
+
+OPENFLOW_PORT = 6791
+IPERF_PORT = 5201
+READY_S = 30.0
+FAST_MBPS = 10_000.0
+PLENTY_S = 300.0
+
+
+class Flow(NamedTuple):
+    """What one transfer, ours or TCP's, came to; ``cpu_s``: of both ends' processes, user and system."""
+
+    goodput_mbps: float
+    cpu_s: float
+    bytes: int
+    repeated: int = 0
+    rtt_ms: float = 0.0
+
+
+def plan_of(rate_mbps: float | None, *, wan_delay_ms: float = 0.0, wan_loss_percent: float = 0.0) -> NetworkPlan:
+    """Return the plan, every link at one rate (None: as fast as it goes)."""
+    rate = rate_mbps or FAST_MBPS
+    wan = Wan(1, 2, rate_mbps=rate, delay_ms=wan_delay_ms, loss_percent=wan_loss_percent)
+    rates = Rates(access_mbps=rate, lan_mbps=rate, wan_mbps=rate)
+    kas = {1: [Terminal("a", switch=1), Terminal("b", switch=2)], 2: [Terminal("c", switch=1), Terminal("d", switch=2)]}
+    return build_plan("bench", kas=kas, wan=[wan], rates=rates, access_switches=1)
+
+
+class Bench:
+    """The standing network with one agent in each terminal that was asked for."""
+
+    def __init__(self, plan: NetworkPlan, folder: Path, *, shaped: bool) -> None:
+        self.plan, self.folder, self.shaped = plan, folder, shaped
+        self.net = Network(plan, f"bench{os.getpid()}", dict.fromkeys(plan.kas_numbers, OPENFLOW_PORT), folder / "run")
+        self.address = {host.name: host.address for host in plan.hosts}
+        self._ends: dict[str, Any] = {}  # Popen[str]
+        self._dcc: subprocess.Popen[bytes] | None = None
+        self._objects = 0
+
+    def start(self) -> None:
+        """Bring it up; return when the terminals reach each other."""
+        path = self.folder / "plan.json"
+        path.write_bytes(msgspec.json.encode(self.plan.domain()))
+        command = [sys.executable, "-m", "controller", "--plan", str(path), "--openflow-port", str(OPENFLOW_PORT)]
+        log = (self.folder / "dcc.log").open("wb")
+        self._dcc = subprocess.Popen(command, cwd=PROJECT, stdout=log, stderr=log, start_new_session=True)
+        self.net.start()
+        if not self.shaped:
+            self._unshape()
+        self._wait_ready()
+
+    def _unshape(self) -> None:
+        for link in self.plan.links:
+            shell.run("tc", "qdisc", "del", "dev", interface_name(link.b, link.b_port), "root")
+            a = interface_name(link.a, link.a_port)
+            if link.a in self.address:
+                self.net[link.a].cmd(f"tc qdisc del dev {a} root")
+            else:
+                shell.run("tc", "qdisc", "del", "dev", a, "root")
+
+    def _wait_ready(self) -> None:
+        end = time.monotonic() + READY_S
+        for name in ("b", "c", "d"):
+            while "1 received" not in self.net["a"].cmd(f"ping -c1 -W1 -q {self.address[name]}"):
+                if time.monotonic() > end:
+                    raise RuntimeError(f"{name} is not reached within {READY_S:.0f} s; log: {self.folder / 'dcc.log'}")
+
+    def stop(self) -> None:
+        """Take everything down."""
+        for process in self._ends.values():
+            assert process.stdin is not None
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+        for process in [*self._ends.values(), *([self._dcc] if self._dcc else [])]:
+            process.terminate()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(5)
+        self.net.stop()
+
+    # --- ours -----------------------------------------------------------------------------------------------------
+
+    def ask(self, name: str, *words: object) -> dict[str, Any]:
+        """Tell an end something and return its answer."""
+        self.tell(name, *words)
+        return self.hear(name)
+
+    def tell(self, name: str, *words: object) -> None:
+        """Tell an end something; ``hear`` will have the answer."""
+        stdin = self._end(name).stdin
+        assert stdin is not None
+        stdin.write(" ".join(map(str, words)) + "\n")
+        stdin.flush()
+
+    def hear(self, name: str) -> dict[str, Any]:
+        """Return the next answer of an end."""
+        stdout: IO[str] | None = self._end(name).stdout
+        assert stdout is not None
+        line = stdout.readline()
+        if not line:
+            raise RuntimeError(f"the end at {name} has ended; log: {self.folder / name}.log")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def _end(self, name: str) -> Any:
+        if name not in self._ends:
+            command = [sys.executable, "-m", "benchmarks.transport_end", self.address[name]]
+            with (self.folder / f"{name}.log").open("wb") as log:
+                end = self.net[name].popen(
+                    command, cwd=str(PROJECT), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+                )
+            self._ends[name] = end
+            self.hear(name)
+        return self._ends[name]
+
+    def new_object(self) -> int:
+        """Return an object id that was not used before."""
+        self._objects += 1
+        return 0x1_0000_0000 + self._objects
+
+    def ours(self, source: str, target: str, size: int) -> Flow:
+        """Send an object from one terminal to another."""
+        self.ask(source, "prepare", size)
+        before = self.ask(source, "cpu")["cpu_s"] + self.ask(target, "cpu")["cpu_s"]
+        stats = self.ask(source, "send", self.address[target], size, self.new_object())
+        used = self.ask(source, "cpu")["cpu_s"] + self.ask(target, "cpu")["cpu_s"] - before
+        return Flow(stats["goodput_mbps"], used, size, stats["retransmissions"], stats["rtt_ms"])
+
+    # --- TCP ------------------------------------------------------------------------------------------------------
+
+    def tcp(self, source: str, target: str, *, size: int = 0, seconds: float = 0.0) -> Flow:
+        """Send as many bytes, or for as long, by iperf3's TCP with CUBIC."""
+        server = self.tcp_server(target)
+        client = self.tcp_client(source, target, size=size, seconds=seconds)
+        return self.tcp_result(client, server)
+
+    def tcp_server(self, target: str) -> subprocess.Popen[bytes]:
+        words = ["iperf3", "-s", "-1", "-B", self.address[target], "-p", str(IPERF_PORT), "--forceflush"]
+        server: subprocess.Popen[bytes] = self.net[target].popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        assert server.stdout is not None
+        for line in server.stdout:
+            if b"Server listening" in line:
+                break
+        return server
+
+    def tcp_client(self, source: str, target: str, *, size: int = 0, seconds: float = 0.0) -> subprocess.Popen[bytes]:
+        words = ["iperf3", "-c", self.address[target], "-p", str(IPERF_PORT), "-C", "cubic", "-J"]
+        words += ["-n", str(size)] if size else ["-t", f"{seconds:g}"]
+        client: subprocess.Popen[bytes] = self.net[source].popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        return client
+
+    def tcp_result(self, client: subprocess.Popen[bytes], server: subprocess.Popen[bytes]) -> Flow:
+        assert client.stdout is not None and server.stdout is not None
+        report = json.loads(client.stdout.read())
+        if "error" in report:
+            raise RuntimeError(f"iperf3: {report['error']}")
+        server.stdout.read()
+        used = _cpu_of(client) + _cpu_of(server)
+        end = report["end"]
+        received = end["sum_received"]
+        rtt_ms = end["streams"][0]["sender"].get("min_rtt", 0) / 1e3
+        return Flow(received["bits_per_second"] / 1e6, used, received["bytes"], end["sum_sent"]["retransmits"], rtt_ms)
+
+
+def _cpu_of(process: subprocess.Popen[bytes]) -> float:
+    """Wait for a process and return the CPU seconds that it used."""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return usage.ru_utime + usage.ru_stime
+
+
+@contextlib.contextmanager
+def standing(plan: NetworkPlan, *, shaped: bool = True) -> Iterator[Bench]:
+    """Yield a standing network with its agents; nothing of it is left afterwards."""
+    with tempfile.TemporaryDirectory(prefix="daitn-bench-") as folder:
+        bench = Bench(plan, Path(folder), shaped=shaped)
+        try:
+            bench.start()
+            yield bench
+        finally:
+            bench.stop()
