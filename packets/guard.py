@@ -2,30 +2,22 @@
 
 A ``Guard`` signs and checks what opens a conversation (launches, their first answers, requests); a ``Session``, one a
 transfer and side, has the keys of everything after that, which the transport itself seals and checks (``seal.py``,
-``batch.py``).  Reasons of refusal are short names, as those of ``PacketError``.
+``batch.py``).  Reasons of refusal are short names, as those of ``PacketError``; one may have an attribute ``text``.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from packets.session import Session
 from packets.wire import Buffer, Header
+
+__all__ = ["Guard", "Session"]
 
 if TYPE_CHECKING:
     from packets.transfers import OutgoingObject
 
 Peer = tuple[str, int]
-
-
-class Session(Protocol):
-    """The keys of one transfer, as one of its two ends holds them."""
-
-    send_key: bytes
-    receive_key: bytes
-    key_id: int
-
-    def cipher(self, offset: int, data: bytes | bytearray | memoryview) -> bytes:
-        """Encrypt or decrypt a part of an object whose launch has the flag ENCRYPTED."""
 
 
 class Guard(Protocol):

@@ -41,6 +41,9 @@ class Sink(Protocol):
     def take_one(self, raw: memoryview, peer: Peer) -> None:
         """Take a datagram, whatever it is."""
 
+    def ignore(self, peer: Peer, count: int) -> None:
+        """Note shards of an unknown transfer beside one that ``take_one`` got."""
+
     def refuse(self, reason: str, peer: Peer, count: int) -> None:
         """Note datagrams that were refused."""
 
@@ -96,6 +99,8 @@ class Inbox:
         feed = self._sink.feed(peer, int(parsed.transfer_id[first]))
         if feed is None:
             self._one(parsed, arrivals, first)
+            if len(rows) > 1:
+                self._sink.ignore(peer, len(rows) - 1)
             return
         good = _authentic(parsed, rows, feed)
         if not good.all():
@@ -108,7 +113,7 @@ class Inbox:
         peer = _peer_of(int(arrivals.peers[row]))
         if not self._sink.expects(int(parsed.transfer_id[row])):
             if self._budget < 1.0:
-                self._sink.refuse("flood", peer, 1)
+                self._sink.refuse("throttled", peer, 1)
                 return
             self._budget -= 1.0
         self._sink.take_one(arrivals.frame(row), peer)

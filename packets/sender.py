@@ -109,7 +109,7 @@ class Sending:
         self._next = 0
         self._state[:] = UNSENT
         self._batch_of: npt.NDArray[np.int32] = np.zeros(self.count, np.int32)
-        self._number, self._flying = 0, 0
+        self._number, self._flying, self._held = 0, 0, 0
         self._batches: deque[Batch] = deque()
         self._sent: dict[int, Sent] = {}
         self._lost: deque[int] = deque()
@@ -143,6 +143,13 @@ class Sending:
     def answers_launch(self, header: Header) -> bool:
         """Tell whether an acknowledgement answers one of our launches, so that its sender becomes the receiver."""
         return self.launching and header.ack is not None and header.ack.echo_us in self._launch_stamps
+
+    def relaunch(self, now: float) -> bool:
+        """Launch again, at whoever answers now; False when it is being launched already, or over."""
+        if self.launching or self.handle.done:
+            return False
+        self._relaunch(now)
+        return True
 
     def answered(self, header: Header) -> bool:
         """Tell whether an acknowledgement repeats the one that named the receiver."""
@@ -323,6 +330,8 @@ class Sending:
         flown = fresh[self._state[fresh] == FLYING]
         self._state[fresh] = HELD
         self._flying -= flown.size
+        self._held += fresh.size
+        self.handle.delivered_bytes = min(self._held * self.shard_bytes, len(self.payload))
         newest = self._sent.get(int(self._batch_of[flown].max())) if flown.size else None
         if newest is not None:
             self._congestion.acknowledged(newest, fresh.size, now, rtt_s, self._flying)

@@ -73,11 +73,15 @@ class TransferStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Transfer:
-    """A caller's handle on an object under way; safe to use from any thread."""
+    """A caller's handle on an object under way; safe to use from any thread.
+
+    ``delivered_bytes``: what its receiver is known to hold.
+    """
 
     def __init__(self, name: str, transfer_id: int) -> None:
         self.transfer_id = transfer_id
         self.cancelled = False
+        self.delivered_bytes = 0
         self._name = name
         self._done = threading.Event()
         self.stats: TransferStats | None = None

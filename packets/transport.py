@@ -11,16 +11,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import queue
 import random
 import select
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from packets.assembly import Assembly, Feed, Rows
+from packets.assembly import Feed, Rows
 from packets.batch import SEALED_BYTES, TAG_BYTES
 from packets.errors import PacketError, RequestTimeout, TransferRefused, TransportError
 from packets.events import Emit, silent
@@ -61,6 +62,7 @@ REFUSALS_PER_S = 20
 MASK_32 = 0xFFFF_FFFF
 
 Peer = tuple[str, int]
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -181,19 +183,30 @@ class Endpoint:
 
         The object is forgotten here: its own sender, when it asks, is told to launch it again.
         """
-        found: list[Assembly | None] = []
-        done = threading.Event()
-
-        def errand() -> None:
-            found.append(self._receiving.withdraw(object_id, visit))
-            done.set()
-
-        with self._lock:
-            self._errands.append(errand)
-        self._poke()
-        if not done.wait(timeout_s) or found[0] is None or not found[0].held.any():
+        assembly = self._on_io_thread(lambda: self._receiving.withdraw(object_id, visit), timeout_s)
+        if assembly is None or not assembly.held.any():
             return None
-        return self._begin(remainder(found[0], to, self._random.getrandbits(32)))
+        return self._begin(remainder(assembly, to, self._random.getrandbits(32)))
+
+    def relaunch(self, object_id: int, visit: int, *, timeout_s: float = 5.0) -> bool:
+        """Launch an object under way again, since it is steered elsewhere now; False when none such is under way."""
+
+        def errand() -> bool:
+            named = [s for s in self._sendings.values() if (s.object.object_id, s.object.visit) == (object_id, visit)]
+            return any([sending.relaunch(time.monotonic()) for sending in named])
+
+        return bool(self._on_io_thread(errand, timeout_s))
+
+    def _on_io_thread(self, work: Callable[[], T], timeout_s: float) -> T | None:
+        """Return what ``work`` says, done where nothing else touches the transfers; None when that took too long."""
+        results: queue.SimpleQueue[T] = queue.SimpleQueue()
+        with self._lock:
+            self._errands.append(lambda: results.put(work()))
+        self._poke()
+        try:
+            return results.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
 
     def _begin(self, sending: Sending) -> Transfer:
         with self._lock:
@@ -348,6 +361,13 @@ class Endpoint:
             if not self._messages.put(header, bytes(payload), peer):
                 self.counters.overruns += 1
 
+    def ignore(self, peer: Peer, count: int) -> None:
+        """Note shards of an unknown transfer: stragglers where everybody is believed, else an attempt."""
+        if self._guard is None:
+            self.counters.ignored += count
+        else:
+            self._refuse("unknown-transfer", peer, count)
+
     def refuse(self, reason: str, peer: Peer, count: int) -> None:
         """Note datagrams that were refused."""
         self._refuse(reason, peer, count)
@@ -366,8 +386,10 @@ class Endpoint:
             return
         if header.flags & Flag.LAUNCH:
             self._receiving.on_launch(header, peer, time.monotonic(), _now_us(), session)
-        else:
-            self._receiving.on_packet(header, payload, peer, time.monotonic(), _now_us())
+            return
+        if not self._receiving.knows(peer, header.transfer_id):
+            self.ignore(peer, 1)
+        self._receiving.on_packet(header, payload, peer, time.monotonic(), _now_us())
 
     def _is_sealed(self, header: Header, raw: memoryview, peer: Peer) -> bool:
         """Tell whether a shard has the MAC of its transfer, if that one has a key."""
@@ -396,6 +418,8 @@ class Endpoint:
         if sending.answers_launch(header):
             found = self._guard.confirm(header, raw, peer)
             if isinstance(found, str):
+                if found == "role":  # signed by who it says it is, but not whom the object is for
+                    sending.handle.fail(TransportError(f"{sending.name}: {getattr(found, 'text', found)}"))
                 return found
             sending.session = found
             return None
@@ -413,7 +437,8 @@ class Endpoint:
         return True
 
     def _refuse_header(self, reason: str, header: Header, peer: Peer, count: int = 1) -> None:
-        self._refuse(reason, peer, count, object_id=header.object_id, transfer_id=header.transfer_id)
+        facts: dict[str, Any] = {"text": text} if (text := getattr(reason, "text", "")) else {}
+        self._refuse(str(reason), peer, count, object_id=header.object_id, transfer_id=header.transfer_id, **facts)
 
     def _refuse(self, reason: str, peer: Peer, count: int = 1, **data: Any) -> None:
         """Count refused packets and say so, but not more often than listeners can bear."""
