@@ -21,10 +21,11 @@ CYCLE = (1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 INITIAL_WINDOW = 32.0
 MIN_WINDOW = 4.0
 SLACK_S = 0.006  # what batched answers and threads that wait for the interpreter hold up, at the going rate
+MAX_EXTRA_S = 0.025  # ... and at most, where answers were seen to come in larger lumps
+EXTRA_ROUNDS = 10
 HEAVY_LOSS = 0.15
 RATE_ROUNDS = 10
-MIN_RTT_EXPIRES_S = 5.0
-PROBE_RTT_S = 0.2
+MIN_RTT_EXPIRES_S = 10.0
 QUEUED, QUEUED_S = 1.25, 0.004  # a round trip longer than this (times the shortest, plus) tells of a queue ...
 CROWDED, CROWDED_S = 2.5, 0.012  # ... and a whole round of such ones of a queue that is not ours alone
 CUBIC_C, CUBIC_BETA = 0.4, 0.7
@@ -65,6 +66,8 @@ class Congestion:
         self._crowded = False
         self._probe_rtt_until = 0.0
         self._last_rtt_s = self._probed_rtt_s = rtt_s
+        self._epoch_at, self._epoch_count = now, 0
+        self._extras: list[tuple[int, float]] = []
 
     # --- what a sender asks ---------------------------------------------------------------------------------------
 
@@ -83,9 +86,9 @@ class Congestion:
     def window(self) -> float:
         """Packets that may be in flight now."""
         if self._probe_rtt_until:
-            return max(self.bandwidth * self.min_rtt_s / 2, MIN_WINDOW)
+            return max(self.bandwidth * self.min_rtt_s * 0.75, MIN_WINDOW)
         gain = WINDOW_GAIN if self._filled else STARTUP_GAIN
-        model = gain * self.bandwidth * self.min_rtt_s + self.bandwidth * SLACK_S + MIN_WINDOW
+        model = gain * self.bandwidth * self.min_rtt_s + self._slack + MIN_WINDOW
         if not self._samples:
             model = INITIAL_WINDOW
         if self._crowded:
@@ -125,6 +128,7 @@ class Congestion:
         if newest.delivered >= self._round_ends_at:
             self._end_round(now, in_flight)
         self._sample_rate(newest, now)
+        self._measure_lumps(count, now)
         self._steer(now, in_flight)
 
     # --- inside ---------------------------------------------------------------------------------------------------
@@ -146,8 +150,27 @@ class Congestion:
                 self._probe_rtt_until = 0.0
                 self.min_rtt_s, self._min_rtt_at = max(self._probed_rtt_s, 1e-4), now
         elif self._filled and now - self._min_rtt_at > MIN_RTT_EXPIRES_S:
-            self._probe_rtt_until = now + PROBE_RTT_S + self.srtt_s
+            self._probe_rtt_until = now + 2 * self.srtt_s + 0.01
             self._probed_rtt_s = rtt_s
+
+    @property
+    def _slack(self) -> float:
+        """Packets that may be in flight beyond the model, since answers come in lumps."""
+        lump = max((extra for _, extra in self._extras), default=0.0)
+        return min(max(lump, self.bandwidth * SLACK_S), self.bandwidth * MAX_EXTRA_S)
+
+    def _measure_lumps(self, count: int, now: float) -> None:
+        """See how far answers run ahead of the bandwidth: so much has to be in flight while none comes."""
+        expected = self.bandwidth * (now - self._epoch_at)
+        if self._epoch_count <= expected:
+            self._epoch_at, self._epoch_count, expected = now, 0, 0.0
+        self._epoch_count += count
+        extra = self._epoch_count - expected
+        if self._extras and self._extras[-1][0] == self._round:
+            extra = max(extra, self._extras.pop()[1])
+        self._extras.append((self._round, extra))
+        while self._extras[0][0] <= self._round - EXTRA_ROUNDS:
+            self._extras.pop(0)
 
     def _sample_rate(self, newest: Sent, now: float) -> None:
         interval = max(now - newest.delivered_at, newest.at - newest.first_sent_at)
