@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m hosts.learning", description=__doc__.splitlines()[0] if __doc__ else None
     )
-    parser.add_argument("--task", choices=("vignettes", "table", "text"), default="vignettes")
+    parser.add_argument("--task", choices=("vignettes", "table", "text", "digits"), default="vignettes")
     parser.add_argument(
         "--spec", help="JSON file of a whole TaskSpec, in place of --task, --data, --label, --partition"
     )

@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hosts.learning import vignettes
+from hosts.learning.bundled import digits
 from hosts.learning.encode import Table, encode
 from hosts.learning.errors import LearningError, shown
 from hosts.learning.models import TableModel, VignetteTransformer
@@ -87,7 +88,7 @@ class Task:
         optimiser = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=self.spec.weight_decay)
         weights = self._label_weights(settings.group_weights)
         losses: list[float] = []
-        for rows in _batches(len(samples), settings):
+        for rows in batches(len(samples), settings):
             batch = samples.take(rows)
             labels = batch.labels.long()
             loss = F.cross_entropy(model(batch.inputs), labels, weight=weights)
@@ -310,6 +311,8 @@ def load_task(spec: TaskSpec) -> Task:
     """Return the task of a description; reads its data, if it has any. ``LearningError`` in one line otherwise."""
     if spec.name == "vignettes":
         return VignetteTask(spec)
+    if spec.name == "digits":
+        return TableTask(spec, digits())
     rows = read_rows(spec.data, spec.label_column)
     return TableTask(spec, encode(rows, source=spec.data, text_column=spec.text_column, as_text=spec.name == "text"))
 
@@ -322,7 +325,7 @@ def partition(task: Task, node_names: Sequence[str], seed: int) -> dict[str, Nod
     return dict(zip(node_names, parts, strict=True))
 
 
-def _batches(count: int, settings: TrainSettings) -> list[torch.Tensor]:
+def batches(count: int, settings: TrainSettings) -> list[torch.Tensor]:
     """Row numbers per step: whole epochs reshuffled, the last one cut where ``epochs`` is a fraction."""
     generator = torch.Generator().manual_seed(settings.seed)
     wanted = max(1, round(settings.epochs * count))

@@ -21,7 +21,7 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     that are wrong}.
     """
 
-    name: Literal["vignettes", "table", "text"] = "vignettes"
+    name: Literal["vignettes", "table", "text", "digits"] = "vignettes"
     data: str = ""
     partition: Kind = "dirichlet"
     alpha: float = 0.3
