@@ -20,6 +20,7 @@ from experiments.processes import PROJECT, python
 from experiments.report import Outcome, write_report
 from experiments.scenario import Scenario, dump
 from experiments.testbed import Testbed
+from experiments.timed import Timeline
 from packets.messages import JobSpec
 
 METHODS = ("routed", "random")
@@ -89,7 +90,7 @@ class Run:
         with self.phase("submit"):
             self._submit(seed, outcome)
         if outcome.spec:
-            with self.phase("train"):
+            with self.phase("train"), Timeline(self.bed, self.scenario.events):
                 self._come_home(seed, outcome.spec, outcome)
         if outcome.spec and self.bed.terminals("mdfp"):
             with self.phase("deploy"):

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 import msgspec
 
 from experiments.errors import ScenarioError
+from experiments.timed import TimedEvent
+from experiments.timed import check as check_events
 from hosts.learning.task_spec import TaskSpec
 from packets.messages import JobSpec
 from topologies.build import Rates, Terminal, Wan, build_plan
@@ -64,7 +66,8 @@ class QuerySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One experiment. ``jobs`` are submitted in order; one that T-FAM rejects is recorded and the next is tried.
 
-    ``security: off`` leaves signatures, MACs and encryption out (packets/README.md, "Security").
+    ``events``: what happens to terminals meanwhile (``experiments.timed``). ``security: off`` leaves signatures, MACs
+    and encryption out (packets/README.md, "Security").
     """
 
     name: str
@@ -77,6 +80,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     compare_pooled: bool = False
     query: QuerySpec | None = None
     security: bool = True
+    events: Annotated[list[TimedEvent], msgspec.Meta(max_length=256)] = []
 
 
 def names() -> list[str]:
@@ -103,6 +107,8 @@ def from_raw(raw: Any, where: str) -> Scenario:
     except msgspec.ValidationError as error:
         raise ScenarioError(f"scenario {where}: {_explain(error)}") from None
     _check_network(scenario.network, where)
+    if scenario.events:
+        check_events(scenario.events, {h.name: h.role for h in network_plan(scenario).hosts}, where)
     return scenario
 
 
@@ -199,6 +205,7 @@ _STRUCT_AT: dict[str, type[msgspec.Struct]] = {
     "$.data": TaskSpec,
     "$.jobs[]": JobSpec,
     "$.query": QuerySpec,
+    "$.events[]": TimedEvent,
 }
 
 

@@ -17,7 +17,7 @@ from controller.oam.hub import EventHub
 from controller.oam.metrics import Metrics
 from controller.oam.page import PageServer, create_app
 from controller.oam.state import NetworkState
-from experiments import terminal
+from experiments import terminal, timed
 from experiments.capture import Capture
 from experiments.counters import port_bytes
 from experiments.errors import RunFailed
@@ -32,7 +32,7 @@ from topologies.cgroups import create_group
 from topologies.cleanup import clean
 from topologies.ledger import RUN_BASE
 from topologies.network import Network
-from topologies.plan import LinkPlan, interface_name
+from topologies.plan import HostPlan, LinkPlan, interface_name
 from topologies.preflight import RunLock, check_machine
 from topologies.selftest import check_udp
 
@@ -52,6 +52,7 @@ class Testbed:
         self.events: list[Event] = []
         self.children: list[Child] = []
         self.baseline: dict[str, int] = {}
+        self.absent: set[str] = set()
         self._page_port = page_port
         self._want_capture = capture
         self._zygote: Child | None = None
@@ -158,19 +159,30 @@ class Testbed:
         socket = self.runtime / "zygote.sock"
         wait_for("the zygote (PyTorch)", socket.exists, READY_TIMEOUT_S, [self._zygote])
         mark = len(self.events)
-        terminals = [h for h in self.plan.hosts if h.role != "host"]
-        for host in terminals:
-            group = create_group(self.run_id, host.name, host.cpu_share)
-            terminal.call(
-                socket,
-                "fork",
-                host=msgspec.to_builtins(host),
-                netns_pid=self.network.hosts[host.name].pid,
-                cgroup=group and str(group),
-                keys=self.identities and self.identities.keys(host.name),
-            )
-        names = {h.name for h in terminals}
+        self.absent = timed.late(self.scenario.events)
+        names = {h.name for h in self.plan.hosts if h.role != "host"} - self.absent
+        for host in self.plan.hosts:
+            if host.name in names:
+                self._fork(host)
         wait_for("the agents", lambda: names <= self._seen("agent.ready", mark), READY_TIMEOUT_S, self.children)
+
+    def start_agent(self, name: str) -> None:
+        """Start the agent of one terminal that is not there (yet, or any more); returns when it has registered."""
+        mark = len(self.events)
+        self._fork(next(h for h in self.plan.hosts if h.name == name))
+        wait_for(f"agent {name}", lambda: name in self._seen("agent.ready", mark), READY_TIMEOUT_S, self.children)
+        self.absent.discard(name)
+
+    def _fork(self, host: HostPlan) -> None:
+        group = create_group(self.run_id, host.name, host.cpu_share)
+        terminal.call(
+            self.runtime / "zygote.sock",
+            "fork",
+            host=msgspec.to_builtins(host),
+            netns_pid=self.network.hosts[host.name].pid,
+            cgroup=group and str(group),
+            keys=self.identities and self.identities.keys(host.name),
+        )
 
     def _stop_children(self) -> None:
         """End agents first, then control centres, all asked at once: nobody is left to miss the other."""
@@ -223,8 +235,8 @@ class Testbed:
     # --- talking to terminals ---
 
     def terminals(self, role: str) -> list[str]:
-        """Return the names of the terminals of a role, sorted."""
-        return sorted(h.name for h in self.plan.hosts if h.role == role)
+        """Return the names of the terminals of a role that are there, sorted."""
+        return sorted(h.name for h in self.plan.hosts if h.role == role and h.name not in self.absent)
 
     def tell(self, name: str, op: str, timeout_s: float = 30.0, **arguments: Any) -> dict[str, Any]:
         """Send a command to the agent of a terminal, as the person sitting there would."""

@@ -254,5 +254,8 @@ FOLDS = {
     "request.refused": noted,
     "zygote.ready": noted,
     "link.confirmed": noted,
+    "timed.event": noted,
+    "data.collected": noted,
+    "trust.changed": noted,
     "object.duplicate": noted,
 }
