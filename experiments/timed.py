@@ -45,10 +45,8 @@ def check(events: Sequence[TimedEvent], roles: dict[str, str], where: str) -> No
     """Check that events name terminals, and collect at data nodes; ``ScenarioError``."""
     for event in events:
         if event.node not in roles:
-            known = ", ".join(sorted(roles))
-            raise ScenarioError(
-                f"scenario {where}: event {event.do} names {event.node}, no terminal; there are {known}"
-            )
+            known, what = ", ".join(sorted(roles)), f"event {event.do} names {event.node}"
+            raise ScenarioError(f"scenario {where}: {what}, which is no terminal; there are {known}")
         if event.do == "collect" and roles[event.node] != "data":
             raise ScenarioError(f"scenario {where}: {event.node} is no data node, it cannot collect samples")
 
