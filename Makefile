@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-unit demo test test-unit test-wire test-network test-browser lint types bench-route bench-codec clean
+.PHONY: help setup setup-demo setup-unit demo test test-unit test-wire test-network test-browser lint types bench-route bench-codec fuzz clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ bench-route: setup-demo  ## does the route matter? routed against random order; 
 
 bench-codec: setup-unit  ## packets/s of the codec, single and in batches, beside Scapy; the last line is JSON
 	@$(PY) -m benchmarks.codec
+
+fuzz: setup-unit  ## coverage-guided fuzzing of all that reads packets (SECONDS=600)
+	@$(PY) -m tests.fuzz --seconds $(or $(SECONDS),600)
 
 clean:  ## take down what runs have left standing, and the caches (keeps runs/ and .venv/)
 	@[ ! -x .venv/bin/daitn ] || .venv/bin/daitn clean

@@ -154,15 +154,8 @@ def value(reader: Reader, depth: int) -> object:
     kind = reader.number() % (10 if depth else 7)
     if kind < 7:
         number = reader.number(1 + kind)
-        plain = (
-            None,
-            number > 99,
-            number,
-            -number,
-            number / 199,
-            reader.take(number % 50).hex(),
-            reader.take(number % 50),
-        )
+        text = reader.take(number % 50) if kind > 4 else b""
+        plain = (None, number > 99, number, -number, number / 199, text.hex(), text)
         return plain[kind]
     if kind == 7:
         return [value(reader, depth - 1)] * (reader.number() % 80)
