@@ -6,6 +6,7 @@ whole of it runs in a unit test against a fake flow table.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 from collections.abc import Awaitable, Callable
@@ -15,13 +16,15 @@ from controller.brains import Brains
 from controller.discovery import Discovery
 from controller.domain import Domain
 from controller.errors import BorderError, ControllerError, FrameError, SteeringError
-from controller.frames import ETH_LLDP, Datagram, ether_type, parse_udp
+from controller.frames import ETH_LLDP, Datagram, ether_type, parse_udp, parse_unreachable
 from controller.gate import Gate
 from controller.gathering import NEWS_S, Gathering
 from controller.kit import Kit
 from controller.limits import Limiter
+from controller.line import Line
 from controller.objects import Objects
 from controller.openflow import PacketIn, PortCount, Southbound
+from controller.pipeline import CLASSIFY
 from controller.places import Places
 from controller.protocol import (
     Announce,
@@ -33,17 +36,20 @@ from controller.protocol import (
     Done,
     Facilities,
     Forward,
+    HandOver,
     LinkState,
     Lost,
     Models,
     No,
     Options,
+    Release,
     Reply,
     Spread,
     Stop,
     Withdraw,
 )
 from controller.queries import Queries
+from controller.resteer import Resteering
 from controller.steering import Steering
 from controller.store import Store
 from controller.terminals import Terminals
@@ -58,7 +64,7 @@ from controller.worker import Table, Worker
 from packets.errors import PacketError
 from packets.events import Emit
 from packets.keeper import Keeper
-from packets.labels import DCC_LABEL, address_label, is_class_label
+from packets.labels import AI_PORT, DCC_LABEL, address_label, is_class_label
 from packets.messages import Ask as Query
 from packets.messages import decode_message, encode_message
 from packets.wire import SHARD_TYPES, Flag, Header, PacketType, decode, encode
@@ -66,6 +72,8 @@ from topologies.plan import DomainPlan, HostPlan
 
 AskBorder = Callable[[int, Ask], Awaitable[Reply]]
 ASKED_OBJECT = (AskNextStop, Lost)
+WATCH_S = 0.25
+SUSPECT_S = 6.0
 
 
 @dataclass
@@ -98,12 +106,16 @@ class Dcc:
         self.training = Training(kit, identities, brains)
         self.objects = Objects(kit, identities, brains, self.places)
         self.steering = Steering(kit, self.places)
+        self.line = Line(kit.communication)
+        self.resteering = Resteering(kit, self.steering, self.line)
         self.queries = Queries(kit, brains, self.places)
         self.gathering = Gathering(kit)
         self.terminals = Terminals(kit, self.training, self.objects, self.places, self.gathering)
         self.discovery = Discovery(self.domain, means.south, means.emit)
         self.sensing = Sensing(self.domain, means.emit)
         self.limiter = Limiter(means.clock, means.emit)
+        self.training.on_arrival = self.worker.spawn
+        self.terminals.on_leave = self.resteering.withdrawn
         self.gate = Gate(means.keeper, means.clock, means.emit)
         kit.communication.seal = self.gate.seal
         self.on_ready: Callable[[], None] = lambda: None
@@ -136,6 +148,7 @@ class Dcc:
             "port counters": (self._poll_ports, 1.0),
             "link verification": (self.discovery.probe, 5.0),
             "liveness": (self._look_for_dead, 1.0),
+            "watch over rendezvous": (self._watch, WATCH_S),
             "query weights": (self.queries.reweigh, 2.0),
             "packet-in limits": (self.limiter.tell, 1.0),
             "refusals": (self.gate.tell, 1.0),
@@ -183,22 +196,26 @@ class Dcc:
         self.worker.spawn(self._links_changed(switch.name, port, up), f"port {port} of {switch.name}")
 
     async def _links_changed(self, name: str, port: int, up: bool) -> None:
-        border = self.domain.borders.get((name, port))
+        border, host = self.domain.borders.get((name, port)), self.domain.host_at.get((name, port))
+        if host is not None and not up:
+            self._dead(host.name, "is cut off")
         if border is not None:
             await self._border_changed(self.domain.switches[name].kas, border.neighbour_kas, up)
         self.kit.communication.reroute()
         self._look_for_dead()
-        await self.steering.repair()
+        await self.resteering.repair()
 
     async def _border_changed(self, kas: int, neighbour: int, up: bool) -> None:
         self._set_kas_link(kas, neighbour, up)
         self.emit("warning", text=f"link between K-AS {kas} and K-AS {neighbour} is {'up' if up else 'down'}")
-        others = [k for k in self.kit.all_kas if k not in self.domain.kas]
-        for other in others:
+
+        async def tell(other: int) -> None:
             try:
                 await self.kit.must(LinkState(kas=other, a_kas=kas, b_kas=neighbour, up=up))
             except BorderError as error:
                 self.emit("warning", text=str(error))
+
+        await asyncio.gather(*(tell(k) for k in self.kit.all_kas if k not in self.domain.kas))
 
     def _set_kas_link(self, a: int, b: int, up: bool) -> None:
         (self.domain.down_kas.discard if up else self.domain.down_kas.add)(frozenset((a, b)))
@@ -213,9 +230,24 @@ class Dcc:
             self.kit.communication.south.ask_port_counts(self.domain.switches[name].dpid)
 
     def _look_for_dead(self) -> None:
-        for name in self.kit.processes.dead(self.clock()):
+        now_s = self.clock()
+        for name in self.kit.processes.dead(now_s):
+            self._dead(name, "has fallen silent" if self.kit.processes.reachable(name) else "is cut off")
+        watched = {a.node for a in self.kit.location.expected()}
+        for name in watched.intersection(self.kit.krrm.stale(now_s, SUSPECT_S)):
+            self._dead(name, "has fallen silent")
+
+    def _dead(self, name: str, reason: str) -> None:
+        """Take a terminal for dead: off the map, and what was on its way to it goes elsewhere."""
+        if name in self.kit.krrm:
             self.gathering.gone(name)
-            self.emit("agent.gone", name=name)
+            self.emit("agent.gone", name=name, reason=reason)
+        self.worker.spawn(self.resteering.node_lost(name, reason), f"loss of {name}")
+
+    def _watch(self) -> None:
+        """Knock where an object is awaited or worked on: a live agent takes no notice, a dead one's host says so."""
+        for name in {a.node for a in self.kit.location.expected()}:
+            self.kit.communication.answer(self.domain.hosts[name], encode(Header(type=PacketType.PROBE), b""))
 
     # --- packets
 
@@ -228,10 +260,22 @@ class Dcc:
             host = self.kit.location.host_behind(packet.dpid, packet.in_port)
             if host is None:
                 raise FrameError(f"switch {packet.dpid} port {packet.in_port} has no declared terminal")
-            if self.limiter.allow(packet.dpid, packet.in_port):
+            if not self.limiter.allow(packet.dpid, packet.in_port):
+                return
+            if packet.table == CLASSIFY:
+                self._unreachable(packet, host)
+            else:
                 self._ai_packet(packet, host)
         except (FrameError, PacketError, ValueError, KeyError) as error:
             self.emit("packet.refused", reason=str(error)[:400], switch=packet.dpid, port=packet.in_port)
+
+    def _unreachable(self, packet: PacketIn, host: HostPlan) -> None:
+        """A host's kernel says that nobody listens: at its AI port that means that its agent has ended."""
+        if parse_unreachable(packet.data) == (host.address, AI_PORT) and self._is_news(host.name):
+            self._dead(host.name, "has no agent any more")
+
+    def _is_news(self, name: str) -> bool:
+        return name in self.kit.krrm or bool(self.kit.location.expected(name))
 
     def _ai_packet(self, packet: PacketIn, host: HostPlan) -> None:
         datagram = parse_udp(packet.data)
@@ -243,8 +287,9 @@ class Dcc:
             return
         if self.kit.location.first_seen(host.name):
             self.emit("host.confirmed", name=host.name, kas=host.kas, switch=host.switch, port=host.port)
-        if label == DCC_LABEL and header.type is PacketType.TELEMETRY and header.flags & Flag.REPLY:
-            return  # a terminal's word that it has heard us
+        if label == DCC_LABEL and header.flags & Flag.REPLY:
+            self.line.answered(host, header, bytes(payload))
+            return
         if label == DCC_LABEL and header.type is PacketType.TELEMETRY:
             try:
                 self.terminals.telemetry(host, header, bytes(payload), datagram.source_port, len(packet.data))
@@ -321,6 +366,8 @@ class Dcc:
                 return await self._next_stop(body)
             case Forward():
                 return await self.terminals.forwarded(body)
+            case Announce():
+                return await self.steering.announced(body)
             case _:
                 await self._do(body)
                 return Done()
@@ -329,10 +376,8 @@ class Dcc:
         known = ask.object_id in self.objects.announced
         return await (self.objects.next_stop(ask) if known else self.training.next_stop(ask))
 
-    async def _do(self, body: Announce | Withdraw | Lost | Spread | LinkState) -> None:
+    async def _do(self, body: Withdraw | Lost | HandOver | Release | Spread | LinkState) -> None:
         match body:
-            case Announce():
-                await self.steering.announced(body)
             case Withdraw():
                 await self.steering.withdraw(body)
             case Spread():
@@ -340,14 +385,19 @@ class Dcc:
             case LinkState():
                 self._set_kas_link(body.a_kas, body.b_kas, body.up)
                 self.kit.communication.reroute()
+                self.worker.spawn(self.resteering.repair(), "repair of label paths")
             case Lost():
                 await self._lost(body)
+            case HandOver():
+                await self.resteering.hand_over(body)
+            case Release():
+                await self.resteering.release(body)
 
     async def _lost(self, lost: Lost) -> None:
         if lost.to_holder:
-            await self.steering.forget(lost)
+            await self.resteering.resteer(lost)
         elif lost.object_id in self.objects.announced:
-            holder = await self.objects.lost(lost.object_id)
-            await self.steering.forget(Lost(kas=holder.kas, object_id=lost.object_id, visit=lost.visit, to_holder=True))
+            if (to_holder := self.objects.lost(lost)) is not None:
+                await self.resteering.resteer(to_holder)
         else:
             await self.training.lost(lost)

@@ -76,6 +76,13 @@ class Domain:
     def is_up(self, name: str, port: int) -> bool:
         return (name, port) not in self.down and self.far_end(name, port) not in self.down
 
+    def leads_on(self, name: str, port: int) -> bool:
+        """Tell whether a port is up and, at a border, nobody has said that the link to the next K-AS is down."""
+        border = self.borders.get((name, port))
+        if border is not None and frozenset((self.switches[name].kas, border.neighbour_kas)) in self.down_kas:
+            return False
+        return self.is_up(name, port)
+
     def edges(self, name: str) -> Iterable[NextEdge]:
         """Yield the live links of a switch to switches of its own K-AS."""
         for (own, port), link in self.trunks.items():

@@ -76,6 +76,25 @@ def build_udp(datagram: Datagram) -> bytes:
     return ethernet + header + bare[:6] + udp_sum.to_bytes(2, "big") + datagram.payload
 
 
+def parse_unreachable(frame: bytes) -> tuple[str, int] | None:
+    """Read an ICMP "port unreachable" (RFC 792): the address that sent it and the UDP port at which nobody listens.
+
+    None for every other frame, and where the quoted datagram was not sent to that address.
+    """
+    try:
+        if ether_type(frame) != ETH_IPV4:
+            return None
+        first, _, _, _, _, _, protocol, _, source, _ = _IPV4.unpack_from(frame, _ETHERNET.size)
+        at = _ETHERNET.size + (first & 0xF) * 4
+        quoted, _, _, _, _, _, inner, _, _, target = _IPV4.unpack_from(frame, at + 8)
+        _, port, _, _ = _UDP.unpack_from(frame, at + 8 + (quoted & 0xF) * 4)
+    except struct.error:
+        return None
+    if protocol != ICMP or frame[at : at + 2] != b"\x03\x03" or inner != UDP or source != target:
+        return None
+    return str(ipaddress.IPv4Address(source)), port
+
+
 def parse_udp(frame: bytes) -> Datagram:
     """Read a UDP datagram; ``FrameError`` for any other frame and for one cut short."""
     if ether_type(frame) != ETH_IPV4:

@@ -33,6 +33,12 @@ class Decision:
     plan: Plan | None = None
     offers: dict[str, Option] = field(default_factory=dict)
     concluded: bool = False
+    arrived: bool = False
+    released: bool = False
+
+    def moved_on(self, decisions: dict[int, Decision]) -> bool:
+        """Tell whether the object has come in whole at a later stop."""
+        return any(d.arrived for visit, d in decisions.items() if visit > self.visit)
 
 
 @dataclass
@@ -80,6 +86,14 @@ class Job:
     def expert(self, measured: Measured | None) -> float:
         group = self.spec.expert_group
         return measured.per_group.get(group, 0.0) if measured and group else 0.0
+
+    def undo(self, visit: int, place: str) -> None:
+        """Take a stop back whose place is gone, with what was (perhaps) trained there and any stop decided after it."""
+        for later in [v for v in self.decisions if v >= visit]:
+            gone = self.decisions.pop(later)
+            if gone.action == "train" and gone.concluded and self.visits:
+                self.visits.pop()
+        self.excluded.add(place)
 
     def spent(self, now_s: float) -> str:
         """Return why no more training is possible ('' when it is): the budget of visits or the deadline."""

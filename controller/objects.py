@@ -5,21 +5,23 @@ Each is announced by its holder at the DCC of its own K-AS, which becomes its ho
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from controller.brains import Brains
 from controller.engines.errors import EngineError
 from controller.errors import SteeringError
 from controller.kit import Kit
 from controller.places import Places
-from controller.protocol import AskFacilities, AskNextStop, Facility, Stop, place_key
+from controller.protocol import AskFacilities, AskNextStop, Facility, Lost, Stop, place_key
 from controller.topology.krrm import Attribute, Node
 from controller.training import Identities
 from packets.messages import AnnounceObject, AnnounceReply, Order, OrderRequest
 from topologies.plan import HostPlan
 
 KEPT = 4096
-ORDERS = {"test_sample": "keep_test_sample", "data": "use_data", "deploy": "deploy"}
+ORDERS = {"test_sample": "keep_test_sample", "data": "use_data", "deploy": "deploy", "parcel": "keep"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Announced:
     object_id: int
     holder: HostPlan
     message: AnnounceObject
+    arrived: bool = False
 
 
 class Objects:
@@ -67,6 +70,8 @@ class Objects:
                 return await self._test_target(entry.message.copy)
             case "data":
                 return self._data_target(entry)
+            case "parcel":
+                return await self._parcel_target(entry, exclude)
             case _:
                 return await self._deploy_target(entry, exclude)
 
@@ -88,6 +93,21 @@ class Objects:
             raise SteeringError(f"no visit under way needs the data of {entry.holder.name}")
         return visit.kas, f"@node/{visit.node}"
 
+    async def _parcel_target(self, entry: Announced, exclude: list[str]) -> tuple[int, str]:
+        """A parcel goes to the nearest terminal of its role (``task``): fewest K-AS away, then least loaded."""
+        home, role = entry.holder.kas, entry.message.task
+        found = await self.kit.facilities(lambda k: AskFacilities(kas=k, role=role))
+        own = f"{home}:{self.places.handle(entry.holder.name)}"
+        fit = [f for f in found if f.attributes.get("ready") and f.handle_key not in (own, *exclude)]
+        near = sorted(
+            (len(path), float(f.attributes.get("load") or 0.0) > 0.5, f.kas, f.handle)
+            for f in fit
+            if (path := self.kit.domain.kas_path(home, f.kas))
+        )
+        if not near:
+            raise SteeringError(f"no {role} terminal is ready to take it")
+        return near[0][2], near[0][3]
+
     async def _deploy_target(self, entry: Announced, exclude: list[str]) -> tuple[int, str]:
         found = await self.kit.facilities(lambda k: AskFacilities(kas=k, role="mdfp"))
         by_key = {f.handle_key: f for f in found if f.attributes.get("ready") and f.handle_key not in exclude}
@@ -100,7 +120,9 @@ class Objects:
 
     def order(self, message: OrderRequest) -> Order:
         """Return what the place at which an announced object arrived does with it."""
-        announced = self._entry(message.object_id).message
+        entry = self._entry(message.object_id)
+        self.announced[message.object_id] = replace(entry, arrived=True)
+        announced = entry.message
         return Order(
             action=ORDERS[announced.kind],
             object_id=message.object_id,
@@ -116,9 +138,12 @@ class Objects:
             raise SteeringError(f"object {object_id} was not announced here")
         return entry
 
-    async def lost(self, object_id: int) -> HostPlan:
-        """Return who holds an object whose way has broken."""
-        return self._entry(object_id).holder
+    def lost(self, lost: Lost) -> Lost | None:
+        """Return what to tell the DCC of an object's holder (None: its journey is over, or its holder is gone)."""
+        entry = self._entry(lost.object_id)
+        if entry.arrived or lost.holder:
+            return None
+        return msgspec.structs.replace(lost, kas=entry.holder.kas, to_holder=True)
 
 
 def _as_node(facility: Facility, now_s: float) -> Node:

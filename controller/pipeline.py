@@ -6,7 +6,9 @@
                --> 2 route   /32 for the hosts of the K-AS, /16 for the others; the last switch sets eth_dst
                --> 3 label   240.0.0.0/4, UDP 55831: the AI objects; a miss at a host's port is a packet-in
 
-A packet that no rule wants is dropped.  The TTL falls at gateways, and a spent one drops the packet there.
+A host's "port unreachable" goes on its way and, as a copy, up: nobody listens there (any more).  A packet that no rule
+wants, or that pretends to come from a label, is dropped.  The TTL falls at gateways, and a spent one drops the packet
+there.
 """
 
 from __future__ import annotations
@@ -59,7 +61,13 @@ def base_mods(domain: Domain, switch: SwitchPlan, *, fresh: bool, meters: bool) 
     ports = [h for h in domain.plan.hosts if h.switch == switch.name]
     if meters:
         mods += [MeterMod(h.port, PACKET_IN_PPS, PACKET_IN_BURST) for h in ports]
-    return [*mods, *_classify(domain, switch), *_arp(domain, switch, ports), *_misses(ports, meters)]
+    return [
+        *mods,
+        *_classify(domain, switch),
+        *_arp(domain, switch, ports),
+        *_misses(ports, meters),
+        *_deaths(ports, meters),
+    ]
 
 
 def _classify(domain: Domain, switch: SwitchPlan) -> list[Mod]:
@@ -74,6 +82,20 @@ def _classify(domain: Domain, switch: SwitchPlan) -> list[Mod]:
         FlowMod(CLASSIFY, {**labelled, "ip_proto": UDP, "udp_dst": AI_PORT}, 80, goto=LABEL),
         FlowMod(CLASSIFY, labelled, 70),
         FlowMod(CLASSIFY, {"eth_type": ETH_IPV4}, 60, goto=ROUTE),
+    ]
+
+
+def _deaths(ports: list[HostPlan], meters: bool) -> list[Mod]:
+    """Copies of what a host's kernel says of an agent that is gone; and no host speaks in the name of a label."""
+    dead: Match = {"eth_type": ETH_IPV4, "ip_proto": ICMP, "icmpv4_type": 3, "icmpv4_code": 3}
+    forged: Match = {"eth_type": ETH_IPV4, "ipv4_src": masked(str(LABEL_NETWORK))}
+    up: tuple[Action, ...] = (Output(PORT_CONTROLLER),)
+    return [
+        *(
+            FlowMod(CLASSIFY, {**dead, "in_port": h.port}, 85, up, goto=ROUTE, meter=h.port if meters else None)
+            for h in ports
+        ),
+        *(FlowMod(CLASSIFY, {**forged, "in_port": h.port}, 95) for h in ports),
     ]
 
 

@@ -104,6 +104,16 @@ class Announce(Say, frozen=True, kw_only=True, tag="announce"):
     handle: Handle = ""
 
 
+class Ready(Say, frozen=True, kw_only=True, tag="ready"):
+    """The flows of an announced object stand.
+
+    ``address``: where it will be put together, when that is in this K-AS; what every acknowledgement of the transfer
+    shows, and what a former rendezvous needs that hands over what it holds.
+    """
+
+    address: str = ""
+
+
 class Withdraw(Say, frozen=True, kw_only=True, tag="withdraw"):
     """Take the rules of an object out, unless they belong to visit ``before_visit`` or a later one."""
 
@@ -113,12 +123,39 @@ class Withdraw(Say, frozen=True, kw_only=True, tag="withdraw"):
 
 
 class Lost(Say, frozen=True, kw_only=True, tag="lost"):
-    """An object's rendezvous is gone. To the home DCC, which tells the holder's (``to_holder``): launch asks anew."""
+    """An object's rendezvous is gone, or the way to it. To the home DCC, which tells the holder's (``to_holder``).
+
+    ``place``: key of the rendezvous that is gone ('': the way is, not the place).  ``alive``: the place is withdrawn,
+    but lives and hands over what it holds.  ``holder``: who launches this visit is gone, before it has arrived.
+    ``since_ms``: how long ago it was noticed, as far as the speaker knows.
+    """
 
     kas: Kas
     object_id: int
     visit: int
     to_holder: bool = False
+    place: Handle = ""
+    alive: bool = False
+    holder: bool = False
+    reason: str = ""
+    since_ms: float = 0.0
+
+
+class HandOver(Say, frozen=True, kw_only=True, tag="handover"):
+    """To the DCC of a withdrawn rendezvous: have it pass on what it holds of the object to the new one's address."""
+
+    kas: Kas
+    object_id: int
+    visit: int
+    address: str
+
+
+class Release(Say, frozen=True, kw_only=True, tag="release"):
+    """To the DCC of an earlier holder: the object is safe two stops further on, its copy there may go."""
+
+    kas: Kas
+    object_id: int
+    visit: int
 
 
 class Done(Say, frozen=True, kw_only=True, tag="done"):
@@ -190,8 +227,11 @@ class LinkState(Say, frozen=True, kw_only=True, tag="link"):
     up: bool
 
 
-Ask = AskOptions | AskFacilities | AskNextStop | Announce | Withdraw | Lost | Forward | AskModels | Spread | LinkState
-Reply = Options | Facilities | Stop | Done | No | Forwarded | Models
+Ask = (
+    AskOptions | AskFacilities | AskNextStop | Announce | Withdraw | Lost | HandOver | Release | Forward | AskModels
+    | Spread | LinkState
+)  # fmt: skip
+Reply = Options | Facilities | Stop | Ready | Done | No | Forwarded | Models
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):

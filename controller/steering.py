@@ -13,7 +13,7 @@ from controller.errors import BorderError, ControllerError, SteeringError
 from controller.kit import Kit
 from controller.openflow import PacketIn
 from controller.places import Place, Places
-from controller.protocol import Announce, AskNextStop, Lost, Stop, Withdraw, place_key
+from controller.protocol import Announce, AskNextStop, Ready, Reply, Stop, Withdraw, place_key
 from controller.recent import Recent
 from controller.tools.communication import Entry, Exit, LabelPath
 from controller.tools.location import Arrival
@@ -24,13 +24,23 @@ from topologies.plan import HostPlan
 TRIES = 4
 
 
-@dataclass
+@dataclass(frozen=True)
 class Steered:
-    """The decision that a holder's launch was given, kept so that a repeated launch is simply released."""
+    """The decision that a holder's launch was given, kept so that a repeated launch is simply released.
+
+    ``address``: where the object is put together, as the DCC of that place told.
+    """
 
     visit: int
     holder: str
     stop: Stop
+    header: Header
+    address: str = ""
+
+    @property
+    def place(self) -> str:
+        """The rendezvous among all K-AS."""
+        return place_key(self.stop.kas, self.stop.handle)
 
 
 @dataclass(frozen=True)
@@ -54,8 +64,9 @@ class Steering:
     def __init__(self, kit: Kit, places: Places) -> None:
         self.kit, self.places = kit, places
         self._steered: Recent[int, Steered] = Recent()
+        self._past: Recent[tuple[int, int], Steered] = Recent()
         self._locks: Recent[int, asyncio.Lock] = Recent()
-        self._legs: dict[tuple[int, int], Leg] = {}
+        self.legs: dict[tuple[int, int], Leg] = {}
         self._avoid: Recent[tuple[int, int], list[str]] = Recent()
         self._holders: Recent[int, tuple[int, str]] = Recent()
         self._over: Recent[int, int] = Recent()
@@ -64,12 +75,16 @@ class Steering:
 
     async def launch(self, packet: PacketIn, host: HostPlan, header: Header) -> None:
         """Steer the object that a terminal launches (once), and release the packet; ``SteeringError`` says why not."""
-        if header.object_id not in self._locks:
-            self._locks[header.object_id] = asyncio.Lock()
-        async with self._locks[header.object_id]:
+        async with self.lock(header.object_id):
             if not self._known(host, header):
                 await self._decide(host, header)
         self.kit.communication.release(packet)
+
+    def lock(self, object_id: int) -> asyncio.Lock:
+        """Return the lock under which an object's next stop is decided here."""
+        if object_id not in self._locks:
+            self._locks[object_id] = asyncio.Lock()
+        return self._locks[object_id]
 
     def _known(self, host: HostPlan, header: Header) -> bool:
         held = self._steered.get(header.object_id)
@@ -93,7 +108,32 @@ class Steering:
         arrival = self.kit.location.arrival(header.object_id)
         return arrival is not None and arrival.visit == header.visit - 1 and arrival.node == host.name
 
-    async def _decide(self, host: HostPlan, header: Header) -> None:
+    async def again(self, held: Steered) -> Steered:
+        """Decide anew for an object that was steered (maybe some visits ago), and lay the new way before the old goes.
+
+        Call under ``lock``. Places that were ``exclude``d are not taken.
+        """
+        object_id = held.header.object_id
+        self._over[object_id], self._holders[object_id] = held.visit, (held.visit, held.holder)
+        try:
+            return await self._decide(self.kit.domain.hosts[held.holder], held.header, held.stop)
+        finally:
+            self._over[object_id] = held.visit
+
+    def steered(self, object_id: int, visit: int) -> Steered | None:
+        """Return what was decided for the launch of an object from this domain."""
+        return self._past.get((object_id, visit))
+
+    def launched_by(self, node: str) -> list[Steered]:
+        """Return the objects whose latest launch from this domain was a terminal's."""
+        return [s for s in self._steered.values() if s.holder == node]
+
+    async def give_up(self, held: Steered) -> None:
+        """Take an object's rules out of its holder's K-AS: its next packet asks anew."""
+        self._steered.pop(held.header.object_id, None)
+        await self.kit.communication.withdraw(held.header.label, self.kit.domain.hosts[held.holder].kas)
+
+    async def _decide(self, host: HostPlan, header: Header, before: Stop | None = None) -> Steered:
         object_id, visit = header.object_id, header.visit
         avoid = self._avoid.get((object_id, visit), [])
         for _ in range(TRIES):
@@ -105,37 +145,57 @@ class Steering:
                 raise BorderError(f"K-AS {ask.kas} answered {type(stop).__name__} to a next stop")
             try:
                 leg = Leg(object_id, visit, stop.action, header.type.name.lower(), host.name)
-                await self._prepare(leg, host, stop)
+                address = await self._prepare(leg, host, stop, before)
             except ControllerError as error:
                 self.kit.emit("warning", text=f"stop {stop.handle} in K-AS {stop.kas} is not possible: {error}")
-                avoid = self._exclude(object_id, visit, stop)
+                avoid = self.exclude(object_id, visit, place_key(stop.kas, stop.handle))
                 continue
-            self._steered[object_id] = Steered(visit, host.name, stop)
+            steered = Steered(visit, host.name, stop, header, address)
+            self._steered[object_id] = self._past[object_id, visit] = steered
             self._avoid.pop((object_id, visit), None)
-            return
+            return steered
         raise SteeringError(f"no next stop worked in {TRIES} tries")
 
-    def _exclude(self, object_id: int, visit: int, stop: Stop) -> list[str]:
-        """Remember that a stop is not possible on this visit; returns all such."""
-        self._avoid[object_id, visit] = [*self._avoid.get((object_id, visit), []), place_key(stop.kas, stop.handle)]
+    def exclude(self, object_id: int, visit: int, place: str) -> list[str]:
+        """Remember that a place is not possible on this visit; returns all such."""
+        self._avoid[object_id, visit] = [*self._avoid.get((object_id, visit), []), place]
         return self._avoid[object_id, visit]
 
-    async def _prepare(self, leg: Leg, host: HostPlan, stop: Stop) -> None:
-        """Everything along the path, the far end first in mind: nothing is released before all of it is confirmed."""
+    async def _prepare(self, leg: Leg, host: HostPlan, stop: Stop, before: Stop | None) -> str:
+        """Everything along the path: nothing is released before all of it is confirmed. Returns the place's address.
+
+        ``before``: packets of this visit are under way by an older path: the new one is laid from its far end, and the
+        K-AS that are no longer on it are told last.
+        """
         place = None
         if len(stop.path) == 1:
             place = self._place(leg, stop.kas, stop.handle)
-        await asyncio.gather(*(self.kit.must(self._withdrawal(leg, kas)) for kas in stop.clear))
-        await asyncio.gather(*(self.kit.must(a) for a in self._announcements(leg, stop)))
-        entry = Entry(host.switch, host.port)
+        entry, replies = Entry(host.switch, host.port), list[Reply]()
+        announcements = self._announcements(leg, stop)
+        if before is None:
+            await self._clear(leg, stop.clear, leg.visit)
+            replies = await asyncio.gather(*(self.kit.must(a) for a in announcements))
+        else:
+            for announcement in reversed(announcements):
+                replies.insert(0, await self.kit.must(announcement))
         if place is not None:
             await self._into(leg, stop.kas, stop.handle, entry, place)
         else:
             await self._through(leg, stop.path[0], entry, stop.path[1])
+        if before is not None:
+            await self._clear_late(leg, sorted({*stop.clear, *before.path} - set(stop.path)))
+        return place.host.address if place else getattr(replies[-1], "address", "")
 
-    @staticmethod
-    def _withdrawal(leg: Leg, kas: int) -> Withdraw:
-        return Withdraw(kas=kas, object_id=leg.object_id, before_visit=leg.visit)
+    async def _clear(self, leg: Leg, kas: list[int], before_visit: int) -> None:
+        clear = [Withdraw(kas=k, object_id=leg.object_id, before_visit=before_visit) for k in kas]
+        await asyncio.gather(*(self.kit.must(w) for w in clear))
+
+    async def _clear_late(self, leg: Leg, kas: list[int]) -> None:
+        """Rules that lead nowhere any more; a K-AS that cannot be told drops them with the object's next visit."""
+        try:
+            await self._clear(leg, kas, leg.visit + 1)
+        except BorderError as error:
+            self.kit.emit("warning", text=f"old rules of object {leg.object_id}: {error}")
 
     @staticmethod
     def _announcements(leg: Leg, stop: Stop) -> list[Announce]:
@@ -156,7 +216,7 @@ class Steering:
 
     # --- on the way, and at the rendezvous
 
-    async def announced(self, a: Announce) -> None:
+    async def announced(self, a: Announce) -> Ready:
         """Another K-AS sends an object here: have its flows ready; ``SteeringError`` when that is not possible."""
         self._over[a.object_id] = a.visit
         leg = Leg(a.object_id, a.visit, a.action, a.packet_type)
@@ -166,8 +226,10 @@ class Steering:
         entry = Entry(border.switch, border.port)
         if a.to_kas:
             await self._through(leg, a.kas, entry, a.to_kas)
-        else:
-            await self._into(leg, a.kas, a.handle, entry, self._place(leg, a.kas, a.handle))
+            return Ready()
+        place = self._place(leg, a.kas, a.handle)
+        await self._into(leg, a.kas, a.handle, entry, place)
+        return Ready(address=place.host.address)
 
     def _place(self, leg: Leg, kas: int, handle: str) -> Place:
         place = self.places.resolve(leg.object_id, kas, handle)
@@ -191,10 +253,11 @@ class Steering:
             raise SteeringError(f"K-AS {kas} has no live border to K-AS {next_kas}")
         path = await self.kit.communication.steer(leg.label, kas, entry, Exit(border.switch, border.port))
         self.kit.location.left(leg.object_id, leg.visit)
+        self.kit.location.left(leg.object_id, leg.visit + 1, kas)
         self._tell(leg, path, "", "", {})
 
     def _tell(self, leg: Leg, path: LabelPath, node: str, data_node: str, basis: dict[str, object]) -> None:
-        self._legs[leg.label, path.kas] = leg
+        self.legs[leg.label, path.kas] = leg
         self.kit.emit(
             "object.steered",
             object_id=leg.object_id,
@@ -211,45 +274,11 @@ class Steering:
             basis=basis,
         )
 
-    # --- what changes
-
     async def withdraw(self, request: Withdraw) -> None:
         """Take out an object's rules of earlier visits."""
         self._over[request.object_id] = request.before_visit
-        leg = self._legs.get((object_label(request.object_id), request.kas))
+        leg = self.legs.get((object_label(request.object_id), request.kas))
         if leg is not None and leg.object_id == request.object_id and leg.visit < request.before_visit:
-            del self._legs[leg.label, request.kas]
+            del self.legs[leg.label, request.kas]
             await self.kit.communication.withdraw(leg.label, request.kas)
-        self.kit.location.left(request.object_id, request.before_visit)
-
-    async def forget(self, lost: Lost) -> None:
-        """The rendezvous of an object we hold is gone: take its rules out, so that its next launch asks anew."""
-        held = self._steered.get(lost.object_id)
-        if held is None or held.visit != lost.visit:
-            return
-        del self._steered[lost.object_id]
-        self._exclude(lost.object_id, lost.visit, held.stop)
-        await self.kit.communication.withdraw(object_label(lost.object_id), lost.kas)
-
-    async def repair(self) -> None:
-        """Links changed: lead label paths around what is down; where there is no way (left), tell the home DCC."""
-        communication = self.kit.communication
-        for path in communication.broken():
-            leg = self._legs.get((path.label, path.kas))
-            try:
-                await communication.steer(path.label, path.kas, path.entry, self._live_exit(path))
-            except ControllerError as error:
-                await communication.withdraw(path.label, path.kas)
-                if leg is not None:
-                    await self._report_lost(leg, str(error))
-
-    def _live_exit(self, path: LabelPath) -> Exit:
-        if not self.kit.domain.is_up(path.exit.switch, path.exit.port):
-            what = path.exit.host.name if path.exit.host else "the way to the next K-AS"
-            raise SteeringError(f"{what} is cut off")
-        return path.exit
-
-    async def _report_lost(self, leg: Leg, reason: str) -> None:
-        self.kit.emit("warning", text=f"object {leg.object_id} visit {leg.visit}: {reason}; steering anew")
-        lost = Lost(kas=home_kas(leg.object_id), object_id=leg.object_id, visit=leg.visit)
-        await self.kit.must(lost)
+        self.kit.location.left(request.object_id, request.before_visit, request.kas)

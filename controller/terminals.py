@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -11,7 +12,7 @@ from controller.gathering import Gathering
 from controller.kit import Kit
 from controller.objects import Objects
 from controller.places import Places
-from controller.protocol import Forward, Forwarded, Lost
+from controller.protocol import Forward, Forwarded
 from controller.recent import Recent
 from controller.tools.location import Arrival
 from controller.topology.errors import TopologyError
@@ -44,6 +45,7 @@ from topologies.plan import HostPlan
 ANSWERS_KEPT = 4096
 UNDER_WAY = ("train", "verify", "confirm")
 ABOUT_A_VISIT = (OrderRequest, VisitDone, Verdict)
+JOURNEY_ENDS = ("keep_test_sample", "use_data", "deploy", "keep", "home")
 ABOUT_A_JOB = (*ABOUT_A_VISIT, Returned, Inquire, LogRequest)
 
 
@@ -54,6 +56,7 @@ class Terminals:
         self.kit, self.training, self.objects, self.places = kit, training, objects, places
         self.gathering = gathering
         self._done: Recent[tuple[int, int], bool] = Recent()
+        self.on_leave: Callable[[str, str], Awaitable[None]] = _nobody_concerned
         self._answers: OrderedDict[tuple[str, int], bytes | None] = OrderedDict()
 
     def telemetry(self, host: HostPlan, header: Header, payload: bytes, port: int, size_bytes: int) -> None:
@@ -159,9 +162,7 @@ class Terminals:
             )
         self.gathering.gone(host.name)
         self.kit.emit("terminal.left", name=host.name, kas=host.kas, reason=message.reason, objects=len(busy))
-        for arrival in busy:
-            lost = Lost(kas=home_kas(arrival.object_id), object_id=arrival.object_id, visit=arrival.visit)
-            await self.kit.must(lost)
+        await self.on_leave(host.name, message.reason or "withdrawn")
         return Ack()
 
     def _concluded(self, arrival: Arrival) -> bool:
@@ -183,6 +184,8 @@ class Terminals:
         if arrival is not None:
             self._note(arrival, message)
             if isinstance(reply.message, Order):
+                if reply.message.action in JOURNEY_ENDS:
+                    self.kit.location.done(arrival)
                 return self._local_order(arrival, reply.message)
         return reply.message
 
@@ -215,6 +218,10 @@ class Terminals:
         if not isinstance(message, ABOUT_A_JOB):
             raise SteeringError(f"{type(message).__name__} is not for the home of an object")
         return Forwarded(message=await self.training.handle(message))
+
+
+async def _nobody_concerned(name: str, reason: str) -> None:
+    """What a leave means where nobody steers."""
 
 
 def _reply(header: Header, answer: Message) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -12,10 +13,10 @@ from controller.brains import Brains
 from controller.engines.errors import EngineError
 from controller.engines.evidence import visit_s
 from controller.engines.types import Measured, Option, Step
-from controller.errors import SteeringError
+from controller.errors import BorderError, SteeringError
 from controller.jobs import Decision, Job, hyper_of, request_of
 from controller.kit import Kit
-from controller.protocol import AskFacilities, AskNextStop, AskOptions, Lost, Options, Stop, place_key
+from controller.protocol import AskFacilities, AskNextStop, AskOptions, Lost, Options, Release, Stop, place_key
 from packets.labels import MAX_SEQUENCE, SEQUENCE_BITS, make_object_id
 from packets.messages import (
     Ack,
@@ -64,6 +65,7 @@ class Training:
     def __init__(self, kit: Kit, identities: Identities, brains: Brains) -> None:
         self.kit, self.identities, self.brains = kit, identities, brains
         self.jobs: dict[int, Job] = {}
+        self.on_arrival: Callable[[Coroutine[Any, Any, None], str], None] = lambda work, _: work.close()
 
     # --- admission
 
@@ -118,15 +120,17 @@ class Training:
             raise SteeringError(f"job {job.object_id} is over ({job.state})")
         if job.started_s is None:
             job.started_s, job.state = self.kit.clock(), "running"
-        decision = job.decisions.get(ask.visit)
-        if decision is None or _key(decision) in ask.exclude:
-            decision = await self._decide(job, ask)
-            job.decisions[ask.visit] = decision
-            self._tell_decision(job, decision)
-        path = self.kit.domain.kas_path(ask.holder_kas, decision.kas)
-        if not path:
-            raise SteeringError(f"no live path from K-AS {ask.holder_kas} to K-AS {decision.kas}")
-        return job.request_stop(decision, path)
+        for _ in range(len(self.kit.all_kas) + 1):
+            decision = job.decisions.get(ask.visit)
+            if decision is None or _key(decision) in ask.exclude:
+                decision = await self._decide(job, ask)
+                job.decisions[ask.visit] = decision
+                self._tell_decision(job, decision)
+            path = self.kit.domain.kas_path(ask.holder_kas, decision.kas)
+            if path:
+                return job.request_stop(decision, path)
+            ask = msgspec.structs.replace(ask, exclude=[*ask.exclude, _key(decision)])
+        raise SteeringError(f"no live path from K-AS {ask.holder_kas} to any place that is left")
 
     async def _decide(self, job: Job, ask: AskNextStop) -> Decision:
         last = job.last(ask.visit)
@@ -236,13 +240,59 @@ class Training:
         return found
 
     async def lost(self, lost: Lost) -> None:
-        """A rendezvous is gone: forget it, and let the holder's DCC ask anew when the object knocks again."""
-        job = self._job(lost.object_id)
-        decision = job.decisions.pop(lost.visit, None)
-        if decision is not None:
-            job.excluded.add(_key(decision))
-            again = Lost(kas=decision.holder_kas, object_id=lost.object_id, visit=lost.visit, to_holder=True)
+        """A job's rendezvous, the way to it, or who launched it is gone: it goes on from the last holder that lives."""
+        job, visit, place = self._job(lost.object_id), lost.visit, lost.place
+        decision = job.decisions.get(visit)
+        if job.state in ("finished", "failed") or decision is None or decision.moved_on(job.decisions):
+            return
+        if lost.holder and decision.arrived:
+            return
+        if not lost.holder and place and place != _key(decision):
+            return  # told before: it goes elsewhere already
+        holder_lives = not lost.holder
+        while True:
+            if holder_lives and await self._launch_again(job, decision, lost):
+                return
+            before = job.decisions.get(visit - 1)
+            if before is None:
+                self.kit.emit(
+                    "warning", text=f"job {job.object_id}: its owner does not answer; it may launch by itself"
+                )
+                return
+            lost = msgspec.structs.replace(lost, visit=visit - 1, place=_key(before), alive=False, holder=False)
+            visit, decision, holder_lives = visit - 1, before, True
+
+    async def _launch_again(self, job: Job, decision: Decision, lost: Lost) -> bool:
+        """Undo a stop and have its holder launch again; False when that terminal cannot."""
+        now_s, visit = self.kit.clock(), decision.visit
+        if lost.place:
+            job.undo(visit, _key(decision))
+        again = msgspec.structs.replace(lost, kas=decision.holder_kas, to_holder=True)
+        try:
             await self.kit.must(again)
+        except BorderError as error:
+            self.kit.emit("warning", text=f"job {job.object_id} visit {visit}: {error}; looking further back")
+            return False
+        if decision.arrived and lost.place:
+            job.log.append({"visit": visit, "kas": decision.kas, "lost": lost.reason[:80]})
+            self.kit.emit(
+                "job.recovered", object_id=job.object_id, visit=visit, kas=decision.kas, action=decision.action,
+                reason=lost.reason, lost_s=round(now_s - decision.decided_s, 3),
+                resumed_ms=round((self.kit.clock() - now_s) * 1e3, 2),
+            )  # fmt: skip
+        self._save(job)
+        return True
+
+    async def _let_go(self, job: Job, visit: int) -> None:
+        """An object has come in whole: what was launched for the stop before last need not be kept any more."""
+        before = job.decisions.get(visit - 1)
+        if before is None or before.released:
+            return
+        before.released = True
+        try:
+            await self.kit.must(Release(kas=before.holder_kas, object_id=job.object_id, visit=before.visit))
+        except BorderError as error:
+            self.kit.emit("warning", text=f"job {job.object_id}: {error}")
 
     # --- what terminals report
 
@@ -251,7 +301,9 @@ class Training:
         job = self._job(message.object_id)
         match message:
             case OrderRequest():
-                return self._order(job, message)
+                order = self._order(job, message)
+                self.on_arrival(self._let_go(job, message.visit), f"release of object {job.object_id}")
+                return order
             case VisitDone():
                 return self._visit_done(job, message)
             case Verdict():
@@ -277,6 +329,7 @@ class Training:
 
     def _order(self, job: Job, message: OrderRequest) -> JobAnswer:
         decision = self._decided(job, message.visit, "train", "verify", "confirm", "home")
+        decision.arrived = True
         common: dict[str, Any] = {
             "object_id": job.object_id,
             "visit": decision.visit,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from hosts.custody import Custody, Mover
 from hosts.dcc_line import DccLine, Requests
 from hosts.errors import LaunchFailed
 from hosts.learning.spec import NodeData, Samples
@@ -19,7 +20,7 @@ from hosts.work import Submit
 from packets.errors import TransportError
 from packets.events import Emit
 from packets.keeper import Keeper
-from packets.transport import OutgoingObject, TransferStats
+from packets.transport import OutgoingObject, Transfer, TransferStats
 from packets.wire import Header, PacketType
 from topologies.plan import HostPlan
 
@@ -38,6 +39,10 @@ class Network(Requests, Protocol):
     """The part of ``packets.transport.Endpoint`` that roles use."""
 
     def send_object(self, obj: OutgoingObject) -> Sending: ...
+
+    def relaunch(self, object_id: int, visit: int) -> bool: ...
+
+    def hand_over(self, object_id: int, visit: int, to: str) -> Transfer | None: ...
 
     def reply(self, header: Header, payload: bytes, peer: tuple[str, int], *, type: PacketType) -> None: ...
 
@@ -99,6 +104,12 @@ class Terminal:
     def __post_init__(self) -> None:
         self.dcc = DccLine(self.network, self.plan.kas)
         self.activities = Activities(self.plan.name, self.emit)
+        self.custody = Custody()
+        self.mover = Mover(
+            self.name, self.custody, relaunch=lambda object_id, visit: self.network.relaunch(object_id, visit),
+            hand_over=lambda object_id, visit, to: self.network.hand_over(object_id, visit, to),
+            launch=self.launch, submit=self.submit, emit=self.emit,
+        )  # fmt: skip
         self.changed_unix_s = 0.0
         self._compute = threading.Lock()
         self._counting = threading.Lock()
@@ -148,6 +159,7 @@ class Terminal:
     def launch(self, obj: OutgoingObject, attempts: int = LAUNCH_ATTEMPTS) -> TransferStats:
         """Hand an object to the network, wait until its rendezvous has it all; ``LaunchFailed`` after ``attempts``."""
         self.emit("object.launched", object_id=obj.object_id, visit=obj.visit, node=self.name, bytes=len(obj.payload))
+        self.custody.keep(obj)
         why = "never tried"
         with self.activities.doing("sending", obj.object_id):
             for attempt in range(attempts):

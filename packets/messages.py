@@ -90,7 +90,8 @@ class AnnounceObject(Message, frozen=True, kw_only=True, tag="announce"):
     """A holder asks for the identity of an object that it is about to launch.
 
     kind: ``test_sample`` (data node -> MPVU number ``copy``), ``data`` (data node -> the compute facility at which
-    ``for_object`` waits), ``deploy`` (trained model -> an MDFP).
+    ``for_object`` waits), ``deploy`` (trained model -> an MDFP), ``parcel`` (any bytes -> the nearest terminal of the
+    role that ``task`` names).
     """
 
     name: Name
@@ -233,6 +234,31 @@ class VerdictReply(Message, frozen=True, kw_only=True, tag="verdict="):
     reason: Text = ""
 
 
+class LaunchAgain(Message, frozen=True, kw_only=True, tag="again"):
+    """The DCC has moved an object's flows to another rendezvous: launch it again (``Ack``, or ``Refused``: not held).
+
+    A transfer under way goes back to its launch; one that is over is repeated from the copy that its sender keeps.
+    """
+
+    object_id: int
+    visit: int
+
+
+class HandOver(Message, frozen=True, kw_only=True, tag="handover"):
+    """A withdrawn rendezvous passes on what it holds of an object that is still coming in (``Ack``, or ``Refused``)."""
+
+    object_id: int
+    visit: int
+    address: Name
+
+
+class Release(Message, frozen=True, kw_only=True, tag="release"):
+    """An object that was launched here for this visit is safe further on: its copy may go; answered by ``Ack``."""
+
+    object_id: int
+    visit: int
+
+
 class JobStatus(Message, frozen=True, kw_only=True, tag="status"):
     """How a job stands: ``submitted``, ``running``, ``finished`` or ``failed``."""
 
@@ -291,7 +317,7 @@ class Answer(Message, frozen=True, kw_only=True, tag="answer"):
 AnyMessage = (
     Register | Report | Leave | Pull | Halt | Submit | AnnounceObject | OrderRequest | VisitDone | Verdict | Returned
     | Inquire | Ack | Refused | SubmitReply | AnnounceReply | Order | LogRequest | LogPart | VerdictReply | JobStatus
-    | SendData | Ask | Answer
+    | SendData | Ask | Answer | LaunchAgain | HandOver | Release
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -39,7 +39,7 @@ from controller.store import Store
 from controller.worker import Worker
 from packets.events import Emit
 from packets.labels import AI_PORT, DCC_ADDRESS
-from packets.messages import AnyMessage, Message, decode_message, encode_message
+from packets.messages import Ack, AnyMessage, Message, decode_message, encode_message
 from packets.wire import Digest, Flag, Header, PacketType, decode, encode
 from topologies.build import Terminal, Wan, build_plan
 from topologies.plan import ROUTER_MAC, HostPlan, NetworkPlan
@@ -227,6 +227,7 @@ class FakeFabric:
         self.sent: list[tuple[str, Mod]] = []
         self.journeys: list[Journey] = []
         self.deaf: set[str] = set()
+        self.on_request: Callable[[str, Packet], bool] = lambda host, packet: False
         self._wire: dict[tuple[str, int], tuple[str, int]] = {}
         for link in plan.links:
             self._wire[link.a, link.a_port] = link.b, link.b_port
@@ -297,7 +298,7 @@ class FakeFabric:
             return
         if other in self.switches:
             self._switch(other, other_port, packet, journey)
-        else:
+        elif packet["ipv4_src"] != DCC_ADDRESS or not self.on_request(other, packet):
             journey.delivered.append((other, packet))
             self.inbox[other].append(packet)
 
@@ -378,6 +379,21 @@ class World:
         domains = [plan.kas_numbers] if together else [[k] for k in plan.kas_numbers]
         self.dccs = [self._dcc(kas, brains) for kas in domains]
         self._transfers = 0
+        self.asked: list[tuple[str, AnyMessage]] = []
+        self.speechless: set[str] = set()
+        self.fabric.on_request = self._obey
+
+    def _obey(self, name: str, packet: Packet) -> bool:
+        """A terminal does what its DCC asks for, and says so (unless ``speechless``); it takes no notice of probes."""
+        header, payload = decode(packet.payload)
+        if header.flags & Flag.REPLY or header.type not in (PacketType.ANNOUNCE, PacketType.PROBE):
+            return False
+        if header.type is PacketType.ANNOUNCE and name not in self.speechless:
+            self.asked.append((name, decode_message(payload)))
+            answer = Header(type=PacketType.ANNOUNCE, flags=Flag.REPLY, transfer_id=header.transfer_id)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self.send, name, DCC_ADDRESS, encode(answer, encode_message(Ack())))
+        return True
 
     def _dcc(self, kas: list[int], brains: Brains | None) -> Dcc:
         name = f"dcc{kas[0]}"

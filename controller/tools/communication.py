@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from controller import pipeline
 from controller.domain import Domain
-from controller.errors import SteeringError
+from controller.errors import ControllerError, SteeringError
 from controller.frames import Datagram, build_udp
 from controller.openflow import (
     PORT_TABLE,
@@ -28,6 +28,7 @@ from controller.openflow import (
     Southbound,
     ToGroup,
 )
+from controller.recent import Recent
 from packets.events import Emit
 from packets.labels import AI_PORT, DCC_ADDRESS
 from topologies.plan import ROUTER_MAC, HostPlan
@@ -74,6 +75,7 @@ class Communication:
         self.domain, self.south, self.emit = domain, south, emit
         self.connected: set[str] = set()
         self.paths: dict[tuple[int, int], LabelPath] = {}
+        self._locks: Recent[tuple[int, int], asyncio.Lock] = Recent()
         self.seal: Callable[[HostPlan, bytes], bytes] = lambda _, packet: packet
         self._routes: dict[str, list[FlowMod]] = {}
         self._seen: set[str] = set()
@@ -151,23 +153,51 @@ class Communication:
         return [*hops, (leave.switch, in_port, leave.actions())]
 
     async def steer(self, label: int, kas: int, entry: Entry, leave: Exit) -> LabelPath:
-        """Install a label's whole path through a K-AS, its older rules gone first; returns once every switch has it."""
-        hops = self._hops(entry, leave)
-        cookie = pipeline.label_cookie(label)
-        rules = [(n, FlowMod(pipeline.LABEL, pipeline.label_match(label, p), 50, a, cookie=cookie)) for n, p, a in hops]
-        self._forget(label, kas)
-        for name, rule in rules:
+        """Lead a label through a K-AS; returns once every switch has its rule, and no older one is left.
+
+        Make before break: from the far end to the entry, each switch confirmed before the one ahead of it sends there,
+        so packets under way find either the old path whole or the new one.  On an error no rule of the label stays.
+        """
+        async with self._lock(label, kas):
+            hops = self._hops(entry, leave)
+            cookie = pipeline.label_cookie(label)
+            rules = [
+                (n, FlowMod(pipeline.LABEL, pipeline.label_match(label, p), 50, a, cookie=cookie)) for n, p, a in hops
+            ]
+            old = self.paths.get((label, kas))
+            path = self.paths[label, kas] = LabelPath(label, kas, entry, leave, [name for name, _, _ in hops], rules)
+            try:
+                await self._replace(old.rules if old else [], rules)
+            except ControllerError:
+                self._delete(label, [*path.switches, *(old.switches if old else [])])
+                self.paths.pop((label, kas), None)
+                raise
+            return path
+
+    async def _replace(self, old: list[tuple[str, FlowMod]], new: list[tuple[str, FlowMod]]) -> None:
+        for name, rule in reversed(new):
             self.south.send(self.domain.switches[name].dpid, [rule])
-        path = LabelPath(label, kas, entry, leave, [name for name, _, _ in hops], rules)
-        self.paths[label, kas] = path
-        await self.settle(path.switches)
-        return path
+            await self.settle([name])
+        kept = [(name, rule.match) for name, rule in new]
+        stale = [(name, rule) for name, rule in old if (name, rule.match) not in kept]
+        for name, rule in stale:
+            gone = FlowMod(rule.table, rule.match, rule.priority, delete=True, cookie=rule.cookie)
+            self.south.send(self.domain.switches[name].dpid, [gone])
+        await self.settle([name for name, _ in stale])
+
+    def _lock(self, label: int, kas: int) -> asyncio.Lock:
+        if (label, kas) not in self._locks:
+            self._locks[label, kas] = asyncio.Lock()
+        return self._locks[label, kas]
 
     def _forget(self, label: int, kas: int) -> list[str]:
         old = self.paths.pop((label, kas), None)
-        for name in old.switches if old else []:
+        return self._delete(label, old.switches if old else [])
+
+    def _delete(self, label: int, names: list[str]) -> list[str]:
+        for name in names:
             self.south.send(self.domain.switches[name].dpid, [pipeline.label_delete(label)])
-        return old.switches if old else []
+        return names
 
     async def withdraw(self, label: int, kas: int) -> None:
         """Delete a label's rules in a K-AS, if it has any there."""
@@ -178,11 +208,11 @@ class Communication:
         await asyncio.gather(*(self.south.barrier(self.domain.switches[n].dpid) for n in dict.fromkeys(names)))
 
     def broken(self) -> list[LabelPath]:
-        """Return the label paths that lead over a port that is down."""
+        """Return the label paths that lead over a port that is down, or over a border that is down at its far end."""
 
         def dead(path: LabelPath) -> bool:
             outputs = [(n, a.port) for n, rule in path.rules for a in rule.actions if isinstance(a, Output)]
-            return any(not self.domain.is_up(name, port) for name, port in outputs)
+            return any(not self.domain.leads_on(name, port) for name, port in outputs)
 
         return [path for path in self.paths.values() if dead(path)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from controller.domain import Domain
+from controller.recent import Recent
 from topologies.plan import HostPlan
 
 
@@ -29,6 +30,7 @@ class Location:
         self.domain = domain
         self._seen: set[str] = set()
         self._arrivals: dict[int, Arrival] = {}
+        self._done: Recent[int, int] = Recent()
 
     def host_behind(self, dpid: int, port: int) -> HostPlan | None:
         """Return the declared terminal at a port, if there is one."""
@@ -53,8 +55,17 @@ class Location:
         """Return the rendezvous that a terminal is the place of, or whose data it holds."""
         return [a for a in self._arrivals.values() if node in (a.node, a.data_node)]
 
-    def left(self, object_id: int, before_visit: int) -> None:
-        """An object has moved on: forget where it was on an earlier visit."""
+    def left(self, object_id: int, before_visit: int, kas: int = 0) -> None:
+        """An object has moved on: forget where it was on an earlier visit (``kas``: only if that was in this K-AS)."""
         arrival = self._arrivals.get(object_id)
-        if arrival is not None and arrival.visit < before_visit:
+        if arrival is not None and arrival.visit < before_visit and kas in (0, arrival.kas):
             del self._arrivals[object_id]
+
+    def done(self, arrival: Arrival) -> None:
+        """An object's journey ended where it is: it stays there, and nobody waits for it any more."""
+        self._done[arrival.object_id] = arrival.visit
+
+    def expected(self, node: str = "") -> list[Arrival]:
+        """Return the rendezvous (of one terminal) that an object is on its way to, or is being worked on at."""
+        waiting = [a for a in self._arrivals.values() if self._done.get(a.object_id) != a.visit]
+        return [a for a in waiting if node in ("", a.node)]

@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from hosts.control import Command
+from hosts.custody import FromDcc
 from hosts.dcc_line import PATIENT
 from hosts.errors import BadCommand, DccSilent, HostError
 from hosts.learning.errors import LearningError
 from hosts.memory import give_back
+from hosts.parcels import keep_parcel, send_parcel
 from hosts.resources import memory_left_mib
 from hosts.terminal import Terminal
 from packets.errors import DaitnError
@@ -60,8 +62,10 @@ class Role:
 
     def __init__(self, terminal: Terminal) -> None:
         self.terminal = terminal
-        self.actions: dict[str, Action] = {}
-        self.commands: dict[str, Callable[[Command], Command]] = {}
+        self.actions: dict[str, Action] = {"keep": lambda obj, order: keep_parcel(terminal, obj)}
+        self.commands: dict[str, Callable[[Command], Command]] = {
+            "send": lambda command: send_parcel(terminal, command)
+        }
         self._lock = threading.Lock()
         self._seen: Recent[bool] = Recent()
         self._halted: Recent[str] = Recent()
@@ -174,7 +178,9 @@ class Role:
         """Return why work on an object is to stop ('' when it is not)."""
         return self._halted.get(object_id, "")
 
-    def _from_dcc(self, message: Pull | Halt) -> Message:
+    def _from_dcc(self, message: Pull | Halt | FromDcc) -> Message:
+        if isinstance(message, FromDcc):
+            return self.terminal.mover.obey(message)
         if isinstance(message, Halt):
             self._halted.note(message.object_id, message.reason or "halted by the DCC")
         else:
@@ -197,6 +203,8 @@ class Role:
         if repeated:
             if earlier is not None:
                 self.terminal.network.reply(header, earlier[0], peer, type=earlier[1])
+        elif peer[0] == DCC_ADDRESS:
+            self._answer(header, payload, peer, key)  # at once, whatever this terminal is busy with
         elif not self.terminal.submit(lambda: self._answer(header, payload, peer, key)):
             with self._lock:
                 self._answered.pop(key, None)
@@ -218,7 +226,7 @@ class Role:
 
     def _answer_or_refuse(self, message: AnyMessage, peer: Peer) -> Message:
         try:
-            if isinstance(message, Pull | Halt):
+            if isinstance(message, Pull | Halt | FromDcc):
                 if peer[0] != DCC_ADDRESS:
                     return Refused(reason=f"{type(message).__name__} is for the DCC to say")
                 return self._from_dcc(message)

@@ -193,9 +193,13 @@ def test_a_rendezvous_that_dies_is_replaced_without_a_restart() -> None:
         assert await world.launch("owner1", OBJECT, 0) == ["h31"]
         world.fabric.unplug("h31", world.hosts["h31"].switch)
         await world.settle()
-        assert [n for n in label_rules(world) if n.startswith(("k1", "k3"))] == [], "no rule leads into the void"
-        assert await world.launch("owner1", OBJECT, 0) == ["h21"]
         assert plan.asked[-1].exclude == ["3:@node/h31"]
+        assert [(n, type(m).__name__) for n, m in world.asked] == [("owner1", "LaunchAgain")]
+        assert [n for n in label_rules(world) if n.startswith("k3")] == [], "no rule leads into the void"
+        assert world.send("owner1", label_address(object_label(OBJECT)), b"shard").ends == ["h21"], "no launch needed"
+        assert await world.launch("owner1", OBJECT, 0) == ["h21"]
+        (moved,) = world.of("object.resteered")
+        assert (moved["from_kas"], moved["to_kas"], moved["holder"]) == (3, 2, "owner1")
 
     run(work)
 
