@@ -13,7 +13,8 @@ import time
 from typing import Any
 
 from controller.engines import gate, mtrce
-from controller.engines.types import JobView, Measured, Option, Request, Visit
+from controller.engines.canvas import MODEL_BYTES_PER_S
+from controller.engines.types import JobView, Measured, Option, Request, Step, Visit
 from hosts.learning.task import (
     NodeData,
     Samples,
@@ -28,13 +29,16 @@ from hosts.learning.task import (
 )
 
 EPOCH_S = 0.45
+VERIFY_S = 0.4  # at the MPVU, besides the way there
+LEAST_SAMPLES = 8
 
 
 class Country:
-    """Hospitals, two MPVU test sets, and the options they would offer."""
+    """Hospitals, two MPVU test sets, and the options they would offer. ``sample_s``: seconds of training per sample."""
 
-    def __init__(self, spec: TaskSpec, hospitals: int, seed: int) -> None:
+    def __init__(self, spec: TaskSpec, hospitals: int, seed: int, *, sample_s: float = 0.0) -> None:
         self.task: Task = load_task(spec)
+        self.sample_s = sample_s
         names = [f"h{i // 3 + 1}{i % 3 + 1}" for i in range(hospitals)]
         self.parts: dict[str, NodeData] = partition(self.task, names, seed)
         self.tests: tuple[Samples, Samples] = (self._gather(0), self._gather(1))
@@ -44,7 +48,9 @@ class Country:
         return concat_samples([part.test[copy] for part in self.parts.values()])
 
     def options(self) -> list[Option]:
-        return [self._option(i, name, part) for i, (name, part) in enumerate(self.parts.items())]
+        """Return what each hospital publishes; one without a handful of samples offers nothing."""
+        named = enumerate(self.parts.items())
+        return [self._option(i, name, part) for i, (name, part) in named if len(part.train) >= LEAST_SAMPLES]
 
     def _option(self, number: int, name: str, part: NodeData) -> Option:
         mix = self.task.describe(part.train, self.seed)
@@ -54,7 +60,7 @@ class Country:
             handle=name,
             mix=mix,
             samples=len(part.train),
-            epoch_s=EPOCH_S,
+            epoch_s=self.sample_s * len(part.train) or EPOCH_S,
             reach_s=0.2,
             quality=round(quality, 3),
         )
@@ -72,11 +78,16 @@ def run_job(country: Country, request: Request, *, use_gate: bool = True, salt: 
     journey: list[str] = []
     met: list[bool] = []
     confirmed, margin = False, 0.01
-    plan_s = 0.0
+    plan_s, sent_bytes = 0.0, 0
+    pooled: list[Measured] = []
     while len(view.visits) < request.max_visits and not confirmed:
         started = time.perf_counter()
-        step = mtrce.plan(request, view, options).steps[0]
+        try:
+            step = mtrce.plan(request, view, options).steps[0]
+        except mtrce.NoRoute:
+            break
         plan_s += time.perf_counter() - started
+        sent_bytes += step.cost_bytes + request.model_bytes  # and on to the MPVU
         model = bytes_to_model(task, state)
         settings = TrainSettings(
             epochs=step.hyper.epochs,
@@ -91,11 +102,12 @@ def run_job(country: Country, request: Request, *, use_gate: bool = True, salt: 
         accepted = accepted or not use_gate
         if accepted:
             state = model_to_bytes(model)
-        view = _after(view, step.option, step.hyper.epochs, accepted, found)
-        met.append(gate.targets_met(request, country.measure(bytes_to_model(task, state), (0, 1))))
+        view = _after(view, step, accepted, found, request)
+        pooled.append(country.measure(bytes_to_model(task, state), (0, 1)))
+        met.append(gate.targets_met(request, pooled[-1]))
         journey.append(_told(request, step.option.handle, found, accepted, step.expected))
         if accepted and gate.targets_met(request, found, margin):
-            confirmed = gate.targets_met(request, country.measure(model, (0, 1)))
+            confirmed = met[-1]
             margin += 0.01  # as the control centre does: one that was not confirmed raises the bar
     final = country.measure(bytes_to_model(task, state), (0, 1))
     expert = gate.expert_of(request, final)
@@ -106,15 +118,23 @@ def run_job(country: Country, request: Request, *, use_gate: bool = True, salt: 
         "expert": round(expert, 4),
         "met": "".join(".+"[m] for m in met),
         "plan_s": round(plan_s, 2),
+        "seconds": round(view.elapsed_s, 2),
+        "bytes": sent_bytes,
+        "trace": [(round(m.broad, 4), round(gate.expert_of(request, m), 4)) for m in pooled],
         "journey": journey,
     }
 
 
-def _after(view: JobView, option: Option, epochs: float, accepted: bool, found: Measured) -> JobView:
+def _after(view: JobView, step: Step, accepted: bool, found: Measured, request: Request) -> JobView:
+    option = step.option
     visit = Visit(
-        kas=option.kas, handle=option.handle, mix=option.mix, samples=option.samples, epochs=epochs, accepted=accepted
-    )
-    return JobView(visits=[*view.visits, visit], measured=found if accepted else view.measured)
+        kas=option.kas, handle=option.handle, mix=option.mix, samples=option.samples, epochs=step.hyper.epochs,
+        accepted=accepted,
+    )  # fmt: skip
+    verify_s = VERIFY_S + request.model_bytes / MODEL_BYTES_PER_S
+    measured = found if accepted else view.measured
+    elapsed_s = view.elapsed_s + step.cost_s + verify_s
+    return JobView(visits=[*view.visits, visit], measured=measured, elapsed_s=elapsed_s)
 
 
 def _told(request: Request, handle: str, found: Measured, accepted: bool, expected: dict[str, float]) -> str:

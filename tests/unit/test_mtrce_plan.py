@@ -291,8 +291,8 @@ def test_a_visit_teaches_what_it_holds_and_wipes_what_it_lacks() -> None:
 
 
 def test_data_met_before_is_expected_to_teach_less() -> None:
-    a, b = option("a", 1, (5, 75, 15, 5), samples=60), option("b", 2, HOSPITALS["a"][1], samples=60)
-    as_new = option("a", 3, (5, 75, 15, 5), samples=60)  # as much of the same, but other patients
+    a, b = option("a", 1, (75, 10, 10, 5), samples=60), option("b", 2, HOSPITALS["e"][1], samples=60)
+    as_new = option("a", 3, (75, 10, 10, 5), samples=60)  # as much of the same, but other patients
     view = JobView(visits=[visit(a), visit(b)], measured=measured(0.5, 0.3, 0.3, 0.3))
     again, fresh = (plan(request(), view, [chosen]).steps[0].expected["brain"] for chosen in (a, as_new))
     assert again < fresh - 0.01
