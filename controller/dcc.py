@@ -34,6 +34,7 @@ from controller.protocol import (
     AskNextStop,
     AskOptions,
     Done,
+    Evidence,
     Facilities,
     Forward,
     HandOver,
@@ -60,6 +61,7 @@ from controller.tools.sensing import Sensing
 from controller.topology.errors import TopologyError
 from controller.topology.krrm import Krrm
 from controller.training import Identities, Training, refusal
+from controller.trusting import Trusting
 from controller.worker import Table, Worker
 from packets.errors import PacketError
 from packets.events import Emit
@@ -71,6 +73,7 @@ from packets.wire import SHARD_TYPES, Flag, Header, PacketType, decode, encode
 from topologies.plan import DomainPlan, HostPlan
 
 AskBorder = Callable[[int, Ask], Awaitable[Reply]]
+STALE_S = 3.0  # what a cut rests on and is older is pulled first
 ASKED_OBJECT = (AskNextStop, Lost)
 WATCH_S = 0.25
 SUSPECT_S = 6.0
@@ -110,11 +113,13 @@ class Dcc:
         self.resteering = Resteering(kit, self.steering, self.line)
         self.queries = Queries(kit, brains, self.places)
         self.gathering = Gathering(kit)
+        self.trusting = Trusting(kit, self.gathering)
         self.terminals = Terminals(kit, self.training, self.objects, self.places, self.gathering)
         self.discovery = Discovery(self.domain, means.south, means.emit)
         self.sensing = Sensing(self.domain, means.emit)
         self.limiter = Limiter(means.clock, means.emit)
         self.training.on_arrival = self.worker.spawn
+        self.terminals.on_trained = self.trusting.trained
         self.terminals.on_leave = self.resteering.withdrawn
         self.gate = Gate(means.keeper, means.clock, means.emit)
         kit.communication.seal = self.gate.seal
@@ -357,6 +362,7 @@ class Dcc:
     async def _serve(self, body: Ask) -> Reply:
         match body:
             case AskOptions():
+                await self.gathering.freshen(*self.places.wants(body.kas), STALE_S)
                 return Options(options=self.places.options(body.object_id, body.request, body.kas))
             case AskFacilities():
                 return Facilities(facilities=self.places.facilities(body.kas, body.role))
@@ -376,7 +382,7 @@ class Dcc:
         known = ask.object_id in self.objects.announced
         return await (self.objects.next_stop(ask) if known else self.training.next_stop(ask))
 
-    async def _do(self, body: Withdraw | Lost | HandOver | Release | Spread | LinkState) -> None:
+    async def _do(self, body: Withdraw | Lost | HandOver | Release | Spread | LinkState | Evidence) -> None:
         match body:
             case Withdraw():
                 await self.steering.withdraw(body)
@@ -392,6 +398,8 @@ class Dcc:
                 await self.resteering.hand_over(body)
             case Release():
                 await self.resteering.release(body)
+            case Evidence():
+                self.trusting.judge(body)
 
     async def _lost(self, lost: Lost) -> None:
         if lost.to_holder:

@@ -54,6 +54,11 @@ class Places:
         self.kit.store.cut(object_id, kas, view.describe(self.kit.clock()))
         return [o for o in view.options if o.kas == kas]
 
+    def wants(self, kas: int) -> tuple[list[str], tuple[str, ...]]:
+        """Return whose attributes, and which, a cut in a K-AS rests on and changes without being told of in time."""
+        names = [n.name for role in ("data", "compute") for n in self.kit.krrm.nodes(role) if n.kas == kas]
+        return names, ("queue", "load", "samples")
+
     def explain(self, object_id: int, handle: str) -> dict[str, Any]:
         """Return the attributes, with their ages, that a rendezvous on offer (or a fixed place) rests on."""
         fixed = next((p for k in sorted(self.kit.domain.kas) if (p := self._fixed(k, handle))), None)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from controller.engines.types import Option, Request
+from controller.engines.types import Measured, Option, Request
 from packets.messages import AnyMessage
 
 PROTOCOL_VERSION = 1
@@ -227,9 +227,23 @@ class LinkState(Say, frozen=True, kw_only=True, tag="link"):
     up: bool
 
 
+class Evidence(Say, frozen=True, kw_only=True, tag="evidence"):
+    """To the K-AS of a visit: what an MPVU measured before (None: never) and after it. Moves the data node's trust.
+
+    ``share``: this visit's part, where the MPVU saw the effect of several at once.
+    """
+
+    kas: Kas
+    object_id: int
+    visit: int
+    before: Measured | None
+    after: Measured
+    share: float = 1.0
+
+
 Ask = (
     AskOptions | AskFacilities | AskNextStop | Announce | Withdraw | Lost | HandOver | Release | Forward | AskModels
-    | Spread | LinkState
+    | Spread | LinkState | Evidence
 )  # fmt: skip
 Reply = Options | Facilities | Stop | Ready | Done | No | Forwarded | Models
 

@@ -55,6 +55,7 @@ class Terminals:
     def __init__(self, kit: Kit, training: Training, objects: Objects, places: Places, gathering: Gathering) -> None:
         self.kit, self.training, self.objects, self.places = kit, training, objects, places
         self.gathering = gathering
+        self.on_trained: Callable[[int, int, str], None] = lambda object_id, visit, data_node: None
         self._done: Recent[tuple[int, int], bool] = Recent()
         self.on_leave: Callable[[str, str], Awaitable[None]] = _nobody_concerned
         self._answers: OrderedDict[tuple[str, int], bytes | None] = OrderedDict()
@@ -206,6 +207,8 @@ class Terminals:
     def _note(self, arrival: Arrival, message: JobMessage) -> None:
         if isinstance(message, VisitDone | Verdict):
             self._done[message.object_id, message.visit] = True
+            if isinstance(message, VisitDone) and message.samples:
+                self.on_trained(message.object_id, message.visit, arrival.data_node)
             self.kit.store.visit(
                 message.object_id, message.visit, arrival.kas, arrival.action, arrival.node, arrival.data_node, message
             )
@@ -217,7 +220,14 @@ class Terminals:
             return Forwarded(message=self.objects.order(message))
         if not isinstance(message, ABOUT_A_JOB):
             raise SteeringError(f"{type(message).__name__} is not for the home of an object")
-        return Forwarded(message=await self.training.handle(message))
+        evidence = self.training.evidence(message) if isinstance(message, Verdict) else []
+        answer = await self.training.handle(message)
+        for item in evidence:
+            try:
+                await self.kit.must(item)
+            except ControllerError as error:
+                self.kit.emit("warning", text=f"no evidence for K-AS {item.kas}: {error}")
+        return Forwarded(message=answer)
 
 
 async def _nobody_concerned(name: str, reason: str) -> None:

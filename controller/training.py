@@ -16,7 +16,17 @@ from controller.engines.types import Measured, Option, Step
 from controller.errors import BorderError, SteeringError
 from controller.jobs import Decision, Job, hyper_of, request_of
 from controller.kit import Kit
-from controller.protocol import AskFacilities, AskNextStop, AskOptions, Lost, Options, Release, Stop, place_key
+from controller.protocol import (
+    AskFacilities,
+    AskNextStop,
+    AskOptions,
+    Evidence,
+    Lost,
+    Options,
+    Release,
+    Stop,
+    place_key,
+)
 from packets.labels import MAX_SEQUENCE, SEQUENCE_BITS, make_object_id
 from packets.messages import (
     Ack,
@@ -149,7 +159,8 @@ class Training:
         return pooled is not None and self.brains.targets_met(job.request, pooled, margin)
 
     def _wants_verdict(self, job: Job, last: Decision) -> bool:
-        return last.step is None or last.step.verify or bool(job.spent(self.kit.clock()))
+        spent = bool(job.spent(self.kit.clock()))
+        return spent or (job.spec.gate and (last.step is None or last.step.verify))
 
     async def _train(self, job: Job, ask: AskNextStop) -> Decision:
         """Plan with MTRCE and take the first step; wrap up when budget, time or rendezvous are used up."""
@@ -382,11 +393,35 @@ class Training:
         self._save(job)
         return Ack()
 
+    def evidence(self, message: Verdict) -> list[Evidence]:
+        """Return what an MPVU's first word on some visits says of the nodes that were visited, for their K-AS."""
+        job = self.jobs.get(message.object_id)
+        decision = job.decisions.get(message.visit) if job else None
+        if job is None or not job.spec.gate or decision is None or decision.action != "verify" or decision.concluded:
+            return []
+        visits: list[Decision] = []
+        while last := job.decisions.get(message.visit - 1 - len(visits)):
+            if last.action != "train" or not last.concluded:
+                break
+            visits.append(last)
+        after = Measured(broad=message.broad, per_group=message.per_group, samples=message.samples)
+        return [
+            Evidence(
+                kas=visit.kas, object_id=job.object_id, visit=visit.visit, before=job.measured, after=after,
+                share=1 / len(visits),
+            )
+            for visit in visits
+        ]  # fmt: skip
+
     def _verdict(self, job: Job, message: Verdict) -> JobAnswer:
         decision = self._decided(job, message.visit, "verify", "confirm")
         after = Measured(broad=message.broad, per_group=message.per_group, samples=message.samples)
         if decision.action == "confirm":
             accepted, reason = True, self._confirmed(job, decision, after)
+        elif not job.spec.gate:
+            accepted, reason = True, "no gate: kept as it is"
+            if not decision.concluded:
+                job.verified(_key(decision), after, accepted)
         else:
             accepted, reason = self.brains.judge(job.request, job.measured, after)
             if not decision.concluded:

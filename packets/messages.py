@@ -65,7 +65,11 @@ class Leave(Message, frozen=True, kw_only=True, tag="leave"):
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a model owner asks for. Accuracies are shares of 1, ``expert_group`` is the group of ``expert_accuracy``."""
+    """What a model owner asks for. Accuracies are shares of 1, ``expert_group`` is the group of ``expert_accuracy``.
+
+    ``gate`` false: no MPVU is asked until the budget is used, so nothing is rolled back and nobody's trust moves; to
+    see what the gate is worth.
+    """
 
     task: Name
     broad_accuracy: Share = 0.8
@@ -77,6 +81,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     model_bytes: int = 0
     method: str = "routed"
     seed: int = 0
+    gate: bool = True
 
 
 class Submit(Message, frozen=True, kw_only=True, tag="submit"):

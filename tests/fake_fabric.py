@@ -113,6 +113,14 @@ def matches(flow: FlowMod, packet: Packet, in_port: int) -> bool:
     return True
 
 
+def is_pull(packet: Packet) -> bool:
+    """Tell whether a DCC asks a terminal for fresh attributes: the terminals of these tests are silent then."""
+    if packet["ipv4_src"] != DCC_ADDRESS:
+        return False
+    header, _ = decode(packet.payload)
+    return header.type is PacketType.TELEMETRY and not header.flags & Flag.REPLY
+
+
 class FakeSwitch:
     """One switch: its tables, groups and meters."""
 
@@ -223,6 +231,7 @@ class FakeFabric:
         self.names = {s.dpid: s.name for s in plan.switches}
         self.cores: dict[int, Any] = {}
         self.down: set[tuple[str, int]] = set()
+        self.pulls: list[Packet] = []
         self.inbox: dict[str, list[Packet]] = {h.name: [] for h in plan.hosts}
         self.sent: list[tuple[str, Mod]] = []
         self.journeys: list[Journey] = []
@@ -300,7 +309,7 @@ class FakeFabric:
             self._switch(other, other_port, packet, journey)
         elif packet["ipv4_src"] != DCC_ADDRESS or not self.on_request(other, packet):
             journey.delivered.append((other, packet))
-            self.inbox[other].append(packet)
+            (self.pulls if is_pull(packet) else self.inbox[other]).append(packet)
 
     def unplug(self, a: str, b: str) -> None:
         """Take a link down; both ends tell their control centre."""

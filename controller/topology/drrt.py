@@ -163,6 +163,11 @@ def handle_of(salt: bytes, task: str, data_node: str, facility: str) -> str:
     return hashlib.blake2b(parts, key=salt[:64], digest_size=8).hexdigest()
 
 
+def place_of(salt: bytes, facility: str) -> str:
+    """Return the opaque name of a meeting place, the same for everything that meets there."""
+    return hashlib.blake2b(facility.encode(), key=salt[:64], digest_size=8, person=b"place").hexdigest()
+
+
 def usable(node: Node, trust_floor: float) -> bool:
     """Tell whether a terminal may be chosen: reachable (unless it said otherwise) and trusted enough."""
     return bool(node.get("reachable", True)) and node.get("trust", UNKNOWN_SHARE) >= trust_floor
@@ -228,6 +233,7 @@ def _meeting(
         quality=data.get("quality", UNKNOWN_SHARE),
         trust=min(data.get("trust", UNKNOWN_SHARE), facility.get("trust", UNKNOWN_SHARE)),
         available_s=min(data.get("available_s", math.inf), facility.get("available_s", math.inf)),
+        place=place_of(salt, facility.name),
     )
     rendezvous = Rendezvous(data_node=data.name, facility=facility.name, move_data=move_data)
     return Meeting(

@@ -43,6 +43,10 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     weight: float
     why: str
 
+    def shared(self, share: float) -> Evidence:
+        """Return the part of it that one of several visits bears."""
+        return Evidence(weight=self.weight * share, why=self.why)
+
 
 def seen(mix: Mix, quality: float, before: Measured | None, after: Measured) -> Evidence:
     """Judge one visit by what an MPVU measured before and after it.
