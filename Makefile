@@ -6,10 +6,11 @@ MAKEFLAGS += --no-print-directory
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-unit demo test test-unit test-wire test-network test-browser lint types bench-route bench-codec fuzz clean
+.PHONY: help setup setup-demo setup-unit demo test test-unit test-wire test-network test-browser lint types bench-flood bench-route bench-codec fuzz \
+	install-dissector uninstall-dissector clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:  ## install all that demo and tests need (root; a second call takes under 2 s)
 	@scripts/provision.sh
@@ -48,6 +49,9 @@ lint: setup-unit  ## ruff: lint and format
 types: setup-unit  ## mypy, strict on our packages
 	@$(PY) -m mypy
 
+bench-flood: setup-demo  ## 10,000 bad packets a second beside a live transfer; the last line is JSON
+	@$(PY) -m benchmarks.flood
+
 bench-route: setup-demo  ## does the route matter? routed against random order; the last line is JSON
 	@$(PY) -m benchmarks.route
 
@@ -56,6 +60,12 @@ bench-codec: setup-unit  ## packets/s of the codec, single and in batches, besid
 
 fuzz: setup-unit  ## coverage-guided fuzzing of all that reads packets (SECONDS=600)
 	@$(PY) -m tests.fuzz --seconds $(or $(SECONDS),600)
+
+install-dissector:  ## AI packets in your Wireshark (no root)
+	@scripts/dissector.sh install
+
+uninstall-dissector:
+	@scripts/dissector.sh uninstall
 
 clean:  ## take down what runs have left standing, and the caches (keeps runs/ and .venv/)
 	@[ ! -x .venv/bin/daitn ] || .venv/bin/daitn clean

@@ -4,10 +4,15 @@
 --          -T fields -e frame.time_relative -e ip.src -e ip.dst -e ai.object_id -e ai.visit
 --
 -- ai.refused holds the word with which every receiver refuses a broken packet.  A frame that the capture cut short
--- (snaplen) is judged only by what can be seen of it.
+-- (snaplen) is judged only by what can be seen of it.  The frame that completes an object shows the whole of it
+-- (ai.reassembled.*).  The statistics tap "AI journey" tells where objects went: Statistics menu, or
+--
+--   tshark -X lua_script:packets/ai.lua -o ai.journey:TRUE -q -r capture.pcapng
+
+if DissectorTable.get("udp.port"):get_dissector(55831) then return end -- installed, and named on the command line too
 
 local PORT, FIXED, SKIPPABLE, SCALE = 55831, 64, 0x8000, 10000
-local LAUNCH = 0x0001
+local LAUNCH, REPLY, COMPLETE, REPEATED, ENCRYPTED = 0x0001, 0x0004, 0x0008, 0x0010, 0x0080
 
 local TYPES = {
   [1] = "MODEL_SHARD", [2] = "DATA_SHARD", [3] = "QUERY", [4] = "RESPONSE", [5] = "TELEMETRY",
@@ -36,6 +41,9 @@ local FLAGS = {
 
 local ai = Proto("ai", "AI packet (DA-ITN)")
 ai.prefs.check_payload = Pref.bool("Check payload checksums", true, "Compute the CRC-32 of every payload")
+ai.prefs.reassemble = Pref.bool("Reassemble objects", true, "Put shards together where the capture has all of them")
+ai.prefs.reassemble_mib = Pref.uint("Reassemble up to (MiB)", 64, "What is over this, all objects together, stays in pieces")
+ai.prefs.journey = Pref.bool("Tell journeys (tshark)", false, "Print where objects went when tshark has read all")
 
 local f = {
   version = ProtoField.uint8("ai.version", "Version", base.DEC, nil, 0xF0),
@@ -78,6 +86,7 @@ local f = {
   ack_delay = ProtoField.uint32("ai.ack.delay_us", "Held back (us)"),
   ack_window = ProtoField.uint32("ai.ack.window", "Window (shards)"),
   ack_bitmap = ProtoField.bytes("ai.ack.bitmap", "Bitmap"),
+  ack_first = ProtoField.uint32("ai.ack.first", "First shard of the bitmap"),
   error = ProtoField.uint16("ai.error", "Error code", base.DEC, ERRORS),
   mandate_issued = ProtoField.uint64("ai.mandate.issued_ms", "Mandate issued (ms)"),
   mandate_expires = ProtoField.uint64("ai.mandate.expires_ms", "Mandate expires (ms)"),
@@ -85,11 +94,23 @@ local f = {
   mandate_signature = ProtoField.bytes("ai.mandate.signature", "Owner's signature"),
   key_share = ProtoField.bytes("ai.key_share", "Key share"),
   sent_at = ProtoField.uint64("ai.sent_at_ms", "Sent at (ms)"),
+  sent_at_time = ProtoField.absolute_time("ai.sent_at", "Sent at", base.UTC),
+  mandate_issued_time = ProtoField.absolute_time("ai.mandate.issued", "Mandate issued", base.UTC),
+  mandate_expires_time = ProtoField.absolute_time("ai.mandate.expires", "Mandate expires", base.UTC),
   auth_algorithm = ProtoField.uint8("ai.auth.algorithm", "Authentication algorithm", base.DEC, AUTHS),
   auth_reserved = ProtoField.uint8("ai.auth.reserved", "Reserved"),
   auth_key = ProtoField.uint16("ai.auth.key_id", "Key id"),
   auth_tag = ProtoField.bytes("ai.auth.tag", "Tag"),
 }
+f.reassembled_in = ProtoField.framenum("ai.reassembled.in", "Object complete in frame", base.NONE)
+f.reassembled_first = ProtoField.framenum("ai.reassembled.first", "First shard in frame", base.NONE)
+f.reassembled_launch = ProtoField.framenum("ai.reassembled.launch", "Launched in frame", base.NONE)
+f.reassembled_count = ProtoField.uint32("ai.reassembled.count", "Shards")
+f.reassembled_repeated = ProtoField.uint32("ai.reassembled.repeated", "Shards seen again")
+f.reassembled_length = ProtoField.uint64("ai.reassembled.length", "Length")
+f.reassembled_digest = ProtoField.bytes("ai.reassembled.digest", "Digest announced by the launch")
+f.reassembled_tensors = ProtoField.string("ai.reassembled.tensors", "safetensors header")
+f.reassembled_data = ProtoField.bytes("ai.reassembled.data", "Object")
 for _, flag in ipairs(FLAGS) do
   f["flag_" .. flag[1]] = ProtoField.bool("ai.flags." .. flag[1], flag[2], 16, nil, flag[3])
 end
@@ -97,10 +118,12 @@ local all = {}
 for _, field in pairs(f) do all[#all + 1] = field end
 ai.fields = all
 
-local e_malformed = ProtoExpert.new("ai.malformed", "Malformed AI packet", expert.group.MALFORMED, expert.severity.ERROR)
-local e_checksum = ProtoExpert.new("ai.checksum_bad", "Wrong checksum", expert.group.CHECKSUM, expert.severity.ERROR)
-local e_error = ProtoExpert.new("ai.error_packet", "Refused by its receiver", expert.group.RESPONSE_CODE, expert.severity.WARN)
-ai.experts = { e_malformed, e_checksum, e_error }
+local group, severity = expert.group, expert.severity
+local e_malformed = ProtoExpert.new("ai.malformed", "Malformed AI packet", group.MALFORMED, severity.ERROR)
+local e_checksum = ProtoExpert.new("ai.checksum_bad", "Wrong checksum", group.CHECKSUM, severity.ERROR)
+local e_error = ProtoExpert.new("ai.error_packet", "Refused by its receiver", group.RESPONSE_CODE, severity.WARN)
+local e_repeated = ProtoExpert.new("ai.repeated", "Retransmission", group.SEQUENCE, severity.NOTE)
+ai.experts = { e_malformed, e_checksum, e_error, e_repeated }
 
 -- CRC-32 (IEEE 802.3), four bytes a step: Lua pays for every call.
 local band, bxor, rshift, tobit = bit.band, bit.bxor, bit.rshift, bit.tobit
@@ -132,6 +155,14 @@ local function crc32(text)
   return tobit(bxor(crc, 0xFFFFFFFF))
 end
 
+local function add_time(tree, field, v)
+  local ms = v:uint64()
+  if ms < UInt64(0, 0x400) then -- dates that Wireshark can show
+    local seconds = (ms / 1000):tonumber()
+    tree:add(field, v, NSTime(seconds, (ms % 1000):tonumber() * 1000000)):set_generated()
+  end
+end
+
 -- Each option: add its value to the tree, return whether it is right.  `v` is the range of the value, `n` its length.
 local option_readers = {
   [0x0001] = function(tree, v, n)
@@ -150,13 +181,16 @@ local option_readers = {
     tree:add(f.digest_value, v(1, 32))
     return DIGESTS[v(0, 1):uint()] ~= nil
   end,
-  [0x0003] = function(tree, v, n)
+  [0x0003] = function(tree, v, n, tvb)
     if n < 16 or n > 16 + 1024 then return false end
     tree:add(f.ack_base, v(0, 4))
     tree:add(f.ack_echo, v(4, 4))
     tree:add(f.ack_delay, v(8, 4))
     tree:add(f.ack_window, v(12, 4))
-    if n > 16 then tree:add(f.ack_bitmap, v(16, n - 16)) end
+    if n > 16 then
+      tree:add(f.ack_bitmap, v(16, n - 16))
+      tree:add(f.ack_first, v(0, 4), math.max(v(0, 4):uint(), tvb(24, 4):uint())):set_generated()
+    end
     return true
   end,
   [0x0004] = function(tree, v, n)
@@ -168,6 +202,8 @@ local option_readers = {
     if n ~= 112 then return false end
     tree:add(f.mandate_issued, v(0, 8))
     tree:add(f.mandate_expires, v(8, 8))
+    add_time(tree, f.mandate_issued_time, v(0, 8))
+    add_time(tree, f.mandate_expires_time, v(8, 8))
     tree:add(f.mandate_digest, v(16, 32))
     tree:add(f.mandate_signature, v(48, 64))
     return true
@@ -180,6 +216,7 @@ local option_readers = {
   [0x0007] = function(tree, v, n)
     if n ~= 8 then return false end
     tree:add(f.sent_at, v)
+    add_time(tree, f.sent_at_time, v)
     return true
   end,
   [0xFFFF] = function(tree, v, n)
@@ -205,7 +242,7 @@ local function add_options(tvb, tree, stop)
     branch:add(f.option_length, tvb(position + 2, 2))
     local reader = option_readers[kind]
     if reader then
-      if length == 0 or not reader(branch, tvb(position + 4, length), length) then return false, digest end
+      if length == 0 or not reader(branch, tvb(position + 4, length), length, tvb) then return false, digest end
     elseif kind < SKIPPABLE then
       return false, digest
     elseif length > 0 then
@@ -288,11 +325,205 @@ local function info(tvb)
   return #names > 0 and text .. " [" .. table.concat(names, ", ") .. "]" or text
 end
 
+local function launch_digest(tvb, header)
+  local position = FIXED
+  while position < header do
+    local length = tvb(position + 2, 2):uint()
+    if tvb(position, 2):uint() == 0x0002 then return tvb(position + 5, 32):bytes() end
+    position = position + 4 + length
+  end
+end
+
+-- Objects being put together, by name; `complete` by the number of the frame that completed them.  A frame is read once
+-- in order and then, in Wireshark, again whenever it is shown: only the first time counts.
+local objects, complete, held_bytes = {}, {}, 0
+
+local function object_name(tvb, kind, flags)
+  local name = tvb:raw(8, 8) .. tvb:raw(48, 2) .. tvb:raw(28, 4) .. tvb:raw(40, 8) .. kind
+  return band(flags, ENCRYPTED) ~= 0 and name .. tvb:raw(20, 4) or name -- ciphertext: every transfer has its own key
+end
+
+local function new_object(tvb)
+  local total = tvb(40, 8):uint64()
+  local limit = ai.prefs.reassemble_mib * 1048576
+  local small = total <= UInt64(limit) and held_bytes + total:tonumber() <= limit
+  if small then held_bytes = held_bytes + total:tonumber() end
+  return { shards = {}, missing = tvb(28, 4):uint(), count = tvb(28, 4):uint(), repeated = 0, small = small,
+           total = small and total:tonumber() or 0 }
+end
+
+local function take_shard(tvb, pinfo, object, header, length)
+  local index = tvb(24, 4):uint()
+  if object.shards[index] then
+    object.repeated = object.repeated + 1
+    return
+  end
+  object.first = object.first or pinfo.number
+  object.shards[index] = length > 0 and tvb:raw(header, length) or ""
+  object.missing = object.missing - 1
+  if object.missing > 0 then return end
+  local parts = {}
+  for i = 0, object.count - 1 do parts[i + 1] = object.shards[i] end
+  object.data, object.shards, object.frame = table.concat(parts), {}, pinfo.number
+  if #object.data == object.total then complete[pinfo.number] = object end
+end
+
+-- Note what a good frame adds to its object; return the object where there is one to speak of.
+local function reassemble(tvb, pinfo)
+  local kind, flags, header = tvb(1, 1):uint(), tvb(2, 2):uint(), tvb(4, 2):uint()
+  if kind > 2 or not ai.prefs.reassemble or tvb:len() < tvb:reported_len() then return nil end
+  local name = object_name(tvb, kind, flags)
+  local object = objects[name]
+  if pinfo.visited then return object end
+  if not object then
+    object = new_object(tvb)
+    objects[name] = object
+  end
+  if band(flags, LAUNCH) ~= 0 then
+    object.launch = object.launch or pinfo.number
+    object.digest = object.digest or launch_digest(tvb, header)
+  elseif object.small and not object.frame then
+    take_shard(tvb, pinfo, object, header, tvb(6, 2):uint())
+  end
+  return object
+end
+
+local function add_object(tree, object)
+  local tvb = ByteArray.new(object.data, true):tvb("Reassembled AI object")
+  local title = string.format("Reassembled object: %d bytes of %d shards", #object.data, object.count)
+  local branch = tree:add(ai, tvb(), title)
+  branch:add(f.reassembled_length, tvb(), UInt64(#object.data)):set_generated()
+  branch:add(f.reassembled_count, tvb(), object.count):set_generated()
+  branch:add(f.reassembled_repeated, tvb(), object.repeated):set_generated()
+  branch:add(f.reassembled_first, tvb(), object.first):set_generated()
+  if object.launch then branch:add(f.reassembled_launch, tvb(), object.launch):set_generated() end
+  if object.digest then branch:add(f.reassembled_digest, object.digest:tvb("Digest")()):set_generated() end
+  if #object.data > 10 and tvb(0, 8):le_uint64() < UInt64(#object.data - 8) and tvb(8, 1):string() == "{" then
+    local length = tvb(0, 4):le_uint()
+    branch:add(f.reassembled_tensors, tvb(8, length))
+  end
+  if #object.data > 0 then branch:add(f.reassembled_data, tvb()) end
+end
+
+local function show_object(tree, tvb, pinfo)
+  local object = reassemble(tvb, pinfo)
+  if not object then return end
+  if complete[pinfo.number] then
+    add_object(tree, complete[pinfo.number])
+    pinfo.cols.info:append(" [object complete]")
+  elseif object.frame then
+    tree:add(f.reassembled_in, tvb(), object.frame):set_generated()
+  end
+end
+
 local function refuse(tree, tvb, pinfo, reason)
   tree:add(f.refused, tvb(), reason):set_generated()
   local kind = reason:find("checksum") and e_checksum or e_malformed
   tree:add_proto_expert_info(kind, "Receivers refuse this packet: " .. reason)
   pinfo.cols.info:append(" [refused: " .. reason .. "]")
+end
+
+-- The tap "AI journey": one line for each visit of each object.  The dissector leaves what it saw of a frame in `seen`,
+-- and the listener, which comes by right after, takes it from there.
+local seen, taps = nil, 0
+
+local function note_journey(tvb, pinfo)
+  if taps == 0 or tvb(1, 1):uint() > 2 and tvb(1, 1):uint() ~= 7 then return end
+  seen = {
+    frame = pinfo.number, kind = tvb(1, 1):uint(), flags = tvb(2, 2):uint(), object = tvb(8, 8):bytes():tohex():lower(),
+    visit = tvb(48, 2):uint(), index = tvb(24, 4):uint(), length = tvb(6, 2):uint(), total = tvb(40, 8):uint64(),
+  }
+end
+
+local function is_label(address)
+  local first = tonumber(address:match("^(%d+)%."))
+  return first ~= nil and first >= 240
+end
+
+local function new_visit(one)
+  return { object = one.object, visit = one.visit, kind = "?", from = {}, to = {}, shards = {}, bytes = 0, repeated = 0,
+           total = one.total }
+end
+
+local function add_once(list, value)
+  for _, known in ipairs(list) do
+    if known == value then return end
+  end
+  list[#list + 1] = value
+end
+
+local function add_to_visit(visit, one, source, destination, time)
+  visit.first, visit.last = math.min(visit.first or time, time), math.max(visit.last or time, time)
+  if one.kind == 7 then -- an acknowledgement comes from the rendezvous
+    add_once(visit.to, source)
+    return
+  end
+  visit.kind = TYPES[one.kind]
+  add_once(visit.from, source)
+  if is_label(destination) then visit.label = destination else add_once(visit.to, destination) end
+  if band(one.flags, LAUNCH) ~= 0 or visit.shards[one.index] then return end -- a shard counts once, on whatever link
+  visit.shards[one.index] = true
+  visit.bytes = visit.bytes + one.length
+  if band(one.flags, REPEATED) ~= 0 then visit.repeated = visit.repeated + 1 end
+end
+
+local LINE = "%-18s %5s  %-11s %-15s %-15s %12s %10s\n"
+
+local function journey_text(visits)
+  local order, objects_seen, bytes, lines = {}, {}, 0, {}
+  for _, visit in pairs(visits) do order[#order + 1] = visit end
+  table.sort(order, function(a, b)
+    if a.object ~= b.object then return a.object < b.object end
+    if a.visit ~= b.visit then return a.visit < b.visit end
+    return a.first < b.first
+  end)
+  lines[1] = "AI journey\n" .. LINE:format("object", "visit", "type", "from", "to", "bytes", "seconds")
+  for _, visit in ipairs(order) do
+    local to = #visit.to > 0 and table.concat(visit.to, ",") or (visit.label or "?")
+    lines[#lines + 1] = LINE:format("0x" .. visit.object, visit.visit, visit.kind, table.concat(visit.from, ","), to,
+      visit.bytes, string.format("%.6f", visit.last - visit.first))
+    objects_seen[visit.object] = true
+    bytes = bytes + visit.bytes
+  end
+  local count = 0
+  for _ in pairs(objects_seen) do count = count + 1 end
+  lines[#lines + 1] = string.format("%d objects, %d visits, %d bytes\n", count, #order, bytes)
+  return table.concat(lines)
+end
+
+local function journey_listener(show)
+  local visits, tap = {}, Listener.new("frame", "ai")
+  taps = taps + 1
+  function tap.packet(pinfo)
+    if not seen or seen.frame ~= pinfo.number then return end
+    local name = seen.object .. "/" .. seen.visit
+    visits[name] = visits[name] or new_visit(seen)
+    add_to_visit(visits[name], seen, tostring(pinfo.src), tostring(pinfo.dst), tonumber(tostring(pinfo.rel_ts)))
+  end
+  function tap.draw() show(journey_text(visits)) end
+  function tap.reset() visits = {} end
+  return tap
+end
+
+local function journey_window()
+  local window = TextWindow.new("AI journey")
+  local tap = journey_listener(function(text) window:set(text) end)
+  window:set_atclose(function()
+    tap:remove()
+    taps = taps - 1
+  end)
+  retap_packets()
+end
+
+local told = nil
+function ai.prefs_changed()
+  if ai.prefs.journey and not told and not gui_enabled() then
+    told = journey_listener(function(text) io.stdout:write(text) end)
+  end
+end
+
+local function register_journey()
+  if gui_enabled() then register_menu("AI journey", journey_window, MENU_STAT_UNSORTED) end
 end
 
 function ai.dissector(tvb, pinfo, root)
@@ -308,10 +539,21 @@ function ai.dissector(tvb, pinfo, root)
   pinfo.cols.info = info(tvb)
   add_fixed(tvb, tree)
   local reason = judge(tvb, tree)
-  if reason then refuse(tree, tvb, pinfo, reason) end
+  if reason then
+    refuse(tree, tvb, pinfo, reason)
+  else
+    if band(tvb(2, 2):uint(), REPEATED) ~= 0 then tree:add_proto_expert_info(e_repeated) end
+    show_object(tree, tvb, pinfo)
+    note_journey(tvb, pinfo)
+  end
   local header = tvb(4, 2):uint()
   if header >= FIXED and header < tvb:len() then tree:add(f.payload, tvb(header)) end
   return tvb:len()
 end
 
+function ai.init()
+  objects, complete, held_bytes = {}, {}, 0
+end
+
 DissectorTable.get("udp.port"):add(PORT, ai)
+register_journey()
