@@ -5,8 +5,10 @@ acknowledgements say that packets arrive, keep about two bandwidth-delay product
 then.  Random loss therefore costs only the lost packets, and the queue of the bottleneck stays short.
 
 For others' sake there is a ceiling on what is in flight, which moves as CUBIC's window does (RFC 9438): it falls by
-30 % on a loss that comes with a queue (a longer round trip), or on heavy loss, and grows with the cube of time.  Where
-somebody else keeps the queue full (a TCP that fills buffers), that ceiling is the window, else we would starve.
+30 % on a loss that comes with a standing queue (even the shortest round trip of a round was long), or on heavy loss,
+and grows with the cube of time.  Where a queue stands, the transfer now and then sends less for a moment: a queue that
+then stays belongs to somebody else (a TCP that fills buffers), and the ceiling is the window until it is gone, else we
+would starve.
 
 Units: packets, seconds.  No clock and no socket of its own.
 """
@@ -26,10 +28,10 @@ EXTRA_ROUNDS = 10
 HEAVY_LOSS = 0.15
 RATE_ROUNDS = 10
 MIN_RTT_EXPIRES_S = 10.0
-QUEUED, QUEUED_S = 1.25, 0.004  # a round trip longer than this (times the shortest, plus) tells of a queue ...
-CROWDED, CROWDED_S = 2.5, 0.012  # ... and a whole round of such ones of a queue that is not ours alone
-CUBIC_C, CUBIC_BETA = 0.4, 0.7
-FLOOR = 1.0  # of the bandwidth-delay product: the ceiling never costs us what we are getting
+QUEUED, QUEUED_S = 1.25, 0.004  # round trips all longer than this (times the shortest, plus) tell of a queue
+STANDING_ROUNDS = 3
+CROWD_CHECK_S = 4.0
+CUBIC_C, CUBIC_BETA, RENO_GAIN = 0.4, 0.7, 0.53
 
 
 class Sent(msgspec.Struct):
@@ -63,8 +65,10 @@ class Congestion:
         self._draining = False
         self._cycle_index, self._cycle_at = 2, now
         self._cut_at, self._cut_from = now, float("inf")
-        self._crowded = False
+        self._crowded, self._standing, self._check_at = False, 0, 0.0
+        self._recovered_at = 0
         self._probe_rtt_until = 0.0
+        self._queue_before_s = 0.0
         self._last_rtt_s = self._probed_rtt_s = rtt_s
         self._epoch_at, self._epoch_count = now, 0
         self._extras: list[tuple[int, float]] = []
@@ -143,15 +147,36 @@ class Congestion:
         self._probe_rtt(rtt_s, now)
 
     def _probe_rtt(self, rtt_s: float, now: float) -> None:
-        """When the shortest round trip is an old one, let the queue run dry for a moment and measure it again."""
+        """Let our part of the queue run dry for a moment: to measure the shortest round trip, or whose queue it is."""
         if self._probe_rtt_until:
             self._probed_rtt_s = min(self._probed_rtt_s, rtt_s)
             if now >= self._probe_rtt_until:
-                self._probe_rtt_until = 0.0
-                self.min_rtt_s, self._min_rtt_at = max(self._probed_rtt_s, 1e-4), now
-        elif self._filled and now - self._min_rtt_at > MIN_RTT_EXPIRES_S:
-            self._probe_rtt_until = now + 2 * self.srtt_s + 0.01
-            self._probed_rtt_s = rtt_s
+                self._end_probe(now)
+        elif self._filled and now - self._min_rtt_at > MIN_RTT_EXPIRES_S * (3 if self._crowded else 1):
+            self._begin_probe(now)
+
+    def _begin_probe(self, now: float) -> None:
+        self._probe_rtt_until = now + 2 * self.srtt_s + 0.01
+        self._probed_rtt_s = self._last_rtt_s
+        self._queue_before_s = self.srtt_s - self.min_rtt_s
+
+    def _end_probe(self, now: float) -> None:
+        self._probe_rtt_until = 0.0
+        self._check_at = now + CROWD_CHECK_S
+        left_s = self._probed_rtt_s - self.min_rtt_s
+        self._be_crowded(self._is_long(self._probed_rtt_s) and left_s > self._queue_before_s / 2, now)
+        if not self._crowded or now - self._min_rtt_at > 3 * MIN_RTT_EXPIRES_S:
+            self.min_rtt_s, self._min_rtt_at = max(self._probed_rtt_s, 1e-4), now
+
+    def _is_long(self, rtt_s: float) -> bool:
+        return QUEUED * self.min_rtt_s + QUEUED_S < rtt_s < float("inf")
+
+    def _be_crowded(self, crowded: bool, now: float) -> None:
+        """From now on compete by the ceiling, or follow the model."""
+        if crowded and not self._crowded and self._cut_from == float("inf"):
+            window = self.window
+            self._cut_at, self._cut_from = now - _plateau_s(window), window
+        self._crowded = crowded
 
     @property
     def _slack(self) -> float:
@@ -189,13 +214,23 @@ class Congestion:
         self._round_ends_at = self.delivered
         share = self._round_lost / max(self._round_lost + self._round_delivered, 1)
         heavy = share > HEAVY_LOSS and self._round_lost >= 4
-        queued = self._last_rtt_s > QUEUED * self.min_rtt_s + QUEUED_S
-        if heavy or (queued and self._round_lost > 0 and self._filled):
-            self._cut(now, in_flight)
-        self._judge_crowd(now)
+        standing = self._filled and self._is_long(self._round_min_rtt_s)
+        if (heavy or (standing and self._round_lost > 0)) and self._round > self._recovered_at:
+            self._cut(now, in_flight + self._round_lost)
+        self._judge_queue(standing, now)
         if not self._filled and self._samples:
             self._judge_startup(heavy)
         self._round_lost, self._round_delivered, self._round_min_rtt_s = 0, 0, float("inf")
+
+    def _judge_queue(self, standing: bool, now: float) -> None:
+        """Where a queue has stood for some rounds, see now and then whose it is."""
+        if self._probe_rtt_until or self._draining:
+            return
+        self._standing = self._standing + 1 if standing else 0
+        if not standing:
+            self._crowded = False
+        elif self._standing >= STANDING_ROUNDS and now >= self._check_at:
+            self._begin_probe(now)
 
     def _judge_startup(self, heavy: bool) -> None:
         if self.bandwidth > self._full_rate * 1.25:
@@ -207,22 +242,19 @@ class Congestion:
 
     @property
     def _ceiling(self) -> float:
-        """CUBIC's window: packets in flight that others put up with, as far as we know."""
+        """CUBIC's window: packets in flight that others put up with, but never less than what brings what we get."""
         if self._cut_from == float("inf"):
             return float("inf")
-        since_s = self.delivered_at - self._cut_at - _plateau_s(self._cut_from)
-        return max(CUBIC_C * since_s**3 + self._cut_from, FLOOR * self.bandwidth * self.min_rtt_s)
+        since_s = self.delivered_at - self._cut_at
+        cubic = CUBIC_C * (since_s - _plateau_s(self._cut_from)) ** 3 + self._cut_from
+        reno = self._cut_from * CUBIC_BETA + RENO_GAIN * since_s / self.srtt_s
+        return max(cubic, reno, self.bandwidth * self.min_rtt_s + self._slack)
 
     def _cut(self, now: float, in_flight: int) -> None:
-        self._cut_at, self._cut_from = now, max(float(in_flight), MIN_WINDOW)
-
-    def _judge_crowd(self, now: float) -> None:
-        """See whether the queue belongs to somebody else: we alone never make it that long."""
-        was, window = self._crowded, self.window
-        shortest = self._round_min_rtt_s
-        self._crowded = self._filled and CROWDED * self.min_rtt_s + CROWDED_S < shortest < float("inf")
-        if self._crowded and not was and self._cut_from == float("inf"):
-            self._cut_at, self._cut_from = now - _plateau_s(window), window
+        """One cut for all losses of one overflow: what left before it may still be found missing."""
+        window = self._ceiling if self._crowded else float(in_flight)
+        self._cut_at, self._cut_from = now, max(window, MIN_WINDOW)
+        self._recovered_at = self._round + 1
 
     def _steer(self, now: float, in_flight: int) -> None:
         product = self.bandwidth * self.min_rtt_s
