@@ -94,7 +94,7 @@ class Keeper:
         """Return a launch with the owner's mandate, a key share, the time and our signature; anew for every repeat."""
         going = self._outgoing.get(header.transfer_id)
         if going is None:
-            going = _Outgoing(obj.mandate or self.mandate(header), obj.receiver_roles)
+            going = _Outgoing(obj.mandate or header.mandate or self.mandate(header), self._readers(obj))
             self._outgoing[header.transfer_id] = going
             while len(self._outgoing) > REMEMBERED:
                 self._outgoing.popitem(last=False)
@@ -104,6 +104,11 @@ class Keeper:
             header, mandate=going.mandate, key_share=share, sent_at_ms=going.sent_at_ms, authentication=None
         )
         return encode(with_signature(full, b"", self.identity))
+
+    def _readers(self, obj: OutgoingObject) -> tuple[str, ...]:
+        """Who may answer; what was encrypted for us is handed over to our like alone."""
+        secret = obj.flags & Flag.HANDOVER and obj.flags & Flag.ENCRYPTED
+        return obj.receiver_roles or ((self.own.role,) if secret else ())
 
     def mandate(self, header: Header, life_ms: int = 0) -> Mandate:
         """Sign an object of our own over to the network, until its deadline and some slack.

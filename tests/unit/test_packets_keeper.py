@@ -248,6 +248,21 @@ def test_only_the_right_role_may_answer_for_what_is_encrypted() -> None:
         assert confirmed(stage, answered(stage, by, receiver_roles=("mpvu",)), source) == outcome
 
 
+def test_what_is_handed_over_keeps_its_mandate_and_its_readers() -> None:
+    """An MPVU that is withdrawn passes on what its owner encrypted for an MPVU: to no other role."""
+    stage = Stage()
+    mandate = decode(launch(stage["h11"], an_object("h11"), 9))[0].mandate
+    obj = an_object("h11", flags=Flag.HANDOVER | Flag.ENCRYPTED)
+    header = msgspec.structs.replace(launched(obj), mandate=mandate)
+    raw = stage["mpvu2"].launch(obj, header)
+    session = stage["h12"].accept(decode(raw)[0], raw, (address("mpvu2"), 1))
+    assert isinstance(session, Session), "on visit 0 from another than the owner, with the owner's content"
+    ack = Header(type=PacketType.ACK, flags=Flag.REPLY, object_id=obj.object_id, transfer_id=5,
+                 ack=Acknowledgement(base=0))  # fmt: skip
+    answer = stage["h12"].answer(ack, session)
+    assert stage["mpvu2"].confirm(decode(answer)[0], answer, (address("h12"), 1)) == "role"
+
+
 def test_a_forged_first_acknowledgement_is_refused() -> None:
     stage = Stage()
     raw = answered(stage, "mpvu2")
