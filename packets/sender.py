@@ -433,6 +433,7 @@ def remainder(assembly: Assembly, to: str, transfer_id: int) -> Sending:
         object_id=launch.object_id, type=launch.type, payload=assembly.data.data, owner=launch.owner,
         visit=launch.visit, visit_limit=launch.visit_limit, requirements=launch.requirements,
         traffic_class=launch.traffic_class, flags=(launch.flags | Flag.HANDOVER) & ~Flag.LAUNCH, to=to,
+        mandate=launch.mandate,
     )  # fmt: skip
     template = msgspec.structs.replace(launch, authentication=None, key_share=None, sent_at_ms=None)
     return Sending(obj, transfer_id, assembly.stride, time.monotonic(), template=template, only=assembly.held)
