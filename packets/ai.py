@@ -152,10 +152,10 @@ class AIAcknowledgement(_KnownOption):
         XStrLenField("bitmap", b"", length_from=lambda option: option.length - 16),
     ]
 
-    def holds(self, index: int) -> bool:
-        """Tell whether the receiver holds a shard."""
-        byte, bit = divmod(index - self.base, 8)
-        return index < self.base or (byte < len(self.bitmap) and bool(self.bitmap[byte] >> bit & 1))
+    def holds(self, index: int, first: int = 0) -> bool:
+        """Tell whether the receiver holds a shard; ``first``: the Shard Index of the packet's header."""
+        byte, bit = divmod(index - max(self.base, first), 8)
+        return index < self.base or (0 <= byte < len(self.bitmap) and bool(self.bitmap[byte] >> bit & 1))
 
 
 class AIError(_KnownOption):
@@ -285,6 +285,18 @@ class AI(Packet):
     def extract_padding(self, s: bytes) -> tuple[bytes, bytes]:
         end = len(s) if self.payload_length is None else self.payload_length
         return s[:end], s[end:]
+
+    def hashret(self) -> bytes:
+        """For ``sr``: an answer repeats the transfer id (set ``conf.checkIPaddr = False``: it comes from a place)."""
+        return struct.pack("!I", self.transfer_id)
+
+    def answers(self, other: Packet) -> int:
+        return int(isinstance(other, AI) and bool(self.flags.REPLY) and self.transfer_id == other.transfer_id)
+
+    def holds(self, index: int) -> bool:
+        """Tell of an acknowledgement whether it says that the receiver holds a shard."""
+        acks = [option for option in self.options if isinstance(option, AIAcknowledgement)]
+        return bool(acks) and acks[0].holds(index, self.shard_index)
 
     @property
     def label(self) -> int:

@@ -121,3 +121,6 @@ def test_broken_packets_can_be_made_on_purpose() -> None:
 def test_scapy_option_says_which_shards_are_held() -> None:
     ack = ai.AIAcknowledgement(base=10, bitmap=b"\x02")
     assert [ack.holds(index) for index in (9, 10, 11, 12, 99)] == [True, False, True, False, False]
+    packet = ai.AI(type="ACK", shard_index=40, options=[ack])  # the bitmap may begin further on
+    assert [packet.holds(index) for index in (9, 10, 11, 40, 41, 42)] == [True, False, False, False, True, False]
+    assert not ai.AI(type="ACK").holds(0)
