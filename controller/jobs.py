@@ -8,11 +8,14 @@ foreign node's name.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from controller.engines.types import Hyper, JobView, Measured, Option, Plan, Request, Step, Visit
 from controller.protocol import Facility, Stop
 from packets.messages import JobSpec
+
+if TYPE_CHECKING:
+    from controller.rounds import Group
 
 MARGIN = 0.01
 MARGIN_STEP = 0.01
@@ -33,6 +36,7 @@ class Decision:
     plan: Plan | None = None
     offers: dict[str, Option] = field(default_factory=dict)
     concluded: bool = False
+    group: Group | None = None
     arrived: bool = False
     released: bool = False
 

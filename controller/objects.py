@@ -15,13 +15,20 @@ from controller.errors import SteeringError
 from controller.kit import Kit
 from controller.places import Places
 from controller.protocol import AskFacilities, AskNextStop, Facility, Lost, Stop, place_key
+from controller.rounds import read_place
 from controller.topology.krrm import Attribute, Node
 from controller.training import Identities
 from packets.messages import AnnounceObject, AnnounceReply, Order, OrderRequest
 from topologies.plan import HostPlan
 
 KEPT = 4096
-ORDERS = {"test_sample": "keep_test_sample", "data": "use_data", "deploy": "deploy", "parcel": "keep"}
+ORDERS = {
+    "test_sample": "keep_test_sample",
+    "data": "use_data",
+    "deploy": "deploy",
+    "parcel": "keep",
+    "exchange": "exchange",
+}
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,8 @@ class Objects:
                 return await self._test_target(entry.message.copy)
             case "data":
                 return self._data_target(entry)
+            case "exchange":
+                return self._exchange_target(entry)
             case "parcel":
                 return await self._parcel_target(entry, exclude)
             case _:
@@ -92,6 +101,13 @@ class Objects:
         if visit is None or visit.data_node != entry.holder.name or not visit.move_data:
             raise SteeringError(f"no visit under way needs the data of {entry.holder.name}")
         return visit.kas, f"@node/{visit.node}"
+
+    def _exchange_target(self, entry: Announced) -> tuple[int, str]:
+        """A piece of training together goes where its sender's order says, from a place that has such an order."""
+        about = self.kit.location.arrival(entry.message.for_object)
+        if about is None or about.node != entry.holder.name or about.action not in ("train", "exchange"):
+            raise SteeringError(f"{entry.holder.name} is in no group for object {entry.message.for_object}")
+        return read_place(entry.message.target)
 
     async def _parcel_target(self, entry: Announced, exclude: list[str]) -> tuple[int, str]:
         """A parcel goes to the nearest terminal of its role (``task``): fewest K-AS away, then least loaded."""

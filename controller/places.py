@@ -10,6 +10,7 @@ from controller.engines.types import Option, Request
 from controller.errors import SteeringError
 from controller.kit import Kit
 from controller.protocol import Facility
+from controller.rounds import read_member
 from controller.topology.drrt import DrrtA, MsDrrt
 from controller.topology.errors import UnknownHandle
 from topologies.plan import HostPlan
@@ -77,12 +78,13 @@ class Places:
         return {f"{name}.{a}": {"value": v.value, "age_s": round(max(0.0, now_s - v.t_s), 3)} for a, v in held.items()}
 
     def facilities(self, kas: int, role: str) -> list[Facility]:
-        """Return the declared terminals of a role, nameless; ``ready``: registered and reachable."""
+        """Return the declared terminals of a role, nameless; ``ready``: registered, reachable, and not withdrawn."""
         return [self._facility(kas, f"@{role}/{i}", host) for i, host in enumerate(self._declared(kas, role))]
 
     def _facility(self, kas: int, handle: str, host: HostPlan) -> Facility:
         ready = host.name in self.kit.krrm and self.kit.processes.reachable(host.name)
         node = self.kit.krrm.node(host.name) if host.name in self.kit.krrm else None
+        ready = ready and node is not None and bool(node.get("reachable", True))
         shared = {a: node.get(a) for a in SHARED_ATTRIBUTES if a in node.attributes} if node else {}
         return Facility(kas=kas, handle=handle, attributes={**shared, "ready": ready})
 
@@ -105,6 +107,8 @@ class Places:
 
     def _fixed(self, kas: int, handle: str) -> Place | None:
         role, _, which = handle[1:].partition("/")
+        if role == "of":
+            return self._meeting(*read_member(which))
         if role == "node":
             host = self.kit.domain.hosts.get(which)
             return Place(host) if host else None

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from controller import rounds
 from controller.brains import Brains
 from controller.engines.errors import EngineError
 from controller.engines.evidence import visit_s
@@ -170,12 +171,22 @@ class Training:
             return self._wrap_up(job, ask, spent)
         options = [o for o in await self.options(job) if o.handle not in ask.exclude]
         try:
+            if job.spec.method in rounds.ACTIONS:
+                return await self._group(job, ask, options)
             plan = self.brains.plan(job.request, job.view(now_s, ask.holder_kas), options)
         except EngineError as error:
             return self._wrap_up(job, ask, str(error))
         step = plan.steps[0]
         decision = self._decision(ask, "train", step.option.kas, step.option.handle, step.reason)
         decision.step, decision.plan, decision.offers = step, plan, {o.handle: o for o in options}
+        return decision
+
+    async def _group(self, job: Job, ask: AskNextStop, options: list[Option]) -> Decision:
+        """The visit is some rounds of a group (``controller/rounds.py``)."""
+        led = await rounds.decide(self.kit, job.request, job.object_id, len(job.visits), options, ask)
+        step = led.plan.steps[0]
+        decision = self._decision(ask, "train", led.kas, led.handle, step.reason)
+        decision.step, decision.plan, decision.group = step, led.plan, led.group
         return decision
 
     def _verify(self, job: Job, ask: AskNextStop) -> Decision:
@@ -349,8 +360,16 @@ class Training:
         }
         if decision.action == "train":
             hyper = hyper_of(decision)
+            group = decision.group
+            together: dict[str, Any] = (
+                {"members": group.members, "place": group.place, "rounds": group.rounds, "secure": group.secure}
+                if group
+                else {}
+            )
             return Order(
-                action="train",
+                action=group.action if group else "train",
+                compression=job.spec.compression,
+                **together,
                 epochs=hyper.epochs,
                 batch_size=hyper.batch_size,
                 learning_rate=hyper.learning_rate,

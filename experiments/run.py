@@ -23,7 +23,7 @@ from experiments.testbed import Testbed
 from experiments.timed import Timeline
 from packets.messages import JobSpec
 
-METHODS = ("routed", "random")
+METHODS = ("routed", "random", "cycle", "tramfl", "federated", "secure", "gossip", "split", "central")
 GATHER_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 30.0
 GRACE_S = 30.0
@@ -144,6 +144,13 @@ class Run:
             started_s=started_s,
             peak_memory_mib=watch.stop(),
         )
+
+
+def allow(scenario: Scenario, method: str) -> Scenario:
+    """Return the scenario as a method needs it: central pooling is the baseline for which all data may move."""
+    if method != "central":
+        return scenario
+    return msgspec.structs.replace(scenario, network=msgspec.structs.replace(scenario.network, data_may_move=True))
 
 
 def check_method(method: str) -> None:

@@ -23,7 +23,7 @@ from experiments.control import ControlServer
 from experiments.errors import ExperimentError, RunFailed
 from experiments.folder import RunFolder
 from experiments.progress import Progress
-from experiments.run import Run, check_method, gather
+from experiments.run import Run, allow, check_method, gather
 from experiments.scenario import Scenario, load, network_plan
 from experiments.testbed import FIRST_OPENFLOW_PORT, Testbed
 from hosts.learning.clinic import DISEASES
@@ -147,7 +147,7 @@ def run_scenario(
 ) -> dict[str, Any]:
     """Carry a scenario out from bring-up to teardown; return the report."""
     check_method(method)
-    scenario = resolve(name, seed=seed, seeds=seeds, data=data, label=label)
+    scenario = allow(resolve(name, seed=seed, seeds=seeds, data=data, label=label), method)
     with _standing(scenario, run_dir, page_port, capture, console) as (bed, progress):
         report = Run(bed, method=method).carry_out(started_s)
         progress.close()

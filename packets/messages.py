@@ -14,6 +14,7 @@ import msgspec
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
 Text = Annotated[str, msgspec.Meta(max_length=400)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Member = Annotated[str, msgspec.Meta(max_length=80)]
 Groups = Annotated[dict[str, float], msgspec.Meta(max_length=64)]
 Attributes = Annotated[dict[str, Any], msgspec.Meta(max_length=64)]
 
@@ -56,12 +57,15 @@ class Report(Message, frozen=True, kw_only=True, tag="report"):
 class Leave(Message, frozen=True, kw_only=True, tag="leave"):
     """A terminal withdraws in good order: its work is done, nothing new shall come. Answered by ``Ack``.
 
-    Refused while an object is with it or on its way to it, unless ``force``: then the object is steered anew.
+    Refused while an object is with it or on its way to it, unless ``force``: then the object is steered anew, and what
+    of it is here is handed over.  ``stay``: it is not to be a rendezvous, but stays on the map (until it reports that
+    it is reachable again).
     """
 
     name: Name
     reason: Text = ""
     force: bool = False
+    stay: bool = False
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,6 +85,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     model_bytes: int = 0
     method: str = "routed"
     seed: int = 0
+    compression: Annotated[str, msgspec.Meta(max_length=16)] = "none"
     gate: bool = True
 
 
@@ -94,6 +99,8 @@ class Submit(Message, frozen=True, kw_only=True, tag="submit"):
 class AnnounceObject(Message, frozen=True, kw_only=True, tag="announce"):
     """A holder asks for the identity of an object that it is about to launch.
 
+    ``exchange`` (a piece of training together -> place ``target``, from a terminal at which ``for_object`` is).
+
     kind: ``test_sample`` (data node -> MPVU number ``copy``), ``data`` (data node -> the compute facility at which
     ``for_object`` waits), ``deploy`` (trained model -> an MDFP), ``parcel`` (any bytes -> the nearest terminal of the
     role that ``task`` names).
@@ -106,6 +113,7 @@ class AnnounceObject(Message, frozen=True, kw_only=True, tag="announce"):
     for_object: int = 0
     copy: int = 0
     accuracy: Groups = {}
+    target: Annotated[str, msgspec.Meta(max_length=80)] = ""
 
 
 class OrderRequest(Message, frozen=True, kw_only=True, tag="order?"):
@@ -205,6 +213,9 @@ class Order(Message, frozen=True, kw_only=True, tag="order"):
     action: ``train``, ``verify``, ``keep_test_sample``, ``use_data``, ``deploy``, ``home``.  For ``train``, the data is
     the rendezvous's own when ``data_node`` is its own name, else it asks ``data_address`` for it (``SendData``).
 
+    ``federate``, ``central``, ``split``, ``gossip``: lead the places ``members`` (opaque in other K-AS) for ``rounds``,
+    they answer to ``place``; ``secure``: masked updates. ``compression``: how a model or update leaves this place.
+
     ``log`` (``home``): the first visits of the journey, as many as fit one packet with the rest of the order (some
     1,000 bytes); ``log_length`` says how many there are, the owner fetches what is missing with ``LogRequest``.
     """
@@ -224,6 +235,11 @@ class Order(Message, frozen=True, kw_only=True, tag="order"):
     log: Annotated[list[dict[str, Any]], msgspec.Meta(max_length=64)] = []
     log_length: int = 0
     accuracy: Groups = {}
+    members: Annotated[list[Member], msgspec.Meta(max_length=64)] = []
+    place: Member = ""
+    rounds: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
+    compression: Annotated[str, msgspec.Meta(max_length=16)] = "none"
+    secure: bool = False
 
 
 class LogPart(Message, frozen=True, kw_only=True, tag="log="):

@@ -70,6 +70,12 @@ def parse_spec(text: str) -> Compression:
     return Compression(kind=cast("Kind", kind), share=share, per_row=rest != "tensor")
 
 
+def travelling(text: str) -> Compression:
+    """Return how a whole model travels to a place that holds no base: ``topk``, a difference, becomes ``int8``."""
+    how = parse_spec(text)
+    return how if how.kind != "topk" else Compression(kind="int8")
+
+
 def digest(state: State) -> str:
     """Name a state: SHA-256 over names, shapes and bytes of its tensors, 32 hex digits."""
     sums = hashlib.sha256()

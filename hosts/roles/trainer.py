@@ -13,9 +13,12 @@ import torch
 
 from hosts.dcc_line import PATIENT
 from hosts.errors import HostError, TerminalRefused
+from hosts.learning.compress import travelling
 from hosts.learning.errors import LearningError
 from hosts.learning.spec import Samples, TrainResult, TrainSettings
 from hosts.learning.task import bytes_to_model, bytes_to_samples, model_to_bytes
+from hosts.methods.exchange import Exchange
+from hosts.methods.members import QUESTIONS, MemberParts
 from hosts.roles.base import Role
 from hosts.terminal import Terminal
 from packets.errors import TransportError
@@ -56,7 +59,9 @@ class Trainer(Role):
 
     def __init__(self, terminal: Terminal) -> None:
         super().__init__(terminal)
-        self.actions |= {"train": self.train_visit, "use_data": self.use_data}
+        self.actions |= {"train": self.train_visit, "use_data": self.use_data, "exchange": self.take_piece}
+        self.exchange = Exchange(terminal)
+        self._parts = MemberParts(terminal, self.exchange)
         self._waiting: dict[int, Waiting] = {}
         self._waiting_lock = threading.Lock()
 
@@ -64,6 +69,24 @@ class Trainer(Role):
     def waiting(self) -> list[int]:
         """The objects whose data is under way."""
         return list(self._waiting)
+
+    # --- training together ---
+
+    def _obey(self, obj: ReceivedObject) -> None:
+        if self.exchange.is_straight(obj.object_id) and obj.visit:
+            self.exchange.keep(self.exchange.arrived(obj))
+        else:
+            super()._obey(obj)
+
+    def take_piece(self, obj: ReceivedObject, order: Order) -> None:
+        """A piece of training in a group: a question is answered, an answer waits for who asked."""
+        piece = self.exchange.arrived(obj)
+        if piece.envelope.kind in QUESTIONS:
+            self._parts.answer(piece)
+        else:
+            self.exchange.keep(piece)
+
+    # --- visits ---
 
     def train_visit(self, obj: ReceivedObject, order: Order) -> None:
         """Train on own data when the order names this node, else send for it and train when it is here."""
@@ -153,7 +176,7 @@ class Trainer(Role):
             self.give_up_visit(obj, order, str(error), lost=False)
             return
         self._tell_trained(obj, order, result, data_node)
-        self.terminal.launch(self.next_launch(obj, model_to_bytes(model)))
+        self.terminal.launch(self.next_launch(obj, model_to_bytes(model, travelling(order.compression))))
 
     def _settings(self, order: Order, data_node: str) -> TrainSettings:
         """The order's hyper-parameters; the seed is the run's, so that a journey repeats wherever it trains."""

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 from torch import nn
 
-from hosts.learning.compress import Compression, decode, encode, parse_spec
+from hosts.learning.compress import PLAIN, Compression, decode, encode, parse_spec
 from hosts.learning.errors import LearningError
 from hosts.learning.methods.masks import Masker, Words, add_up, from_words, to_words
 from hosts.learning.methods.types import Ledger, MethodSettings, Parts
 from hosts.learning.methods.updates import QuasiGlobalMomentum, State, average, minus, plus, scaled, state_of
-from hosts.learning.safe_bytes import model_to_bytes
 from hosts.learning.spec import Samples, TrainSettings
 from hosts.learning.task import Task
 
@@ -27,14 +26,15 @@ class Member:
     def __init__(self, task: Task, samples: Samples, how: Compression) -> None:
         self.task, self.samples, self.how = task, samples, how
         self.masker = Masker()
-        self.seconds = 0.0
+        self.seconds, self.loss = 0.0, 0.0
         self._left: State | None = None
 
     def train(self, start: State, settings: TrainSettings) -> State:
         """Return the state after local training from ``start``."""
         model = self.task.new_model(0)
         model.load_state_dict(start)
-        self.seconds = self.task.train(model, self.samples, settings).seconds
+        result = self.task.train(model, self.samples, settings)
+        self.seconds, self.loss = result.seconds, result.loss
         return state_of(model)
 
     def update(self, start: State, after: State) -> bytes:
@@ -57,6 +57,12 @@ class Aggregator:
     def __init__(self, state: State, momentum: float = 0.0) -> None:
         self.state = state
         self._momentum = QuasiGlobalMomentum(momentum)
+
+    def offer(self, how: Compression) -> bytes:
+        """Return the model of the round as bytes; from now on it is what those will read who get them."""
+        data, _ = encode(self.state, how if how.kind in ("int8", "lossless") else PLAIN)
+        self.state = decode(data, self.state)
+        return data
 
     def take(self, updates: Sequence[bytes], weights: Sequence[float]) -> None:
         """Average the members' updates into the next model; ``LearningError`` when one is no update of this round."""
@@ -82,7 +88,7 @@ def train_federated(task: Task, parts: Parts, settings: MethodSettings, ledger: 
     aggregator = Aggregator(state_of(model), settings.momentum)
     for number in range(settings.rounds):
         chosen = _chosen(list(members), settings, number)
-        _round(aggregator, {n: members[n] for n in chosen}, settings, number, ledger, len(model_to_bytes(model)))
+        _round(aggregator, {n: members[n] for n in chosen}, settings, number, ledger)
         model.load_state_dict(aggregator.state)
         ledger.close(model, *chosen)
     return model
@@ -95,8 +101,9 @@ def _chosen(names: list[str], settings: MethodSettings, number: int) -> list[str
 
 
 def _round(
-    aggregator: Aggregator, members: dict[str, Member], settings: MethodSettings, number: int, ledger: Ledger, size: int
+    aggregator: Aggregator, members: dict[str, Member], settings: MethodSettings, number: int, ledger: Ledger
 ) -> None:
+    size = len(aggregator.offer(next(iter(members.values())).how))
     start, total = aggregator.state, sum(len(m.samples) for m in members.values())
     weights = [len(m.samples) / total for m in members.values()]
     states = [m.train(start, _local(settings, number, i)) for i, m in enumerate(members.values())]

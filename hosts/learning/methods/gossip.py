@@ -11,7 +11,7 @@ import math
 
 from torch import nn
 
-from hosts.learning.compress import decode, encode, parse_spec
+from hosts.learning.compress import decode, encode, travelling
 from hosts.learning.methods.federated import Member
 from hosts.learning.methods.types import Ledger, MethodSettings, Parts
 from hosts.learning.methods.updates import QuasiGlobalMomentum, State, average, state_of
@@ -37,9 +37,7 @@ def source(member: int, number: int, nodes: int) -> int:
 
 def train_gossip(task: Task, parts: Parts, settings: MethodSettings, ledger: Ledger) -> nn.Module:
     """Run rounds of gossip; the mean of all nodes' models."""
-    how = parse_spec(settings.compression)
-    if how.kind == "topk":
-        how = parse_spec("int8")  # neighbours hold no common base
+    how = travelling(settings.compression)
     members = [Member(task, part.train, how) for part in parts.values()]
     model = task.new_model(settings.seed)
     states = [state_of(model) for _ in members]

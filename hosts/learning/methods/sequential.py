@@ -15,7 +15,7 @@ from torch import nn
 
 from controller.engines import gate, mtrce
 from controller.engines.types import JobView, Measured, Option, Request, Step, Visit
-from hosts.learning.compress import decode, encode, parse_spec
+from hosts.learning.compress import decode, encode, travelling
 from hosts.learning.methods.types import Ledger, MethodSettings, Parts
 from hosts.learning.methods.updates import QuasiGlobalMomentum, State, state_of
 from hosts.learning.spec import Samples, TrainSettings, concat_samples
@@ -42,7 +42,7 @@ class Journey:
     def __init__(self, task: Task, parts: Parts, settings: MethodSettings, ledger: Ledger, order: str) -> None:
         self.task, self.parts, self.settings, self.ledger = task, parts, settings, ledger
         self.options = offers(task, parts, settings.seed)
-        self.how = parse_spec(settings.compression)
+        self.how = travelling(settings.compression)
         self.model = task.new_model(settings.seed)
         self.view = JobView()
         self.request = self._request(order)
@@ -73,8 +73,7 @@ class Journey:
 
     def _travel(self) -> None:
         """One journey between two places, as it would be on the wire."""
-        how = parse_spec("int8") if self.how.kind == "topk" else self.how  # the next node holds no base
-        data, _ = encode(state_of(self.model), how)
+        data, _ = encode(state_of(self.model), self.how)
         self.model.load_state_dict(decode(data, state_of(self.model)))
         self.ledger.sent(len(data))
 
