@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-unit demo test test-unit test-wire test-network test-browser lint types bench-flood bench-route bench-codec fuzz \
+.PHONY: help setup setup-demo setup-unit demo test test-unit test-wire test-network test-browser lint types bench-flood bench-route bench-map bench-flipped bench-codec fuzz \
 	install-dissector uninstall-dissector clean
 
 help:  ## this list
@@ -54,6 +54,12 @@ bench-flood: setup-demo  ## 10,000 bad packets a second beside a live transfer; 
 
 bench-route: setup-demo  ## does the route matter? routed against random order; the last line is JSON
 	@$(PY) -m benchmarks.route
+
+bench-map: setup-demo  ## freshness of the map: a terminal's change to its entry, 100 to 1,000 terminals; last line JSON
+	@$(PY) -m benchmarks.map
+
+bench-flipped: setup-unit  ## a hospital with flipped labels, with and without MPVU gate and trust; last line JSON
+	@$(PY) -m benchmarks.flipped
 
 bench-codec: setup-unit  ## packets/s of the codec, single and in batches, beside Scapy; the last line is JSON
 	@$(PY) -m benchmarks.codec
