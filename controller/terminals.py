@@ -161,8 +161,10 @@ class Terminals:
             raise SteeringError(
                 f"object {first.object_id:#x} is at {host.name}, or on its way; finish visit {first.visit}"
             )
-        self.gathering.gone(host.name)
-        self.kit.emit("terminal.left", name=host.name, kas=host.kas, reason=message.reason, objects=len(busy))
+        kind = "terminal.withdrawn" if message.stay else "terminal.left"
+        if not message.stay:
+            self.gathering.gone(host.name)
+        self.kit.emit(kind, name=host.name, kas=host.kas, reason=message.reason, objects=len(busy))
         await self.on_leave(host.name, message.reason or "withdrawn")
         return Ack()
 

@@ -202,6 +202,18 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print the whole
 
 
 @app.command()
+def withdraw(
+    name: Annotated[str, typer.Argument(help="Terminal of the standing network, for example c1.")],
+    offer: Annotated[bool, typer.Option("--offer", help="Offer it again instead.")] = False,
+) -> None:
+    """Steer nothing to a terminal any more; what is on its way there goes elsewhere, what came of it is handed over."""
+    from experiments.client import request
+
+    request("withdraw", timeout_s=30, name=name, offer=offer)
+    out.print(f"{name} is {'offered again' if offer else 'withdrawn; `--offer` takes it back'}", highlight=False)
+
+
+@app.command()
 def keys(
     name: Annotated[str, typer.Argument(help="Terminal of the standing network, for example asker4.")],
     file: Annotated[Path, typer.Option("--out", help="Where to write its private keys (readable by you alone).")],

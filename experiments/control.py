@@ -81,6 +81,12 @@ class ControlServer:
             raise ExperimentError(f"no terminal is called {name!r}; `daitn status` lists them")
         return {"keys": identities.keys(name), "directory": str(identities.directory)}
 
+    def _op_withdraw(self, _: object, name: str, offer: bool = False) -> dict[str, Any]:
+        """Take a terminal out of what objects may be steered to (or offer it again), in mid-transfer too."""
+        if name not in {h.name for h in self.bed.plan.hosts}:
+            raise ExperimentError(f"no terminal is called {name!r}; `daitn status` lists them")
+        return self.bed.tell(name, "offer" if offer else "withdraw")
+
     def _op_down(self, _: object) -> dict[str, Any]:
         os.kill(os.getpid(), signal.SIGTERM)
         return {"pid": os.getpid()}

@@ -17,6 +17,7 @@ from types import FrameType
 import msgspec
 
 from hosts.control import Command, ControlServer
+from hosts.custody import HAND_OVER_S
 from hosts.errors import DccRefused, HostError
 from hosts.learning.spec import NodeData, Samples
 from hosts.learning.task import Task
@@ -93,8 +94,22 @@ class Agent:
 
     def command(self, command: Command) -> Command:
         """Answer one line of the control socket."""
-        own = {"state": self._state, "leave": self._leave}.get(command["op"])
-        return own() if own else self.role.command(command)
+        own = {"state": self._state, "leave": self._leave, "withdraw": self._withdraw, "offer": self._offer}
+        do = own.get(command["op"])
+        return do() if do else self.role.command(command)
+
+    def _withdraw(self) -> Command:
+        """Be no rendezvous any more, but stay: what is on its way here goes elsewhere, with what came of it."""
+        self.terminal.leaving = True
+        self.terminal.touch()
+        self.terminal.dcc.ask(Leave(name=self.plan.name, reason="withdrawn", force=True, stay=True), Ack)
+        return {"withdrawn": True}
+
+    def _offer(self) -> Command:
+        """Be a rendezvous again."""
+        self.terminal.leaving = False
+        self.terminal.touch()
+        return {"withdrawn": False}
 
     def _leave(self) -> Command:
         """Withdraw in good order: nothing new, finish what is here, tell the DCC, end."""
@@ -111,6 +126,7 @@ class Agent:
                 left = True
             except DccRefused:
                 left = force
+        self.terminal.mover.wait(HAND_OVER_S)
         threading.Timer(0.2, self.stop).start()  # after the answer to whoever asked
         return {"left": left}
 

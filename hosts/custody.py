@@ -6,7 +6,9 @@ leads it now.  Memory is bounded: at most ``MAX_OBJECTS`` and ``MAX_BYTES``, the
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -19,7 +21,7 @@ from packets.wire import PacketType
 
 MAX_OBJECTS = 8
 MAX_BYTES = 128 << 20
-HAND_OVER_S = 60.0
+HAND_OVER_S = 30.0
 FromDcc = LaunchAgain | HandOver | Release
 
 
@@ -74,6 +76,7 @@ class Mover:
     ) -> None:
         self._name, self._custody, self._submit, self._emit = name, custody, submit, emit
         self._relaunch, self._hand_over, self._launch = relaunch, hand_over, launch
+        self._handing_over: set[Transfer] = set()
 
     def obey(self, message: FromDcc) -> Message:
         """Do it, or say why not."""
@@ -104,9 +107,16 @@ class Mover:
         transfer = self._hand_over(message.object_id, message.visit, message.address)
         if transfer is None:
             return Refused(reason=f"{self._name} holds nothing of it")
-        if not self._submit(lambda: self._see_through(message, transfer)):
-            transfer.cancel()
+        self._handing_over.add(transfer)
+        threading.Thread(target=self._see_through, args=(message, transfer), name="hand-over", daemon=True).start()
         return Ack()
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when nothing is being handed over (any more)."""
+        end = time.monotonic() + timeout_s
+        for transfer in list(self._handing_over):
+            with contextlib.suppress(TransportError):
+                transfer.result(max(0.0, end - time.monotonic()))
 
     def _see_through(self, message: HandOver, transfer: Transfer) -> None:
         about = {"object_id": message.object_id, "visit": message.visit, "node": self._name}
@@ -117,4 +127,6 @@ class Mover:
             self._emit("warning", text=f"{self._name} could not hand over: {error}"[:400], **about)
         else:
             self._emit("object.handed_over", **about, bytes=stats.bytes, seconds=stats.seconds,
-                       goodput_mbps=stats.goodput_mbps)  # fmt: skip
+                       packets=stats.packets, goodput_mbps=stats.goodput_mbps)  # fmt: skip
+        finally:
+            self._handing_over.discard(transfer)

@@ -133,3 +133,20 @@ def test_where_no_way_is_left_another_rendezvous_is_found(network: StandingNetwo
     finally:
         for link in (("k1g", "k2g"), ("k2g", "k3g")):
             network.mend(*link)
+
+
+def test_a_live_rendezvous_that_is_withdrawn_hands_over_what_it_holds(network: StandingNetwork) -> None:
+    parcel = Parcel(network, "owner1", 16 * MIB, "mdfp")
+    first = parcel.under_way(0.4)
+    assert first == "mdfp2", "the nearest"
+    network.at(first, "withdraw")
+    try:
+        moved = parcel.said("object.resteered", 5.0, alive=True)
+        assert (moved.data["from_kas"], moved.data["to_kas"]) == (2, 3)
+        assert parcel.kept().data["node"] == "mdfp3"
+        given = parcel.said("object.handed_over", node=first)
+        assert given.data["bytes"] > 0.35 * parcel.size, "it held more than that"
+        arrived = parcel.said("object.arrived", node="mdfp3").data
+        assert arrived["retransmissions"] < 32, "what a live holder had came from the owner a second time"
+    finally:
+        network.at(first, "offer")
