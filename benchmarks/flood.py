@@ -8,8 +8,9 @@
                                                      `----- x (attacker)
 
 Transfers of one size, alternately left alone and attacked.  The attacker has keys of its own, has seen the launch of
-the transfer under way, and sends from any address: altered, truncated, replayed, expired, unsigned and wrong-owner
-packets to the receiver, and forged launches to the object's label, which go up to the control centre.
+the transfer under way, and sends from any address (the control centre runs with ``--any-source``, or the first switch
+would stop that): altered, truncated, replayed, expired, unsigned and wrong-owner packets to the receiver, and forged
+launches to the object's label, which go up to the control centre.
 
 Every packet of the attack is followed up: left the attacker, came to the receiver's IP stack (counted there by
 nftables, by DSCP), refused by reason (counted by the endpoint), dropped at its socket (counted by the kernel); those
@@ -88,7 +89,9 @@ class Scene:
             "--plan": plan_file, "--openflow-port": OPENFLOW_PORT, "--events": self.folder / "events.sock",
             **self.identities.controller_options(1),
         }  # fmt: skip
-        command = [sys.executable, "-m", "controller", *(str(x) for pair in options.items() for x in pair)]
+        # the worst case: switches that do not hold a terminal to its own address
+        command = [sys.executable, "-m", "controller", "--any-source"]
+        command += [str(x) for pair in options.items() for x in pair]
         with (self.folder / "dcc.log").open("wb") as log:
             self.processes["dcc"] = subprocess.Popen(
                 command, cwd=PROJECT, stdout=log, stderr=log, start_new_session=True

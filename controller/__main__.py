@@ -59,6 +59,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--identity", type=Path, metavar="FILE", help="this DCC's keys; with them it refuses what is not authentic"
     )
+    parser.add_argument(
+        "--any-source", action="store_true", help="with --identity: terminals may send from others' addresses (routers)"
+    )
     parser.add_argument("--directory", type=Path, metavar="FILE", help="JSON: the certificates of the run's speakers")
     return parser.parse_args(arguments)
 
@@ -139,8 +142,9 @@ class Process:
         loop, worker = asyncio.get_running_loop(), Worker(emit)
         switches, store = app.Switches(loop), Store(self.options.database)
         means = Means(
-            switches, worker, store, time.monotonic, emit, self._ask, self.options.seed, self.groups, keeper=self.keeper
-        )
+            switches, worker, store, time.monotonic, emit, self._ask, self.options.seed, self.groups,
+            keeper=self.keeper, any_source=self.options.any_source,
+        )  # fmt: skip
         dcc = Dcc(self.plan, means)
         dcc.on_ready = self._say_ready
         over = asyncio.Event()

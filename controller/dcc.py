@@ -16,7 +16,7 @@ from controller.brains import Brains
 from controller.discovery import Discovery
 from controller.domain import Domain
 from controller.errors import BorderError, ControllerError, FrameError, SteeringError
-from controller.frames import ETH_LLDP, Datagram, ether_type, parse_udp, parse_unreachable
+from controller.frames import ETH_LLDP, Datagram, ether_type, ipv4_source, parse_udp, parse_unreachable
 from controller.gate import Gate
 from controller.gathering import NEWS_S, Gathering
 from controller.kit import Kit
@@ -93,6 +93,7 @@ class Means:
     groups: dict[str, list[str]] | None = None
     brains: Brains | None = None
     keeper: Keeper | None = None
+    any_source: bool = False
 
 
 class Dcc:
@@ -123,6 +124,7 @@ class Dcc:
         self.terminals.on_leave = self.resteering.withdrawn
         self.gate = Gate(means.keeper, means.clock, means.emit)
         kit.communication.seal = self.gate.seal
+        kit.communication.own_source = means.keeper is not None and not means.any_source
         self.on_ready: Callable[[], None] = lambda: None
         self._ready = False
 
@@ -276,7 +278,9 @@ class Dcc:
 
     def _unreachable(self, packet: PacketIn, host: HostPlan) -> None:
         """A host's kernel says that nobody listens: at its AI port that means that its agent has ended."""
-        if parse_unreachable(packet.data) == (host.address, AI_PORT) and self._is_news(host.name):
+        if (source := ipv4_source(packet.data)) != host.address:
+            self.gate.spoofed(host, source)
+        elif parse_unreachable(packet.data) == (host.address, AI_PORT) and self._is_news(host.name):
             self._dead(host.name, "has no agent any more")
 
     def _is_news(self, name: str) -> bool:

@@ -95,6 +95,14 @@ def parse_unreachable(frame: bytes) -> tuple[str, int] | None:
     return str(ipaddress.IPv4Address(source)), port
 
 
+def ipv4_source(frame: bytes) -> str:
+    """Return the source address of an IPv4 frame; ``FrameError`` for any other frame and for one cut short."""
+    start = _ETHERNET.size
+    if ether_type(frame) != ETH_IPV4 or len(frame) < start + _IPV4.size:
+        raise FrameError(f"frame of {len(frame)} bytes is no IPv4 packet")
+    return str(ipaddress.IPv4Address(frame[start + 12 : start + 16]))
+
+
 def parse_udp(frame: bytes) -> Datagram:
     """Read a UDP datagram; ``FrameError`` for any other frame and for one cut short."""
     if ether_type(frame) != ETH_IPV4:

@@ -68,7 +68,15 @@ class Gate:
         header, payload = decode(packet)
         return self.keeper.sign_request(header, payload, host.address)
 
+    def spoofed(self, host: HostPlan, source: str) -> None:
+        """Note a packet that a terminal sent from another's address; its switch let it go no further."""
+        self._note(Refusal("source", f"{host.name} sent from {source}, its address is {host.address}"), host)
+
     def _refuse(self, refusal: Refusal, host: HostPlan, header: Header) -> None:
+        self._note(refusal, host, type=header.type.name, object_id=header.object_id, visit=header.visit)
+
+    def _note(self, refusal: Refusal, host: HostPlan, **about: object) -> None:
+        """Count a refusal; tell of it, unless there were too many just now."""
         self.refused[refusal] += 1
         now = self.clock()
         self._events = min(EVENTS_PER_S, self._events + (now - self._events_at) * EVENTS_PER_S)
@@ -78,7 +86,7 @@ class Gate:
             self._told[refusal] += 1
             self.emit(
                 "packet.refused", reason=str(refusal), detail=refusal.text, node=host.name, kas=host.kas,
-                type=header.type.name, object_id=header.object_id, visit=header.visit, count=self.refused[refusal],
+                count=self.refused[refusal], **about,
             )  # fmt: skip
 
     def tell(self) -> None:

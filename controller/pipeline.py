@@ -52,7 +52,7 @@ def label_cookie(label: int) -> int:
     return LABEL_COOKIE | label
 
 
-def base_mods(domain: Domain, switch: SwitchPlan, *, fresh: bool, meters: bool) -> list[Mod]:
+def base_mods(domain: Domain, switch: SwitchPlan, *, fresh: bool, meters: bool, own_source: bool = False) -> list[Mod]:
     """Return what a switch holds whatever happens: classify, ARP and the label table's misses.
 
     ``fresh``: forget first what an earlier run left there.  ``meters``: the switch can meter packet-ins.
@@ -67,6 +67,7 @@ def base_mods(domain: Domain, switch: SwitchPlan, *, fresh: bool, meters: bool) 
         *_arp(domain, switch, ports),
         *_misses(ports, meters),
         *_deaths(ports, meters),
+        *(_sources(ports, meters) if own_source else []),
     ]
 
 
@@ -83,6 +84,25 @@ def _classify(domain: Domain, switch: SwitchPlan) -> list[Mod]:
         FlowMod(CLASSIFY, labelled, 70),
         FlowMod(CLASSIFY, {"eth_type": ETH_IPV4}, 60, goto=ROUTE),
     ]
+
+
+def _sources(ports: list[HostPlan], meters: bool) -> list[Mod]:
+    """A terminal sends from its own address (in the manner of BCP 38); whatever names another's goes up and no further.
+
+    Above the rules of ``_classify``, which then hold for what comes over trunks.
+    """
+    to_label: Match = {"ipv4_dst": masked(str(LABEL_NETWORK))}
+    mods: list[Mod] = []
+    for host in ports:
+        any_source: Match = {"in_port": host.port, "eth_type": ETH_IPV4}
+        own: Match = {**any_source, "ipv4_src": host.address}
+        mods += [
+            FlowMod(CLASSIFY, {**own, **to_label, "ip_proto": UDP, "udp_dst": AI_PORT}, 84, goto=LABEL),
+            FlowMod(CLASSIFY, {**own, **to_label}, 83),
+            FlowMod(CLASSIFY, own, 82, goto=ROUTE),
+            FlowMod(CLASSIFY, any_source, 81, (Output(PORT_CONTROLLER),), meter=host.port if meters else None),
+        ]
+    return mods
 
 
 def _deaths(ports: list[HostPlan], meters: bool) -> list[Mod]:

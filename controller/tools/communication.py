@@ -76,6 +76,7 @@ class Communication:
         self.connected: set[str] = set()
         self.paths: dict[tuple[int, int], LabelPath] = {}
         self._locks: Recent[tuple[int, int], asyncio.Lock] = Recent()
+        self.own_source = False  # whether a terminal may send from its own address alone
         self.seal: Callable[[HostPlan, bytes], bytes] = lambda _, packet: packet
         self._routes: dict[str, list[FlowMod]] = {}
         self._seen: set[str] = set()
@@ -91,7 +92,9 @@ class Communication:
         """
         switch = self.domain.switches[name]
         self._note_ports(name, ports)
-        mods = pipeline.base_mods(self.domain, switch, fresh=name not in self._seen, meters=meters)
+        mods = pipeline.base_mods(
+            self.domain, switch, fresh=name not in self._seen, meters=meters, own_source=self.own_source
+        )
         routes = pipeline.route_flows(self.domain)[name]
         self.south.send(switch.dpid, [*mods, *routes])
         await self.south.barrier(switch.dpid)

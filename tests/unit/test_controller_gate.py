@@ -13,12 +13,12 @@ from controller.gate import EVENTS_PER_S, Gate
 from experiments.identities import Identities
 from packets.identity import Directory, Identity
 from packets.keeper import Keeper
-from packets.labels import DCC_ADDRESS, class_label, label_address, object_label
+from packets.labels import AI_PORT, DCC_ADDRESS, class_label, label_address, object_label
 from packets.messages import Ack, Ask, Message, Register, decode_message, encode_message
 from packets.seal import with_mac
 from packets.transfers import OutgoingObject
 from packets.wire import Digest, Flag, Header, PacketType, decode, encode
-from tests.fake_fabric import World, run, small_plan
+from tests.fake_fabric import World, run, small_plan, udp
 
 PLAN = small_plan()
 OBJECT = 5 << 28 | 1 << 20 | 7
@@ -39,6 +39,7 @@ class Secured(World):
         }
         for kas, dcc in self.by_kas.items():
             dcc.gate.keeper = read_keeper(*self.identities.controller_options(kas).values())
+            dcc.kit.communication.own_source = True
 
     def request(self, name: str, message: Message, transfer_id: int = 1, to: str = DCC_ADDRESS) -> bytes:
         kind = PacketType.QUERY if to != DCC_ADDRESS else PacketType.ANNOUNCE
@@ -190,6 +191,35 @@ def test_port_address_and_certificate_must_agree(tmp_path: Path) -> None:
         ):
             assert not gate.passes(stranger, header, raw, 1)
         assert gate.refused == {"holder": 3} and gate.passes(h11, header, raw, 1)
+
+    run(work)
+
+
+@pytest.mark.parametrize("target", ["10.1.1.2", "10.3.1.1", "240.0.0.1", "240.1.0.7"])
+def test_nobody_sends_from_anothers_address(tmp_path: Path, target: str) -> None:
+    async def work() -> None:
+        world = Secured(tmp_path)
+        await world.start()
+        h11 = world.hosts["h11"]
+        stranger = msgspec.structs.replace(h11, address=world.hosts["h13"].address)
+        before = sum(len(inbox) for inbox in world.fabric.inbox.values())
+        world.fabric.inject(h11, udp(stranger, target, b"?", port=9))
+        world.fabric.inject(h11, udp(stranger, target, world.request("h13", register("h13")), port=AI_PORT))
+        await world.settle()
+        assert sum(len(inbox) for inbox in world.fabric.inbox.values()) == before
+        assert [(d["reason"], d["node"]) for d in world.of("packet.refused")] == [("source", "h11")] * 2
+
+    run(work)
+
+
+def test_from_its_own_address_a_terminal_sends_where_it_likes(tmp_path: Path) -> None:
+    async def work() -> None:
+        world = Secured(tmp_path)
+        await world.start()
+        for source, target in (("h11", "h13"), ("h11", "h31"), ("c4", "owner1")):
+            world.send(source, world.hosts[target].address, b"!", port=9)
+            assert world.fabric.inbox[target][-1].payload == b"!"
+        assert not world.reasons()
 
     run(work)
 
