@@ -323,13 +323,7 @@ class Dcc:
             else:
                 raise SteeringError(f"a packet of type {header.type.name} with label {label} is no object of ours")
         except (ControllerError, TopologyError) as error:
-            self.emit(
-                "packet.refused",
-                reason=str(error)[:400],
-                node=host.name,
-                object_id=header.object_id,
-                visit=header.visit,
-            )
+            self.gate.refuse(str(error), host, header)
             if header.type is PacketType.QUERY:
                 self._refuse_query(host, header, error, datagram.source_port)
 
@@ -384,7 +378,16 @@ class Dcc:
 
     async def _next_stop(self, ask: AskNextStop) -> Stop:
         known = ask.object_id in self.objects.announced
+        self._check_owner(ask)
         return await (self.objects.next_stop(ask) if known else self.training.next_stop(ask))
+
+    def _check_owner(self, ask: AskNextStop) -> None:
+        """An object's owner is who submitted or announced it, whoever else may have signed a mandate for it."""
+        announced, job = self.objects.announced.get(ask.object_id), self.training.jobs.get(ask.object_id)
+        name = announced.holder.name if announced else job.owner if job else ""
+        owner = self.domain.hosts.get(name)
+        if ask.owner and owner is not None and ask.owner != owner.address:
+            raise SteeringError(f"owner: the object is not that of {ask.owner}")
 
     async def _do(self, body: Withdraw | Lost | HandOver | Release | Spread | LinkState | Evidence) -> None:
         match body:

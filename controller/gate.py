@@ -18,6 +18,7 @@ from packets.wire import SHARD_TYPES, Flag, Header, decode
 from topologies.plan import HostPlan
 
 EVENTS_PER_S = 20.0
+WORDS = ("holder", "owner")
 
 
 class Gate:
@@ -72,6 +73,12 @@ class Gate:
         """Note a packet that a terminal sent from another's address; its switch let it go no further."""
         self._note(Refusal("source", f"{host.name} sent from {source}, its address is {host.address}"), host)
 
+    def refuse(self, why: str, host: HostPlan, header: Header) -> None:
+        """Note a packet that was authentic and is refused all the same; ``why`` may begin with a reason's word."""
+        word, _, text = why.partition(": ")
+        refusal = Refusal(word, text) if word in WORDS else Refusal("steering", why[:400])
+        self._refuse(refusal, host, header)
+
     def _refuse(self, refusal: Refusal, host: HostPlan, header: Header) -> None:
         self._note(refusal, host, type=header.type.name, object_id=header.object_id, visit=header.visit)
 
@@ -85,7 +92,8 @@ class Gate:
             self._events -= 1.0
             self._told[refusal] += 1
             self.emit(
-                "packet.refused", reason=str(refusal), detail=refusal.text, node=host.name, kas=host.kas,
+                "packet.refused", reason=refusal.text if refusal == "steering" else str(refusal),
+                detail=refusal.text, node=host.name, kas=host.kas,
                 count=self.refused[refusal], **about,
             )  # fmt: skip
 

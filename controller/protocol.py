@@ -72,12 +72,16 @@ class Facilities(Say, frozen=True, kw_only=True, tag="facilities="):
 
 
 class AskNextStop(Say, frozen=True, kw_only=True, tag="next?"):
-    """The holder's DCC asks the home DCC where an object goes now. ``exclude``: handles that turned out impossible."""
+    """The holder's DCC asks the home DCC where an object goes now. ``exclude``: handles that turned out impossible.
+
+    ``owner``: the address that the launch names as its owner's, who signed its mandate ("": an open network).
+    """
 
     kas: Kas
     object_id: int
     visit: int
     holder_kas: Kas
+    owner: str = ""
     exclude: list[Handle] = []
 
 

@@ -93,12 +93,12 @@ class Steering:
             raise SteeringError(f"visit {header.visit} of the object is over, it is on visit {now}")
         if held is not None and held.visit == header.visit:
             if held.holder != host.name:
-                raise SteeringError(f"{host.name} does not hold the object on visit {header.visit}")
+                raise SteeringError(f"holder: {host.name} does not hold the object on visit {header.visit}")
             # without its rules a released packet would only come back
             path = self.kit.communication.paths.get((header.label, host.kas))
             return path is not None and path.entry == Entry(host.switch, host.port)
         if header.visit and not self._holds(host, header):
-            raise SteeringError(f"{host.name} does not hold the object before visit {header.visit}")
+            raise SteeringError(f"holder: {host.name} does not hold the object before visit {header.visit}")
         self._holders[header.object_id] = header.visit, host.name
         return False
 
@@ -138,8 +138,9 @@ class Steering:
         avoid = self._avoid.get((object_id, visit), [])
         for _ in range(TRIES):
             ask = AskNextStop(
-                kas=home_kas(object_id), object_id=object_id, visit=visit, holder_kas=host.kas, exclude=list(avoid)
-            )
+                kas=home_kas(object_id), object_id=object_id, visit=visit, holder_kas=host.kas, exclude=list(avoid),
+                owner=header.owner if header.mandate else "",
+            )  # fmt: skip
             stop = await self.kit.must(ask)
             if not isinstance(stop, Stop):
                 raise BorderError(f"K-AS {ask.kas} answered {type(stop).__name__} to a next stop")

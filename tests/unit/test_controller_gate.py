@@ -10,11 +10,12 @@ import pytest
 from controller.__main__ import read_keeper
 from controller.errors import PlanError
 from controller.gate import EVENTS_PER_S, Gate
+from controller.objects import Announced
 from experiments.identities import Identities
 from packets.identity import Directory, Identity
 from packets.keeper import Keeper
 from packets.labels import AI_PORT, DCC_ADDRESS, class_label, label_address, object_label
-from packets.messages import Ack, Ask, Message, Register, decode_message, encode_message
+from packets.messages import Ack, AnnounceObject, Ask, Message, Register, decode_message, encode_message
 from packets.seal import with_mac
 from packets.transfers import OutgoingObject
 from packets.wire import Digest, Flag, Header, PacketType, decode, encode
@@ -139,6 +140,23 @@ def test_a_signed_launch_is_steered_and_every_other_stops_at_the_first_switch(tm
         assert world.reasons() == ["unsigned", "unsigned", "holder"] and not decisions.asked
         assert await world.reached("owner1", packet) == ["h31"]
         assert await world.reached("owner1", early) == ["h31"], "it goes where its object goes"
+
+    run(work)
+
+
+def test_an_object_is_its_announcers_whoever_signs_for_it(tmp_path: Path) -> None:
+    """A terminal of good standing makes a mandate of its own for what another announced; the home knows better."""
+
+    async def work() -> None:
+        world = Secured(tmp_path)
+        await world.start()
+        message = AnnounceObject(name="owner1", kind="deploy", task="vignettes", size_bytes=5)
+        objects = world.by_kas[1].objects
+        objects.announced[OBJECT] = Announced(OBJECT, world.hosts["owner1"], message)
+        assert await world.reached("h11", world.launch_of("h11", "h11")) == []
+        assert world.reasons() == ["owner"]
+        assert await world.reached("owner1", world.launch_of("owner1", "owner1")) == []
+        assert world.reasons()[0] == "owner" and "MDFP" in world.reasons()[1]
 
     run(work)
 
