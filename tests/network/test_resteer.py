@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from benchmarks.standing import StandingNetwork, standing
-from packets.events import Event
+from benchmarks.standing import Parcel, StandingNetwork, standing
 
 SCENARIO = """
 name: resteer
@@ -27,7 +25,6 @@ jobs:
   - {task: vignettes, broad_accuracy: 0.5}
 """
 MIB = 1 << 20
-SHARD_BYTES = 1392
 OTHERS_S = 2.0  # what the issue gives a re-steer, beside the bytes' own time
 
 
@@ -38,45 +35,6 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandingNetwor
     scenario.write_text(SCENARIO)
     with standing(scenario, folder) as net:
         yield net
-
-
-class Parcel:
-    """An object under way."""
-
-    def __init__(self, network: StandingNetwork, sender: str, size: int, role: str) -> None:
-        self.network, self.sender, self.size = network, sender, size
-        sent = network.at(sender, "send", bytes=size, role=role)
-        self.object_id, self.sha256 = sent["object_id"], sent["sha256"]
-
-    def said(self, kind: str, timeout_s: float = 30.0, **match: Any) -> Event:
-        return self.network.wait_for(kind, timeout_s, object_id=self.object_id, **match)
-
-    @property
-    def rendezvous(self) -> str:
-        """Where it goes now, by the word of the DCC there."""
-        steered = self.network.events("object.steered", object_id=self.object_id)
-        return next((str(e.data["node"]) for e in reversed(steered) if e.data["node"]), "")
-
-    def under_way(self, share: float) -> str:
-        """Wait until its rendezvous has taken some of it; returns who that is."""
-        node = self.network.wait_until(lambda: self.rendezvous or None, 10.0, "a rendezvous")
-        before = self.network.state(node)["transport"]["bytes_in"]
-
-        def taken() -> bool | None:
-            return self.network.state(node)["transport"]["bytes_in"] - before > share * self.size or None
-
-        self.network.wait_until(taken, 30.0, f"{share:.0%} of it at {node}")
-        return node
-
-    def kept(self, timeout_s: float = 40.0) -> Event:
-        """Wait until it is whole somewhere, and check its bytes against those that left."""
-        kept = self.said("parcel.kept", timeout_s)
-        assert (kept.data["bytes"], kept.data["sha256"]) == (self.size, self.sha256)
-        return kept
-
-    def cost(self) -> tuple[int, int]:
-        """Return (packets the sender needed, packets that the object has)."""
-        return int(self.said("object.delivered").data["packets"]), -(-self.size // SHARD_BYTES)
 
 
 @pytest.mark.parametrize("how", ["kill", "cut_off"])
