@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-unit demo test test-unit test-wire test-network test-browser lint types bench-flood bench-route bench-map bench-flipped bench-codec fuzz \
+.PHONY: help setup setup-demo setup-unit demo test test-unit test-wire test-network test-browser lint types bench-flood bench-route bench-transport bench-map bench-flipped bench-codec fuzz \
 	install-dissector uninstall-dissector clean
 
 help:  ## this list
@@ -51,6 +51,9 @@ types: setup-unit  ## mypy, strict on our packages
 
 bench-flood: setup-demo  ## 10,000 bad packets a second beside a live transfer; the last line is JSON
 	@$(PY) -m benchmarks.flood
+
+bench-transport: setup-demo  ## goodput, loss, fairness and CPU of the transport against TCP; the last line is JSON
+	@$(PY) -m benchmarks.transport
 
 bench-route: setup-demo  ## does the route matter? routed against random order; the last line is JSON
 	@$(PY) -m benchmarks.route
