@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.common import finish
-from benchmarks.transport_net import Bench, Flow, plan_of, standing
+from benchmarks.transport_net import Bench, Flow, NotReached, plan_of, standing
 from topologies.errors import TopologyError
 
 OBJECT_BYTES = 64_000_000
@@ -172,6 +172,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _interrupt(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # timeout(1) sends it twice
     raise KeyboardInterrupt  # so that the network is taken down
 
 
@@ -182,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = 0
     try:
         benchmark.run()
-    except TopologyError as error:
+    except (TopologyError, NotReached) as error:
         tell(f"error: {error}")
         status = 2
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,17 +23,20 @@ from typing import IO, Any, NamedTuple
 
 import msgspec
 
-from benchmarks.common import PROJECT
+from benchmarks.common import PROJECT, last_words
 from topologies import shell
 from topologies.build import Rates, Terminal, Wan, build_plan
 from topologies.network import Network
 from topologies.plan import NetworkPlan, interface_name
 
-OPENFLOW_PORT = 6791
 IPERF_PORT = 5201
 READY_S = 30.0
 FAST_MBPS = 10_000.0
 PLENTY_S = 300.0
+
+
+class NotReached(Exception):
+    """The terminals do not reach each other."""
 
 
 class Flow(NamedTuple):
@@ -59,17 +63,19 @@ class Bench:
 
     def __init__(self, plan: NetworkPlan, folder: Path, *, shaped: bool) -> None:
         self.plan, self.folder, self.shaped = plan, folder, shaped
-        self.net = Network(plan, f"bench{os.getpid()}", dict.fromkeys(plan.kas_numbers, OPENFLOW_PORT), folder / "run")
+        self._port = _free_port()
+        self.net = Network(plan, f"bench{os.getpid()}", dict.fromkeys(plan.kas_numbers, self._port), folder / "run")
         self.address = {host.name: host.address for host in plan.hosts}
         self._ends: dict[str, Any] = {}  # Popen[str]
         self._dcc: subprocess.Popen[bytes] | None = None
+        self._iperf: list[subprocess.Popen[bytes]] = []
         self._objects = 0
 
     def start(self) -> None:
         """Bring it up; return when the terminals reach each other."""
         path = self.folder / "plan.json"
         path.write_bytes(msgspec.json.encode(self.plan.domain()))
-        command = [sys.executable, "-m", "controller", "--plan", str(path), "--openflow-port", str(OPENFLOW_PORT)]
+        command = [sys.executable, "-m", "controller", "--plan", str(path), "--openflow-port", str(self._port)]
         log = (self.folder / "dcc.log").open("wb")
         self._dcc = subprocess.Popen(command, cwd=PROJECT, stdout=log, stderr=log, start_new_session=True)
         self.net.start()
@@ -91,7 +97,10 @@ class Bench:
         for name in ("b", "c", "d"):
             while "1 received" not in self.net["a"].cmd(f"ping -c1 -W1 -q {self.address[name]}"):
                 if time.monotonic() > end:
-                    raise RuntimeError(f"{name} is not reached within {READY_S:.0f} s; log: {self.folder / 'dcc.log'}")
+                    words = last_words(self.folder / "dcc.log")
+                    raise NotReached(
+                        f"a does not reach {name} within {READY_S:.0f} s; the controller's last words: {words}"
+                    )
 
     def stop(self) -> None:
         """Take everything down."""
@@ -99,8 +108,9 @@ class Bench:
             assert process.stdin is not None
             with contextlib.suppress(OSError):
                 process.stdin.close()
-        for process in [*self._ends.values(), *([self._dcc] if self._dcc else [])]:
-            process.terminate()
+        for process in [*self._ends.values(), *self._iperf, *([self._dcc] if self._dcc else [])]:
+            if process.poll() is None:
+                process.terminate()
             try:
                 process.wait(5)
             except subprocess.TimeoutExpired:
@@ -169,6 +179,7 @@ class Bench:
         server: subprocess.Popen[bytes] = self.net[target].popen(
             words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
+        self._iperf.append(server)
         assert server.stdout is not None
         for line in server.stdout:
             if b"Server listening" in line:
@@ -181,6 +192,7 @@ class Bench:
         client: subprocess.Popen[bytes] = self.net[source].popen(
             words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
+        self._iperf.append(client)
         return client
 
     def tcp_result(self, client: subprocess.Popen[bytes], server: subprocess.Popen[bytes]) -> Flow:
@@ -189,11 +201,19 @@ class Bench:
         if "error" in report:
             raise RuntimeError(f"iperf3: {report['error']}")
         server.stdout.read()
+        self._iperf = [process for process in self._iperf if process not in (client, server)]
         used = _cpu_of(client) + _cpu_of(server)
         end = report["end"]
         received = end["sum_received"]
         rtt_ms = end["streams"][0]["sender"].get("min_rtt", 0) / 1e3
         return Flow(received["bits_per_second"] / 1e6, used, received["bytes"], end["sum_sent"]["retransmits"], rtt_ms)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
 
 
 def _cpu_of(process: subprocess.Popen[bytes]) -> float:
