@@ -106,7 +106,8 @@ class Assembly:
     def _learn_stride(self, rows: Rows) -> None:
         """Learn the size of a shard from the first one that is consistent with count and total."""
         sizes = np.where(rows.shard == 0, rows.length, rows.offset // np.maximum(rows.shard, 1))
-        fine = (rows.shard < self.count) & (sizes * (self.count - 1) < self.total) & (sizes * self.count >= self.total)
+        here = (rows.shards == self.count) & (rows.total == self.total) & (rows.shard < self.count)
+        fine = here & (sizes * (self.count - 1) < self.total) & (sizes * self.count >= self.total)
         if fine.any():
             self.stride = int(sizes[fine][0])
 
@@ -147,7 +148,7 @@ class Assembly:
             begin = end
 
     def _advance(self) -> None:
-        if not self.held[self.base]:
+        if self.base == self.count or not self.held[self.base]:
             return
         front = self.held[self.base : self.high]
         gap = int(front.argmin())

@@ -23,6 +23,7 @@ __all__ = ["ACK_DELAY_S", "WINDOW_SHARDS", "Assembly", "Feed", "Receiving", "ans
 
 ABANDON_S = 30.0
 REMEMBERED = 512
+MAX_FEEDS = 16  # transfers of one object at a time
 STRANGERS_PER_S = 100.0  # answers to packets of transfers that nobody knows: a flood of them is not worth more
 
 Peer = tuple[str, int]
@@ -174,6 +175,12 @@ class Receiving:
             if not self._has_room(header, peer, now_us):
                 return None
             self._assemblies[name] = assembly = Assembly(header, now)
+        elif len(assembly.feeds) >= MAX_FEEDS:
+            self._error(
+                ErrorCode.BUSY, f"{MAX_FEEDS} transfers of this object are on their way in", header, peer, now_us
+            )
+            self._refused("busy", header, peer, 1)
+            return None
         self._open[key] = feed = Feed(assembly, header, peer, now)
         assembly.welcome(header, peer)
         return feed
