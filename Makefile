@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-unit demo test test-unit test-wire test-network test-browser lint types bench-flood bench-route bench-transport bench-map bench-flipped bench-codec fuzz \
+.PHONY: help setup setup-demo setup-unit demo test test-unit test-wire test-network test-browser lint types bench-flood bench-route bench-methods bench-transport bench-map bench-flipped bench-codec fuzz \
 	install-dissector uninstall-dissector clean
 
 help:  ## this list
@@ -75,6 +75,9 @@ install-dissector:  ## AI packets in your Wireshark (no root)
 
 uninstall-dissector:
 	@scripts/dissector.sh uninstall
+
+bench-methods: setup-demo  ## every training method on the network: accuracy, bytes, seconds; the last line is JSON
+	@$(PY) -m benchmarks.methods
 
 clean:  ## take down what runs have left standing, and the caches (keeps runs/ and .venv/)
 	@[ ! -x .venv/bin/daitn ] || .venv/bin/daitn clean

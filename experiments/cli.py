@@ -100,7 +100,10 @@ def run(
     seeds: Annotated[int | None, typer.Option(help="Number of seeds, one after the other.", min=1, max=100)] = None,
     data: DataOption = None,
     label: LabelOption = None,
-    method: Annotated[str, typer.Option(help="How the route is chosen: routed or random (baseline).")] = "routed",
+    method: Annotated[
+        str,
+        typer.Option(help="routed, random, cycle, tramfl, federated, secure, gossip, split or central."),
+    ] = "routed",
     run_dir: RunDirOption = None,
     page_port: PageOption = None,
     no_page: NoPageOption = False,
@@ -117,6 +120,28 @@ def run(
         page_port=choose_page_port(page_port, no_page), capture=not no_capture, console=out, started_s=started_s,
     )  # fmt: skip
     if not report["targets_met"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    scenario: ScenarioArgument = "healthcare",
+    methods: Annotated[str, typer.Option(help="Methods, comma between them; `all` for every one.")] = "all",
+    seeds: Annotated[int, typer.Option(help="Number of seeds.", min=1, max=100)] = 5,
+    seed: Annotated[int, typer.Option(help="The first seed.", min=0)] = 0,
+    data: DataOption = None,
+    label: LabelOption = None,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Folder for all runs [default: runs/compare-<date>-<scenario>].")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Keep what was measured in --out before.")] = False,
+) -> None:
+    """Run a scenario with several methods and seeds: one table, one page of figures (accuracy against bytes, time)."""
+    from experiments.comparing import compare_methods
+
+    if not compare_methods(
+        scenario, methods, range(seed, seed + seeds), data=data, label=label, out=out_dir, resume=resume, console=out
+    ):
         raise typer.Exit(1)
 
 
@@ -157,7 +182,7 @@ def submit(
     expert: Annotated[float, typer.Option(help="Wanted accuracy in that group, 0..1.", min=0, max=1)] = 0.0,
     max_visits: Annotated[int, typer.Option(help="Budget of training visits.", min=1, max=1000)] = 10,
     deadline_s: Annotated[float, typer.Option(help="Seconds until the model must be home.", min=1)] = 170.0,
-    method: Annotated[str, typer.Option(help="routed or random.")] = "routed",
+    method: Annotated[str, typer.Option(help="As in `daitn run`.")] = "routed",
     seed: Annotated[int, typer.Option(help="Seed of the fresh model and the plan.", min=0)] = 0,
 ) -> None:
     """Submit a training job to the standing network and wait for the model to come home."""

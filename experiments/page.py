@@ -30,6 +30,11 @@ def _megabytes(value: float) -> str:
 _environment.filters |= {"figure": _figure, "megabytes": _megabytes}
 
 
+def template(name: str) -> jinja2.Template:
+    """Return a page's template, with the filters of all."""
+    return _environment.get_template(name)
+
+
 def render(report: dict[str, Any], plan: NetworkPlan) -> str:
     """Return the report as HTML with its plots inside."""
     drawn = {

@@ -33,7 +33,8 @@ NAMES = {
 }  # fmt: skip
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """Return a figure as SVG text for a page."""
     out = io.StringIO()
     figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
     text = out.getvalue()
@@ -90,7 +91,7 @@ def topology(plan: NetworkPlan, stops: list[dict[str, Any]]) -> str:
             )
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=4, frameon=False, fontsize=8, markerscale=0.5)
     axes.set_axis_off()
-    return _svg(figure)
+    return svg(figure)
 
 
 def _draw_route(axes: Any, place: dict[str, tuple[float, float]], nodes: list[str]) -> None:
@@ -140,7 +141,7 @@ def accuracy(route: list[dict[str, Any]], targets: dict[str, Any] | None, expert
     axes.set_xticks(range(1, len(measured) + 1), [v["node"] for v in measured], rotation=45 if len(measured) > 8 else 0)
     if measured:
         axes.legend(frameon=False, loc="lower right")
-    return _svg(figure)
+    return svg(figure)
 
 
 def link_bytes(links: list[dict[str, Any]]) -> str:
@@ -162,4 +163,4 @@ def link_bytes(links: list[dict[str, Any]]) -> str:
     axes.set(xlabel="MB, both directions")
     axes.tick_params(axis="y", labelsize=7)
     axes.legend(frameon=False, loc="lower right")
-    return _svg(figure)
+    return svg(figure)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from experiments.capture import bytes_by_link
+from experiments.curve import curve
 from experiments.folder import RunFolder
 from experiments.scenario import Scenario
 from packets.events import Event
@@ -32,6 +33,8 @@ class Outcome:
     assessments: list[dict[str, Any]] = field(default_factory=list)
     query: dict[str, Any] | None = None
     pooled: dict[str, Any] | None = None
+    train_bytes: int | None = None
+    train_s: float | None = None
 
 
 def summarise(outcome: Outcome, events: list[Event], kas_of: dict[str, int]) -> dict[str, Any]:
@@ -53,6 +56,9 @@ def summarise(outcome: Outcome, events: list[Event], kas_of: dict[str, int]) -> 
         "assessments": outcome.assessments,
         "query": outcome.query,
         "pooled": outcome.pooled,
+        "train_bytes": outcome.train_bytes,
+        "train_s": outcome.train_s,
+        "curve": curve(events[outcome.first_event : outcome.last_event], outcome.object_id),
     }
 
 
@@ -150,7 +156,7 @@ def _headline(seeds: list[dict[str, Any]], spec: JobSpec | None) -> dict[str, An
     """Return the top of the report: the one seed's figures, or means over several and whether they meet the targets."""
     first = seeds[0]
     if len(seeds) == 1:
-        return {k: first[k] for k in first if k != "pooled"} | {"pooled_accuracy": _pooled(first)}
+        return {k: first[k] for k in first if k not in ("pooled", "curve")} | {"pooled_accuracy": _pooled(first)}
     accuracy = {k: _mean([s["accuracy"][k] for s in seeds]) for k in ("broad", "expert")}
     return {
         "seed": first["seed"],

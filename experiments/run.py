@@ -87,11 +87,14 @@ class Run:
         outcome = Outcome(seed=seed, first_event=len(self.bed.events))
         with self.phase("gather"):
             gather(self.bed)
+        before, started_s = sum(self.bed.port_bytes().values()), time.monotonic()
         with self.phase("submit"):
             self._submit(seed, outcome)
         if outcome.spec:
             with self.phase("train"), Timeline(self.bed, self.scenario.events):
                 self._come_home(seed, outcome.spec, outcome)
+            outcome.train_s = round(time.monotonic() - started_s, 3)
+            outcome.train_bytes = sum(self.bed.port_bytes().values()) - before
         if outcome.spec and self.bed.terminals("mdfp"):
             with self.phase("deploy"):
                 deploy(self.bed, outcome.object_id)

@@ -1,0 +1,178 @@
+"""Methods side by side: the same scenario with every method and seed, one table, one page of figures.
+
+Every run is a run like any other, one after the other, each with its own folder. Bytes are what the switches' port
+counters gained on all links from the submission of the job until its model was home; seconds are those in between.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.errors import ExperimentError
+from experiments.processes import PROJECT, last_words, python
+
+DEFAULT_METHODS = ("routed", "random", "cycle", "tramfl", "federated", "gossip", "split", "central")
+RUN_TIMEOUT_S = 400.0
+TEARDOWN_S = 60.0
+ATTEMPTS = 2
+NOT_READY = 2
+FIGURES = ("broad", "expert", "bytes", "seconds", "visits")
+
+
+class Result(NamedTuple):
+    """What one run came to. ``curve``: see ``experiments.curve``."""
+
+    method: str
+    seed: int
+    passed: bool
+    broad: float
+    expert: float
+    visits: int
+    bytes: int
+    seconds: float
+    curve: list[dict[str, Any]]
+    folder: str
+
+
+class Plan(NamedTuple):
+    """What is to be compared. ``extra``: further words for ``daitn run`` (``--data DIR``)."""
+
+    scenario: str
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    out: Path
+    extra: tuple[str, ...] = ()
+    timeout_s: float = RUN_TIMEOUT_S
+    resume: bool = False
+
+
+class Comparison:
+    """All runs of a plan. ``say`` gets one line a run."""
+
+    def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
+        self.plan, self.say = plan, say
+        self.results: list[Result] = []
+        self.errors: list[str] = []
+
+    def run(self) -> None:
+        """Carry out all runs, seed by seed; those that measured nothing are tried twice, then listed as errors."""
+        pairs = [(seed, method) for seed in self.plan.seeds for method in self.plan.methods]
+        for number, (seed, method) in enumerate(pairs, 1):
+            head = f"[{number:2}/{len(pairs)}] seed {seed:<3} {method:<9}"
+            result = self._one(method, seed)
+            if result is None:
+                self.say(f"{head} FAILED: {self.errors[-1]}")
+                continue
+            self.results.append(result)
+            self.say(f"{head} {_told(result)}")
+
+    def _one(self, method: str, seed: int) -> Result | None:
+        kept = self.read(method, seed) if self.plan.resume else None
+        fault = ""
+        for attempt in range(0 if kept else ATTEMPTS):
+            fault = self._child(method, seed, attempt)
+            kept = self.read(method, seed)
+            if kept is not None:
+                break
+        if kept is None:
+            self.errors.append(f"seed {seed} {method}: {fault}")
+        return kept
+
+    def folder(self, method: str, seed: int) -> Path:
+        return self.plan.out / f"seed-{seed:03}-{method}"
+
+    def _child(self, method: str, seed: int, attempt: int) -> str:
+        """Run ``daitn run`` once; return its last words. ``ExperimentError`` when the machine is not ready for any."""
+        folder = self.folder(method, seed)
+        if folder.exists():
+            folder.rename(folder.with_name(f"{folder.name}.failed-{int(time.time())}-{attempt}"))
+        log = self.plan.out / f"{folder.name}.log"
+        words = ["run", self.plan.scenario, "--seed", str(seed), "--seeds", "1", "--method", method]
+        words += ["--run-dir", str(folder), "--no-page", "--no-capture", *self.plan.extra]
+        self.plan.out.mkdir(parents=True, exist_ok=True)
+        status = _run(python("experiments.cli", *words), log, self.plan.timeout_s)
+        if status == NOT_READY:
+            raise ExperimentError(last_words(log).removeprefix("error: "))
+        return last_words(log)
+
+    def read(self, method: str, seed: int) -> Result | None:
+        """Read a run's report; nothing where it measured nothing."""
+        folder = self.folder(method, seed)
+        try:
+            report = json.loads((folder / "report.json").read_text())
+            one = report["seeds"][0]
+            if (report["method"], one["seed"]) != (method, seed) or one["accuracy"]["broad"] is None:
+                return None
+            return Result(
+                method=method, seed=seed, passed=bool(one["targets_met"]), broad=float(one["accuracy"]["broad"]),
+                expert=float(one["accuracy"]["expert"] or 0.0), visits=len(one["route"]), bytes=int(one["train_bytes"]),
+                seconds=float(one["train_s"]), curve=one["curve"], folder=folder.name,
+            )  # fmt: skip
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            return None
+
+    def of(self, method: str) -> list[Result]:
+        return [r for r in self.results if r.method == method]
+
+    def summary(self) -> dict[str, Any]:
+        """Return means and deviations per method, and every run."""
+        return {
+            "scenario": self.plan.scenario,
+            "seeds": list(self.plan.seeds),
+            "methods": {m: summarise(self.of(m)) for m in self.plan.methods},
+            "runs": [r._asdict() for r in self.results],
+            "errors": self.errors,
+        }
+
+
+def summarise(results: Sequence[Result]) -> dict[str, Any]:
+    """Return a method's share of seeds that met both targets, and mean and deviation of each figure."""
+    if not results:
+        return {"runs": 0, "pass_share": None}
+    found: dict[str, Any] = {
+        "runs": len(results),
+        "pass_share": round(sum(r.passed for r in results) / len(results), 3),
+    }
+    for figure in FIGURES:
+        values = [float(getattr(r, figure)) for r in results]
+        found[figure] = round(statistics.fmean(values), 4)
+        found[f"{figure}_sd"] = round(statistics.stdev(values), 4) if len(values) > 1 else 0.0
+    return found
+
+
+def _told(result: Result) -> str:
+    verdict = "meets both" if result.passed else "misses    "
+    figures = f"broad {result.broad:.3f}  expert {result.expert:.3f}  {result.visits:2} visits"
+    return f"{verdict}  {figures}  {result.bytes / 1e6:7.1f} MB  {result.seconds:6.1f} s"
+
+
+def _run(command: list[str], log: Path, timeout_s: float) -> int:
+    """Run a command into a log; on Ctrl-C or past the time limit it is asked to take down what it built."""
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=PROJECT, start_new_session=True
+        )
+        try:
+            return child.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return 1
+        finally:
+            _end(child)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    for number, patience_s in ((signal.SIGINT, TEARDOWN_S), (signal.SIGKILL, 5.0)):
+        if child.poll() is not None:
+            return
+        child.send_signal(number)
+        try:
+            child.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            continue

@@ -1,0 +1,82 @@
+"""``daitn compare``: resolve what is to be compared, run it, show the table, write ``compare.json`` and the page."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from experiments.compare import DEFAULT_METHODS, Comparison, Plan
+from experiments.compare_page import table, write_page
+from experiments.errors import ExperimentError
+from experiments.run import check_method
+from experiments.session import RUNS, need_root, resolve
+
+
+def compare_methods(
+    scenario: str,
+    methods: str,
+    seeds: Sequence[int],
+    *,
+    data: Path | None,
+    label: str | None,
+    out: Path | None,
+    resume: bool,
+    console: Console,
+) -> bool:
+    """Compare; True when every run measured something. ``ExperimentError`` before the first run where one cannot be."""
+    plan = make_plan(scenario, methods, seeds, data=data, label=label, out=out, resume=resume)
+    need_root()
+    console.print(f"{len(plan.methods)} methods, {len(plan.seeds)} seed(s); runs in {plan.out}", highlight=False)
+    comparison = Comparison(plan, lambda line: console.print(line, highlight=False, soft_wrap=True))
+    try:
+        comparison.run()
+    finally:
+        if comparison.results:
+            _show(comparison, console)
+    return not comparison.errors
+
+
+def make_plan(
+    scenario: str,
+    methods: str,
+    seeds: Sequence[int],
+    *,
+    data: Path | None = None,
+    label: str | None = None,
+    out: Path | None = None,
+    resume: bool = False,
+) -> Plan:
+    """Check scenario, methods and data; return the plan."""
+    names = DEFAULT_METHODS if methods == "all" else tuple(m.strip() for m in methods.split(","))
+    for name in names:
+        check_method(name)
+    if resume and out is None:
+        raise ExperimentError("--resume needs --out DIR: which results are to be kept?")
+    resolved = resolve(scenario, data=data, label=label)
+    extra = [*(["--data", str(data.resolve())] if data else []), *(["--label", label] if label else [])]
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = (out or RUNS / f"compare-{stamp}-{resolved.name}").resolve()
+    return Plan(scenario, names, tuple(seeds), folder, tuple(extra), resume=resume)
+
+
+def _show(comparison: Comparison, console: Console) -> None:
+    plan, summary = comparison.plan, comparison.summary()
+    job = resolve(plan.scenario, data=_data(plan), label=_label(plan)).jobs[-1]
+    targets = {"broad": job.broad_accuracy} | ({"expert": job.expert_accuracy} if job.expert_group else {})
+    plan.out.mkdir(parents=True, exist_ok=True)
+    (plan.out / "compare.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_page(summary, plan.out / "compare.html", targets=targets, expert_group=job.expert_group)
+    console.print(table(summary, job.expert_group))
+    console.print(f"page       {plan.out / 'compare.html'}", highlight=False, soft_wrap=True)
+
+
+def _data(plan: Plan) -> Path | None:
+    return Path(plan.extra[plan.extra.index("--data") + 1]) if "--data" in plan.extra else None
+
+
+def _label(plan: Plan) -> str | None:
+    return plan.extra[plan.extra.index("--label") + 1] if "--label" in plan.extra else None
