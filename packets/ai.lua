@@ -470,23 +470,25 @@ end
 local LINE = "%-18s %5s  %-11s %-15s %-15s %12s %10s\n"
 
 local function journey_text(visits)
-  local order, objects_seen, bytes, lines = {}, {}, 0, {}
-  for _, visit in pairs(visits) do order[#order + 1] = visit end
-  table.sort(order, function(a, b)
-    if a.object ~= b.object then return a.object < b.object end
-    if a.visit ~= b.visit then return a.visit < b.visit end
-    return a.first < b.first
+  local order, began, bytes, lines = {}, {}, 0, {}
+  for _, visit in pairs(visits) do
+    order[#order + 1] = visit
+    began[visit.object] = math.min(began[visit.object] or visit.first, visit.first)
+  end
+  table.sort(order, function(a, b) -- objects as they set out, each with its visits in order
+    if a.object == b.object then return a.visit < b.visit end
+    if began[a.object] ~= began[b.object] then return began[a.object] < began[b.object] end
+    return a.object < b.object
   end)
   lines[1] = "AI journey\n" .. LINE:format("object", "visit", "type", "from", "to", "bytes", "seconds")
   for _, visit in ipairs(order) do
     local to = #visit.to > 0 and table.concat(visit.to, ",") or (visit.label or "?")
     lines[#lines + 1] = LINE:format("0x" .. visit.object, visit.visit, visit.kind, table.concat(visit.from, ","), to,
       visit.bytes, string.format("%.6f", visit.last - visit.first))
-    objects_seen[visit.object] = true
     bytes = bytes + visit.bytes
   end
   local count = 0
-  for _ in pairs(objects_seen) do count = count + 1 end
+  for _ in pairs(began) do count = count + 1 end
   lines[#lines + 1] = string.format("%d objects, %d visits, %d bytes\n", count, #order, bytes)
   return table.concat(lines)
 end

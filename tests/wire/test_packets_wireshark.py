@@ -136,12 +136,17 @@ def test_times_are_shown_as_dates(tmp_path: Path) -> None:
 
 
 def journey_frames() -> list[Ether]:
-    """Two visits of one object; during the second one the network changes its mind about the rendezvous."""
+    """Two visits of one object; during the second one the network changes its mind about the rendezvous.
+
+    Before the second one, another object makes its only visit.
+    """
     frames, payload = [], bytes(2500)
     for data in [launch(payload), *shards(payload), *shards(payload, high=3)[:1]]:
         frames += on_links(data)
     acknowledged = Header(type=PacketType.ACK, flags=Flag.REPLY, object_id=MODEL.object_id, ack=Acknowledgement(base=3))
     frames.append(frame(encode(acknowledged), src=FACILITY, dst=OWNER))
+    other = msgspec.structs.replace(MODEL, object_id=0x10_0002, type=PacketType.DATA_SHARD)
+    frames += on_links(shards(b"abc", other)[0])
     second = msgspec.structs.replace(MODEL, visit=1)
     one, two, three = shards(payload, second)
     for data, facility in (
@@ -159,11 +164,12 @@ def test_the_journey_tap_tells_where_objects_went(tmp_path: Path) -> None:
     said = run_tshark("-r", str(capture), "-o", "ai.journey:TRUE", "-q").splitlines()
     assert said[0] == "AI journey"
     assert said[1].split() == ["object", "visit", "type", "from", "to", "bytes", "seconds"]
-    assert [line.split() for line in said[2:4]] == [
+    assert [line.split() for line in said[2:5]] == [
         ["0x0000000700100001", "0", "MODEL_SHARD", OWNER, FACILITY, "2500", "10.000000"],
         ["0x0000000700100001", "1", "MODEL_SHARD", FACILITY, "10.3.1.1,10.4.1.1", "2500", "7.000000"],
+        ["0x0000000000100002", "0", "DATA_SHARD", OWNER, FACILITY, "3", "1.000000"],
     ]
-    assert said[4:] == ["1 objects, 2 visits, 5000 bytes"]
+    assert said[5:] == ["2 objects, 3 visits, 5003 bytes"]
     assert "AI journey" not in run_tshark("-r", str(capture), "-q")
 
 
