@@ -158,7 +158,7 @@ def value(reader: Reader, depth: int) -> object:
         plain = (None, number > 99, number, -number, number / 199, text.hex(), text)
         return plain[kind]
     if kind == 7:
-        return [value(reader, depth - 1)] * (reader.number() % 80)
+        return [value(reader, 0)] * (reader.number() % 200)
     if kind == 8:
         return [value(reader, depth - 1) for _ in range(reader.number() % 9)]
     return {reader.take(2).hex(): value(reader, depth - 1) for _ in range(reader.number() % 9)}
