@@ -59,13 +59,13 @@ def measure(terminals: int, changes_per_s: float, seconds: float, seed: int) -> 
         stack.callback(dcc.stop)
         network.start()
         wait_for("the control centre", (folder / "run" / "dcc1.ready").exists, PATIENCE_S, [dcc])
-        said, cpu_s = _report(network, plan, folder, (seconds, changes_per_s, seed), dcc)
+        said, cores = _report(network, plan, folder, (seconds, changes_per_s, seed), dcc)
         time.sleep(1.2)  # the last second's figures are told once a second
     errors = [e.data.get("text") for e in events if e.kind == "error"]
     fresh = [e.data for e in events if e.kind == "map.fresh"]
     if not fresh or "p50_ms" not in fresh[-1]:
         raise RuntimeError(f"the DCC measured nothing; {errors[:3]}")
-    return _figures(terminals, changes_per_s, seconds, said, fresh, cpu_s) | {"errors": len(errors)}
+    return _figures(terminals, changes_per_s, seconds, said, fresh, cores) | {"errors": len(errors)}
 
 
 def _start_dcc(plan: NetworkPlan, folder: Path, run_id: str) -> Child:
@@ -81,8 +81,8 @@ def _start_dcc(plan: NetworkPlan, folder: Path, run_id: str) -> Child:
 
 def _report(
     network: Network, plan: NetworkPlan, folder: Path, load: tuple[float, float, int], dcc: Child
-) -> tuple[dict[str, Any], float]:
-    """Run the terminals' process; return its last words and the processor seconds of the DCC meanwhile."""
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Run the terminals' process; return its last words, and the cores that DCC and switches used meanwhile."""
     hosts = [{"name": h.name, "role": h.role, "address": h.address, "pid": network[h.name].pid} for h in plan.hosts]
     (folder / "hosts.json").write_text(json.dumps(hosts))
     command = python("benchmarks.map_terminals", str(folder / "hosts.json"), *(str(x) for x in load))
@@ -90,9 +90,10 @@ def _report(
     try:
         assert crowd.stdout is not None
         crowd.stdout.readline()  # all registered
-        before = _cpu_s(dcc.process.pid)
+        pids = {"dcc_cores": dcc.process.pid, **_switch_pid()}
+        before = {name: _cpu_s(pid) for name, pid in pids.items()}
         out, _ = crowd.communicate(timeout=load[0] + PATIENCE_S)
-        used = _cpu_s(dcc.process.pid) - before
+        used = {name: round((_cpu_s(pid) - before[name]) / load[0], 2) for name, pid in pids.items()}
     finally:
         if crowd.poll() is None:
             crowd.kill()
@@ -101,6 +102,14 @@ def _report(
         raise RuntimeError(f"the terminals' process ended with status {crowd.returncode}")
     said: dict[str, Any] = json.loads(out.splitlines()[-1])
     return said, used
+
+
+def _switch_pid() -> dict[str, int]:
+    """Return the process of Open vSwitch, which carries all switches (userspace datapath), where it can be found."""
+    try:
+        return {"switch_cores": int(Path("/var/run/openvswitch/ovs-vswitchd.pid").read_text())}
+    except (OSError, ValueError):
+        return {}
 
 
 def _cpu_s(pid: int) -> float:
@@ -114,7 +123,7 @@ def _figures(
     seconds: float,
     said: dict[str, Any],
     fresh: list[dict[str, Any]],
-    cpu_s: float,
+    cores: dict[str, float],
 ) -> dict[str, Any]:
     last, busiest = fresh[-1], max(fresh, key=lambda f: f["telemetry_bytes_per_s"])
     return {
@@ -125,7 +134,7 @@ def _figures(
         "repeats": said["repeats"],
         **{k: last[k] for k in ("p50_ms", "p90_ms", "p99_ms", "max_ms", "lags")},
         "telemetry_bytes_per_s": busiest["telemetry_bytes_per_s"],
-        "dcc_cores": round(cpu_s / seconds, 2),
+        **cores,
         "terminals_cores": round(said["cpu_s"] / seconds, 2),
     }
 
