@@ -104,7 +104,7 @@ class Inbox:
             return
         good = _authentic(parsed, rows, feed)
         if not good.all():
-            self._sink.refuse("unauthenticated", peer, int(np.count_nonzero(~good)))
+            self._sink.refuse("mac", peer, int(np.count_nonzero(~good)))
             rows = rows[good]
         if len(rows):
             self._sink.take_shards(_rows(parsed, arrivals, rows), arrivals.frame(int(rows[0])), peer)

@@ -72,8 +72,10 @@ class Receiving:
         return bool(self._assemblies)
 
     def feed(self, peer: Peer, transfer_id: int) -> Feed | None:
-        """Return a transfer under way."""
-        return self._open.get((*peer, transfer_id))
+        """Return a transfer that is under way, or was lately: its shards are sealed to the last."""
+        key = (*peer, transfer_id)
+        over = self._over.get(key)
+        return over.feed if over is not None else self._open.get(key)
 
     def knows(self, peer: Peer, transfer_id: int) -> bool:
         """Tell whether a transfer is under way, or was lately."""

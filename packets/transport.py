@@ -382,7 +382,7 @@ class Endpoint:
                 return
             session = found
         elif not self._is_sealed(header, raw, peer):
-            self._refuse_header("unauthenticated", header, peer)
+            self._refuse_header("mac", header, peer)
             return
         if header.flags & Flag.LAUNCH:
             self._receiving.on_launch(header, peer, time.monotonic(), _now_us(), session)
@@ -427,7 +427,7 @@ class Endpoint:
             return None
         if header.type is PacketType.ERROR:
             return self._guard.check_request(header, raw, peer)
-        return None if sending.answered(header) else "unauthenticated"
+        return None if sending.answered(header) else "mac"
 
     def _deliver(self, received: ReceivedObject) -> bool:
         if not self._objects.put(received, size=len(received.payload)):
@@ -495,7 +495,11 @@ class Endpoint:
             return
         launch = sending.launch(now, _now_us())
         if launch is not None:
-            data = encode(launch) if self._guard is None else self._guard.launch(sending.object, launch)
+            try:
+                data = encode(launch) if self._guard is None else self._guard.launch(sending.object, launch)
+            except TransportError as error:  # an object of somebody else without his word for it
+                sending.handle.fail(error)
+                return
             self._send_raw(data, (sending.destination, AI_PORT))
         while (indices := sending.take(now)).size:
             left = self._send_shards(sending, indices)
