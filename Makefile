@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-unit demo test test-unit test-wire test-network test-browser lint types bench-flood bench-route bench-methods bench-transport bench-map bench-flipped bench-codec fuzz \
+.PHONY: help setup setup-demo setup-unit demo test test-unit test-wire test-network test-browser lint types bench-flood bench-route bench-methods bench-transport bench-map bench-resteer bench-flipped bench-codec fuzz \
 	install-dissector uninstall-dissector clean
 
 help:  ## this list
@@ -60,6 +60,9 @@ bench-route: setup-demo  ## does the route matter? routed against random order; 
 
 bench-map: setup-demo  ## freshness of the map: a terminal's change to its entry, 100 to 1,000 terminals; last line JSON
 	@$(PY) -m benchmarks.map
+
+bench-resteer: setup-demo  ## rendezvous killed, link cut, mind changed in mid-transfer of 64 MB; the last line is JSON
+	@$(PY) -m benchmarks.resteer
 
 bench-flipped: setup-unit  ## a hospital with flipped labels, with and without MPVU gate and trust; last line JSON
 	@$(PY) -m benchmarks.flipped

@@ -100,6 +100,11 @@ class StandingNetwork:
         for interface in self._ends(a, b):
             _tool("ip", "link", "set", interface, "up")
 
+    def doors(self) -> dict[str, str]:
+        """Return, by address, the switch's interface at which each terminal hangs."""
+        hosts = self.events("network.up")[0].data["plan"]["hosts"]
+        return {h["address"]: _port_name(h["switch"], h["port"]) for h in hosts}
+
     def _ends(self, a: str, b: str) -> list[str]:
         plan = self.events("network.up")[0].data["plan"]
         link = next(k for k in plan["links"] if {k["a"], k["b"]} == {a, b})

@@ -53,6 +53,8 @@ def summarise(outcome: Outcome, events: list[Event], kas_of: dict[str, int]) -> 
         "accuracy": accuracy,
         "route": route(mine),
         "journey": journey(mine, kas_of),
+        "resteers": resteers(mine),
+        "time_lost_s": round(sum(e.data["lost_s"] for e in mine if e.kind == "job.recovered"), 3),
         "assessments": outcome.assessments,
         "query": outcome.query,
         "pooled": outcome.pooled,
@@ -90,10 +92,32 @@ def route(events: list[Event]) -> list[dict[str, Any]]:
                         "per_group": data.get("per_group"),
                     }
                     visit |= {"accepted": data["accepted"], "verified_by": data["node"], "gate": data.get("reason", "")}
+        elif event.kind == "job.recovered":
+            visits = [v for v in visits if v["stop"] < data["visit"]]
     for visit in visits:
         decided = [e.data for e in events if e.kind == "job.decided" and e.data.get("visit") == visit["stop"]]
         visit["reason"] = decided[-1].get("reason", "") if decided else ""
     return visits
+
+
+def resteers(events: list[Event]) -> list[dict[str, Any]]:
+    """Return each time the model was led elsewhere, or had to go on from an earlier state, with why and what it cost.
+
+    No control centre knows the terminals of another K-AS; here, where all events meet, they are filled in.
+    """
+    found, at = list[dict[str, Any]](), dict[int, list[str]]()
+    for event in events:
+        data = event.data
+        nodes = at.setdefault(data.get("visit", -1), [])
+        if event.kind == "object.steered" and data.get("node"):
+            nodes.append(data["node"])
+        elif event.kind == "object.resteered":
+            before, now = (["", "", *nodes])[-2:]
+            row = {k: data.get(k) for k in ("visit", "reason", "holder", "alive", "from_kas", "to_kas", "resteer_ms")}
+            found.append(row | {"from_node": data.get("from_node") or before, "to_node": data.get("to_node") or now})
+        elif event.kind == "job.recovered" and found and found[-1]["visit"] == data["visit"]:
+            found[-1] |= {"lost_s": data["lost_s"], "at_work": data["action"]}
+    return found
 
 
 def journey(events: list[Event], kas_of: dict[str, int]) -> list[dict[str, Any]]:
@@ -169,6 +193,8 @@ def _headline(seeds: list[dict[str, Any]], spec: JobSpec | None) -> dict[str, An
         "reason": first["reason"],
         "route": first["route"],
         "journey": first["journey"],
+        "resteers": first["resteers"],
+        "time_lost_s": first["time_lost_s"],
         "assessments": first["assessments"],
         "query": first["query"],
     }

@@ -258,4 +258,11 @@ FOLDS = {
     "data.collected": noted,
     "trust.changed": noted,
     "object.duplicate": noted,
+    "object.resteered": noted,
+    "object.rerouted": noted,
+    "object.handed_over": noted,
+    "object.sent": noted,
+    "job.recovered": noted,
+    "parcel.kept": noted,
+    "terminal.withdrawn": noted,
 }
