@@ -27,7 +27,7 @@ METHODS = ("routed", "random", "cycle", "tramfl", "federated", "secure", "gossip
 GATHER_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 30.0
 GRACE_S = 30.0
-POOLED_EPOCHS = {"vignettes": 6, "table": 60, "text": 20}  # to convergence: the ceiling, not a straw man
+POOLED_EPOCHS = {"vignettes": 6, "table": 60, "text": 20, "digits": 40}  # to convergence: the ceiling, not a straw man
 
 
 class Run:
@@ -175,15 +175,23 @@ def gather(bed: Testbed) -> None:
                 raise RunFailed(f"test samples of {name} did not reach the MPVUs: {answer['failed']}")
 
 
-def submit(bed: Testbed, job: JobSpec) -> dict[str, Any]:
-    """Submit a job at the first model owner; return T-FAM's verdict."""
+def submit(bed: Testbed, job: JobSpec, owner: str = "") -> dict[str, Any]:
+    """Submit a job at a model owner (none named: the first); return T-FAM's verdict."""
+    name = owner_named(bed, owner)
+    reply: dict[str, Any] = bed.tell(name, "submit", ANSWER_TIMEOUT_S, spec=msgspec.to_builtins(job))["reply"]
+    return reply
+
+
+def owner_named(bed: Testbed, name: str) -> str:
+    """Return a model owner's name, the first one's for ''; ``ExperimentError`` when there is none of that name."""
     owners = bed.terminals("model_owner")
     if not owners:
         raise ExperimentError(
             f"scenario {bed.scenario.name}: no K-AS has a model_owner, nobody can submit; add `model_owner: 1` to one"
         )
-    reply: dict[str, Any] = bed.tell(owners[0], "submit", ANSWER_TIMEOUT_S, spec=msgspec.to_builtins(job))["reply"]
-    return reply
+    if name and name not in owners:
+        raise ExperimentError(f"no model owner is called {name!r}; there are: {', '.join(owners)}")
+    return name or owners[0]
 
 
 def come_home(bed: Testbed, job: JobSpec, outcome: Outcome) -> None:
@@ -192,19 +200,20 @@ def come_home(bed: Testbed, job: JobSpec, outcome: Outcome) -> None:
         bed.wait_event(kind, timeout_s, outcome.first_event, object_id=outcome.object_id)
 
 
-def keep_model(bed: Testbed, subfolder: str = "") -> Path:
-    """Copy the model and training log that came home last into the run's folder; return where they are."""
+def keep_model(bed: Testbed, subfolder: str = "", owner: str = "", object_id: int = 0) -> Path:
+    """Copy a model and its training log (no object: what came home last) into the run's folder; return where."""
     target = bed.folder.model / subfolder
     target.mkdir(parents=True, exist_ok=True)
-    for file in (bed.runtime / bed.terminals("model_owner")[0]).glob("*.*"):
+    home = bed.runtime / owner_named(bed, owner)
+    for file in (home / f"{object_id:x}" if object_id else home).glob("*.*"):
         shutil.copy2(file, target)
     return target
 
 
-def deploy(bed: Testbed, object_id: int) -> None:
+def deploy(bed: Testbed, object_id: int, owner: str = "") -> None:
     """Have the owner deploy a trained model; returns when an MDFP hosts it and its DCC's map knows."""
     mark = len(bed.events)
-    bed.tell(bed.terminals("model_owner")[0], "deploy", object_id=object_id)
+    bed.tell(owner_named(bed, owner), "deploy", object_id=object_id)
     node = bed.wait_event("model.deployed", ANSWER_TIMEOUT_S, mark).data["node"]
     bed.wait_event("krrm.updated", ANSWER_TIMEOUT_S, mark, name=node, where=lambda data: "models" in data["attributes"])
 

@@ -16,7 +16,7 @@ from experiments.errors import ScenarioError
 from experiments.timed import TimedEvent
 from experiments.timed import check as check_events
 from hosts.learning.task_spec import TaskSpec
-from packets.messages import JobSpec
+from packets.messages import Fixed, JobSpec
 from topologies.build import Rates, Terminal, Wan, build_plan
 from topologies.plan import NetworkPlan, Role
 
@@ -204,6 +204,7 @@ _STRUCT_AT: dict[str, type[msgspec.Struct]] = {
     "$.network.wan[]": WanSpec,
     "$.data": TaskSpec,
     "$.jobs[]": JobSpec,
+    "$.jobs[].hyper": Fixed,
     "$.query": QuerySpec,
     "$.events[]": TimedEvent,
 }

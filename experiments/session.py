@@ -60,7 +60,7 @@ def resolve(
     if scenario.data.name == "vignettes":
         _fit_jobs(scenario, list(DISEASES))
     else:
-        if not scenario.data.data:
+        if not scenario.data.data and scenario.data.name != "digits":
             raise ExperimentError(f"scenario {scenario.name} needs real data: give it with --data PATH")
         from hosts.learning.task import load_task  # brings PyTorch along: not for every command
 

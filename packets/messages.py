@@ -68,11 +68,20 @@ class Leave(Message, frozen=True, kw_only=True, tag="leave"):
     stay: bool = False
 
 
+class Fixed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Hyper-parameters that the owner fixes; 0 leaves one to HPO. ``rate_decay``: the rate's factor per visit."""
+
+    epochs: Annotated[float, msgspec.Meta(ge=0.0, le=1000.0)] = 0.0
+    batch_size: Annotated[int, msgspec.Meta(ge=0, le=1 << 16)] = 0
+    learning_rate: Share = 0.0
+    rate_decay: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1.0
+
+
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a model owner asks for. Accuracies are shares of 1, ``expert_group`` is the group of ``expert_accuracy``.
 
     ``gate`` false: no MPVU is asked until the budget is used, so nothing is rolled back and nobody's trust moves; to
-    see what the gate is worth.
+    see what the gate is worth. ``compression``: how models and updates travel (``hosts/learning/compress.py``).
     """
 
     task: Name
@@ -87,6 +96,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     seed: int = 0
     compression: Annotated[str, msgspec.Meta(max_length=16)] = "none"
     gate: bool = True
+    hyper: Fixed = Fixed()
 
 
 class Submit(Message, frozen=True, kw_only=True, tag="submit"):
@@ -176,6 +186,22 @@ class Inquire(Message, frozen=True, kw_only=True, tag="inquire"):
 
     name: Name
     object_id: int
+
+
+class Change(Message, frozen=True, kw_only=True, tag="change"):
+    """The owner changes a running job (what is None stays), or stops it; answered by ``JobStatus``.
+
+    A stopped job trains no more: its model is measured and comes home as it was last accepted.
+    """
+
+    name: Name
+    object_id: int
+    stop: bool = False
+    broad_accuracy: Share | None = None
+    expert_accuracy: Share | None = None
+    trust_floor: Share | None = None
+    max_visits: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+    deadline_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
 
 # --- DCC -> terminal -------------------------------------------------------------------------------------------------
@@ -338,7 +364,7 @@ class Answer(Message, frozen=True, kw_only=True, tag="answer"):
 AnyMessage = (
     Register | Report | Leave | Pull | Halt | Submit | AnnounceObject | OrderRequest | VisitDone | Verdict | Returned
     | Inquire | Ack | Refused | SubmitReply | AnnounceReply | Order | LogRequest | LogPart | VerdictReply | JobStatus
-    | SendData | Ask | Answer | LaunchAgain | HandOver | Release
+    | SendData | Ask | Answer | Change | LaunchAgain | HandOver | Release
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

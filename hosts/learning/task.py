@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -72,8 +72,14 @@ class Task:
         """Raise ``LearningError`` when inputs hold values that the model cannot take."""
         raise NotImplementedError
 
+    def optimiser(self, weights: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+        """Return a fresh optimiser of the task's kind."""
+        if self.spec.optimiser == "sgd":
+            return torch.optim.SGD(weights, rate, weight_decay=self.spec.weight_decay)
+        return torch.optim.AdamW(weights, rate, weight_decay=self.spec.weight_decay)
+
     def train(self, model: nn.Module, samples: Samples, settings: TrainSettings) -> TrainResult:
-        """Train in place with AdamW on one thread; a fresh optimiser per visit. ``LearningError`` when the loss is
+        """Train in place on one thread; a fresh optimiser per visit. ``LearningError`` when the loss is
         not finite.
         """
         if not len(samples):
@@ -85,7 +91,7 @@ class Task:
         started = time.perf_counter()
         torch.set_num_threads(1)
         model.train()
-        optimiser = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=self.spec.weight_decay)
+        optimiser = self.optimiser(model.parameters(), settings.learning_rate)
         weights = self._label_weights(settings.group_weights)
         losses: list[float] = []
         for rows in batches(len(samples), settings):

@@ -16,7 +16,8 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     copies) are vignettes per hospital; tables use ``test_share`` of their rows for testing instead. ``partition``:
     ``dirichlet`` (``alpha``), ``iid``, ``one_class``, ``shards`` (``shards_per_node``) or ``natural`` (by hospital;
     by file). ``epsilon``: privacy budget of the class histogram a node publishes. ``noise``: share of a vignette's
-    findings that have nothing to do with its disease. ``weight_decay`` is AdamW's. ``hidden``: width of the table
+    findings that have nothing to do with its disease. ``optimiser``: AdamW (with ``weight_decay``), or plain
+    gradient descent, which one visit to one-sided data throws less far off course. ``hidden``: width of the table
     model's hidden layer (0: logistic regression). ``flip``: faults to try, {data node: share of its training labels
     that are wrong}.
     """
@@ -36,4 +37,5 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     text_column: str = ""
     hidden: int = 0
     weight_decay: float = 0.01
+    optimiser: Literal["adamw", "sgd"] = "adamw"
     flip: dict[str, float] = {}

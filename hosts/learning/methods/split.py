@@ -78,7 +78,7 @@ class Half:
     def begin(self, rate: float) -> None:
         """Start a pass with a fresh optimiser."""
         torch.set_num_threads(1)
-        self._optimiser = torch.optim.AdamW(self._weights, rate, weight_decay=self.task.spec.weight_decay)
+        self._optimiser = self.task.optimiser(self._weights, rate)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for stage in self._run:
