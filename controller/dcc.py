@@ -38,6 +38,7 @@ from controller.protocol import (
     Facilities,
     Forward,
     HandOver,
+    Interrupt,
     LinkState,
     Lost,
     Models,
@@ -68,7 +69,7 @@ from packets.events import Emit
 from packets.keeper import Keeper
 from packets.labels import AI_PORT, DCC_LABEL, address_label, is_class_label
 from packets.messages import Ask as Query
-from packets.messages import decode_message, encode_message
+from packets.messages import Halt, decode_message, encode_message
 from packets.wire import SHARD_TYPES, Flag, Header, PacketType, decode, encode
 from topologies.plan import DomainPlan, HostPlan
 
@@ -389,7 +390,7 @@ class Dcc:
         if ask.owner and owner is not None and ask.owner != owner.address:
             raise SteeringError(f"owner: the object is not that of {ask.owner}")
 
-    async def _do(self, body: Withdraw | Lost | HandOver | Release | Spread | LinkState | Evidence) -> None:
+    async def _do(self, body: Withdraw | Lost | HandOver | Release | Spread | LinkState | Evidence | Interrupt) -> None:
         match body:
             case Withdraw():
                 await self.steering.withdraw(body)
@@ -407,6 +408,16 @@ class Dcc:
                 await self.resteering.release(body)
             case Evidence():
                 self.trusting.judge(body)
+            case Interrupt():
+                await self._interrupt(body)
+
+    async def _interrupt(self, word: Interrupt) -> None:
+        arrival = self.kit.location.arrival(word.object_id)
+        if arrival is None or arrival.visit != word.visit:
+            raise SteeringError(f"object {word.object_id} is not here on visit {word.visit}")
+        await self.line.ask(
+            self.domain.hosts[arrival.node], Halt(object_id=word.object_id, reason=word.reason), word.object_id
+        )
 
     async def _lost(self, lost: Lost) -> None:
         if lost.to_holder:

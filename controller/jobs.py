@@ -10,9 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from controller.engines.types import Hyper, JobView, Measured, Option, Plan, Request, Step, Visit
 from controller.protocol import Facility, Stop
-from packets.messages import JobSpec
+from packets.messages import Fixed, JobSpec
 
 if TYPE_CHECKING:
     from controller.rounds import Group
@@ -66,6 +68,7 @@ class Job:
     rules_in: set[int] = field(default_factory=set)
     log: list[dict[str, Any]] = field(default_factory=list)
     excluded: set[str] = field(default_factory=set)
+    stopped: bool = False
 
     def last(self, visit: int) -> Decision | None:
         return self.decisions.get(visit - 1)
@@ -100,7 +103,9 @@ class Job:
         self.excluded.add(place)
 
     def spent(self, now_s: float) -> str:
-        """Return why no more training is possible ('' when it is): the budget of visits or the deadline."""
+        """Return why no more training is possible ('' when it is): the owner's word, budget of visits, deadline."""
+        if self.stopped:
+            return "stopped by its owner"
         if len(self.visits) >= self.spec.max_visits:
             return f"all {self.spec.max_visits} visits are used"
         trained = [d.decided_s for d in self.decisions.values() if d.action == "train"]
@@ -152,7 +157,15 @@ def request_of(spec: JobSpec, groups: list[str]) -> Request:
     )
 
 
-def hyper_of(decision: Decision) -> Hyper:
-    """Return the hyper-parameters of a training stop."""
+def hyper_of(decision: Decision, fixed: Fixed | None = None, visits: int = 0) -> Hyper:
+    """Return the hyper-parameters of a training stop: HPO's, but for what the owner has ``fixed``."""
     assert decision.step is not None
-    return decision.step.hyper
+    hyper = decision.step.hyper
+    if fixed is None:
+        return hyper
+    return msgspec.structs.replace(
+        hyper,
+        epochs=fixed.epochs or hyper.epochs,
+        batch_size=fixed.batch_size or hyper.batch_size,
+        learning_rate=fixed.learning_rate * fixed.rate_decay**visits if fixed.learning_rate else hyper.learning_rate,
+    )

@@ -245,9 +245,18 @@ class Evidence(Say, frozen=True, kw_only=True, tag="evidence"):
     share: float = 1.0
 
 
+class Interrupt(Say, frozen=True, kw_only=True, tag="interrupt"):
+    """To the K-AS of a visit: have the terminal stop working on the object, and let it go on."""
+
+    kas: Kas
+    object_id: int
+    visit: int
+    reason: str
+
+
 Ask = (
     AskOptions | AskFacilities | AskNextStop | Announce | Withdraw | Lost | HandOver | Release | Forward | AskModels
-    | Spread | LinkState | Evidence
+    | Spread | LinkState | Evidence | Interrupt
 )  # fmt: skip
 Reply = Options | Facilities | Stop | Ready | Done | No | Forwarded | Models
 

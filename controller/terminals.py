@@ -23,6 +23,7 @@ from packets.messages import (
     Ack,
     AnnounceObject,
     AnyMessage,
+    Change,
     Inquire,
     Leave,
     LogRequest,
@@ -130,6 +131,8 @@ class Terminals:
                 return self._report(host, message, size_bytes)
             case Leave():
                 return await self._leave(host, message)
+            case Change():
+                return await self.training.change(host, message)
             case Submit():
                 return await self.training.submit(host, message)
             case AnnounceObject():

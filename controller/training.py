@@ -14,7 +14,7 @@ from controller.brains import Brains
 from controller.engines.errors import EngineError
 from controller.engines.evidence import visit_s
 from controller.engines.types import Measured, Option, Step
-from controller.errors import BorderError, SteeringError
+from controller.errors import BorderError, ControllerError, SteeringError
 from controller.jobs import Decision, Job, hyper_of, request_of
 from controller.kit import Kit
 from controller.protocol import (
@@ -22,6 +22,7 @@ from controller.protocol import (
     AskNextStop,
     AskOptions,
     Evidence,
+    Interrupt,
     Lost,
     Options,
     Release,
@@ -31,6 +32,7 @@ from controller.protocol import (
 from packets.labels import MAX_SEQUENCE, SEQUENCE_BITS, make_object_id
 from packets.messages import (
     Ack,
+    Change,
     Inquire,
     JobStatus,
     LogPart,
@@ -49,6 +51,7 @@ from packets.messages import (
 from topologies.plan import HostPlan
 
 LOG_BYTES = 900
+CHANGEABLE = ("broad_accuracy", "expert_accuracy", "trust_floor", "max_visits", "deadline_s")
 TOLD = 8  # alternatives told of with a decision
 REASON_CHARS = 100
 JobAnswer = Ack | Refused | Order | VerdictReply | JobStatus | LogPart
@@ -316,6 +319,36 @@ class Training:
         except BorderError as error:
             self.kit.emit("warning", text=f"job {job.object_id}: {error}")
 
+    async def change(self, host: HostPlan, message: Change) -> JobStatus:
+        """Do what a job's owner wants changed; its next decision heeds it. ``SteeringError`` for anyone else."""
+        job = self._job(message.object_id)
+        if job.owner != host.name:
+            raise SteeringError(f"job {job.object_id} is not {host.name}'s")
+        if job.state in ("finished", "failed"):
+            raise SteeringError(f"job {job.object_id} is over ({job.state})")
+        changes = {k: v for k in CHANGEABLE if (v := getattr(message, k)) is not None}
+        job.spec = msgspec.structs.replace(job.spec, **changes)
+        job.request = request_of(job.spec, job.request.groups)
+        job.stopped = job.stopped or message.stop
+        self.kit.emit("job.changed", object_id=job.object_id, owner=job.owner, stop=message.stop, changes=changes)
+        self._save(job)
+        if message.stop:
+            await self._interrupt(job)
+        return self._status(job)
+
+    async def _interrupt(self, job: Job) -> None:
+        """Stop the training that is under way, if any is."""
+        latest = job.decisions.get(max(job.decisions, default=-1))
+        if latest is None or latest.action != "train" or latest.concluded:
+            return
+        word = Interrupt(
+            kas=latest.kas, object_id=job.object_id, visit=latest.visit, reason="the job was stopped by its owner"
+        )
+        try:
+            await self.kit.must(word)
+        except ControllerError as error:
+            self.kit.emit("warning", text=f"visit {latest.visit} of job {job.object_id} goes on to its end: {error}")
+
     # --- what terminals report
 
     async def handle(self, message: JobMessage) -> JobAnswer:
@@ -359,7 +392,7 @@ class Training:
             "expert_group": job.spec.expert_group or "",
         }
         if decision.action == "train":
-            hyper = hyper_of(decision)
+            hyper = hyper_of(decision, job.spec.hyper, len(job.visits))
             group = decision.group
             together: dict[str, Any] = (
                 {"members": group.members, "place": group.place, "rounds": group.rounds, "secure": group.secure}
@@ -483,7 +516,7 @@ class Training:
         )
         self._save(job)
 
-    def _status(self, job: Job) -> JobAnswer:
+    def _status(self, job: Job) -> JobStatus:
         pooled = job.pooled()
         broad = pooled.broad if pooled else 0.0
         return JobStatus(

@@ -184,6 +184,7 @@ def submit(
     deadline_s: Annotated[float, typer.Option(help="Seconds until the model must be home.", min=1)] = 170.0,
     method: Annotated[str, typer.Option(help="As in `daitn run`.")] = "routed",
     seed: Annotated[int, typer.Option(help="Seed of the fresh model and the plan.", min=0)] = 0,
+    owner: Annotated[str, typer.Option(help="Which model owner submits [default: the first].")] = "",
 ) -> None:
     """Submit a training job to the standing network and wait for the model to come home."""
     from experiments.client import request, say_job
@@ -192,10 +193,42 @@ def submit(
         "broad_accuracy": broad, "expert_group": expert_group, "expert_accuracy": expert, "max_visits": max_visits,
         "deadline_s": deadline_s, "method": method, "seed": seed,
     }  # fmt: skip
-    result = request("submit", timeout_s=deadline_s + 120, spec=spec)
+    result = request("submit", timeout_s=deadline_s + 120, spec=spec, owner=owner)
     say_job(result, out)
     if not result.get("targets_met"):
         raise typer.Exit(1)
+
+
+@app.command()
+def change(
+    job: Annotated[str, typer.Argument(help="Job, by the beginning of its number.")],
+    broad: Annotated[float | None, typer.Option(help="New accuracy over everything, 0..1.", min=0, max=1)] = None,
+    expert: Annotated[float | None, typer.Option(help="New accuracy in the expert group, 0..1.", min=0, max=1)] = None,
+    trust_floor: Annotated[float | None, typer.Option(help="Least trust of a data node, 0..1.", min=0, max=1)] = None,
+    max_visits: Annotated[int | None, typer.Option(help="New budget of visits.", min=1, max=1000)] = None,
+    deadline_s: Annotated[float | None, typer.Option(help="New deadline, seconds after its start.", min=1)] = None,
+) -> None:
+    """Change what a running job must reach, or may use; its next decision heeds it."""
+    from experiments.client import request
+
+    wanted = {
+        "broad_accuracy": broad, "expert_accuracy": expert, "trust_floor": trust_floor, "max_visits": max_visits,
+        "deadline_s": deadline_s,
+    }  # fmt: skip
+    changes = {key: value for key, value in wanted.items() if value is not None}
+    if not changes:
+        raise ExperimentError("nothing to change was named; see `daitn change --help`")
+    said = request("change", timeout_s=30, job=job, **changes)
+    out.print(f"job {said['job']} of {said['owner']}: {said['state']}, {said['visits']} visits so far", highlight=False)
+
+
+@app.command()
+def stop(job: Annotated[str, typer.Argument(help="Job, by the beginning of its number.")]) -> None:
+    """Stop a running job: it trains no more, its model is measured and comes home as it was last accepted."""
+    from experiments.client import request
+
+    said = request("change", timeout_s=30, job=job, stop=True)
+    out.print(f"job {said['job']} of {said['owner']} is told to stop, {said['visits']} visits made", highlight=False)
 
 
 @app.command()

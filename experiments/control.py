@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from experiments.errors import ExperimentError, RunFailed
+from experiments.explain import choose_job
 from experiments.report import Outcome, summarise
 from experiments.run import check_method, come_home, deploy, keep_model, submit
 from experiments.run import query as ask
@@ -91,26 +92,36 @@ class ControlServer:
         os.kill(os.getpid(), signal.SIGTERM)
         return {"pid": os.getpid()}
 
-    def _op_submit(self, connection: socketserver.StreamRequestHandler, spec: dict[str, Any]) -> dict[str, Any]:
+    def _op_change(self, _: object, job: str, **changes: Any) -> dict[str, Any]:
+        """Change a running job, or stop it, as its owner."""
+        events = list(self.bed.events)
+        object_id = choose_job(events, job)
+        owner = next(e.data["owner"] for e in events if e.kind == "job.submitted" and e.data["object_id"] == object_id)
+        status = self.bed.tell(owner, "change", object_id=object_id, **changes)["status"]
+        return {"job": f"{object_id:#x}", "owner": owner, **status}
+
+    def _op_submit(
+        self, connection: socketserver.StreamRequestHandler, spec: dict[str, Any], owner: str = ""
+    ) -> dict[str, Any]:
         job = msgspec.convert({"task": self.bed.scenario.data.name, **spec}, JobSpec)
         check_method(job.method)
         listening = self.bed.hub.add_listener(_Teller(connection), "submit")
         try:
-            return self._run_job(job)
+            return self._run_job(job, owner)
         finally:
             self.bed.hub.unsubscribe(listening)
 
-    def _run_job(self, job: JobSpec) -> dict[str, Any]:
+    def _run_job(self, job: JobSpec, owner: str) -> dict[str, Any]:
         bed = self.bed
         outcome = Outcome(seed=job.seed, first_event=len(bed.events), spec=job)
-        reply, folder = submit(bed, job), None
+        reply, folder = submit(bed, job, owner), None
         outcome.assessments.append(msgspec.to_builtins(job) | reply)
         outcome.object_id = reply["object_id"]
         if reply["admitted"]:
             come_home(bed, job, outcome)
-            folder = keep_model(bed, f"{outcome.object_id:x}")
+            folder = keep_model(bed, f"{outcome.object_id:x}", owner, outcome.object_id)
             if bed.terminals("mdfp"):
-                deploy(bed, outcome.object_id)
+                deploy(bed, outcome.object_id, owner)
         result = summarise(outcome, bed.events, {h.name: h.kas for h in bed.plan.hosts})
         return result | {"model": folder and str(folder)}
 

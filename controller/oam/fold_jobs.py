@@ -129,6 +129,13 @@ def visit_verified(canvas: Canvas, event: Event) -> None:
         job.update(broad=measured["broad"], expert=expert)
 
 
+def job_changed(canvas: Canvas, event: Event) -> None:
+    """The owner's word in mid-journey."""
+    job = _job(canvas, _need(event.data))
+    job["changed"] = {**job.get("changed", {}), **figures(event.data, "changes")}
+    job["stopping"] = job.get("stopping", False) or event.data.get("stop") is True
+
+
 def job_finished(canvas: Canvas, event: Event) -> None:
     data = event.data
     job = _job(canvas, _need(data))
@@ -195,5 +202,6 @@ FOLDS = {
     "job.decided": job_decided,
     "visit.trained": visit_trained,
     "visit.verified": visit_verified,
+    "job.changed": job_changed,
     "job.finished": job_finished,
 }

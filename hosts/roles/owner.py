@@ -20,6 +20,7 @@ from packets.messages import (
     Ack,
     AnnounceObject,
     AnnounceReply,
+    Change,
     Inquire,
     JobSpec,
     JobStatus,
@@ -54,7 +55,9 @@ class ModelOwner(Role):
     def __init__(self, terminal: Terminal) -> None:
         super().__init__(terminal)
         self.actions |= {"home": self.take_back}
-        self.commands |= {"submit": self._submit, "deploy": self._deploy, "inquire": self._inquire}
+        self.commands |= {
+            "submit": self._submit, "deploy": self._deploy, "inquire": self._inquire, "change": self._change,
+        }  # fmt: skip
         self._jobs: dict[int, OwnJob] = {}
 
     # --- submit ---
@@ -148,6 +151,17 @@ class ModelOwner(Role):
         fresh = self._fresh(reply.object_id, job.spec, job.payload)
         self._launch_later(msgspec.structs.replace(fresh, visit_limit=4))
         return {"object_id": reply.object_id}
+
+    def _change(self, command: Command) -> Command:
+        """Change a running job, or stop it: {"object_id", "stop"?, "max_visits"?, "deadline_s"?, ...}."""
+        self._job(command)
+        wanted = {key: value for key, value in command.items() if key != "op"}
+        try:
+            message = msgspec.convert({**wanted, "name": self.terminal.name, "m": "change"}, Change)
+        except msgspec.ValidationError as error:
+            raise BadCommand(f"change of a job: {error}") from None
+        status = self.terminal.dcc.ask(message, JobStatus, object_id=message.object_id)
+        return {"status": msgspec.to_builtins(status)}
 
     def _inquire(self, command: Command) -> Command:
         self._job(command)
