@@ -69,7 +69,7 @@ from packets.events import Emit
 from packets.keeper import Keeper
 from packets.labels import AI_PORT, DCC_LABEL, address_label, is_class_label
 from packets.messages import Ask as Query
-from packets.messages import Halt, decode_message, encode_message
+from packets.messages import decode_message, encode_message
 from packets.wire import SHARD_TYPES, Flag, Header, PacketType, decode, encode
 from topologies.plan import DomainPlan, HostPlan
 
@@ -112,6 +112,7 @@ class Dcc:
         self.objects = Objects(kit, identities, brains, self.places)
         self.steering = Steering(kit, self.places)
         self.line = Line(kit.communication)
+        kit.processes.tell = self.line.ask
         self.resteering = Resteering(kit, self.steering, self.line)
         self.queries = Queries(kit, brains, self.places)
         self.gathering = Gathering(kit)
@@ -224,6 +225,14 @@ class Dcc:
                 self.emit("warning", text=str(error))
 
         await asyncio.gather(*(tell(k) for k in self.kit.all_kas if k not in self.domain.kas))
+
+    def _hear_of_link(self, link: LinkState) -> None:
+        """Another DCC tells of a border; both of its ends do, and it is news once."""
+        known_up = frozenset((link.a_kas, link.b_kas)) not in self.domain.down_kas
+        self._set_kas_link(link.a_kas, link.b_kas, link.up)
+        if known_up != link.up:
+            self.kit.communication.reroute()
+            self.worker.spawn(self.resteering.repair(), "repair of label paths")
 
     def _set_kas_link(self, a: int, b: int, up: bool) -> None:
         (self.domain.down_kas.discard if up else self.domain.down_kas.add)(frozenset((a, b)))
@@ -397,9 +406,7 @@ class Dcc:
             case Spread():
                 await self.queries.spread(body)
             case LinkState():
-                self._set_kas_link(body.a_kas, body.b_kas, body.up)
-                self.kit.communication.reroute()
-                self.worker.spawn(self.resteering.repair(), "repair of label paths")
+                self._hear_of_link(body)
             case Lost():
                 await self._lost(body)
             case HandOver():
@@ -415,9 +422,7 @@ class Dcc:
         arrival = self.kit.location.arrival(word.object_id)
         if arrival is None or arrival.visit != word.visit:
             raise SteeringError(f"object {word.object_id} is not here on visit {word.visit}")
-        await self.line.ask(
-            self.domain.hosts[arrival.node], Halt(object_id=word.object_id, reason=word.reason), word.object_id
-        )
+        await self.kit.processes.halt(arrival.node, word.object_id, word.reason)
 
     async def _lost(self, lost: Lost) -> None:
         if lost.to_holder:
