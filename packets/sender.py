@@ -9,7 +9,6 @@ per batch and per acknowledgement, not per packet.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from typing import NamedTuple
 
@@ -426,7 +425,7 @@ class Sending:
         return due
 
 
-def remainder(assembly: Assembly, to: str, transfer_id: int) -> Sending:
+def remainder(assembly: Assembly, to: str, transfer_id: int, now: float) -> Sending:
     """Return the sending, to an address, of what an unfinished assembly holds."""
     launch = assembly.launch
     obj = OutgoingObject(
@@ -436,4 +435,4 @@ def remainder(assembly: Assembly, to: str, transfer_id: int) -> Sending:
         mandate=launch.mandate,
     )  # fmt: skip
     template = msgspec.structs.replace(launch, authentication=None, key_share=None, sent_at_ms=None)
-    return Sending(obj, transfer_id, assembly.stride, time.monotonic(), template=template, only=assembly.held)
+    return Sending(obj, transfer_id, assembly.stride, now, template=template, only=assembly.held)

@@ -187,7 +187,7 @@ class Endpoint:
         assembly = self._on_io_thread(lambda: self._receiving.withdraw(object_id, visit), timeout_s)
         if assembly is None or not assembly.held.any():
             return None
-        return self._begin(remainder(assembly, to, self._random.getrandbits(32)))
+        return self._begin(remainder(assembly, to, self._random.getrandbits(32), time.monotonic()))
 
     def relaunch(self, object_id: int, visit: int, *, timeout_s: float = 5.0) -> bool:
         """Launch an object under way again, since it is steered elsewhere now; False when none such is under way."""
