@@ -5,7 +5,9 @@ Only what our own pipeline can send here is understood (no VLAN, no IP fragments
 
 from __future__ import annotations
 
+import functools
 import ipaddress
+import socket
 import struct
 from dataclasses import dataclass, field
 
@@ -36,6 +38,13 @@ class Datagram:
     ttl: int = 64
 
 
+@functools.lru_cache(maxsize=4096)
+def ip_bytes(address: str) -> bytes:
+    """Return the four bytes of an address; ``OSError`` when it is none (strictly: four numbers)."""
+    return socket.inet_pton(socket.AF_INET, address)
+
+
+@functools.lru_cache(maxsize=4096)
 def mac_bytes(mac: str) -> bytes:
     """Return the six bytes of ``aa:bb:cc:dd:ee:ff``."""
     return bytes.fromhex(mac.replace(":", ""))
@@ -65,8 +74,8 @@ def ether_type(frame: bytes) -> int:
 
 def build_udp(datagram: Datagram) -> bytes:
     """Return the frame of a UDP datagram, both checksums filled in."""
-    source = ipaddress.IPv4Address(datagram.source).packed
-    target = ipaddress.IPv4Address(datagram.target).packed
+    source = ip_bytes(datagram.source)
+    target = ip_bytes(datagram.target)
     length = _UDP.size + len(datagram.payload)
     bare = _UDP.pack(datagram.source_port, datagram.target_port, length, 0) + datagram.payload
     udp_sum = checksum(_PSEUDO.pack(source, target, 0, UDP, length) + bare) or 0xFFFF
@@ -92,7 +101,7 @@ def parse_unreachable(frame: bytes) -> tuple[str, int] | None:
         return None
     if protocol != ICMP or frame[at : at + 2] != b"\x03\x03" or inner != UDP or source != target:
         return None
-    return str(ipaddress.IPv4Address(source)), port
+    return socket.inet_ntoa(source), port
 
 
 def ipv4_source(frame: bytes) -> str:
@@ -122,8 +131,8 @@ def parse_udp(frame: bytes) -> Datagram:
     return Datagram(
         eth_src=mac_text(eth_src),
         eth_dst=mac_text(eth_dst),
-        source=str(ipaddress.IPv4Address(source)),
-        target=str(ipaddress.IPv4Address(target)),
+        source=socket.inet_ntoa(source),
+        target=socket.inet_ntoa(target),
         source_port=source_port,
         target_port=target_port,
         payload=frame[start + _UDP.size : end],

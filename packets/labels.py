@@ -12,6 +12,7 @@ Labels whose home K-AS is 0 are well known: label 1 is "the DCC of the K-AS I am
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import zlib
 
@@ -64,6 +65,7 @@ def label_address(label: int) -> str:
     return str(LABEL_NETWORK.network_address + label)
 
 
+@functools.lru_cache(maxsize=4096)
 def address_label(address: str) -> int:
     """Return the label that an address in 240.0.0.0/4 carries; ``ValueError`` for any other address."""
     ip = ipaddress.IPv4Address(address)

@@ -163,6 +163,8 @@ class Krrm:
             )
         if not 1 <= kas <= 255:
             raise BadReport(f"report of {name}: K-AS number {kas} is not in 1..255")
+        if known is not None and known.address == address:
+            return
         try:
             ipaddress.IPv4Address(address)
         except ValueError:
