@@ -97,7 +97,7 @@ def parse_unreachable(frame: bytes) -> tuple[str, int] | None:
         at = _ETHERNET.size + (first & 0xF) * 4
         quoted, _, _, _, _, _, inner, _, _, target = _IPV4.unpack_from(frame, at + 8)
         _, port, _, _ = _UDP.unpack_from(frame, at + 8 + (quoted & 0xF) * 4)
-    except struct.error:
+    except (struct.error, FrameError):
         return None
     if protocol != ICMP or frame[at : at + 2] != b"\x03\x03" or inner != UDP or source != target:
         return None

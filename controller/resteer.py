@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from controller.errors import BorderError, ControllerError, SteeringError
 from controller.kit import Kit
 from controller.line import Line
-from controller.protocol import HandOver, Lost, Release, place_key
+from controller.protocol import HandOver, LinkState, Lost, Release, place_key
 from controller.recent import Recent
 from controller.steering import Leg, Steered, Steering
 from controller.tools.communication import LabelPath
@@ -28,6 +28,7 @@ class Resteering:
 
     def __init__(self, kit: Kit, steering: Steering, line: Line) -> None:
         self.kit, self.steering, self.line = kit, steering, line
+        self._mending: set[tuple[int, int]] = set()
         self._leaving: Recent[tuple[int, int], str] = Recent()
 
     # --- what is noticed here
@@ -51,14 +52,20 @@ class Resteering:
 
     async def repair(self) -> None:
         """Links changed: lead label paths around what is down; where there is no way (left), tell the home DCC."""
-        await asyncio.gather(*(self._repair(path) for path in self.kit.communication.broken()))
+        new = [p for p in self.kit.communication.broken() if (p.label, p.kas) not in self._mending]
+        await asyncio.gather(*(self._repair_once(path) for path in new))
+
+    async def _repair_once(self, path: LabelPath) -> None:
+        """Both ends of a link tell of it: whoever comes second leaves it to the first."""
+        self._mending.add((path.label, path.kas))
+        try:
+            await self._repair(path)
+        finally:
+            self._mending.discard((path.label, path.kas))
 
     async def _repair(self, path: LabelPath) -> None:
-        leg, communication, started_s = (
-            self.steering.legs.get((path.label, path.kas)),
-            self.kit.communication,
-            self.kit.clock(),
-        )
+        leg, communication = self.steering.legs.get((path.label, path.kas)), self.kit.communication
+        started_s = self.kit.clock()
         try:
             if not self.kit.domain.leads_on(path.exit.switch, path.exit.port):
                 what = path.exit.host.name if path.exit.host else "the way to the next K-AS"
@@ -80,9 +87,20 @@ class Resteering:
             place = place_key(arrival.kas, arrival.handle) if here and arrival else ""
             lost = Lost(kas=home_kas(leg.object_id), object_id=leg.object_id, visit=leg.visit, place=place,
                         reason=reason[:200])  # fmt: skip
+            await self._tell_of_border(path, lost.kas)
             await self._tell_home([lost])
         if self.kit.communication.paths.get((path.label, path.kas)) is path:
             await self.kit.communication.withdraw(path.label, path.kas)
+
+    async def _tell_of_border(self, path: LabelPath, home: int) -> None:
+        """The home must know of a dead border before it looks for another way; its own news may be slower than ours."""
+        border = self.kit.domain.borders.get((path.exit.switch, path.exit.port))
+        if border is None or self.kit.domain.leads_on(path.exit.switch, path.exit.port):
+            return
+        try:
+            await self.kit.must(LinkState(kas=home, a_kas=path.kas, b_kas=border.neighbour_kas, up=False))
+        except BorderError as error:
+            self.kit.emit("warning", text=str(error))
 
     @staticmethod
     def _lost(arrival: Arrival, reason: str, *, alive: bool) -> Lost:
