@@ -13,8 +13,6 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 from zlib import crc32
 
-import msgspec
-
 from packets.errors import PacketError
 from packets.labels import object_label
 from packets.options import (
@@ -91,7 +89,7 @@ class TrafficClass(enum.IntEnum):
 __all__ = [
     "Acknowledgement", "Authentication", "Buffer", "Digest", "DigestAlgorithm", "ErrorCode", "Flag", "Header",
     "Mandate", "Options", "PacketError", "PacketType", "Requirements", "TrafficClass", "authenticated", "decode",
-    "encode", "encode_sealed", "payload_room", "write",
+    "encode", "payload_room", "write",
 ]  # fmt: skip
 
 SHARD_TYPES = frozenset((PacketType.MODEL_SHARD, PacketType.DATA_SHARD))
@@ -176,19 +174,6 @@ def _encode_fixed(header: Header, payload: Buffer, options: bytes) -> bytes:
         header.timestamp_us, crc32(payload),
     )  # fmt: skip
     return unsummed + crc32(options, crc32(_NO_CHECKSUM, crc32(unsummed))).to_bytes(4, "big")
-
-
-def encode_sealed(header: Header, payload: Buffer, tag_of: Callable[[bytes, Buffer], bytes]) -> bytes:
-    """Return a packet whose Authentication carries ``tag_of(bytes before the option, payload)``.
-
-    ``header.authentication`` says algorithm and key id, its tag is a place holder of the right length.
-    """
-    auth = header.authentication
-    if auth is None:
-        raise PacketError("field", "AI packet cannot be sealed: it has no Authentication option")
-    before, _ = authenticated(encode(header, payload))
-    sealed = msgspec.structs.replace(auth, tag=tag_of(before, payload))
-    return encode(msgspec.structs.replace(header, authentication=sealed), payload)
 
 
 def authenticated(packet: Buffer) -> tuple[bytes, memoryview]:

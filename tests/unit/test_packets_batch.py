@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from packets import seal
 from packets.batch import GOOD, REASONS, SEALED_BYTES, USE_DECODE, Parsed, ShardTrain, header_checksums, parse
 from packets.errors import PacketError
 from packets.options import Authentication
@@ -220,6 +221,17 @@ def test_macs() -> None:
     assert [REASONS[one] for one in parsed.verdict] == expected
     assert np.flatnonzero(~parsed.macs_right(KEY)).tolist() == [3, 4, 5, 6]
     assert not parsed.macs_right(b"other").any()
+
+
+def test_macs_are_those_of_single_packets() -> None:
+    train = ShardTrain(TEMPLATE, bytes(250), 100, mac=KEY, key_id=3)
+    for index in range(train.count):
+        into = bytearray(train.stride)
+        packet = bytes(into[: train.write(into, 0, [index], timestamp_us=1, high=0)])
+        header, payload = decode(packet)
+        assert seal.mac_matches(header, packet, KEY, 8) and not seal.mac_matches(header, packet, b"other", 8)
+        bare = msgspec.structs.replace(header, authentication=None)
+        assert encode(seal.with_mac(bare, payload, KEY, 3, 8), payload) == packet
 
 
 @given(st.integers(1, 20), st.sampled_from([FIXED_BYTES, SEALED_BYTES]), st.randoms(use_true_random=False))
