@@ -118,6 +118,9 @@ def packet_in(canvas: Canvas, event: Event) -> None:
     record["packet_ins"] += 1
 
 
+FRESH = ("terminals", "reports_per_s", "telemetry_bytes_per_s", "p50_ms", "p99_ms")
+
+
 def agent_ready(canvas: Canvas, event: Event) -> None:
     record = _terminal(canvas, text(event.data, "name"))
     known = {key: value for key in ("role", "address") if (value := text(event.data, key))}
@@ -145,6 +148,14 @@ def krrm_updated(canvas: Canvas, event: Event) -> None:
         record = _terminal(canvas, name)
         record["attributes"] = merged
         record["models"] = names(merged, "models") or record["models"]
+
+
+def map_fresh(canvas: Canvas, event: Event) -> None:
+    """What keeping a K-AS's map fresh costs, and how far it runs behind."""
+    listed = event.data.get("kas")
+    told = {name: value for name in FRESH if (value := number(event.data, name)) is not None}
+    for kas in listed if isinstance(listed, list) else []:
+        _kas(canvas, whole({"kas": kas}, "kas"))["fresh"] = told
 
 
 def model_deployed(canvas: Canvas, event: Event) -> None:
@@ -249,7 +260,7 @@ FOLDS = {
     "host.confirmed": noted,
     "terminal.joined": noted,
     "terminal.left": noted,
-    "map.fresh": noted,
+    "map.fresh": map_fresh,
     "query.steered": noted,
     "request.refused": noted,
     "zygote.ready": noted,

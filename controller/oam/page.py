@@ -27,6 +27,7 @@ from controller.oam.stream import EventStreams
 DEFAULT_PORT = 8080
 MAX_STREAMS = 16
 MAX_EVENTS = 1000
+DRAWN = ("switches", "terminals", "links")
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -102,6 +103,16 @@ def _add_api(app: Flask, state: NetworkState, hub: EventHub | None) -> None:
     def network() -> Response:
         return _json({name: list(state.section(name).values()) for name in ("kas", "switches", "links", "objects")})
 
+    @app.get("/api/map")
+    def network_map() -> Response:
+        return _json({"terminals": state.section("terminals"), "kas": state.section("kas")})
+
+    @app.get("/map.svg")
+    def drawing() -> Response:
+        from controller.oam.drawing import svg
+
+        return Response(svg({name: state.section(name) for name in DRAWN}), mimetype="image/svg+xml")
+
     @app.get("/api/events")
     def recent() -> Response:
         after, limit = request.args.get("after", 0, int), request.args.get("limit", 200, int)
@@ -127,7 +138,12 @@ def _add_operations(
 
     @app.errorhandler(404)
     def missing(_: Exception) -> Response:
-        return _json({"error": "no such page; there are / /api/state /api/jobs /api/hosts /api/network /metrics"}, 404)
+        return _json(
+            {
+                "error": "no such page; there are / /api/state /api/jobs /api/hosts /api/network /api/map /map.svg /metrics"
+            },
+            404,
+        )
 
 
 def _json(value: object, status: int = 200) -> Response:

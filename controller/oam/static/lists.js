@@ -37,6 +37,7 @@ export class HostsView {
     if (host.models.length) holds.push(`serves ${host.models.join(", ")}`);
     if (host.attributes?.samples) holds.push(`${Math.round(host.attributes.samples)} samples`);
     if (host.attributes?.test_samples) holds.push(`${Math.round(host.attributes.test_samples)} test samples`);
+    if (host.attributes?.trust !== undefined) holds.push(`trust ${host.attributes.trust.toFixed(2)}`);
     return [host.name, String(host.kas || ""), ROLES[host.role] ?? host.role, host.state, (stops[host.name] ?? []).join(", "), holds.join("; "), host.address];
   }
 
