@@ -138,12 +138,8 @@ def _add_operations(
 
     @app.errorhandler(404)
     def missing(_: Exception) -> Response:
-        return _json(
-            {
-                "error": "no such page; there are / /api/state /api/jobs /api/hosts /api/network /api/map /map.svg /metrics"
-            },
-            404,
-        )
+        pages = "/ /api/state /api/jobs /api/hosts /api/network /api/map /map.svg /metrics"
+        return _json({"error": f"no such page; there are {pages}"}, 404)
 
 
 def _json(value: object, status: int = 200) -> Response:
