@@ -22,7 +22,7 @@ class Memory:
     """
 
     def __init__(self, begun_ms: int, *, window_ms: int = WINDOW_MS, kept: int = KEPT_PER_SPEAKER) -> None:
-        self._begun_ms, self._window_ms, self._kept = begun_ms, window_ms, kept
+        self._begun_ms, self._window_ms, self._kept = begun_ms - 1, window_ms, kept
         self._said: dict[int, OrderedDict[Hashable, int]] = {}
         self._floor_ms: dict[int, int] = {}
 

@@ -120,7 +120,7 @@ def test_the_memory_takes_nothing_twice_and_stays_small(said: list[tuple[int, in
 def test_a_memory_remembers_nothing_from_before_it_was_made() -> None:
     memory = Memory(5000)
     assert memory.judge(1, "x", 4999, 6000) == "replayed"
-    assert memory.judge(1, "x", 5001, 6000) == ""
+    assert memory.judge(1, "x", 5000, 6000) == ""
 
 
 def test_budgets_are_per_source_with_one_over_all_and_their_number_is_bounded() -> None:
