@@ -146,9 +146,9 @@ def write_capture(path: Path, frames: list[Any], snaplen: int | None = None) -> 
     return path
 
 
-def run_tshark(*arguments: str, timeout_s: float = 50) -> str:
+def run_tshark(*arguments: str, timeout_s: float = 50, dissector: Path = LUA) -> str:
     """Return what tshark with our dissector (from the project, not an installed copy) says."""
-    command = ["tshark", "-X", f"lua_script:{LUA}", *arguments]
+    command = ["tshark", "-X", f"lua_script:{dissector}", *arguments]
     with tempfile.TemporaryDirectory() as config:
         nobody = os.environ | {"WIRESHARK_CONFIG_DIR": config, "WIRESHARK_PLUGIN_DIR": config, "HOME": config}
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=True, env=nobody)

@@ -180,6 +180,32 @@ def test_frames_cut_by_the_capture_tell_the_same_journey(tmp_path: Path) -> None
     assert told[0] == told[1]
 
 
+# What Wireshark's windows would do, in a Wireshark without windows.
+WINDOWS = """
+_G.gui_enabled = function() return true end
+_G.register_menu = function(name, action, group)
+  assert(group == MENU_STAT_UNSORTED)
+  io.write("menu: ", name, "\\n")
+  _G.open_it = action
+end
+_G.retap_packets = function() end
+_G.TextWindow = { new = function(title)
+  return { set = function(_, text) io.write(title, ": ", text) end, set_atclose = function(_, action) end }
+end }
+dofile("LUA")
+_G.open_it()
+"""
+
+
+def test_the_menu_of_wireshark_opens_a_window_with_the_journey(tmp_path: Path) -> None:
+    capture = write_capture(tmp_path / "journey.pcap", journey_frames())
+    windows = tmp_path / "windows.lua"
+    windows.write_text(WINDOWS.replace("LUA", str(LUA)))
+    said = run_tshark("-r", str(capture), "-q", dissector=windows)
+    told = run_tshark("-r", str(capture), "-o", "ai.journey:TRUE", "-q")
+    assert said == "menu: AI journey\nAI journey: " + told
+
+
 # --- installing -------------------------------------------------------------------------------------------------------
 
 
