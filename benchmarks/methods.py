@@ -12,6 +12,7 @@ model was home) and ``seconds``, means over seeds with ``..._sd``. Exit status 1
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--scenario", default="healthcare", help="built-in scenario or path of a YAML file")
     parser.add_argument("--data", type=Path, help="real data, where the scenario needs it")
     parser.add_argument("--out", type=Path, help="folder for the runs [default: runs/bench-methods-<date>]")
+    parser.add_argument("--prefix", default="", help="command to run each run under, for example 'nice -n 5'")
     parser.add_argument("--resume", action="store_true", help="keep what was measured in --out before")
     options = parser.parse_args(arguments)
     stamp = now().replace(":", "").replace("-", "")[:15]
@@ -68,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     say(f"{len(plan.methods)} methods, {len(plan.seeds)} seeds; runs in {plan.out}")
-    comparison, status = Comparison(plan, say), 0
+    comparison, status = Comparison(plan._replace(prefix=tuple(shlex.split(options.prefix))), say), 0
     try:
         comparison.run()
         status = 1 if comparison.errors else 0

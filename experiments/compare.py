@@ -42,7 +42,7 @@ class Result(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is to be compared. ``extra``: further words for ``daitn run`` (``--data DIR``)."""
+    """What is to be compared. ``extra``: further words for ``daitn run`` (``--data DIR``); ``prefix``: before it."""
 
     scenario: str
     methods: tuple[str, ...]
@@ -51,6 +51,7 @@ class Plan(NamedTuple):
     extra: tuple[str, ...] = ()
     timeout_s: float = RUN_TIMEOUT_S
     resume: bool = False
+    prefix: tuple[str, ...] = ()
 
 
 class Comparison:
@@ -97,7 +98,7 @@ class Comparison:
         words = ["run", self.plan.scenario, "--seed", str(seed), "--seeds", "1", "--method", method]
         words += ["--run-dir", str(folder), "--no-page", "--no-capture", *self.plan.extra]
         self.plan.out.mkdir(parents=True, exist_ok=True)
-        status = _run(python("experiments.cli", *words), log, self.plan.timeout_s)
+        status = _run([*self.plan.prefix, *python("experiments.cli", *words)], log, self.plan.timeout_s)
         if status == NOT_READY:
             raise ExperimentError(last_words(log).removeprefix("error: "))
         return last_words(log)
@@ -118,21 +119,38 @@ class Comparison:
         except (OSError, ValueError, KeyError, TypeError, IndexError):
             return None
 
+    def _equal_bytes(self) -> float:
+        spent = [[r.bytes for r in self.of(m)] for m in self.plan.methods if m != "central"]
+        return min((statistics.fmean(sizes) for sizes in spent if sizes), default=0.0)
+
     def of(self, method: str) -> list[Result]:
         return [r for r in self.results if r.method == method]
 
     def summary(self) -> dict[str, Any]:
-        """Return means and deviations per method, and every run."""
+        """Return means and deviations per method, and every run.
+
+        ``equal_bytes``: what the thriftiest method that leaves the data where they are took, on average;
+        ``broad_at_equal_bytes``: what each had reached when it had spent as much.
+        """
+        limit = self._equal_bytes()
+        methods = {m: summarise(self.of(m), limit) for m in self.plan.methods}
         return {
+            "equal_bytes": limit,
             "scenario": self.plan.scenario,
             "seeds": list(self.plan.seeds),
-            "methods": {m: summarise(self.of(m)) for m in self.plan.methods},
+            "methods": methods,
             "runs": [r._asdict() for r in self.results],
             "errors": self.errors,
         }
 
 
-def summarise(results: Sequence[Result]) -> dict[str, Any]:
+def reached(result: Result, limit: float) -> float:
+    """Return the broad accuracy of the state that was kept when a run had spent so many bytes."""
+    so_far = [float(p["broad"]) for p in result.curve if p["bytes"] <= limit]
+    return so_far[-1] if so_far else 0.0
+
+
+def summarise(results: Sequence[Result], limit: float = 0.0) -> dict[str, Any]:
     """Return a method's share of seeds that met both targets, and mean and deviation of each figure."""
     if not results:
         return {"runs": 0, "pass_share": None}
@@ -140,6 +158,7 @@ def summarise(results: Sequence[Result]) -> dict[str, Any]:
         "runs": len(results),
         "pass_share": round(sum(r.passed for r in results) / len(results), 3),
     }
+    found["broad_at_equal_bytes"] = round(statistics.fmean(reached(r, limit) for r in results), 4)
     for figure in FIGURES:
         values = [float(getattr(r, figure)) for r in results]
         found[figure] = round(statistics.fmean(values), 4)

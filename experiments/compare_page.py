@@ -23,7 +23,17 @@ AXES = {"bytes": ("MB on the wire, all links (port counters)", 1e6), "seconds": 
 def table(summary: dict[str, Any], expert_group: str | None) -> Table:
     """Return the comparison as one table: mean ± deviation over seeds."""
     shown = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("method", "met", "broad", expert_group or "expert", "visits", "MB", "s", "MB / routed"):
+    for column in (
+        "method",
+        "met",
+        "broad",
+        expert_group or "expert",
+        "visits",
+        "MB",
+        "s",
+        "MB / routed",
+        "broad at equal MB",
+    ):
         shown.add_column(column, justify="left" if column == "method" else "right")
     for row in rows(summary):
         shown.add_row(*row)
@@ -38,7 +48,7 @@ def rows(summary: dict[str, Any]) -> list[list[str]]:
 
 def _row(name: str, found: dict[str, Any], routed_bytes: float | None) -> list[str]:
     if not found["runs"]:
-        return [name, "no run", *[""] * 6]
+        return [name, "no run", *[""] * 7]
     ratio = f"{found['bytes'] / routed_bytes:.2f}" if routed_bytes else ""
     return [
         name,
@@ -49,6 +59,7 @@ def _row(name: str, found: dict[str, Any], routed_bytes: float | None) -> list[s
         _pair(found, "bytes", 1e6, 1),
         _pair(found, "seconds", 1, 1),
         ratio,
+        f"{found['broad_at_equal_bytes']:.3f}",
     ]
 
 

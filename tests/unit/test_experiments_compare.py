@@ -76,7 +76,10 @@ def test_a_comparison_sums_up_its_runs_and_writes_its_page(comparison: Compariso
     assert summary["methods"]["federated"]["pass_share"] == 0.5
     assert summary["methods"]["routed"]["bytes"] == 15_000_000
     assert summary["methods"]["routed"]["bytes_sd"] > 0
-    assert rows(summary)[1][-1] == "6.67"
+    assert rows(summary)[1][-2] == "6.67"
+    assert summary["equal_bytes"] == 15_000_000
+    assert summary["methods"]["routed"]["broad_at_equal_bytes"] == 0.6
+    assert summary["methods"]["federated"]["broad_at_equal_bytes"] == 0.0
     write_page(summary, tmp_path / "c.html", targets={"broad": 0.8, "expert": 0.95}, expert_group="cardiology")
     page = (tmp_path / "c.html").read_text()
     assert page.count("<svg") == 2 and "cardiology accuracy" in page and "<script" not in page
