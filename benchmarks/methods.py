@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.common import finish, now, say
 from benchmarks.route import seed_list
-from experiments.compare import DEFAULT_METHODS, Comparison
+from experiments.compare import DEFAULT_METHODS, RUN_TIMEOUT_S, Comparison
 from experiments.compare_page import write_page
 from experiments.comparing import make_plan
 from experiments.errors import ExperimentError
@@ -36,6 +36,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="real data, where the scenario needs it")
     parser.add_argument("--out", type=Path, help="folder for the runs [default: runs/bench-methods-<date>]")
     parser.add_argument("--prefix", default="", help="command to run each run under, for example 'nice -n 5'")
+    parser.add_argument("--timeout-s", type=float, default=RUN_TIMEOUT_S, help="limit of one run [default: 400]")
     parser.add_argument("--resume", action="store_true", help="keep what was measured in --out before")
     options = parser.parse_args(arguments)
     stamp = now().replace(":", "").replace("-", "")[:15]
@@ -69,8 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ExperimentError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    plan = plan._replace(prefix=tuple(shlex.split(options.prefix)), timeout_s=options.timeout_s)
     say(f"{len(plan.methods)} methods, {len(plan.seeds)} seeds; runs in {plan.out}")
-    comparison, status = Comparison(plan._replace(prefix=tuple(shlex.split(options.prefix))), say), 0
+    comparison, status = Comparison(plan, say), 0
     try:
         comparison.run()
         status = 1 if comparison.errors else 0
