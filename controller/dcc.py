@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from controller.brains import Brains
+from controller.custody import Custody
 from controller.discovery import Discovery
 from controller.domain import Domain
 from controller.errors import BorderError, ControllerError, FrameError, SteeringError
@@ -121,7 +122,7 @@ class Dcc:
         self.discovery = Discovery(self.domain, means.south, means.emit)
         self.sensing = Sensing(self.domain, means.emit)
         self.limiter = Limiter(means.clock, means.emit)
-        self.training.on_arrival = self.worker.spawn
+        self.custody = Custody(kit, self.training, self.worker.spawn)
         self.terminals.on_trained = self.trusting.trained
         self.terminals.on_leave = self.resteering.withdrawn
         self.gate = Gate(means.keeper, means.clock, means.emit)
@@ -158,6 +159,7 @@ class Dcc:
             "link verification": (self.discovery.probe, 5.0),
             "liveness": (self._look_for_dead, 1.0),
             "watch over rendezvous": (self._watch, WATCH_S),
+            "second thoughts": (self.custody.reconsider, 1.0),
             "query weights": (self.queries.reweigh, 2.0),
             "packet-in limits": (self.limiter.tell, 1.0),
             "refusals": (self.gate.tell, 1.0),
@@ -427,8 +429,10 @@ class Dcc:
     async def _lost(self, lost: Lost) -> None:
         if lost.to_holder:
             await self.resteering.resteer(lost)
+        elif lost.leaving:
+            self.resteering.leave(lost)
         elif lost.object_id in self.objects.announced:
             if (to_holder := self.objects.lost(lost)) is not None:
                 await self.resteering.resteer(to_holder)
         else:
-            await self.training.lost(lost)
+            await self.custody.lost(lost)

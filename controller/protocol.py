@@ -131,7 +131,7 @@ class Lost(Say, frozen=True, kw_only=True, tag="lost"):
 
     ``place``: key of the rendezvous that is gone ('': the way is, not the place).  ``alive``: the place is withdrawn,
     but lives and hands over what it holds.  ``holder``: who launches this visit is gone, before it has arrived.
-    ``since_ms``: how long ago it was noticed, as far as the speaker knows.
+    ``leaving``: from the home to the DCC of the place itself, which will be asked to have it hand over.
     """
 
     kas: Kas
@@ -141,8 +141,8 @@ class Lost(Say, frozen=True, kw_only=True, tag="lost"):
     place: Handle = ""
     alive: bool = False
     holder: bool = False
+    leaving: bool = False
     reason: str = ""
-    since_ms: float = 0.0
 
 
 class HandOver(Say, frozen=True, kw_only=True, tag="handover"):

@@ -50,6 +50,12 @@ class Resteering:
             self._leaving[arrival.object_id, arrival.visit] = node
         await self._tell_home([self._lost(a, reason, alive=True) for a in arrivals])
 
+    def leave(self, lost: Lost) -> None:
+        """The home thinks better of a place here: remember which terminal that is, for the hand-over."""
+        arrival = self.kit.location.arrival(lost.object_id)
+        if arrival is not None and (arrival.visit, place_key(arrival.kas, arrival.handle)) == (lost.visit, lost.place):
+            self._leaving[lost.object_id, lost.visit] = arrival.node
+
     async def repair(self) -> None:
         """Links changed: lead label paths around what is down; where there is no way (left), tell the home DCC."""
         new = [p for p in self.kit.communication.broken() if (p.label, p.kas) not in self._mending]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -14,7 +14,7 @@ from controller.brains import Brains
 from controller.engines.errors import EngineError
 from controller.engines.evidence import visit_s
 from controller.engines.types import Measured, Option, Step
-from controller.errors import BorderError, ControllerError, SteeringError
+from controller.errors import ControllerError, SteeringError
 from controller.jobs import Decision, Job, hyper_of, request_of
 from controller.kit import Kit
 from controller.protocol import (
@@ -23,9 +23,7 @@ from controller.protocol import (
     AskOptions,
     Evidence,
     Interrupt,
-    Lost,
     Options,
-    Release,
     Stop,
     place_key,
 )
@@ -79,7 +77,7 @@ class Training:
     def __init__(self, kit: Kit, identities: Identities, brains: Brains) -> None:
         self.kit, self.identities, self.brains = kit, identities, brains
         self.jobs: dict[int, Job] = {}
-        self.on_arrival: Callable[[Coroutine[Any, Any, None], str], None] = lambda work, _: work.close()
+        self.on_arrival: Callable[[Job, int], None] = lambda job, visit: None
 
     # --- admission
 
@@ -103,7 +101,7 @@ class Training:
         job.state, job.reason = ("submitted", "") if verdict.admitted else ("rejected", "; ".join(verdict.reasons))
         if verdict.admitted:
             self.jobs[object_id] = job
-        self._save(job)
+        self.save(job)
         return SubmitReply(
             object_id=object_id if verdict.admitted else 0,
             admitted=verdict.admitted,
@@ -129,7 +127,7 @@ class Training:
 
     async def next_stop(self, ask: AskNextStop) -> Stop:
         """Decide where a job's object goes (once per visit; again when its stop turned out impossible)."""
-        job = self._job(ask.object_id)
+        job = self.job(ask.object_id)
         if job.state in ("finished", "failed"):
             raise SteeringError(f"job {job.object_id} is over ({job.state})")
         if job.started_s is None:
@@ -246,7 +244,7 @@ class Training:
         self.kit.store.decision(
             job.object_id, decision.visit, decision.action, decision.kas, decision.handle, decision.reason, ages, steps
         )
-        self._save(job)
+        self.save(job)
 
     @staticmethod
     def _alternatives(job: Job, decision: Decision) -> list[dict[str, Any]]:
@@ -264,64 +262,11 @@ class Training:
                 found.append({"kas": offer.kas, "handle": handle, "score": round(score, 4), **cost, **about})
         return found
 
-    async def lost(self, lost: Lost) -> None:
-        """A job's rendezvous, the way to it, or who launched it is gone: it goes on from the last holder that lives."""
-        job, visit, place = self._job(lost.object_id), lost.visit, lost.place
-        decision = job.decisions.get(visit)
-        if job.state in ("finished", "failed") or decision is None or decision.moved_on(job.decisions):
-            return
-        if lost.holder and decision.arrived:
-            return
-        if not lost.holder and place and place != _key(decision):
-            return  # told before: it goes elsewhere already
-        holder_lives = not lost.holder
-        while True:
-            if holder_lives and await self._launch_again(job, decision, lost):
-                return
-            before = job.decisions.get(visit - 1)
-            if before is None:
-                self.kit.emit(
-                    "warning", text=f"job {job.object_id}: its owner does not answer; it may launch by itself"
-                )
-                return
-            lost = msgspec.structs.replace(lost, visit=visit - 1, place=_key(before), alive=False, holder=False)
-            visit, decision, holder_lives = visit - 1, before, True
-
-    async def _launch_again(self, job: Job, decision: Decision, lost: Lost) -> bool:
-        """Undo a stop and have its holder launch again; False when that terminal cannot."""
-        now_s, visit = self.kit.clock(), decision.visit
-        if lost.place:
-            job.undo(visit, _key(decision))
-        again = msgspec.structs.replace(lost, kas=decision.holder_kas, to_holder=True)
-        try:
-            await self.kit.must(again)
-        except BorderError as error:
-            self.kit.emit("warning", text=f"job {job.object_id} visit {visit}: {error}; looking further back")
-            return False
-        if decision.arrived and lost.place:
-            job.log.append({"visit": visit, "kas": decision.kas, "lost": lost.reason[:80]})
-            self.kit.emit(
-                "job.recovered", object_id=job.object_id, visit=visit, kas=decision.kas, action=decision.action,
-                reason=lost.reason, lost_s=round(now_s - decision.decided_s, 3),
-                resumed_ms=round((self.kit.clock() - now_s) * 1e3, 2),
-            )  # fmt: skip
-        self._save(job)
-        return True
-
-    async def _let_go(self, job: Job, visit: int) -> None:
-        """An object has come in whole: what was launched for the stop before last need not be kept any more."""
-        before = job.decisions.get(visit - 1)
-        if before is None or before.released:
-            return
-        before.released = True
-        try:
-            await self.kit.must(Release(kas=before.holder_kas, object_id=job.object_id, visit=before.visit))
-        except BorderError as error:
-            self.kit.emit("warning", text=f"job {job.object_id}: {error}")
+    # --- what owners change
 
     async def change(self, host: HostPlan, message: Change) -> JobStatus:
         """Do what a job's owner wants changed; its next decision heeds it. ``SteeringError`` for anyone else."""
-        job = self._job(message.object_id)
+        job = self.job(message.object_id)
         if job.owner != host.name:
             raise SteeringError(f"job {job.object_id} is not {host.name}'s")
         if job.state in ("finished", "failed"):
@@ -331,7 +276,7 @@ class Training:
         job.request = request_of(job.spec, job.request.groups)
         job.stopped = job.stopped or message.stop
         self.kit.emit("job.changed", object_id=job.object_id, owner=job.owner, stop=message.stop, changes=changes)
-        self._save(job)
+        self.save(job)
         if message.stop:
             await self._interrupt(job)
         return self._status(job)
@@ -353,11 +298,11 @@ class Training:
 
     async def handle(self, message: JobMessage) -> JobAnswer:
         """Answer a terminal's message on one of our jobs (which may come from another K-AS)."""
-        job = self._job(message.object_id)
+        job = self.job(message.object_id)
         match message:
             case OrderRequest():
                 order = self._order(job, message)
-                self.on_arrival(self._let_go(job, message.visit), f"release of object {job.object_id}")
+                self.on_arrival(job, message.visit)
                 return order
             case VisitDone():
                 return self._visit_done(job, message)
@@ -370,7 +315,8 @@ class Training:
             case LogRequest():
                 return LogPart(entries=_fitting(job.log[message.first :]))
 
-    def _job(self, object_id: int) -> Job:
+    def job(self, object_id: int) -> Job:
+        """Return a job of this domain; ``SteeringError`` when no job has this object."""
         job = self.jobs.get(object_id)
         if job is None:
             raise SteeringError(f"no job has object {object_id}")
@@ -442,7 +388,7 @@ class Training:
                 "loss": round(message.loss, 3),
             }
             job.log.append(entry)
-        self._save(job)
+        self.save(job)
         return Ack()
 
     def evidence(self, message: Verdict) -> list[Evidence]:
@@ -483,7 +429,7 @@ class Training:
             entry |= {"expert": round(job.expert(after), 4), "accepted": accepted}
             job.log.append(entry)
         decision.concluded = True
-        self._save(job)
+        self.save(job)
         return VerdictReply(accepted=accepted, reason=reason[:REASON_CHARS])
 
     def _confirmed(self, job: Job, decision: Decision, after: Measured) -> str:
@@ -514,7 +460,7 @@ class Training:
             samples=pooled.samples if pooled else 0,
             reason=reason,
         )
-        self._save(job)
+        self.save(job)
 
     def _status(self, job: Job) -> JobStatus:
         pooled = job.pooled()
@@ -527,7 +473,7 @@ class Training:
             reason=job.reason[:REASON_CHARS],
         )
 
-    def _save(self, job: Job) -> None:
+    def save(self, job: Job) -> None:
         pooled = job.pooled()
         broad, expert = (pooled.broad if pooled else 0.0), job.expert(pooled)
         self.kit.store.job(

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from benchmarks.standing import Parcel, StandingNetwork, standing
+from experiments.client import request
+from packets.events import Event
 
 SCENARIO = """
 name: resteer
 description: A ring of three K-AS in which objects lose their rendezvous.
 network:
   kas:
-    1: {data: 1, compute: 5, model_owner: 1}
+    1: {data: 2, compute: 5, model_owner: 1}
     2: {data: 1, compute: 1, mdfp: 1, mpvu: 1}
     3: {data: 1, mdfp: 1}
   wan:
     - {a: 1, b: 2, rate_mbps: 50, delay_ms: 5}
     - {a: 2, b: 3, rate_mbps: 50, delay_ms: 5}
     - {a: 3, b: 1, rate_mbps: 50, delay_ms: 10}
-data: {name: vignettes, alpha: 0.15}
+data: {name: vignettes, alpha: 1.0}
 jobs:
   - {task: vignettes, broad_accuracy: 0.5}
 """
@@ -108,3 +113,25 @@ def test_a_live_rendezvous_that_is_withdrawn_hands_over_what_it_holds(network: S
         assert arrived["retransmissions"] < 32, "what a live holder had came from the owner a second time"
     finally:
         network.at(first, "offer")
+
+
+def test_a_node_that_dies_in_training_costs_its_work_and_no_more(network: StandingNetwork) -> None:
+    spec = {"broad_accuracy": 0.4, "expert_group": None, "expert_accuracy": 0.0, "max_visits": 6, "deadline_s": 90.0}
+    ended: dict[str, Any] = {}
+    began = time.time()
+    job = threading.Thread(target=lambda: ended.update(request("submit", 120.0, spec={**spec, "seed": 1})))
+    job.start()
+
+    def at_work() -> Event | None:
+        return next((e for e in network.events("agent.state", state="training") if e.t_unix_s > began), None)
+
+    training = network.wait_until(at_work, 30.0, "a node that trains")
+    died = network.kill(training.data["name"])
+    back = network.wait_for("job.recovered", 5.0, object_id=training.data["object_id"])
+    assert back.t_unix_s - died < 1.0 and 0 < back.data["lost_s"] < 30
+    job.join(100.0)
+    assert ended["targets_met"], ended
+    assert training.data["name"] not in [stop["node"] for stop in ended["route"]]
+    assert ended["time_lost_s"] == back.data["lost_s"]
+    (moved,) = ended["resteers"]
+    assert (moved["from_node"], moved["at_work"]) == (training.data["name"], "train") and moved["to_node"]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Sequence
 
 import pytest
 
+from controller.engines.types import JobView, Option, Plan, Request
 from controller.frames import ICMP, mac_bytes, parse_unreachable
 from controller.openflow import PacketIn
 from controller.pipeline import CLASSIFY
 from controller.protocol import Lost
 from packets.labels import AI_PORT, label_address, object_label
-from packets.messages import HandOver, LaunchAgain, Leave, Order, OrderRequest, Register, Release
+from packets.messages import HandOver, LaunchAgain, Leave, Order, OrderRequest, Register, Release, Report
+from packets.wire import PacketType
 from tests.fake_fabric import World, run, udp
-from tests.unit.test_controller_jobs import GOOD, Life, brains
+from tests.unit.test_controller_jobs import GOOD, Life, brains, one_step_plan
 from tests.unit.test_controller_steering import OBJECT, PLAN, Itinerary, label_rules
 from topologies.plan import ROUTER_MAC, HostPlan
 
@@ -27,7 +30,7 @@ class Home(Itinerary):
     def __init__(self, world: World, *stops: str, holder_kas: int = 1) -> None:
         super().__init__(world, *stops)
         self.holder_kas, self.lost = holder_kas, list[Lost]()
-        world.by_kas[2].training.lost = self.note  # type: ignore[method-assign]
+        world.by_kas[2].custody.lost = self.note  # type: ignore[method-assign]
 
     async def note(self, lost: Lost) -> None:
         self.lost.append(lost)
@@ -387,5 +390,68 @@ def test_an_order_for_the_old_rendezvous_is_refused_after_a_withdrawal() -> None
         late = await life.world.tell(first, OrderRequest(name=first, object_id=life.object_id, visit=0))
         assert not isinstance(late, Order)
         assert isinstance(life.world.asked[0][1], HandOver | LaunchAgain)
+
+    run(work)
+
+
+async def under_way() -> tuple[Life, str]:
+    """A job whose model is on its way to its first rendezvous; returns that."""
+    life = Life(World(PLAN, brains=brains()))
+    await life.begin()
+    (first,) = await life.world.launch("owner1", life.object_id, 0)
+    life.world.now_s += 2.0
+    return life, first
+
+
+def test_second_thoughts_leave_a_good_choice_alone() -> None:
+    async def work() -> None:
+        life, _ = await under_way()
+        await life.world.by_kas[1].custody.reconsider()
+        assert life.world.of("object.resteered") == [] and life.world.asked == []
+
+    run(work)
+
+
+def test_a_place_that_is_no_longer_on_offer_is_thought_better_of() -> None:
+    async def work() -> None:
+        life, first = await under_way()
+        host = life.world.hosts[first]
+        report = Report(name=first, sequence=1, attributes={"reachable": False})
+        await life.world.tell(first, report, PacketType.TELEMETRY)
+        await life.world.by_kas[1].custody.reconsider()
+        (moved,) = life.world.of("object.resteered")
+        assert moved["alive"] and "no longer on offer" in moved["reason"] and moved["from_kas"] == host.kas
+        assert {name: type(m) for name, m in life.world.asked} == {first: HandOver, "owner1": LaunchAgain}
+
+    run(work)
+
+
+def test_second_thoughts_come_too_late_for_what_has_arrived() -> None:
+    async def work() -> None:
+        life, first = await at_work()
+        life.world.now_s += 2.0
+        report = Report(name=first, sequence=1, attributes={"reachable": False})
+        await life.world.tell(first, report, PacketType.TELEMETRY)
+        await life.world.by_kas[1].custody.reconsider()
+        assert life.world.of("object.resteered") == []
+
+    run(work)
+
+
+def test_a_much_better_place_is_turned_to_in_mid_transfer() -> None:
+    async def work() -> None:
+        life, first = await under_way()
+        report = Report(name=first, sequence=1, attributes={"compute_samples_per_s": 0.5})
+        await life.world.tell(first, report, PacketType.TELEMETRY)
+        job = life.world.by_kas[1].training.jobs[life.object_id]
+        decided = job.decisions[0].handle
+
+        def another(request: Request, view: JobView, options: Sequence[Option]) -> Plan:
+            return one_step_plan(request, view, [o for o in options if o.handle != decided])
+
+        life.world.by_kas[1].training.brains = brains(another)
+        await life.world.by_kas[1].custody.reconsider()
+        (moved,) = life.world.of("object.resteered")
+        assert "takes" in moved["reason"] and moved["alive"]
 
     run(work)

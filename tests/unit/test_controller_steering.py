@@ -189,7 +189,7 @@ def test_a_rendezvous_that_dies_is_replaced_without_a_restart() -> None:
 
             await world.by_kas[1].serve(Lost(kas=1, object_id=OBJECT, visit=0, to_holder=True))
 
-        world.by_kas[2].training.lost = lost  # type: ignore[method-assign,assignment]
+        world.by_kas[2].custody.lost = lost  # type: ignore[method-assign,assignment]
         assert await world.launch("owner1", OBJECT, 0) == ["h31"]
         world.fabric.unplug("h31", world.hosts["h31"].switch)
         await world.settle()
