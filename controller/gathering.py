@@ -20,7 +20,7 @@ from topologies.plan import HostPlan
 
 NEWS_S = 0.2
 NEWS_AT_ONCE = 100  # terminals told of in one round: at 1,000 that change all the time, each is told of every 2 s
-SLICE = 10  # rows between two looks at what came in
+SLICE = 5  # rows between two looks at what came in
 PULL_WAIT_S = 0.15
 MAX_LAG_S = 60.0
 NOT_ITS_OWN = frozenset({"trust"})  # what a terminal may not say of itself: the DCC holds it, by MPVU evidence

@@ -283,6 +283,7 @@ def _told(meeting: Meeting, known: Mapping[str, Node], now_s: float) -> dict[str
         "facility": meeting.rendezvous.facility,
         "move_data": meeting.rendezvous.move_data,
         "mix": {g: round(share, 4) for g, share in option.mix.items()},
+        "epsilon": data.get("epsilon"),
         "quality": option.quality,
         "samples": option.samples,
         "volume_bytes": data.get("samples", 0) * data.get("sample_bytes", DEFAULT_SAMPLE_BYTES),

@@ -271,6 +271,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "group_shares": _shares,
     "quality": _share,
     "data_age_s": _amount,
+    "epsilon": _amount,
     "data_may_move": _flag,
     "compute_samples_per_s": _amount,
     "memory_mib": _amount,

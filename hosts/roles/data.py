@@ -52,6 +52,7 @@ class DataNode(Trainer):
         return {
             "samples": len(train),
             "group_shares": task.describe(train, seed),
+            "epsilon": task.spec.epsilon,
             "quality": round(task.quality_probe(train, seed), 3),
             "data_age_s": 0.0,
             "data_may_move": self.terminal.plan.data_may_move,
