@@ -63,7 +63,7 @@ class Assembly:
         self.launch = launch
         self.key = self.key_of(launch)
         self.count, self.total = launch.shard_count, launch.total_length
-        self.data: Bytes = np.zeros(0 if empty else self.total, np.uint8)
+        self.data: Bytes = np.empty(0 if empty else self.total, np.uint8)  # large pages, unlike zeros; read only whole
         self.held: Bits = np.zeros(0 if empty else self.count, np.bool_)
         self.started_at = self.heard_at = now
         self.packets = self.duplicates = 0

@@ -395,3 +395,73 @@ def test_an_abandoned_object_is_forgotten() -> None:
     assert path.receiving.tidy(path.now + 29) == []
     assert len(path.receiving.tidy(path.now + 31)) == 1
     assert not path.receiving.busy
+
+
+class Cubic:
+    """The TCP of our benchmarks, as RFC 9438 has it: cubic growth with a Reno-friendly floor, one cut an overflow."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.window, self.flying, self.delivered = path, 10.0, 0, 0
+        self.slow_start, self.peak, self.reno, self.cut_at, self.plateau_s = True, 0.0, 0.0, 0.0, 0.0
+        self.sent, self.recover = 0, -1
+        self.shortest_s = 9.0
+        path.at(path.now, self.send)
+
+    def send(self) -> None:
+        path = self.path
+        while self.flying < int(self.window):
+            self.flying, self.sent = self.flying + 1, self.sent + 1
+            number, begun = self.sent, path.now
+            if (path.free_at - path.now) * path.rate / FRAME_BITS > path.queue:
+                late = 2 * path.delay + path.queue * FRAME_BITS / path.rate
+                path.at(path.now + late, lambda number=number: self.missed(number))  # type: ignore[misc]
+            else:
+                path.free_at = max(path.free_at, path.now) + FRAME_BITS / path.rate
+                back = path.free_at + 2 * path.delay
+                path.at(back, lambda number=number, begun=begun: self.acked(number, begun))  # type: ignore[misc]
+
+    def acked(self, number: int, begun: float) -> None:
+        self.flying, self.delivered = self.flying - 1, self.delivered + 1
+        rtt_s = self.path.now - begun
+        self.shortest_s = min(self.shortest_s, rtt_s)
+        if self.slow_start:
+            self.window += 1.0
+            if rtt_s > 1.125 * self.shortest_s + 0.004:  # HyStart
+                self.slow_start, self.peak, self.cut_at, self.reno = False, self.window, self.path.now, self.window
+        elif number > self.recover:
+            self.reno += 0.53 / self.window
+            target = 0.4 * (self.path.now - self.cut_at + rtt_s - self.plateau_s) ** 3 + self.peak
+            self.window += max(min((max(target, self.reno) - self.window) / self.window, 0.5), 0.01 / self.window)
+        self.send()
+
+    def missed(self, number: int) -> None:
+        self.flying -= 1
+        if number > self.recover:
+            self.recover, self.slow_start, self.cut_at = self.sent, False, self.path.now
+            self.peak, self.window = self.window, max(0.7 * self.window, 2.0)
+            self.reno, self.plateau_s = self.window, ((self.peak - self.window) / 0.4) ** (1 / 3)
+        self.send()
+
+
+def jain(ours: float, theirs: float) -> float:
+    return (ours + theirs) ** 2 / (2 * (ours * ours + theirs * theirs))
+
+
+def test_beside_a_cubic_flow_each_gets_about_half() -> None:
+    """The benchmark's bottleneck (50 Mbit/s, 20 ms, drop-tail)."""
+    path = Path(queue=206)
+    tcp = Cubic(path)
+    sending = path.launch(60_000_000)
+    path.run(8.0)
+    assert jain(sending.handle.delivered_bytes, tcp.delivered * 1448) > 0.9
+    total = (sending.handle.delivered_bytes + tcp.delivered * 1448) * 8 / 8 / 1e6
+    assert total > 0.85 * 50
+
+
+def test_one_percent_loss_leaves_nearly_the_whole_link() -> None:
+    path = Path(rate_mbps=100, queue=412, loss=0.01)
+    sending = path.launch(20_000_000)
+    path.run()
+    stats = sending.handle.result(0)
+    assert stats.goodput_mbps > 0.8 * 100  # of which the start is a twentieth here
+    assert 0 < stats.losses <= stats.retransmissions
