@@ -8,7 +8,8 @@ told to launch again.  A withdrawn rendezvous that still lives hands over what i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
+from typing import Any
 
 from controller.errors import BorderError, ControllerError, SteeringError
 from controller.kit import Kit
@@ -156,12 +157,12 @@ class Resteering:
 
     async def _hand_on(self, held: Steered, now: Steered | None, lost: Lost) -> None:
         """The holder begins at the new place with what that place lacks; a live former place gives what it has."""
-        again = LaunchAgain(object_id=lost.object_id, visit=lost.visit)
-        host = self.kit.domain.hosts[held.holder]
-        if lost.alive and now is not None and now.address:
-            await asyncio.gather(self._ask_former(held, now), self.line.ask(host, again, lost.object_id))
-        else:
-            await self.line.ask(host, again, lost.object_id)
+        lives = lost.alive and now is not None and bool(now.address)
+        again = LaunchAgain(object_id=lost.object_id, visit=lost.visit, former_lives=lives)
+        host, asked = self.kit.domain.hosts[held.holder], list[Coroutine[Any, Any, object]]()
+        if lives and now is not None:
+            asked.append(self._ask_former(held, now))
+        await asyncio.gather(*asked, self.line.ask(host, again, lost.object_id))
 
     async def _ask_former(self, held: Steered, now: Steered) -> None:
         over = HandOver(kas=held.stop.kas, object_id=held.header.object_id, visit=held.visit, address=now.address)

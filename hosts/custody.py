@@ -68,7 +68,7 @@ class Mover:
         name: str,
         custody: Custody,
         *,
-        relaunch: Callable[[int, int], bool],
+        relaunch: Callable[[int, int, bool], bool],
         hand_over: Callable[[int, int, str], Transfer | None],
         launch: Callable[[OutgoingObject], object],
         submit: Submit,
@@ -90,7 +90,7 @@ class Mover:
                 return Ack()
 
     def _launch_again(self, message: LaunchAgain) -> Message:
-        if self._relaunch(message.object_id, message.visit):
+        if self._relaunch(message.object_id, message.visit, message.former_lives):
             return Ack()
         kept = self._custody.get(message.object_id, message.visit)
         if kept is None:

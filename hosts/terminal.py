@@ -40,7 +40,7 @@ class Network(Requests, Protocol):
 
     def send_object(self, obj: OutgoingObject) -> Sending: ...
 
-    def relaunch(self, object_id: int, visit: int) -> bool: ...
+    def relaunch(self, object_id: int, visit: int, *, former_lives: bool = False) -> bool: ...
 
     def hand_over(self, object_id: int, visit: int, to: str) -> Transfer | None: ...
 
@@ -106,7 +106,8 @@ class Terminal:
         self.activities = Activities(self.plan.name, self.emit)
         self.custody = Custody()
         self.mover = Mover(
-            self.name, self.custody, relaunch=lambda object_id, visit: self.network.relaunch(object_id, visit),
+            self.name, self.custody,
+            relaunch=lambda object_id, visit, lives: self.network.relaunch(object_id, visit, former_lives=lives),
             hand_over=lambda object_id, visit, to: self.network.hand_over(object_id, visit, to),
             launch=self.launch, submit=self.submit, emit=self.emit,
         )  # fmt: skip

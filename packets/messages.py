@@ -69,12 +69,16 @@ class Leave(Message, frozen=True, kw_only=True, tag="leave"):
 
 
 class Fixed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Hyper-parameters that the owner fixes; 0 leaves one to HPO. ``rate_decay``: the rate's factor per visit."""
+    """Hyper-parameters that the owner fixes; 0 leaves one to HPO. ``rate_decay``: the rate's factor per visit.
+
+    ``momentum``: weight of quasi-global momentum in groups (federated, gossip).
+    """
 
     epochs: Annotated[float, msgspec.Meta(ge=0.0, le=1000.0)] = 0.0
     batch_size: Annotated[int, msgspec.Meta(ge=0, le=1 << 16)] = 0
     learning_rate: Share = 0.0
     rate_decay: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1.0
+    momentum: Share = 0.0
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -266,6 +270,7 @@ class Order(Message, frozen=True, kw_only=True, tag="order"):
     rounds: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
     compression: Annotated[str, msgspec.Meta(max_length=16)] = "none"
     secure: bool = False
+    momentum: Share = 0.0
 
 
 class LogPart(Message, frozen=True, kw_only=True, tag="log="):
@@ -285,10 +290,12 @@ class LaunchAgain(Message, frozen=True, kw_only=True, tag="again"):
     """The DCC has moved an object's flows to another rendezvous: launch it again (``Ack``, or ``Refused``: not held).
 
     A transfer under way goes back to its launch; one that is over is repeated from the copy that its sender keeps.
+    ``former_lives``: the rendezvous so far hands over what it holds, which then need not be sent again.
     """
 
     object_id: int
     visit: int
+    former_lives: bool = False
 
 
 class HandOver(Message, frozen=True, kw_only=True, tag="handover"):

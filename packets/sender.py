@@ -27,6 +27,7 @@ from packets.wire import FIXED_BYTES, NO_FLAGS, Acknowledgement, Digest, ErrorCo
 LAUNCH_PAUSES_S = (0.25, 0.5, 1.0, 2.0)
 LAUNCH_TIMEOUT_S = 20.0
 IDLE_TIMEOUT_S = 15.0
+FORMER_PATIENCE_S = 1.0
 PROBE_SHARDS = 2
 MAX_PROBE_PAUSE_S = 2.0
 BATCH = 8
@@ -106,6 +107,7 @@ class Sending:
         self._base, self._limit = 0, self.count
         self._order = self._new_order()
         self._next = 0
+        self._tail, self._tail_at, self._waits = self._order.size, 0.0, False
         self._state[:] = UNSENT
         self._batch_of: npt.NDArray[np.int32] = np.zeros(self.count, np.int32)
         self._number, self._flying, self._held = 0, 0, 0
@@ -143,11 +145,17 @@ class Sending:
         """Tell whether an acknowledgement answers one of our launches, so that its sender becomes the receiver."""
         return self.launching and header.ack is not None and header.ack.echo_us in self._launch_stamps
 
-    def relaunch(self, now: float) -> bool:
-        """Launch again, at whoever answers now; False when it is being launched already, or over."""
+    def relaunch(self, now: float, *, former_lives: bool = False) -> bool:
+        """Launch again, at whoever answers now; False when it is being launched already, or over.
+
+        ``former_lives``: what the former rendezvous holds comes from there; it is sent from here only when that stops.
+        """
         if self.launching or self.handle.done:
             return False
+        had = int(np.count_nonzero(self._state == HELD))
         self._relaunch(now)
+        if former_lives and self._only is None:
+            self._tail, self._tail_at = self._order.size - had, now + FORMER_PATIENCE_S
         return True
 
     def answered(self, header: Header) -> bool:
@@ -198,6 +206,7 @@ class Sending:
         """
         if self._congestion is None or self.launching:
             return NOTHING
+        self._waits = now < self._tail_at
         self._judge_silence(now)
         rate = self._congestion.rate
         burst = min(max(rate * BURST_S, BATCH), MAX_BURST)
@@ -233,8 +242,8 @@ class Sending:
         return np.concatenate((chosen[~last], chosen[last])) if last[:-1].any() else chosen
 
     def _pick_fresh(self, room: int) -> Indices:
-        while room > 0 and self._next < len(self._order):
-            some = self._order[self._next : self._next + room]
+        while room > 0 and self._next < self._end:
+            some = self._order[self._next : min(self._next + room, self._end)]
             beyond = np.flatnonzero(some >= self._limit)
             if beyond.size:
                 some = some[: beyond[0]]
@@ -270,13 +279,18 @@ class Sending:
     def _judge_silence(self, now: float) -> None:
         """After a silence, send the oldest shards again: their acknowledgement tells what else is missing."""
         if now >= self._probe_at:
-            self._probes = self._oldest(PROBE_SHARDS) or ([] if self._unsent else [int(self._order[-1])])
+            self._probes = self._oldest(PROBE_SHARDS) or ([] if self._unsent else [int(self._order[self._end - 1])])
             self._probe_pause_s = min(self._probe_pause_s * 2, MAX_PROBE_PAUSE_S)
             self._probe_at = now + self._probe_pause_s
 
     @property
     def _unsent(self) -> bool:
-        return bool(self._lost) or self._next < len(self._order)
+        return bool(self._lost) or self._next < self._end
+
+    @property
+    def _end(self) -> int:
+        """How far in its order the sender may go now: not to what a former rendezvous is handing over."""
+        return self._tail if self._waits else self._order.size
 
     def _oldest(self, wanted: int) -> list[int]:
         found: list[int] = []
@@ -327,6 +341,8 @@ class Sending:
         assert self._congestion is not None
         fresh = self._newly_held(ack, start)
         flown = fresh[self._state[fresh] == FLYING]
+        if self._tail_at and fresh.size and bool((self._state[fresh] == UNSENT).any()):
+            self._tail_at = now + FORMER_PATIENCE_S  # the former rendezvous is at it
         self._state[fresh] = HELD
         self._flying -= flown.size
         self._held += fresh.size
@@ -417,7 +433,7 @@ class Sending:
         """Return when this transfer next wants the processor."""
         if self.launching or self._congestion is None:
             return min(self._launch_at, self._launched_at + LAUNCH_TIMEOUT_S)
-        due = min(self._probe_at, self._heard_at + IDLE_TIMEOUT_S)
+        due = min(self._probe_at, self._heard_at + IDLE_TIMEOUT_S, self._tail_at if self._waits else NEVER)
         room = self._window - self._flying
         if room > 0 and self._unsent:
             waiting = min(room, BATCH) - self._tokens

@@ -189,12 +189,15 @@ class Endpoint:
             return None
         return self._begin(remainder(assembly, to, self._random.getrandbits(32), time.monotonic()))
 
-    def relaunch(self, object_id: int, visit: int, *, timeout_s: float = 5.0) -> bool:
-        """Launch an object under way again, since it is steered elsewhere now; False when none such is under way."""
+    def relaunch(self, object_id: int, visit: int, *, former_lives: bool = False, timeout_s: float = 5.0) -> bool:
+        """Launch an object under way again, since it is steered elsewhere now; False when none such is under way.
+
+        ``former_lives``: its rendezvous so far hands over what it holds, so that need not be sent from here.
+        """
 
         def errand() -> bool:
             named = [s for s in self._sendings.values() if (s.object.object_id, s.object.visit) == (object_id, visit)]
-            return any([sending.relaunch(time.monotonic()) for sending in named])
+            return any([sending.relaunch(time.monotonic(), former_lives=former_lives) for sending in named])
 
         return bool(self._on_io_thread(errand, timeout_s))
 

@@ -177,7 +177,7 @@ def test_a_withdrawn_rendezvous_hands_over_to_the_new_one() -> None:
         await world.by_kas[3].resteering.withdrawn("h31", "withdrawn")
         asked = dict(world.asked)
         assert asked["h31"] == HandOver(object_id=OBJECT, visit=0, address=world.hosts["h21"].address)
-        assert asked["owner1"] == LaunchAgain(object_id=OBJECT, visit=0)
+        assert asked["owner1"] == LaunchAgain(object_id=OBJECT, visit=0, former_lives=True)
         (moved,) = world.of("object.resteered")
         assert moved["alive"] and (moved["from_kas"], moved["to_kas"]) == (3, 2)
 

@@ -34,7 +34,7 @@ class Fake:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.custody = Custody(max_objects=3, max_bytes=100)
         self.mover = Mover(
-            "h11", self.custody, relaunch=lambda object_id, visit: under_way,
+            "h11", self.custody, relaunch=lambda object_id, visit, lives: under_way,
             hand_over=lambda object_id, visit, to: transfer, launch=self.launched.append,
             submit=inline if room else lambda job: False, emit=self.emit,
         )  # fmt: skip

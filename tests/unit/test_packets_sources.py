@@ -137,6 +137,39 @@ def test_holder_and_former_rendezvous_fill_one_assembly_and_no_byte_comes_twice(
     assert rest.handle.done
 
 
+def test_what_a_live_former_rendezvous_hands_over_is_never_sent_by_the_holder() -> None:
+    wire = Exchange()
+    sending, former = half_way(wire)
+    assembly = former.withdraw(0x100001, 0)
+    assert assembly is not None
+    held = set(np.flatnonzero(assembly.held).tolist())
+    rest = remainder(assembly, HERE, 8, wire.now)
+    sending.relaunch(wire.now, former_lives=True)
+    new = wire.receiving()
+    wire.launch(rest, new, FORMER)
+    wire.launch(sending, new, HOLDER)
+    ours: list[int] = []
+    while not sending.handle.done:
+        for _ in range(4):
+            ours += wire.step(sending, new, HOLDER)
+        wire.step(rest, new, FORMER)  # much slower than its former sender
+    assert wire.objects[0].payload == sending.object.payload
+    assert not held.intersection(ours)
+
+
+def test_a_former_rendezvous_that_falls_silent_is_not_waited_for_long() -> None:
+    wire = Exchange()
+    sending, _ = half_way(wire)
+    sending.relaunch(wire.now, former_lives=True)
+    began, new = wire.now, wire.receiving()
+    wire.launch(sending, new, HOLDER)
+    while not sending.handle.done:
+        wire.step(sending, new, HOLDER)
+        assert sending.wake_at(wire.now) < wire.now + 1.1, "it would sleep for ever"
+    assert wire.objects[0].payload == sending.object.payload
+    assert 0.9 < wire.now - began < 3.0
+
+
 def test_a_hand_over_that_comes_after_the_end_is_told_that_all_is_there() -> None:
     wire = Exchange()
     sending, former = half_way(wire)
