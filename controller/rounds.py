@@ -12,10 +12,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from controller.engines import hpo
+from controller.engines import encoding, hpo
 from controller.engines.errors import EngineError
 from controller.engines.types import Mix, Option, Plan, Request, Step
 from controller.errors import SteeringError
+from controller.jobs import Decision
 from controller.kit import Kit
 from controller.protocol import AskFacilities, AskNextStop, Facility
 
@@ -110,6 +111,12 @@ def _plan(request: Request, visit: int, members: Sequence[Option], leader: Facil
     return Plan(
         steps=[step], expected_broad=0.0, expected_expert=0.0, total_s=cost_s, total_bytes=cost_bytes, alternatives=[]
     )
+
+
+def encoding_of(wanted: str, decision: Decision) -> str:
+    """Return how models and updates of a decided training stop travel: the owner's word, or HPO's (``auto``)."""
+    assert decision.step is not None
+    return encoding.choose(wanted, decision.step, 2 * len(decision.group.members) if decision.group else 1)
 
 
 # --- places of members -----------------------------------------------------------------------------------------------

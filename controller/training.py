@@ -342,12 +342,13 @@ class Training:
             group = decision.group
             together: dict[str, Any] = (
                 {"members": group.members, "place": group.place, "rounds": group.rounds, "secure": group.secure}
+                | {"momentum": job.spec.hyper.momentum}
                 if group
                 else {}
             )
             return Order(
                 action=group.action if group else "train",
-                compression=job.spec.compression,
+                compression=rounds.encoding_of(job.spec.compression, decision),
                 **together,
                 epochs=hyper.epochs,
                 batch_size=hyper.batch_size,

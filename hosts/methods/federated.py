@@ -6,6 +6,8 @@ keys to all, then gets masked updates, and a round in which a member is missing 
 
 from __future__ import annotations
 
+from typing import cast
+
 import msgspec
 import numpy as np
 
@@ -13,7 +15,7 @@ from hosts.learning.compress import PLAIN, decode, parse_spec
 from hosts.learning.errors import LearningError
 from hosts.learning.methods.federated import Aggregator, Member
 from hosts.learning.methods.masks import Words
-from hosts.learning.methods.updates import State, state_of
+from hosts.learning.methods.updates import QuasiGlobalMomentum, State, state_of
 from hosts.methods.envelope import Envelope
 from hosts.methods.exchange import Piece
 from hosts.methods.group import Group, GroupFailed, Led, answer
@@ -21,7 +23,8 @@ from hosts.methods.group import Group, GroupFailed, Led, answer
 
 def lead(group: Group) -> Led:
     """Lead the order's rounds."""
-    aggregator = Aggregator(group.state)
+    momentum = group.kept.setdefault("momentum", QuasiGlobalMomentum(group.order.momentum))
+    aggregator = Aggregator(group.state, cast("QuasiGlobalMomentum", momentum))
     samples, loss = 0, 0.0
     members = group.everyone
     for round_ in range(group.order.rounds):

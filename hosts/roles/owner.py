@@ -12,6 +12,8 @@ import msgspec
 from hosts.control import Command
 from hosts.dcc_line import PATIENT
 from hosts.errors import BadCommand, HostError
+from hosts.learning.compress import encoding_of, parse_spec
+from hosts.learning.errors import LearningError
 from hosts.learning.task import bytes_to_model, model_to_bytes
 from hosts.roles.base import Role
 from hosts.terminal import Terminal
@@ -69,6 +71,10 @@ class ModelOwner(Role):
             raise BadCommand(f"job spec: {error}") from None
         if spec.task != self.terminal.task.name:
             raise BadCommand(f"job spec: no task {spec.task!r} in this testbed, it runs {self.terminal.task.name!r}")
+        try:
+            parse_spec("none" if spec.compression == "auto" else spec.compression)
+        except LearningError as error:
+            raise BadCommand(f"job spec: {error}, or auto") from None
         payload = model_to_bytes(self.terminal.task.new_model(spec.seed))
         spec = msgspec.structs.replace(spec, model_bytes=len(payload))
         reply = self.terminal.dcc.ask(
@@ -104,7 +110,9 @@ class ModelOwner(Role):
         if job is None:
             raise HostError(f"{self.terminal.name} never submitted it: not taken")
         payload = bytes(obj.payload)
-        bytes_to_model(self.terminal.task, payload)
+        model = bytes_to_model(self.terminal.task, payload)
+        if encoding_of(payload)[0] != "none":
+            payload = model_to_bytes(model)  # what is kept can be read by anybody who reads safetensors
         folder = self._store(obj.object_id, payload, self._whole_log(obj.object_id, order))
         job.payload, job.accuracy = payload, order.accuracy
         self.terminal.emit(

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from hosts.errors import BadCommand, DccRefused, HostError, TerminalRefused
+from hosts.learning.compress import encoding_of, parse_spec
 from hosts.learning.task import (
     LearningError,
     NodeData,
@@ -761,3 +762,33 @@ def test_learning_errors_are_not_ours_to_hide() -> None:
     """A guard on the bench itself: the helper's bytes really are no model."""
     with pytest.raises(LearningError):
         bytes_to_model(the_task(), b"not a model")
+
+
+@pytest.mark.parametrize("how", ["int8", "lossless"])
+def test_a_compressed_model_comes_home_and_is_kept_plain(tmp_path: Path, model: bytes, how: str) -> None:
+    coded = model_to_bytes(bytes_to_model(the_task(), model), parse_spec(how))
+    bench = owning(
+        {Submit: SubmitReply(object_id=JOB, admitted=True), OrderRequest: ordered("home"), Returned: Ack()}, tmp_path
+    )
+    bench.role.command({"op": "submit", "spec": {"task": "vignettes"}})
+    bench.role.object_arrived(arrived(coded, visit=9))
+    kept = (bench.terminal.folder / "model.safetensors").read_bytes()
+    assert encoding_of(kept) == ("none", "") and len(kept) > len(coded)
+
+
+def test_a_visit_sends_the_model_on_in_the_encoding_of_its_order(
+    tmp_path: Path, parts: dict[str, NodeData], model: bytes
+) -> None:
+    bench = Bench(
+        "data",
+        {OrderRequest: ordered("train", epochs=0.1, compression="topk:0.1"), VisitDone: Ack()},
+        tmp_path,
+        parts["me"],
+    )
+    bench.role.object_arrived(arrived(model))
+    assert encoding_of(bench.network.sent[-1].payload)[0] == "int8"  # the next place holds no base for a difference
+
+
+def test_a_compression_that_is_none_is_a_bad_command(tmp_path: Path) -> None:
+    with pytest.raises(BadCommand, match="int8"):
+        owning({}, tmp_path).role.command({"op": "submit", "spec": {"task": "vignettes", "compression": "zip"}})

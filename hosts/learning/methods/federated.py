@@ -54,9 +54,9 @@ class Member:
 class Aggregator:
     """The compute facility's side: the model of the round, and what becomes of it."""
 
-    def __init__(self, state: State, momentum: float = 0.0) -> None:
+    def __init__(self, state: State, momentum: QuasiGlobalMomentum | None = None) -> None:
         self.state = state
-        self._momentum = QuasiGlobalMomentum(momentum)
+        self._momentum = momentum or QuasiGlobalMomentum(0.0)
 
     def offer(self, how: Compression) -> bytes:
         """Return the model of the round as bytes; from now on it is what those will read who get them."""
@@ -85,7 +85,7 @@ def train_federated(task: Task, parts: Parts, settings: MethodSettings, ledger: 
         raise LearningError("secure aggregation sends masked numbers, which do not compress: give compression none")
     members = {name: Member(task, part.train, how) for name, part in parts.items()}
     model = task.new_model(settings.seed)
-    aggregator = Aggregator(state_of(model), settings.momentum)
+    aggregator = Aggregator(state_of(model), QuasiGlobalMomentum(settings.momentum))
     for number in range(settings.rounds):
         chosen = _chosen(list(members), settings, number)
         _round(aggregator, {n: members[n] for n in chosen}, settings, number, ledger)
