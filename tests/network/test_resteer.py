@@ -102,7 +102,7 @@ def test_a_live_rendezvous_that_is_withdrawn_hands_over_what_it_holds(network: S
     parcel = Parcel(network, "owner1", 16 * MIB, "mdfp")
     first = parcel.under_way(0.4)
     assert first == "mdfp2", "the nearest"
-    network.at(first, "withdraw")
+    request("withdraw", 10.0, name=first)  # what `daitn withdraw` does
     try:
         moved = parcel.said("object.resteered", 5.0, alive=True)
         assert (moved.data["from_kas"], moved.data["to_kas"]) == (2, 3)
@@ -112,7 +112,7 @@ def test_a_live_rendezvous_that_is_withdrawn_hands_over_what_it_holds(network: S
         arrived = parcel.said("object.arrived", node="mdfp3").data
         assert arrived["retransmissions"] < 32, "what a live holder had came from the owner a second time"
     finally:
-        network.at(first, "offer")
+        request("withdraw", 10.0, name=first, offer=True)
 
 
 def test_a_node_that_dies_in_training_costs_its_work_and_no_more(network: StandingNetwork) -> None:
