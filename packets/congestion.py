@@ -15,6 +15,8 @@ Units: packets, seconds.  No clock and no socket of its own.
 
 from __future__ import annotations
 
+from collections import deque
+
 import msgspec
 
 STARTUP_GAIN = 2.77
@@ -24,9 +26,8 @@ INITIAL_WINDOW = 32.0
 MIN_WINDOW = 4.0
 SLACK_S = 0.010  # what batched answers and threads that wait for the interpreter hold up, at the going rate
 MAX_EXTRA_S = 0.040  # ... and at most, where answers were seen to come in larger lumps
-EXTRA_ROUNDS = 10
 HEAVY_LOSS = 0.15
-RATE_ROUNDS = 10
+MEMORY_ROUNDS, MEMORY_S = 10, 0.25  # rounds on a short path are shorter than a pause of a process
 MIN_RTT_EXPIRES_S = 10.0
 QUEUED, QUEUED_S = 1.25, 0.004  # round trips all longer than this (times the shortest, plus) tell of a queue
 STANDING_ROUNDS = 3
@@ -58,7 +59,7 @@ class Congestion:
         self.delivered_at = now
         self._first_sent_at = now
         self._min_rtt_at = now
-        self._samples: list[tuple[int, float]] = []
+        self._samples = _Highest()
         self._round, self._round_ends_at = 0, 0
         self._round_lost, self._round_delivered, self._round_min_rtt_s = 0, 0, float("inf")
         self._filled, self._full_rate, self._full_rounds = False, 0.0, 0
@@ -70,8 +71,8 @@ class Congestion:
         self._probe_rtt_until = 0.0
         self._queue_before_s = 0.0
         self._last_rtt_s = self._probed_rtt_s = rtt_s
-        self._epoch_at, self._epoch_count = now, 0
-        self._extras: list[tuple[int, float]] = []
+        self._epoch_at, self._epoch_count, self._lump = now, 0, 0.0
+        self._extras = _Highest()
 
     # --- what a sender asks ---------------------------------------------------------------------------------------
 
@@ -181,8 +182,7 @@ class Congestion:
     @property
     def _slack(self) -> float:
         """Packets that may be in flight beyond the model, since answers come in lumps."""
-        lump = max((extra for _, extra in self._extras), default=0.0)
-        return min(max(lump, self.bandwidth * SLACK_S), self.bandwidth * MAX_EXTRA_S)
+        return min(max(self._lump, self.bandwidth * SLACK_S), self.bandwidth * MAX_EXTRA_S)
 
     def _measure_lumps(self, count: int, now: float) -> None:
         """See how far answers run ahead of the bandwidth: so much has to be in flight while none comes."""
@@ -190,24 +190,14 @@ class Congestion:
         if self._epoch_count <= expected:
             self._epoch_at, self._epoch_count, expected = now, 0, 0.0
         self._epoch_count += count
-        extra = self._epoch_count - expected
-        if self._extras and self._extras[-1][0] == self._round:
-            extra = max(extra, self._extras.pop()[1])
-        self._extras.append((self._round, extra))
-        while self._extras[0][0] <= self._round - EXTRA_ROUNDS:
-            self._extras.pop(0)
+        self._lump = self._extras.add(self._epoch_count - expected, self._round, now)
 
     def _sample_rate(self, newest: Sent, now: float) -> None:
         interval = max(now - newest.delivered_at, newest.at - newest.first_sent_at)
         if interval < max(self.min_rtt_s * 0.9, 0.001):
             return
         rate = (self.delivered - newest.delivered) / interval
-        if self._samples and self._samples[-1][0] == self._round:
-            rate = max(rate, self._samples.pop()[1])
-        self._samples.append((self._round, rate))
-        while self._samples[0][0] <= self._round - RATE_ROUNDS:
-            self._samples.pop(0)
-        self.bandwidth = max(rate for _, rate in self._samples)
+        self.bandwidth = self._samples.add(rate, self._round, now)
 
     def _end_round(self, now: float, in_flight: int) -> None:
         self._round += 1
@@ -264,6 +254,26 @@ class Congestion:
                 self._cycle_index, self._cycle_at = 2, now
         elif self._filled and now - self._cycle_at > max(self.min_rtt_s, 0.005):
             self._cycle_index, self._cycle_at = (self._cycle_index + 1) % len(CYCLE), now
+
+
+class _Highest:
+    """The highest of the values of the last rounds."""
+
+    def __init__(self) -> None:
+        self._values: deque[tuple[float, int, float]] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
+    def add(self, value: float, number: int, now: float) -> float:
+        """Note a value of round ``number``; return the highest that is not yet forgotten."""
+        values = self._values
+        while values and values[-1][0] <= value:
+            values.pop()
+        values.append((value, number, now))
+        while values[0][1] <= number - MEMORY_ROUNDS and values[0][2] < now - MEMORY_S:
+            values.popleft()
+        return values[0][0]
 
 
 def _plateau_s(window: float) -> float:
