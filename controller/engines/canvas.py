@@ -94,7 +94,7 @@ def draw(
     every = forgetting.mix_matrix(request.groups, everything)
     known = evidence.gather(everything, request.groups)
     best = max(o.quality for o in firsts) or 1.0
-    passes = np.array([[hpo.epochs(o.samples) * o.quality / best] for o in firsts])
+    passes = np.array([[_passes(hpo.epochs(o.samples)) * o.quality / best] for o in firsts])
     share = every.sum(axis=0) / max(every.sum(), 1e-9)
     ceiling = np.clip(known.group_accuracy(every.sum(axis=0)), 0.5, forgetting.CEILING)
     expert = request.groups.index(request.expert_group) if request.expert_group in request.groups else -1
@@ -112,8 +112,13 @@ def draw(
         ceiling=ceiling,
         expert=expert,
         done=len(visited),
-        goals=_goals(request, ceiling, share, expert),
+        goals=goals(request, ceiling, share, expert),
     )
+
+
+def _passes(epochs: float) -> float:
+    """Return how often a sample counts: a handful passed over fifty times teaches no more than what it holds."""
+    return min(epochs, hpo.MORE_EPOCHS)
 
 
 def _ways(request: Request, chosen: Sequence[Offer], left_s: float, load: Load | None) -> tuple[Array, Array, Array]:
@@ -127,7 +132,7 @@ def _ways(request: Request, chosen: Sequence[Offer], left_s: float, load: Load |
     return costs, until, windows.reshape(len(chosen), most, -1, 2)
 
 
-def _goals(request: Request, ceiling: Array, share: Array, expert: int) -> tuple[float, float]:
+def goals(request: Request, ceiling: Array, share: Array, expert: int) -> tuple[float, float]:
     """Return the accuracies to plan for: the targets with a margin, but nothing above what the data can teach."""
     top = float(ceiling @ share)
     if not gate.has_target(request):
@@ -212,7 +217,7 @@ def where(request: Request, view: JobView, ceiling: Array) -> State:
     kept = [(i, v) for i, v in enumerate(view.visits) if v.accepted is not False]
     verified = [i for i, v in kept if v.accepted]
     for number, visit in kept:
-        met = forgetting.mix_matrix(request.groups, [visit])[0] * visit.epochs
+        met = forgetting.mix_matrix(request.groups, [visit])[0] * _passes(visit.epochs)
         state = forgetting.step(state, met, hpo.pace(number), ceiling)
         if view.measured and verified and number == verified[-1]:
             found = view.measured.per_group

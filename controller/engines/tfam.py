@@ -1,55 +1,96 @@
 """T-FAM, the training feasibility assessment module: admit a request, or say all that stands against it.
 
-It checks necessary conditions, each with its numbers: data at all, enough of it overall and of the expert group; an
-MPVU to verify; accuracies that the data can be expected to teach (``evidence``: the learning-curve model and its
-honesty); and the fewest visits and the least seconds in which enough data can be seen, against the visit budget and
-the deadline. ``nearest`` is a whole requirement under the names of ``JobSpec``; assessed in the request's place it is
-admitted. It is empty when nothing the owner could ask for would help.
+It checks, each with its numbers: data at all, enough of it overall and of the expert group; an MPVU to verify;
+accuracies that the data can be expected to teach (``evidence``: the learning-curve model and its honesty); and whether
+MTRCE's own route gets there within the visit budget, the deadline and the reachability windows (``forecast``).
+``nearest`` is a whole requirement under the names of ``JobSpec``; assessed in the request's place it is admitted. It is
+empty when nothing the owner could ask for would help.
+
+``predicted`` (all numbers; ``_low`` and ``_high`` bound an 80 % interval): ``broad`` and, with an expert group,
+``expert``: what the whole budget could reach; ``visits``, ``seconds``, ``bytes``: what the route to the targets takes
+(as far as it gets). A dozen numbers at most: the verdict travels in one packet.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
-from controller.engines.evidence import Evidence, Vector, distinct_data, gather, visit_s
+from controller.engines import forecast
+from controller.engines.canvas import NEAR_CEILING, Canvas
+from controller.engines.evidence import Evidence, distinct_data, gather, visit_s
+from controller.engines.forecast import Forecast, NoForecast
+from controller.engines.hpo import SMALL_MODEL_BYTES
+from controller.engines.tag import mix_skew
 from controller.engines.types import Assessment, Mix, Option, Request
 
 MIN_SAMPLES = 40  # fewer cannot be split into training and two test samples
 MIN_EXPERT_SAMPLES = 20
-MAX_STEPS = 512
+# A target is out of reach when it allows less than this share of the error that is forecast: forecasts err, one group
+# may be much easier than the mean that the evidence speaks of, and a job ends at the luckiest of its measurements.
+LEAST_ERROR, LEAST_ERROR_EXPERT = 0.8, 0.35  # of what the data could teach
+ROUTE_ERROR, ROUTE_ERROR_EXPERT = 1.0, 0.5  # of what the route reaches
+QUICK_LEARNER = 4.0  # a small model learns so much more from a sample at first than the transformer that was fitted
+NEAREST_TRIES = 12
+NEAREST_STEP = 0.03
+MOST_VISITS = 40
+NO_DEADLINE_S = 1e9
 EPSILON = 1e-9
 
 
-class Need(msgspec.Struct, frozen=True, kw_only=True):
-    """The fewest visits, and the least seconds, in which the options teach what is asked."""
+class Outlook(NamedTuple):
+    """What T-FAM reckons with: the evidence, the canvas, and both routes (``None``: not one visit fits)."""
 
-    visits: int
-    seconds: float
+    evidence: Evidence
+    canvas: Canvas
+    skew: float
+    wanted: Forecast | None
+    reach: Forecast | None
+
+    def bars(self, request: Request) -> tuple[float, float]:
+        """Return the accuracies that a forecast has to reach (0: none asked for)."""
+        broad = 1 - (1 - request.broad_accuracy) / ROUTE_ERROR if request.broad_accuracy else 0.0
+        return broad, 1 - (1 - request.expert_accuracy) / ROUTE_ERROR_EXPERT if _wants_expert(request) else 0.0
 
 
 def assess(request: Request, options: Sequence[Option], mpvus: int) -> Assessment:
-    """Assess a training request against everything on offer. ``mpvus``: how many MPVUs could verify it.
-
-    ``predicted``: ``broad`` and (with an expert group) ``expert`` accuracy from all usable data, ``least_visits`` and
-    ``least_s``: what the targets cannot be had below (a bound; forgetting makes a real route longer).
-    """
+    """Assess a training request against everything on offer. ``mpvus``: how many MPVUs could verify it."""
     sound, reasons = _sound(request, options)
-    evidence = gather(sound, request.groups)
-    reasons += _data_reasons(request, evidence) if sound else []
+    outlook = _look(request, sound) if sound else None
+    if outlook:
+        reasons += _data_reasons(request, outlook.evidence)
     if mpvus < 1:
         reasons.append("no MPVU is reachable and trusted; nobody could verify the model")
-    predicted = _predicted(request, evidence)
-    reasons += _accuracy_reasons(request, evidence, predicted) if sound else []
-    need = _need(request, sound, evidence) if sound else None
-    reasons += _budget_reasons(request, need) if need else []
-    if need:
-        predicted |= {"least_visits": float(need.visits), "least_s": round(need.seconds, 1)}
+    if outlook:
+        reasons += _accuracy_reasons(request, outlook) + _budget_reasons(request, outlook)
+    predicted = _predicted(request, outlook) if outlook else {"broad": 0.0}
     nearest = _own_terms(request) if not reasons else _nearest(request, options, mpvus)
     return Assessment(admitted=not reasons, reasons=reasons, nearest=nearest, predicted=predicted)
+
+
+def _look(request: Request, sound: Sequence[Option]) -> Outlook:
+    """Forecast the route to the targets and the route as far as the budget goes."""
+    capable = request.model_bytes >= SMALL_MODEL_BYTES
+    evidence = gather(sound, request.groups, capable=capable)
+    known = request if request.groups else msgspec.structs.replace(request, groups=evidence.groups)
+    small = 0 < request.model_bytes < SMALL_MODEL_BYTES
+    canvas = forecast.canvas_of(known, [[o] for o in sound], evidence, QUICK_LEARNER if small else 1.0)
+    skew = mix_skew(sound)
+    bare = Outlook(evidence, canvas, skew, None, None)
+    wanted = _along(canvas, known, *_aim(known))
+    return bare._replace(wanted=wanted, reach=_along(canvas, known, 1.0, 1.0))
+
+
+def _along(canvas: Canvas, request: Request, broad: float, expert: float) -> Forecast | None:
+    if not request.groups:
+        request = msgspec.structs.replace(request, groups=canvas.request.groups)
+    try:
+        return forecast.along(canvas, request, broad, expert)
+    except NoForecast:
+        return None
 
 
 def _sound(request: Request, options: Sequence[Option]) -> tuple[list[Option], list[str]]:
@@ -115,97 +156,119 @@ def _expert_count(request: Request, evidence: Evidence) -> float:
     return float(evidence.counts[:, evidence.groups.index(request.expert_group)].sum())
 
 
-def _predicted(request: Request, evidence: Evidence) -> Mix:
+def _predicted(request: Request, outlook: Outlook) -> Mix:
+    """Return what to expect, see above."""
+    predicted: Mix = {}
+    half = forecast.margin(outlook.skew)
+    for name in _taught(request, outlook.evidence):
+        value = _floor2(getattr(outlook.reach, name)) if outlook.reach else 0.0
+        low, high = forecast.interval(value, half) if outlook.reach else (0.0, 0.0)
+        predicted |= {name: value, f"{name}_low": round(low, 3), f"{name}_high": round(high, 3)}
+    if outlook.wanted:
+        predicted["visits"] = float(outlook.wanted.visits)
+        for name, value in (("seconds", outlook.wanted.seconds), ("bytes", outlook.wanted.bytes)):
+            part = forecast.SPREAD_COST * value
+            predicted |= {name: round(value, 1), f"{name}_low": round(value - part, 1)}
+            predicted[f"{name}_high"] = round(value + part, 1)
+    return predicted
+
+
+def _taught(request: Request, evidence: Evidence) -> Mix:
     """Return the accuracies to expect when all data on offer is learned, floored to what two digits can say."""
     learned = evidence.counts.sum(axis=0)  # (groups,)
-    predicted = {"broad": _floor2(float(evidence.broad_accuracy(learned)))}
+    taught = {"broad": _floor2(float(evidence.broad_accuracy(learned)))}
     if request.expert_group in evidence.groups:
         expert = evidence.group_accuracy(learned)[evidence.groups.index(request.expert_group)]
-        predicted["expert"] = _floor2(float(expert))
-    return predicted
+        taught["expert"] = _floor2(float(expert))
+    return taught
 
 
 def _floor2(share: float) -> float:
     return math.floor(share * 100 + EPSILON) / 100
 
 
-def _accuracy_reasons(request: Request, evidence: Evidence, predicted: Mix) -> list[str]:
+def _accuracy_reasons(request: Request, outlook: Outlook) -> list[str]:
+    evidence, taught = outlook.evidence, _taught(request, outlook.evidence)
     total, local = evidence.counts.sum(), 1 - evidence.probe_error
     basis = f"(data nodes' own probes: {local:.2f})"
     reasons = []
-    if request.broad_accuracy > predicted["broad"]:
+    if request.broad_accuracy > _most(taught["broad"], LEAST_ERROR):
         reasons.append(
             f"broad accuracy {request.broad_accuracy:.2f} is out of reach: "
-            f"{total:.0f} samples predict {predicted['broad']:.2f} {basis}"
+            f"{total:.0f} samples predict {taught['broad']:.2f} {basis}"
         )
-    if _wants_expert(request) and request.expert_accuracy > predicted.get("expert", 0.0) and "expert" in predicted:
+    most = _most(taught.get("expert", 1.0), LEAST_ERROR_EXPERT)
+    if _wants_expert(request) and request.expert_accuracy > most:
         reasons.append(
             f"{request.expert_group} accuracy {request.expert_accuracy:.2f} is out of reach: "
-            f"{_expert_count(request, evidence):.0f} samples of it predict {predicted['expert']:.2f} {basis}"
+            f"{_expert_count(request, evidence):.0f} samples of it predict {taught['expert']:.2f} {basis}"
         )
     return reasons
 
 
-def _need(request: Request, options: Sequence[Option], evidence: Evidence) -> Need | None:
-    """Return what the targets need at least, or the nearest ones within reach where they are not."""
-    target = _within_reach(request, evidence)
-    fewest = _cover(target, evidence, np.ones(len(options)))
-    seconds = np.array([max(EPSILON, visit_s(o)) for o in options])
-    quickest = _cover(target, evidence, seconds)
-    if not fewest or not quickest:
-        return None
-    least_s = min(float(seconds[chosen].sum()) for chosen in (fewest, quickest))
-    return Need(visits=min(len(fewest), len(quickest)), seconds=least_s)
+def _most(forecast_accuracy: float, least_error: float) -> float:
+    """Return the highest target that a forecast admits."""
+    return 1 - (1 - forecast_accuracy) * least_error
 
 
-def _within_reach(request: Request, evidence: Evidence) -> tuple[float, float, int]:
-    """Return (broad, expert, expert's column; -1: none) with both targets cut down to what all data predicts."""
-    predicted = _predicted(request, evidence)
-    column = evidence.groups.index(request.expert_group) if "expert" in predicted and request.expert_group else -1
-    expert = min(request.expert_accuracy, predicted["expert"]) if column >= 0 else 0.0
-    return min(request.broad_accuracy, predicted["broad"]), expert, column
+def _cut(request: Request, evidence: Evidence, least: tuple[float, float] = (1.0, 1.0)) -> Request:
+    """Return the request with both targets cut down to what all data predicts (or a share less error than that)."""
+    taught = _taught(request, evidence)
+    return msgspec.structs.replace(
+        request,
+        broad_accuracy=min(request.broad_accuracy, _most(taught["broad"], least[0])),
+        expert_accuracy=min(request.expert_accuracy, _most(taught["expert"], least[1]) if "expert" in taught else 0.0),
+    )
 
 
-def _cover(target: tuple[float, float, int], evidence: Evidence, costs: Vector) -> list[int]:
-    """Choose options, greedily by gain per cost, until their data predicts the targets; empty when they never do.
-
-    One vectorised pass over all options per choice: 100,000 options and a dozen choices take well under a second.
-    """
-    learned = np.zeros(len(evidence.groups))
-    free, chosen = np.ones(len(costs), dtype=bool), list[int]()
-    gap = 1.0
-    while free.any() and len(chosen) < MAX_STEPS:
-        gaps = _shortfall(target, evidence, learned + evidence.counts)  # (options,)
-        score = np.where(free, (gap - gaps) / costs, -np.inf)
-        best = int(score.argmax())
-        chosen.append(best)
-        free[best] = False
-        learned = learned + evidence.counts[best]
-        gap = float(gaps[best])
-        if gap <= EPSILON:
-            return chosen
-    return []
-
-
-def _shortfall(target: tuple[float, float, int], evidence: Evidence, learned: Vector) -> Vector:
-    """Return how far the expected accuracies stay below the targets, summed; ``learned`` (options, groups)."""
-    broad, expert, column = target
-    gap = np.maximum(0.0, broad - evidence.broad_accuracy(learned))
-    if column >= 0:
-        gap = gap + np.maximum(0.0, expert - evidence.group_accuracy(learned)[..., column])
-    return np.asarray(gap)
-
-
-def _budget_reasons(request: Request, need: Need) -> list[str]:
+def _budget_reasons(request: Request, outlook: Outlook) -> list[str]:
+    """Say whether visits or time run out before the targets (or what the data can teach of them) are reached."""
+    cut = _cut(request, outlook.evidence, (LEAST_ERROR, LEAST_ERROR_EXPERT))
+    if _reached(cut, outlook.wanted, outlook):
+        return []
+    free = _along(outlook.canvas, _unbound(cut), *_aim(cut))
+    if free is None or not _reached(cut, free, outlook):
+        return [] if _out_of_reach(request, cut) else [_too_skewed(request, outlook)]
     reasons = []
-    if need.visits > request.max_visits:
-        reasons.append(f"{request.max_visits} visits are too few: to see enough data takes at least {need.visits}")
-    if need.seconds > request.deadline_s:
+    if free.visits > request.max_visits:
+        reasons.append(f"{request.max_visits} visits are too few: the route to the targets takes about {free.visits}")
+    if free.seconds > request.deadline_s or not reasons:
         reasons.append(
             f"deadline {request.deadline_s:.0f} s is too near: "
-            f"the quickest visits that suffice take at least {need.seconds:.1f} s"
+            f"the route to the targets takes about {free.seconds:.1f} s"
         )
     return reasons
+
+
+def _too_skewed(request: Request, outlook: Outlook) -> str:
+    best = outlook.reach
+    if best is None:
+        return "no visit can be made in time"
+    told = f"broad {best.broad:.2f}" + (f", {request.expert_group} {best.expert:.2f}" if _wants_expert(request) else "")
+    return f"no route is expected to reach the targets: mixes differ by {outlook.skew:.2f}, the best one reaches {told}"
+
+
+def _out_of_reach(request: Request, cut: Request) -> bool:
+    return (request.broad_accuracy, request.expert_accuracy) != (cut.broad_accuracy, cut.expert_accuracy)
+
+
+def _unbound(request: Request) -> Request:
+    return msgspec.structs.replace(request, max_visits=MOST_VISITS, deadline_s=NO_DEADLINE_S)
+
+
+def _aim(request: Request) -> tuple[float, float]:
+    """Return the accuracies to plan for."""
+    return request.broad_accuracy, request.expert_accuracy if _wants_expert(request) else 0.0
+
+
+def _reached(request: Request, found: Forecast | None, outlook: Outlook) -> bool:
+    """Tell whether a route reaches what a forecast has to reach, or as near as skill comes to its ceiling."""
+    if found is None:
+        return False
+    ceiling = outlook.canvas.ceiling
+    top = (float(ceiling @ outlook.canvas.share), float(ceiling[outlook.canvas.expert]))
+    goals = [min(bar, most - 2 * NEAR_CEILING) for bar, most in zip(outlook.bars(request), top, strict=True)]
+    return found.broad >= goals[0] and (not _wants_expert(request) or found.expert >= goals[1])
 
 
 def _own_terms(request: Request) -> Mix:
@@ -219,28 +282,51 @@ def _own_terms(request: Request) -> Mix:
 
 
 def _nearest(request: Request, options: Sequence[Option], mpvus: int) -> Mix:
-    """Return the nearest requirement that would be admitted, or nothing when none would."""
+    """Return the nearest requirement that would be admitted, or nothing when none would.
+
+    First the budget is widened to what the route to the targets takes, then the targets are lowered step by step.
+    """
     sound, _ = _sound(request, options)
     if not sound and options:
-        request = msgspec.structs.replace(
-            request, trust_floor=_floor2(min((o.trust for o in options if _is_finite(o)), default=0.0))
-        )
+        lowest = _floor2(min((o.trust for o in options if _is_finite(o)), default=0.0))
+        request = msgspec.structs.replace(request, trust_floor=lowest)
         sound, _ = _sound(request, options)
     if not sound or mpvus < 1:
         return {}
-    evidence = gather(sound, request.groups)
-    if evidence.counts.sum() < MIN_SAMPLES:
+    outlook = _look(request, sound)
+    if outlook.evidence.counts.sum() < MIN_SAMPLES:
         return {}
-    if _expert_count(request, evidence) < MIN_EXPERT_SAMPLES:
+    if _expert_count(request, outlook.evidence) < MIN_EXPERT_SAMPLES:
         request = msgspec.structs.replace(request, expert_accuracy=0.0)
-    broad, expert, _ = _within_reach(request, evidence)
-    request = msgspec.structs.replace(request, broad_accuracy=broad, expert_accuracy=expert)
-    need = _need(request, sound, evidence)
-    if need is None:
-        return {}
-    relaxed = msgspec.structs.replace(
+    cut = _cut(request, outlook.evidence)
+    for share in (*(1.0 - NEAREST_STEP * i for i in range(NEAREST_TRIES)), 0.3, 0.0):
+        eased = _eased(_scaled(cut, share), outlook)
+        if eased is not None:
+            return _own_terms(eased)
+    return {}
+
+
+def _scaled(request: Request, share: float) -> Request:
+    return msgspec.structs.replace(
         request,
-        max_visits=max(request.max_visits, need.visits),
-        deadline_s=max(request.deadline_s, float(math.ceil(need.seconds))),
+        broad_accuracy=_floor2(request.broad_accuracy * share),
+        expert_accuracy=_floor2(request.expert_accuracy * share),
     )
-    return _own_terms(relaxed)
+
+
+def _eased(request: Request, outlook: Outlook) -> Request | None:
+    """Return the request with as much more budget as its targets take; ``None`` when none suffices."""
+    if _reached(request, _along(outlook.canvas, request, *_aim(request)), outlook):
+        return request
+    free = _along(outlook.canvas, _unbound(request), *_aim(request))
+    if free is None or not _reached(request, free, outlook):
+        return None
+    for more in (0, 2, MOST_VISITS):  # a wider budget may be planned another way
+        eased = msgspec.structs.replace(
+            request,
+            max_visits=max(request.max_visits, min(free.visits + more, MOST_VISITS)),
+            deadline_s=max(request.deadline_s, float(math.ceil(free.seconds * (1 + more / 2)))),
+        )
+        if _reached(eased, _along(outlook.canvas, eased, *_aim(eased)), outlook):
+            return eased
+    return None

@@ -91,12 +91,15 @@ def again(asked: Request, verdict: Assessment) -> Request:
 
 
 def test_the_healthcare_job_is_admitted() -> None:
-    verdict = assess(request(), healthcare(), mpvus=2)
+    verdict = assess(request(model_bytes=1_000_000), healthcare(), mpvus=2)
     assert verdict.admitted, verdict.reasons
     assert verdict.reasons == []
     assert 0.95 <= verdict.predicted["expert"] <= 0.98
     assert 0.94 <= verdict.predicted["broad"] <= 0.98  # pooled training reaches 0.97
-    assert 1 <= verdict.predicted["least_visits"] <= 10
+    assert 1 <= verdict.predicted["visits"] <= 10
+    for name in ("broad", "expert", "seconds", "bytes"):
+        low, middle, high = (verdict.predicted[name + end] for end in ("_low", "", "_high"))
+        assert low < middle < high
 
 
 @pytest.mark.parametrize("seed", sorted(HEART))
@@ -250,7 +253,7 @@ asked_for = st.builds(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(asked_for, st.lists(offers, max_size=8), st.integers(0, 2))
 def test_the_verdict_is_whole_and_the_nearest_requirement_is_admitted(
     asked: Request, options: list[Option], mpvus: int
@@ -282,6 +285,6 @@ def test_ten_thousand_offers_are_assessed_in_a_second() -> None:
     options = [
         msgspec.structs.replace(o, handle=f"{o.handle}-{n}", samples=1000 + n) for n in range(850) for o in healthcare()
     ]
-    started = time.perf_counter()
+    started = time.process_time()
     assert assess(request(broad_accuracy=0.97), options, 2).predicted["broad"] > 0.9
-    assert time.perf_counter() - started < 3.0  # about 0.3 s on a quiet machine
+    assert time.process_time() - started < 3.0  # about 1 s on a quiet machine

@@ -338,7 +338,7 @@ def simulate(ask: Request, offered: list[Option]) -> tuple[float, int]:
     state, view = forgetting.blank(len(GROUPS)), JobView()
     while len(view.visits) < ask.max_visits:
         step = plan(ask, view, offered).steps[0]
-        met = forgetting.mix_matrix(GROUPS, [step.option])[0] * step.hyper.epochs
+        met = forgetting.mix_matrix(GROUPS, [step.option])[0] * min(step.hyper.epochs, hpo.MORE_EPOCHS)
         after = forgetting.step(state, met, hpo.pace(len(view.visits)))
         found = Measured(
             broad=float(after.skill @ shares / shares.sum()),
