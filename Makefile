@@ -82,6 +82,15 @@ uninstall-dissector:
 bench-methods: setup-demo  ## every training method on the network: accuracy, bytes, seconds; the last line is JSON
 	@$(PY) -m benchmarks.methods
 
+bench-mtrce: setup-unit  ## MTRCE against exact search and OR-tools, and at 100,000 options; the last line is JSON
+	@$(PY) -m benchmarks.mtrce
+
+bench-tfam: setup-unit  ## T-FAM: are admitted requests met, do rejected ones miss? real training; the last line is JSON
+	@$(PY) -m benchmarks.tfam
+
+bench-tag: setup-unit  ## TAG against every method really trained, 24 settings; the last line is JSON
+	@$(PY) -m benchmarks.tag
+
 clean:  ## take down what runs have left standing, and the caches (keeps runs/ and .venv/)
 	@[ ! -x .venv/bin/daitn ] || .venv/bin/daitn clean
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
