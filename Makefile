@@ -82,6 +82,7 @@ uninstall-dissector:
 bench-methods: setup-demo  ## every training method on the network: accuracy, bytes, seconds; the last line is JSON
 	@$(PY) -m benchmarks.methods
 
+.PHONY: bench-mtrce bench-tfam bench-tag
 bench-mtrce: setup-unit  ## MTRCE against exact search and OR-tools, and at 100,000 options; the last line is JSON
 	@$(PY) -m benchmarks.mtrce
 
