@@ -455,3 +455,20 @@ def test_a_much_better_place_is_turned_to_in_mid_transfer() -> None:
         assert "takes" in moved["reason"] and moved["alive"]
 
     run(work)
+
+
+def test_an_agent_that_hangs_is_missed_sooner_where_an_object_waits_for_it() -> None:
+    async def work() -> None:
+        life, first = await under_way()
+        dcc = life.world.by_kas[life.world.hosts[first].kas]
+        dcc._look_for_dead()
+        await life.world.settle()
+        assert life.world.of("object.resteered") == [], "a late report is no death"
+        life.world.now_s += 5.0
+        dcc._look_for_dead()
+        await life.world.settle()
+        (moved,) = life.world.of("object.resteered")
+        assert "fallen silent" in moved["reason"]
+        assert [d["name"] for d in life.world.of("agent.gone")] == [first], "others have longer"
+
+    run(work)
