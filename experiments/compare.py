@@ -7,6 +7,7 @@ counters gained on all links from the submission of the job until its model was 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import statistics
 import subprocess
@@ -190,7 +191,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     for number, patience_s in ((signal.SIGINT, TEARDOWN_S), (signal.SIGKILL, 5.0)):
         if child.poll() is not None:
             return
-        child.send_signal(number)
+        os.killpg(child.pid, number)
         try:
             child.wait(patience_s)
         except subprocess.TimeoutExpired:
