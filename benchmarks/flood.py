@@ -5,7 +5,7 @@
 ::
 
     a (sender) -- k1s1 -- k1g --50 Mbit/s, 10 ms-- k2g -- k2s1 -- c (receiver)
-                                                     `----- x (attacker)
+    b (another) --'                                          `----- x (attacker)
 
 Transfers of one size, alternately left alone and attacked.  The attacker has keys of its own, has seen the launch of
 the transfer under way, and sends from any address (the control centre runs with ``--any-source``, or the first switch
@@ -50,6 +50,7 @@ from topologies.plan import NetworkPlan
 OPENFLOW_PORT = 6793
 READY_S = 30.0
 SIZE = 32_000_000
+SMALL = 50_000
 RATE_PPS = 10_000
 LABEL_SHARE = 0.1
 SETTLE_S = 1.5
@@ -59,7 +60,7 @@ DCC = "dcc1"
 
 def plan_of() -> NetworkPlan:
     """Return the network in the drawing above."""
-    kas = {1: [Terminal("a", switch=1)], 2: [Terminal("c", switch=1), Terminal("x", switch=1)]}
+    kas = {1: [Terminal("a", switch=1), Terminal("b", switch=1)], 2: [Terminal("c", switch=1), Terminal("x", switch=1)]}
     rates = Rates(access_mbps=200.0, lan_mbps=400.0)
     return build_plan("flood", kas=kas, wan=[Wan(1, 2, rate_mbps=50.0, delay_ms=10.0)], rates=rates, access_switches=1)
 
@@ -101,7 +102,7 @@ class Scene:
         while "1 received" not in self.net["a"].cmd(f"ping -c1 -W1 -q {self.address['c']}"):
             if time.monotonic() > end:
                 raise RuntimeError(f"c is not reached within {READY_S:.0f} s; log: {self.folder / 'dcc.log'}")
-        for name in ("a", "c"):
+        for name in ("a", "b", "c"):
             self._run(name, "benchmarks.flood_end", self.address[name], DCC)
         self._run("x", "benchmarks.flood_attack")
         self._count_arrivals()
@@ -184,9 +185,11 @@ class Scene:
             what = {**attack, "sender": self.address["a"], "receiver": self.address["c"], "launch": seen["launch"]}
             self.tell("x", f"go {seconds:.2f} {json.dumps(what)}")
             asked = self.ask("c", "ask 10")
+            self.ask("b", f"begin {self.address['c']} {SMALL} {1 << 21 | self._objects}")
+            other = self.ask("b", "finish")
         stats = self.ask("a", "finish")
         if attack is not None:
-            told = self.hear("x") | {"asked": asked["took_ms"]}
+            told = self.hear("x") | {"asked": asked["took_ms"], "other_launch_s": other.get("launch_seconds")}
         time.sleep(SETTLE_S)
         kept = ("goodput_mbps", "losses", "retransmissions", "smoothed_rtt_ms")
         return {**{k: stats[k] for k in kept}, **told}
@@ -259,6 +262,7 @@ def measure(scene: Scene, rounds: int, *, size: int = SIZE, rate_pps: int = RATE
         "label": _label(scene, to_label, metered_before),
         "requests_answered": sum(t is not None for t in asked) / len(asked),
         "request_ms": statistics.median(t for t in asked if t is not None) if any(asked) else None,
+        "other_launch_s": [f["other_launch_s"] and round(f["other_launch_s"], 3) for f in flooded],
         "objects_arrived": after["arrived"] - before["arrived"],
         "same_processes": scene.pids() == pids and after["pid"] == before["pid"],
         "receiver_cpu_s": round(after["cpu_s"] - before["cpu_s"], 2),

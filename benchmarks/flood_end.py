@@ -70,7 +70,10 @@ class End:
         return {"transfer_id": self.transfer.transfer_id, "launch": self.keeper.launched.hex()}
 
     def finish(self) -> dict[str, Any]:
-        return msgspec.structs.asdict(self.transfer.result(TIMEOUT_S))
+        try:
+            return msgspec.structs.asdict(self.transfer.result(TIMEOUT_S))
+        except TransportError as error:
+            return {"failed": str(error)}
 
     def counts(self) -> dict[str, Any]:
         used = resource.getrusage(resource.RUSAGE_SELF)

@@ -1,7 +1,7 @@
 """What came, sorted: shards of known transfers in bulk, everything else one by one, noise at the cost of a glance.
 
 A flood of strangers' packets must not eat the time of a transfer under way: what needs Python per packet and belongs to
-nothing that is known here is taken at no more than ``STRANGERS_PER_S``.
+nothing that is known here is taken at no more than ``STRANGERS_PER_S`` of one source, so that others still get through.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import numpy.typing as npt
 
 from packets.assembly import Feed, Rows
 from packets.batch import GOOD, REASONS, USE_DECODE, Parsed, parse
+from packets.replay import Budget
 from packets.udp import Arrivals, peer_of
 from packets.wire import SHARD_TYPES
 
 FEW = 3  # datagrams for which arrays are not worth their while
-STRANGERS_PER_S = 2000.0
+STRANGERS_PER_S = 500.0  # of one source address
+ALL_STRANGERS_PER_S = 2000.0
 IS_SHARD = np.isin(np.arange(256), list(SHARD_TYPES))
 
 Peer = tuple[str, int]
@@ -53,12 +55,13 @@ class Inbox:
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._budget, self._budget_at = STRANGERS_PER_S, 0.0
+        one, every = STRANGERS_PER_S, ALL_STRANGERS_PER_S
+        self._budget = Budget(rate=one, burst=one, all_rate=every, all_burst=every)
+        self._now = 0.0
 
     def sort(self, arrivals: Arrivals, count: int, now: float) -> None:
         """Sort ``count`` datagrams."""
-        self._budget = min(self._budget + (now - self._budget_at) * STRANGERS_PER_S, STRANGERS_PER_S)
-        self._budget_at = now
+        self._now = now
         if count <= FEW:
             for row in range(count):
                 self._sink.take_one(arrivals.frame(row), arrivals.peer(row))
@@ -111,12 +114,11 @@ class Inbox:
 
     def _one(self, parsed: Parsed, arrivals: Arrivals, row: int) -> None:
         peer = _peer_of(int(arrivals.peers[row]))
-        if not self._sink.expects(int(parsed.transfer_id[row])):
-            if self._budget < 1.0:
-                self._sink.refuse("throttled", peer, 1)
-                return
-            self._budget -= 1.0
-        self._sink.take_one(arrivals.frame(row), peer)
+        known = self._sink.expects(int(parsed.transfer_id[row]))
+        if known or self._budget.spend(peer[0], 1.0, self._now):
+            self._sink.take_one(arrivals.frame(row), peer)
+        else:
+            self._sink.refuse("throttled", peer, 1)
 
 
 def _authentic(parsed: Parsed, rows: npt.NDArray[np.int64], feed: Feed) -> Bits:
