@@ -29,10 +29,9 @@ from controller.engines.types import Assessment, Mix, Option, Request
 
 MIN_SAMPLES = 40  # fewer cannot be split into training and two test samples
 MIN_EXPERT_SAMPLES = 20
-# A target is out of reach when it allows less than this share of the error that is forecast: forecasts err, one group
-# may be much easier than the mean that the evidence speaks of, and a job ends at the luckiest of its measurements.
-LEAST_ERROR, LEAST_ERROR_EXPERT = 0.8, 0.35  # of what the data could teach
-ROUTE_ERROR, ROUTE_ERROR_EXPERT = 1.0, 0.5  # of what the route reaches
+# A target is out of reach when it allows less than this share of the error that is forecast: one group may be much
+# easier than the mean that the evidence speaks of.
+LEAST_ERROR, LEAST_ERROR_EXPERT = 1.0, 0.5
 QUICK_LEARNER = 4.0  # a small model learns so much more from a sample at first than the transformer that was fitted
 NEAREST_TRIES = 12
 NEAREST_STEP = 0.03
@@ -52,8 +51,8 @@ class Outlook(NamedTuple):
 
     def bars(self, request: Request) -> tuple[float, float]:
         """Return the accuracies that a forecast has to reach (0: none asked for)."""
-        broad = 1 - (1 - request.broad_accuracy) / ROUTE_ERROR if request.broad_accuracy else 0.0
-        return broad, 1 - (1 - request.expert_accuracy) / ROUTE_ERROR_EXPERT if _wants_expert(request) else 0.0
+        broad = 1 - (1 - request.broad_accuracy) / LEAST_ERROR if request.broad_accuracy else 0.0
+        return broad, 1 - (1 - request.expert_accuracy) / LEAST_ERROR_EXPERT if _wants_expert(request) else 0.0
 
 
 def assess(request: Request, options: Sequence[Option], mpvus: int) -> Assessment:
@@ -208,7 +207,7 @@ def _accuracy_reasons(request: Request, outlook: Outlook) -> list[str]:
 
 def _most(forecast_accuracy: float, least_error: float) -> float:
     """Return the highest target that a forecast admits."""
-    return 1 - (1 - forecast_accuracy) * least_error
+    return 1 - (1 - forecast_accuracy) * least_error + EPSILON
 
 
 def _cut(request: Request, evidence: Evidence, least: tuple[float, float] = (1.0, 1.0)) -> Request:
@@ -216,8 +215,10 @@ def _cut(request: Request, evidence: Evidence, least: tuple[float, float] = (1.0
     taught = _taught(request, evidence)
     return msgspec.structs.replace(
         request,
-        broad_accuracy=min(request.broad_accuracy, _most(taught["broad"], least[0])),
-        expert_accuracy=min(request.expert_accuracy, _most(taught["expert"], least[1]) if "expert" in taught else 0.0),
+        broad_accuracy=min(request.broad_accuracy, _floor2(_most(taught["broad"], least[0]))),
+        expert_accuracy=min(
+            request.expert_accuracy, _floor2(_most(taught["expert"], least[1])) if "expert" in taught else 0.0
+        ),
     )
 
 
