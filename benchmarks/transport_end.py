@@ -23,7 +23,8 @@ from packets.wire import PacketType
 
 TIMEOUT_S = 300.0
 WORDS = {"send": "send", "run": "run", "prepare": "prepare", "cpu": "cpu"}
-LONG_BYTES = 250_000_000
+LONG_BYTES = 150_000_000  # more than 20 s at 50 Mbit/s, and three of them fit the receiver's bounds
+MAX_WAIT_S = 2.0
 
 
 class End:
@@ -57,9 +58,12 @@ class End:
 
     def run(self, to: str, seconds: str, object_id: str) -> dict[str, Any]:
         transfer = self.begin(to, LONG_BYTES, object_id)
+        asked = time.monotonic()
         while not transfer.delivered_bytes and not transfer.done:
             time.sleep(0.001)
         begun, first = time.monotonic(), transfer.delivered_bytes
+        if begun - asked > MAX_WAIT_S:  # then it was not beside the other one all the time
+            raise RuntimeError(f"the transfer to {to} began {begun - asked:.1f} s late")
         time.sleep(float(seconds))
         took, delivered = time.monotonic() - begun, transfer.delivered_bytes - first
         transfer.cancel()
