@@ -24,17 +24,19 @@ from controller.engines.types import Option, Visit
 
 Array = npt.NDArray[np.float64]
 
-CEILING = 0.976
-FORGET_RATE = 1.95
-FORGET_COVER = 26.0
-SPACING = 1.41
+CEILING = 0.982
+FORGET_RATE = 2.17
+FORGET_COVER = 37.0
+FORGET_PACE = 1.41
+SPACING = 1.54
 TAUGHT_SAMPLES = 60.0
 LEAST_TAUGHT = 0.3
-SAMPLES_TO_LEARN = 110.0
-LEARN_SHAPE = 1.27
-LEARN_SEEN = 590.0
-FORGET_PACE = 1.3
-LEARN_PACE = 0.23
+SAMPLES_TO_LEARN = 108.0
+LEARN_SHAPE = 1.31
+LEARN_SEEN = 1190.0
+LEARN_PACE = 0.46
+THIN_LOSS = 0.25
+THIN_SAMPLES = 20.0
 SAME_DATA_AGAIN = 0.5
 
 
@@ -71,6 +73,6 @@ def step(state: State, met: Array, pace: float, ceiling: Array | float = CEILING
     loss = FORGET_RATE * pace**FORGET_PACE / np.maximum(state.taught, LEAST_TAUGHT) ** SPACING
     kept = state.skill * np.exp(-loss * np.exp(-met / FORGET_COVER))
     push = (met * pace**LEARN_PACE * (1.0 + state.seen / LEARN_SEEN) / SAMPLES_TO_LEARN) ** LEARN_SHAPE
-    top = np.maximum(ceiling, kept)
+    top = np.maximum(ceiling - THIN_LOSS / (1.0 + met / THIN_SAMPLES), kept)  # few samples lift only so far
     skill = top - (top - kept) * np.exp(-push)
     return State(skill, state.seen + met * pace, state.taught + 1.0 - np.exp(-met / TAUGHT_SAMPLES))

@@ -228,12 +228,13 @@ def _budget_reasons(request: Request, outlook: Outlook) -> list[str]:
     if _reached(cut, outlook.wanted, outlook):
         return []
     free = _along(outlook.canvas, _unbound(cut), *_aim(cut))
-    if free is None or not _reached(cut, free, outlook):
-        return [] if _out_of_reach(request, cut) else [_too_skewed(request, outlook)]
+    out_of_reach = _out_of_reach(request, cut)
+    if free is None or not (out_of_reach or _reached(cut, free, outlook)):
+        return [] if out_of_reach else [_too_skewed(request, outlook)]
     reasons = []
     if free.visits > request.max_visits:
         reasons.append(f"{request.max_visits} visits are too few: the route to the targets takes about {free.visits}")
-    if free.seconds > request.deadline_s or not reasons:
+    if free.seconds > request.deadline_s or not (reasons or out_of_reach):
         reasons.append(
             f"deadline {request.deadline_s:.0f} s is too near: "
             f"the route to the targets takes about {free.seconds:.1f} s"

@@ -177,8 +177,8 @@ def test_what_leaves_soon_is_met_first() -> None:
 
 def test_the_place_depends_on_when() -> None:
     """One data set, two facilities: the quick one leaves soon, so a later visit meets the data at the slow one."""
-    quick, slow = option("quick", available_s=2.0, epoch_s=0.1, samples=200), option("slow", epoch_s=2.0, samples=200)
-    other = option("other", 2, (0, 40, 40, 20), epoch_s=1.0, samples=200)
+    quick, slow = option("quick", available_s=2.0, epoch_s=0.1, samples=100), option("slow", epoch_s=2.0, samples=100)
+    other = option("other", 2, (0, 40, 40, 20), epoch_s=1.0, samples=100)
     ask = request(broad_accuracy=0.97, expert_accuracy=0.97, max_visits=4)
     found = handles(plan(ask, JobView(), [quick, slow, other]))
     assert {"quick", "slow"} >= set(found) - {"other"}
