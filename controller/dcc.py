@@ -286,7 +286,9 @@ class Dcc:
             else:
                 self._ai_packet(packet, host)
         except (FrameError, PacketError, ValueError, KeyError) as error:
-            self.emit("packet.refused", reason=str(error)[:400], switch=packet.dpid, port=packet.in_port)
+            reason = error.reason if isinstance(error, PacketError) else "frame"
+            text = str(error)[:400]
+            self.emit("packet.refused", reason=reason, text=text, switch=packet.dpid, port=packet.in_port)
 
     def _unreachable(self, packet: PacketIn, host: HostPlan) -> None:
         """A host's kernel says that nobody listens: at its AI port that means that its agent has ended."""

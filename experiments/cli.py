@@ -36,7 +36,7 @@ out = Console()
 err = Console(stderr=True)
 
 ScenarioArgument = Annotated[
-    str, typer.Argument(help="Built-in scenario (healthcare, heart, table) or path of a YAML file.")
+    str, typer.Argument(help="Built-in scenario (healthcare, heart, table, digits, flipped) or path of a YAML file.")
 ]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of data, models and plans.", min=0)]
 DataOption = Annotated[

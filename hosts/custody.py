@@ -1,4 +1,4 @@
-"""Custody: who launched an object keeps it until it is safe two stops further on, and moves it when the DCC says so.
+"""Custody: who launched an object keeps it until it is whole one stop further on, and moves it when the DCC says so.
 
 A rendezvous may die with the object in its hands; then whoever sent it there launches it again, to wherever the network
 leads it now.  Memory is bounded: at most ``MAX_OBJECTS`` and ``MAX_BYTES``, the oldest go first.

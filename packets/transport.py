@@ -39,6 +39,7 @@ from packets.wire import (
     IP_UDP_BYTES,
     NO_FLAGS,
     SHARD_TYPES,
+    SIGNED_BYTES,
     Flag,
     Header,
     PacketType,
@@ -108,6 +109,7 @@ class Endpoint:
         self.counters = Counters()
         self._emit, self._guard = emit, guard
         self._room = payload_room(mtu)
+        self._message_room = self._room - (0 if guard is None else SIGNED_BYTES)
         self._shard_bytes = self._room - (0 if guard is None else SEALED_BYTES - FIXED_BYTES)
         try:
             self._socket = UdpSocket(address, port)
@@ -228,8 +230,10 @@ class Endpoint:
         The other side must handle a repeated request once (same source, same transfer id). An ERROR reply raises
         ``TransferRefused``; a payload that does not fit one packet raises ``TransportError``.
         """
-        if len(payload) > self._room:
-            raise TransportError(f"request of {len(payload)} bytes to {to}: at most {self._room} fit one packet")
+        if len(payload) > self._message_room:
+            raise TransportError(
+                f"request of {len(payload)} bytes to {to}: at most {self._message_room} fit one packet"
+            )
         pending = _Pending()
         transfer_id = self._random.getrandbits(32)
         header = Header(
@@ -244,8 +248,9 @@ class Endpoint:
 
     def reply(self, header: Header, payload: bytes, peer: Peer, *, type: PacketType) -> None:
         """Answer a request that ``on_message`` got."""
-        if len(payload) > self._room:
-            raise TransportError(f"reply of {len(payload)} bytes to {peer[0]}: at most {self._room} fit one packet")
+        if len(payload) > self._message_room:
+            text = f"reply of {len(payload)} bytes to {peer[0]}: at most {self._message_room} fit one packet"
+            raise TransportError(text)
         answer = msgspec.structs.replace(answer_to(header, type, NO_FLAGS, _now_us()), shard_count=0)
         self._send(answer, payload, peer)
 

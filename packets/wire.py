@@ -33,6 +33,7 @@ FIXED_BYTES = 64
 IP_UDP_BYTES = 28
 DEFAULT_MTU = 1500
 AUTHENTICATION_BYTES = 8  # option Authentication without its tag
+SIGNED_BYTES = 12 + AUTHENTICATION_BYTES + 64  # what a signed request carries beside its payload: Sent At, signature
 _CHECKSUM_AT = 60
 _NO_CHECKSUM = b"\0\0\0\0"
 

@@ -110,7 +110,7 @@ def test_nobody_speaks_with_the_address_of_another() -> None:
         forged = udp(world.hosts["h11"], DCC_ADDRESS, packet, port=55831).with_(ipv4_src=world.hosts["h13"].address)
         world.fabric.inject(world.hosts["h11"], forged)
         await world.settle()
-        assert "address of another" in world.of("packet.refused")[0]["reason"]
+        assert "address of another" in world.of("packet.refused")[0]["text"]
         assert not world.of("krrm.updated")
 
     run(work)

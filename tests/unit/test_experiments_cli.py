@@ -24,6 +24,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory, and a machine on which no network stands."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(client, "RUN_BASE", tmp_path / "run-daitn")
+    monkeypatch.setattr(client, "locked_run", lambda: None)
     return tmp_path
 
 

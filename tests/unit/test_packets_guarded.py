@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from collections.abc import Iterator
@@ -16,7 +17,17 @@ from packets.identity import Directory, Identity
 from packets.keeper import Keeper
 from packets.labels import AI_PORT
 from packets.transport import Endpoint, OutgoingObject, ReceivedObject
-from packets.wire import Flag, Header, PacketType, decode, encode
+from packets.wire import (
+    DEFAULT_MTU,
+    IP_UDP_BYTES,
+    SIGNED_BYTES,
+    Flag,
+    Header,
+    PacketType,
+    decode,
+    encode,
+    payload_room,
+)
 from tests.helpers import wait_until
 
 ADDRESS = {"owner1": "127.0.91.1", "h11": "127.0.91.2", "mpvu2": "127.0.91.3", "h12": "127.0.91.4"}
@@ -136,6 +147,17 @@ def test_a_request_is_answered_and_its_copy_is_not(stage: dict[str, Terminal]) -
     inject(h11.overheard[-1], "mpvu2", "h12")
     wait_until(lambda: h12.refused.get("holder"), 5)
     assert h12.messages == [b"hello"]
+
+
+def test_a_signed_request_still_fits_one_frame(stage: dict[str, Terminal]) -> None:
+    h11 = stage["h11"].endpoint
+    room = payload_room() - SIGNED_BYTES
+    with pytest.raises(TransportError, match=f"at most {room} fit"):
+        h11.request(bytes(room + 1), to=ADDRESS["h12"], type=PacketType.ANNOUNCE)
+    for to in (ADDRESS["h12"], "240.1.2.3"):  # by pair key, and by signature to a label
+        with contextlib.suppress(TransportError, RequestTimeout, OSError):
+            h11.request(bytes(room), to=to, type=PacketType.QUERY, timeout_s=0.1)
+        assert payload_room() - SIGNED_BYTES < len(stage["h11"].overheard[-1]) <= DEFAULT_MTU - IP_UDP_BYTES
 
 
 def test_an_object_of_another_without_its_mandate_does_not_leave(stage: dict[str, Terminal]) -> None:
