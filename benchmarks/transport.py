@@ -98,6 +98,7 @@ class Benchmark:
         self.options = options
         self.repeats: int = options.repeats
         self.result: dict[str, Any] = {"bench": "transport", "object_bytes": options.size, "repeats": self.repeats}
+        self.result["keys"] = options.keys
         self.details: dict[str, Any] = {}
 
     def run(self) -> None:
@@ -111,7 +112,7 @@ class Benchmark:
     def rate(self, part: str) -> None:
         """Ours against TCP at one rate, over two and over four switches."""
         rate = RATES[part]
-        with standing(plan_of(rate), shaped=rate is not None) as bench:
+        with standing(plan_of(rate), shaped=rate is not None, keys=self.options.keys) as bench:
             runs = {path: Runs(f"{part} over {path} switches") for path in PATHS}
             for path, (source, target) in PATHS.items():
                 runs[path].measure(bench, source, target, self.options.size, self.repeats)
@@ -125,7 +126,7 @@ class Benchmark:
         """Ours and TCP with random loss on a long path."""
         plan = plan_of(LOSS_MBPS, wan_delay_ms=LOSS_DELAY_MS, wan_loss_percent=LOSS_PERCENT)
         runs = Runs("1 % loss, 20 ms")
-        with standing(plan) as bench:
+        with standing(plan, keys=self.options.keys) as bench:
             runs.measure(bench, "a", "c", self.options.size, self.repeats)
         self.result["loss_share_of_link"] = round(goodput(runs.ours) / LOSS_MBPS, 3)
         self.result["tcp_loss_share_of_link"] = round(goodput(runs.tcp) / LOSS_MBPS, 3)
@@ -134,7 +135,7 @@ class Benchmark:
     def jain(self) -> None:
         """Ours beside TCP at a bottleneck that drops what its queue does not hold."""
         found = []
-        with standing(plan_of(FAIR_MBPS, wan_delay_ms=FAIR_DELAY_MS)) as bench:
+        with standing(plan_of(FAIR_MBPS, wan_delay_ms=FAIR_DELAY_MS), keys=self.options.keys) as bench:
             for number in range(1, self.repeats + 1):
                 shares = self._beside(bench)
                 found.append((jain(shares), *shares))
@@ -161,6 +162,7 @@ class Benchmark:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.transport", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="one repeat of each")
+    parser.add_argument("--keys", action="store_true", help="signed launches and a MAC on every packet, as in a run")
     parser.add_argument("--only", action="append", choices=PARTS, help="one part (may be repeated)")
     parser.add_argument("--size", type=int, default=OBJECT_BYTES, help="bytes of the object [default: 64000000]")
     parser.add_argument("--repeats", type=int, default=REPEATS, help="repeats, of which the median counts [default: 5]")

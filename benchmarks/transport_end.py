@@ -1,6 +1,6 @@
 """One end of the transport benchmark: an endpoint as an agent has it, told by lines on its standard input what to send.
 
-    python -m benchmarks.transport_end 10.1.1.1
+    python -m benchmarks.transport_end 10.1.1.1 [IDENTITY.json DIRECTORY.json]
 
 ``send <address> <bytes> <object id>``: send an object and wait for its end.  ``run <address> <seconds> <object id>``:
 keep sending for so long.  ``cpu``: say how many CPU seconds this process has used, and what its endpoint has counted.
@@ -14,10 +14,13 @@ import os
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from packets.identity import Directory, Identity
+from packets.keeper import Keeper
 from packets.transport import Endpoint, OutgoingObject, Transfer
 from packets.wire import PacketType
 
@@ -30,11 +33,12 @@ MAX_WAIT_S = 2.0
 class End:
     """An endpoint and what it is told to do."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *keys: str) -> None:
         self.arrived = 0
         self.payload = b""
         self.address = address
-        self.endpoint = Endpoint(address, on_object=self._on_object, on_message=lambda *_: None)
+        guard = Keeper(Identity.load(Path(keys[0])), Directory.load(Path(keys[1]))) if keys else None
+        self.endpoint = Endpoint(address, on_object=self._on_object, on_message=lambda *_: None, guard=guard)
         self.endpoint.start()
 
     def _on_object(self, _: object) -> None:
@@ -76,7 +80,7 @@ class End:
 
 
 def main() -> int:
-    end = End(sys.argv[1])
+    end = End(*sys.argv[1:])
     print(json.dumps({"ready": end.address}), flush=True)
     for line in sys.stdin:
         word, *arguments = line.split()

@@ -24,6 +24,7 @@ from typing import IO, Any, NamedTuple
 import msgspec
 
 from benchmarks.common import PROJECT, last_words
+from packets.identity import Directory, Identity
 from topologies import shell
 from topologies.build import Rates, Terminal, Wan, build_plan
 from topologies.network import Network
@@ -61,7 +62,7 @@ def plan_of(rate_mbps: float | None, *, wan_delay_ms: float = 0.0, wan_loss_perc
 class Bench:
     """The standing network with one agent in each terminal that was asked for."""
 
-    def __init__(self, plan: NetworkPlan, folder: Path, *, shaped: bool) -> None:
+    def __init__(self, plan: NetworkPlan, folder: Path, *, shaped: bool, keys: bool = False) -> None:
         self.plan, self.folder, self.shaped = plan, folder, shaped
         self._port = _free_port()
         self.net = Network(plan, f"bench{os.getpid()}", dict.fromkeys(plan.kas_numbers, self._port), folder / "run")
@@ -70,6 +71,16 @@ class Bench:
         self._dcc: subprocess.Popen[bytes] | None = None
         self._iperf: list[subprocess.Popen[bytes]] = []
         self._objects = 0
+        self._keys = self._make_keys() if keys else {}
+
+    def _make_keys(self) -> dict[str, list[str]]:
+        """Give each terminal an identity, and all of them one directory: what a run of the product does."""
+        people = [Identity.new(h.name, "data", h.address, number) for number, h in enumerate(self.plan.hosts, 1)]
+        directory = self.folder / "directory.json"
+        Directory(person.certificate for person in people).save(directory)
+        for person in people:
+            person.save(self.folder / f"{person.certificate.name}.json")
+        return {h.name: [str(self.folder / f"{h.name}.json"), str(directory)] for h in self.plan.hosts}
 
     def start(self) -> None:
         """Bring it up; return when the terminals reach each other."""
@@ -144,7 +155,7 @@ class Bench:
 
     def _end(self, name: str) -> Any:
         if name not in self._ends:
-            command = [sys.executable, "-m", "benchmarks.transport_end", self.address[name]]
+            command = [sys.executable, "-m", "benchmarks.transport_end", self.address[name], *self._keys.get(name, [])]
             with (self.folder / f"{name}.log").open("wb") as log:
                 end = self.net[name].popen(
                     command, cwd=str(PROJECT), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
@@ -224,10 +235,10 @@ def _cpu_of(process: subprocess.Popen[bytes]) -> float:
 
 
 @contextlib.contextmanager
-def standing(plan: NetworkPlan, *, shaped: bool = True) -> Iterator[Bench]:
+def standing(plan: NetworkPlan, *, shaped: bool = True, keys: bool = False) -> Iterator[Bench]:
     """Yield a standing network with its agents; nothing of it is left afterwards."""
     with tempfile.TemporaryDirectory(prefix="daitn-bench-") as folder:
-        bench = Bench(plan, Path(folder), shaped=shaped)
+        bench = Bench(plan, Path(folder), shaped=shaped, keys=keys)
         try:
             bench.start()
             yield bench
