@@ -12,8 +12,10 @@ import random
 import secrets
 from pathlib import Path
 
+import msgspec
 import standing  # first: makes the project's packages importable
 from scapy.config import conf
+from scapy.layers.inet import ICMP
 from scapy.sendrecv import sr1
 from scapy.utils import wrpcap
 
@@ -63,6 +65,8 @@ def main() -> None:
     parser.add_argument("--save", type=Path, metavar="PCAP", help="keep the query in a capture, for replay.py")
     parser.add_argument("--timeout", type=float, default=10, help="seconds to wait for the answer (default 10)")
     chosen = parser.parse_args()
+    if not chosen.timeout > 0:
+        parser.error(f"--timeout {chosen.timeout:g}: give seconds above 0")
     standing.at_terminal(chosen.on)
     try:
         sample = [float(number) for number in chosen.sample.split(",")] if chosen.sample else []
@@ -77,14 +81,22 @@ def main() -> None:
             standing.fail(str(error))
         query[AI].show()
         if chosen.save:
-            wrpcap(str(chosen.save), [query])
+            try:
+                wrpcap(str(chosen.save), [query])
+            except OSError as error:
+                standing.fail(f"--save {chosen.save}: {error.strerror}; name a file in a folder that exists")
         answer = sr1(query, timeout=chosen.timeout, verbose=False)
     if answer is None:
         standing.fail(
             f"no answer within {chosen.timeout:g} s: unsigned queries are dropped where security is on (--key)"
         )
+    if ICMP in answer:  # it quotes the query
+        standing.fail(f"{answer[IP].src} says that nobody is there to ask: run at a terminal of a network (--on HOST)")
     answer[AI].show()
-    message = decode_message(bytes(answer[AI].payload))
+    try:
+        message = decode_message(bytes(answer[AI].payload))
+    except msgspec.DecodeError as error:
+        standing.fail(f"the answer of {answer[IP].src} is no message of ours: {error}")
     if not isinstance(message, Answer):
         standing.fail(f"refused: {getattr(message, 'reason', message)}")
     right = f" (expected: {expected})" if expected else ""

@@ -29,6 +29,8 @@ def at_terminal(name: str | None) -> None:
     """Go on in the network namespace of a terminal (its shell is called ``mininet:NAME``); None: stay where we are."""
     if os.geteuid() != 0:
         fail("sending raw packets needs root: sudo .venv/bin/python examples/...")
+    if name is None and os.path.samefile("/proc/self/ns/net", "/proc/1/ns/net"):
+        fail("this is no terminal, and AI packets do not belong on the machine's own network: say --on HOST")
     if name is None or os.environ.get("DAITN_AT") == name:
         return
     mnexec = shutil.which("mnexec") or fail("mnexec is not installed: it comes with Mininet (scripts/provision.sh)")

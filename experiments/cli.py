@@ -296,6 +296,8 @@ def show_map(
     from experiments import netmap
     from experiments.explain import choose_job, read_events
 
+    if svg is not None:
+        netmap.check_drawing(svg)
     run_folder = _folder(folder)
     found = netmap.whole_map(run_folder)
     object_id = None if job is None else choose_job(read_events(run_folder), None if job == "last" else job)
@@ -387,11 +389,15 @@ def report(
     file = folder / "report.json"
     if not file.is_file():
         raise ExperimentError(f"{file} does not exist; name the folder of a finished run, or run one with `daitn run`")
-    content: dict[str, Any] = json.loads(file.read_text())
-    if as_json:
-        out.print_json(json.dumps(content))
-    else:
-        say_report(content, folder, out)
+    try:
+        content: dict[str, Any] = json.loads(file.read_text())
+        if as_json:
+            out.print_json(json.dumps(content))
+        else:
+            say_report(content, folder, out)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        what = type(error).__name__
+        raise ExperimentError(f"{file} is no whole report ({what}: {error}); run it again with `daitn run`") from None
 
 
 @app.command()

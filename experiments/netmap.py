@@ -113,10 +113,17 @@ def _members(cut: Record) -> set[str]:
     return names | {m["node"] for part in cut.values() for m in part["mpvus"]}
 
 
-def draw(graph: nx.Graph, file: Path, title: str) -> None:
-    """Draw a graph into a PNG, SVG or PDF, by the file's ending; ``ExperimentError`` for any other."""
+def check_drawing(file: Path) -> None:
+    """Refuse what no drawing can be written to (``ExperimentError``)."""
     if file.suffix not in (".svg", ".png", ".pdf"):
         raise ExperimentError(f"{file}: a drawing ends in .svg, .png or .pdf")
+    if not file.parent.is_dir():
+        raise ExperimentError(f"{file}: the folder {file.parent} does not exist; make it, or name another")
+
+
+def draw(graph: nx.Graph, file: Path, title: str) -> None:
+    """Draw a graph into a PNG, SVG or PDF, by the file's ending; ``ExperimentError`` for any other."""
+    check_drawing(file)
     import matplotlib
 
     matplotlib.use("Agg")

@@ -214,3 +214,14 @@ def test_a_report_is_shown_again(here: Path, capsys) -> None:
     assert [word for word in ("targets met", "0.910", "0.960", "angina", "38.8", "31.4") if word not in said] == []
     assert daitn("report", ".", "--json") == 0
     assert json.loads(capsys.readouterr().out) == content
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"accuracy": 3}'])
+def test_a_damaged_report_is_named(here: Path, capsys, text: str) -> None:
+    (here / "report.json").write_text(text)
+    assert "report.json is no whole report" in refused(capsys, "report", ".")
+
+
+@pytest.mark.parametrize(("file", "names"), [("none/map.svg", "does not exist"), ("map.txt", ".svg, .png or .pdf")])
+def test_a_drawing_that_cannot_be_written_is_refused_first(here: Path, capsys, file: str, names: str) -> None:
+    assert names in refused(capsys, "map", "--svg", file)
