@@ -29,13 +29,20 @@ def at_terminal(name: str | None) -> None:
     """Go on in the network namespace of a terminal (its shell is called ``mininet:NAME``); None: stay where we are."""
     if os.geteuid() != 0:
         fail("sending raw packets needs root: sudo .venv/bin/python examples/...")
-    if name is None and os.path.samefile("/proc/self/ns/net", "/proc/1/ns/net"):
+    if name is None and not _at_a_terminal():
         fail("this is no terminal, and AI packets do not belong on the machine's own network: say --on HOST")
     if name is None or os.environ.get("DAITN_AT") == name:
         return
     mnexec = shutil.which("mnexec") or fail("mnexec is not installed: it comes with Mininet (scripts/provision.sh)")
     os.environ["DAITN_AT"] = name
     os.execv(mnexec, [mnexec, "-a", str(_shell(name)), sys.executable, *sys.argv])
+
+
+def _at_a_terminal() -> bool:
+    """Tell whether this network namespace is a Mininet host's: one port, ``NAME-eth0``, and no switch's beside it."""
+    names = [line.partition(":")[0].strip() for line in Path("/proc/net/dev").read_text().splitlines()[2:]]
+    ports = [name for name in names if "-eth" in name]
+    return len(ports) == 1 and ports[0].endswith("-eth0")
 
 
 def _shell(name: str) -> int:
