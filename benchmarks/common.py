@@ -10,19 +10,16 @@ import datetime
 import json
 import os
 import platform
-import signal
 import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).resolve().parents[1]
-TEARDOWN_S = 60.0
+from experiments.processes import PROJECT, ChildTimeout, last_words, python, run_child
 
-
-class ChildTimeout(Exception):
-    """A child did not end within its time limit and was ended, with all that it had started in its session."""
+__all__ = [
+    "PROJECT", "ChildTimeout", "commit", "finish", "last_words", "machine", "now", "python", "run_child", "say",
+]  # fmt: skip
 
 
 def say(text: str) -> None:
@@ -76,46 +73,3 @@ def _git(*arguments: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()
-
-
-def run_child(command: Sequence[str], log: Path, timeout_s: float) -> int:
-    """Run a command to its end, its words into ``log``; return its exit status.
-
-    Ctrl-C and the time limit first ask it to take down what it built (SIGINT), then end its session: ``ChildTimeout``.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=PROJECT, start_new_session=True
-        )
-        try:
-            return child.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            raise ChildTimeout(f"no end after {timeout_s:.0f} s; log: {log}") from None
-        finally:
-            _end(child)
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    for number, patience_s in ((signal.SIGINT, TEARDOWN_S), (signal.SIGKILL, 5.0)):
-        if child.poll() is not None:
-            return
-        os.killpg(child.pid, number)
-        try:
-            child.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            continue
-
-
-def last_words(log: Path) -> str:
-    """Return the last line of a log that says something."""
-    try:
-        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    except OSError:
-        return "no log"
-    return lines[-1] if lines else "it said nothing"
-
-
-def python(module: str, *arguments: str) -> list[str]:
-    """Return the command that runs a module of this project with this interpreter."""
-    return [sys.executable, "-m", module, *arguments]

@@ -6,22 +6,19 @@ counters gained on all links from the submission of the job until its model was 
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import signal
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.errors import ExperimentError
-from experiments.processes import PROJECT, last_words, python
+from experiments.processes import ChildTimeout, last_words, python, run_child
 
 DEFAULT_METHODS = ("routed", "random", "cycle", "tramfl", "federated", "gossip", "split", "central")
 RUN_TIMEOUT_S = 400.0
-TEARDOWN_S = 60.0
 ATTEMPTS = 2
 NOT_READY = 2
 FIGURES = ("broad", "expert", "bytes", "seconds", "visits")
@@ -98,10 +95,12 @@ class Comparison:
         log = self.plan.out / f"{folder.name}.log"
         words = ["run", self.plan.scenario, "--seed", str(seed), "--seeds", "1", "--method", method]
         words += ["--run-dir", str(folder), "--no-page", "--no-capture", *self.plan.extra]
-        self.plan.out.mkdir(parents=True, exist_ok=True)
-        status = _run([*self.plan.prefix, *python("experiments.cli", *words)], log, self.plan.timeout_s)
-        if status == NOT_READY:
-            raise ExperimentError(last_words(log).removeprefix("error: "))
+        with contextlib.suppress(ChildTimeout):  # its report, if there is one, tells what came of it
+            if (
+                run_child([*self.plan.prefix, *python("experiments.cli", *words)], log, self.plan.timeout_s)
+                == NOT_READY
+            ):
+                raise ExperimentError(last_words(log).removeprefix("error: "))
         return last_words(log)
 
     def read(self, method: str, seed: int) -> Result | None:
@@ -171,28 +170,3 @@ def _told(result: Result) -> str:
     verdict = "meets both" if result.passed else "misses    "
     figures = f"broad {result.broad:.3f}  expert {result.expert:.3f}  {result.visits:2} visits"
     return f"{verdict}  {figures}  {result.bytes / 1e6:7.1f} MB  {result.seconds:6.1f} s"
-
-
-def _run(command: list[str], log: Path, timeout_s: float) -> int:
-    """Run a command into a log; on Ctrl-C or past the time limit it is asked to take down what it built."""
-    with log.open("wb") as output:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=PROJECT, start_new_session=True
-        )
-        try:
-            return child.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            return 1
-        finally:
-            _end(child)
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    for number, patience_s in ((signal.SIGINT, TEARDOWN_S), (signal.SIGKILL, 5.0)):
-        if child.poll() is not None:
-            return
-        os.killpg(child.pid, number)
-        try:
-            child.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            continue

@@ -9,14 +9,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from experiments.errors import RunFailed
 
 PROJECT = Path(__file__).resolve().parent.parent
 RUN_VARIABLE = "DAITN_RUN"
+TEARDOWN_S = 60.0
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class ChildTimeout(Exception):
+    """A child did not end within its time limit and was ended, with all that it had started in its session."""
 
 
 class Child:
@@ -57,6 +62,35 @@ class Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait(5)
+
+
+def run_child(command: Sequence[str], log: Path, timeout_s: float) -> int:
+    """Run a command to its end, its words into ``log``; return its exit status.
+
+    Ctrl-C and the time limit first ask it to take down what it built (SIGINT), then end its session: ``ChildTimeout``.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=PROJECT, start_new_session=True
+        )
+        try:
+            return child.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise ChildTimeout(f"no end after {timeout_s:.0f} s; log: {log}") from None
+        finally:
+            _end(child)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    for number, patience_s in ((signal.SIGINT, TEARDOWN_S), (signal.SIGKILL, 5.0)):
+        if child.poll() is not None:
+            return
+        os.killpg(child.pid, number)
+        try:
+            child.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            continue
 
 
 def python(module: str, *arguments: str) -> list[str]:
