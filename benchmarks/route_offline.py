@@ -12,10 +12,13 @@ import json
 import time
 from typing import Any
 
-from controller.engines import gate, mtrce
+from controller.engines import gate, hpo, mtrce
 from controller.engines.canvas import MODEL_BYTES_PER_S
 from controller.engines.types import JobView, Measured, Option, Request, Step, Visit
+from hosts.learning.merging import merge
+from hosts.learning.methods.updates import state_of
 from hosts.learning.task import (
+    Evaluation,
     NodeData,
     Samples,
     Task,
@@ -66,11 +69,17 @@ class Country:
         )
 
     def measure(self, model: Any, copies: tuple[int, ...]) -> Measured:
-        found = self.task.evaluate(model, concat_samples([self.tests[c] for c in copies]))
-        return Measured(broad=found.broad, per_group=found.per_group, samples=found.samples)
+        return as_measured(self.task.evaluate(model, concat_samples([self.tests[c] for c in copies])))
 
 
-def run_job(country: Country, request: Request, *, use_gate: bool = True, salt: int = 0) -> dict[str, Any]:
+def as_measured(found: Evaluation) -> Measured:
+    """Return an evaluation as the engines read it."""
+    return Measured(broad=found.broad, per_group=found.per_group, samples=found.samples)
+
+
+def run_job(
+    country: Country, request: Request, *, use_gate: bool = True, merging: bool = True, salt: int = 0
+) -> dict[str, Any]:
     """Carry one job through; returns pass, visits, pooled accuracies and the journey."""
     task, options = country.task, country.options()
     state = model_to_bytes(task.new_model(request.seed))
@@ -97,10 +106,13 @@ def run_job(country: Country, request: Request, *, use_gate: bool = True, salt: 
             seed=request.seed * 1000 + len(view.visits) + salt * 77,
         )
         task.train(model, country.parts[step.option.handle].train, settings)
-        found = country.measure(model, (0,))
+        known = state_of(bytes_to_model(task, state)) if view.measured and use_gate and merging else None
+        merged = merge(task, country.tests[0], known, model, hpo.MERGE, lambda f: gate.merit(request, as_measured(f)))
+        found = as_measured(merged.kept)
         accepted, _ = gate.judge(request, view.measured, found)
         accepted = accepted or not use_gate
         if accepted:
+            model.load_state_dict(merged.state)
             state = model_to_bytes(model)
         view = _after(view, step, accepted, found, request)
         pooled.append(country.measure(bytes_to_model(task, state), (0, 1)))
@@ -155,8 +167,9 @@ def main(arguments: list[str] | None = None) -> int:
         for method, found in results.items():
             started = time.perf_counter()
             run = run_job(
-                country, _request(country, options, method, seed), use_gate=not options.no_gate, salt=options.salt
-            )
+                country, _request(country, options, method, seed), use_gate=not options.no_gate,
+                merging=not options.no_merge, salt=options.salt,
+            )  # fmt: skip
             found.append(run)
             print(
                 f"{method:7} seed {seed:2} {'pass' if run['pass'] else 'MISS'} {run['visits']:2} visits "
@@ -196,6 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--hospitals", type=int, default=12)
     parser.add_argument("--salt", type=int, default=0, help="other shuffles of the training data, same data")
     parser.add_argument("--no-gate", action="store_true")
+    parser.add_argument("--no-merge", action="store_true", help="an MPVU keeps a visit whole or not at all")
     return parser
 
 

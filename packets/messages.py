@@ -85,7 +85,9 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What a model owner asks for. Accuracies are shares of 1, ``expert_group`` is the group of ``expert_accuracy``.
 
     ``gate`` false: no MPVU is asked until the budget is used, so nothing is rolled back and nobody's trust moves; to
-    see what the gate is worth. ``compression``: how models and updates travel (``hosts/learning/compress.py``).
+    see what the gate is worth. ``merge`` false: an MPVU keeps a visit whole or not at all (``Order.merge``).
+    ``train_on``: meeting the targets does not end the job, its budget of visits does. ``compression``: how models and
+    updates travel (``hosts/learning/compress.py``).
     """
 
     task: Name
@@ -100,6 +102,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     seed: int = 0
     compression: Annotated[str, msgspec.Meta(max_length=16)] = "none"
     gate: bool = True
+    merge: bool = True
+    train_on: bool = False
     hyper: Fixed = Fixed()
 
 
@@ -158,7 +162,11 @@ class VisitDone(Message, frozen=True, kw_only=True, tag="visit"):
 
 
 class Verdict(Message, frozen=True, kw_only=True, tag="verdict"):
-    """An MPVU measured the model; answered by ``VerdictReply`` (keep, or roll back to the last accepted state)."""
+    """An MPVU measured the model; answered by ``VerdictReply`` (keep, or roll back to the last accepted state).
+
+    ``share``: how much of the way from the last accepted state is in what was measured (1: the model as it came; less:
+    ``Order.merge``); ``whole``: accuracy per group of the model as it came, where that is not what was measured.
+    """
 
     name: Name
     object_id: int
@@ -167,6 +175,8 @@ class Verdict(Message, frozen=True, kw_only=True, tag="verdict"):
     broad: Share
     per_group: Groups
     eval_s: float
+    share: Share = 1.0
+    whole: Groups = {}
 
 
 class Returned(Message, frozen=True, kw_only=True, tag="returned"):
@@ -246,6 +256,10 @@ class Order(Message, frozen=True, kw_only=True, tag="order"):
     ``federate``, ``central``, ``split``, ``gossip``: lead the places ``members`` (opaque in other K-AS) for ``rounds``,
     they answer to ``place``; ``secure``: masked updates. ``compression``: how a model or update leaves this place.
 
+    ``merge`` (``verify``): shares of the way from the last accepted state to the one that arrived; an MPVU that holds
+    the former measures these states, too, and goes on with the one that is nearest to the accuracies asked for
+    (``engines.gate.merit``).
+
     ``log`` (``home``): the first visits of the journey, as many as fit one packet with the rest of the order (some
     1,000 bytes); ``log_length`` says how many there are, the owner fetches what is missing with ``LogRequest``.
     """
@@ -271,6 +285,9 @@ class Order(Message, frozen=True, kw_only=True, tag="order"):
     compression: Annotated[str, msgspec.Meta(max_length=16)] = "none"
     secure: bool = False
     momentum: Share = 0.0
+    merge: Annotated[list[Share], msgspec.Meta(max_length=8)] = []
+    broad_accuracy: Share = 0.0
+    expert_accuracy: Share = 0.0
 
 
 class LogPart(Message, frozen=True, kw_only=True, tag="log="):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from controller.engines.types import Measured, Request
 
 TOLERANCE = 0.15
+TOLERANCE_MET = 0.01  # of a model that meets its targets and is trained on
+SPARE = 0.01
 EXPERT_WEIGHT = 0.5
 
 
@@ -36,6 +38,14 @@ def score(request: Request, measured: Measured) -> float:
     return measured.broad + (EXPERT_WEIGHT * expert_of(request, measured) if request.expert_group else 0.0)
 
 
+def merit(request: Request, measured: Measured) -> float:
+    """Return how near a model is to what a request asks for: its score, less what is missing to the targets."""
+    missing = max(0.0, request.broad_accuracy + SPARE - measured.broad)
+    if request.expert_group:
+        missing += max(0.0, request.expert_accuracy + SPARE - expert_of(request, measured))
+    return score(request, measured) - missing
+
+
 def judge(request: Request, before: Measured | None, after: Measured) -> tuple[bool, str]:
     """Accept a visit, or reject it so that the object rolls back; the reason is for a person.
 
@@ -45,11 +55,14 @@ def judge(request: Request, before: Measured | None, after: Measured) -> tuple[b
     now = _words(request, after)
     if before is None:
         return True, f"first measurement: {now}"
-    if has_target(request) and targets_met(request, after):
-        return True, f"targets met: {now}"
     change = score(request, after) - score(request, before)
     was = _words(request, before)
-    if has_target(request) and targets_met(request, before):
+    met, met_before = (has_target(request) and targets_met(request, m) for m in (after, before))
+    if met and met_before and request.train_on and change < -TOLERANCE_MET:
+        return False, f"worse: {now}, was {was}"
+    if met:
+        return True, f"targets met: {now}"
+    if met_before:
         return False, f"would lose a target: {now}, was {was}"
     if change < -TOLERANCE:
         return False, f"forgot more than it learned: {now}, was {was}"

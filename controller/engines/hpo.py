@@ -22,6 +22,7 @@ SMALL_MODEL_RATE = 5e-3
 SMALL_MODEL_BYTES = 64 << 10
 RATE_DECAY = 0.8
 LOWEST_PACE = 0.1
+MERGE = [0.75, 0.5, 0.25]  # shares of a visit's move that an MPVU tries besides all of it
 
 
 def hyper(request: Request, visit: int, samples: int) -> Hyper:

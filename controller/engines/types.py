@@ -13,7 +13,7 @@ Mix = dict[str, float]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """A training request as the engines see it."""
+    """A training request as the engines see it. ``train_on``: meeting the targets does not end it, its budget does."""
 
     task: str
     groups: list[str]
@@ -26,6 +26,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     model_bytes: int = 0
     method: str = "routed"
     seed: int = 0
+    train_on: bool = False
 
 
 class Option(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,8 @@
 """MPVU, model performance verification unit: measures models on test samples that every data node sent it.
 
 It holds one of the two disjoint test samples of each data node, and of each model the last state that was accepted: a
-visit that did harm is undone by launching that state instead.
+visit that did harm is undone by launching that state instead, and one that taught something and wiped out something
+else is kept in part, where a state on the way between the two measures better than both (``Order.merge``).
 """
 
 from __future__ import annotations
@@ -9,18 +10,32 @@ from __future__ import annotations
 import threading
 import time
 import zlib
-from typing import Any
+from typing import Any, NamedTuple
 
+from controller.engines import gate
+from controller.engines.types import Measured, Request
 from hosts.dcc_line import PATIENT
+from hosts.learning.compress import travelling
 from hosts.learning.errors import LearningError
+from hosts.learning.merging import merge
+from hosts.learning.methods.updates import state_of
 from hosts.learning.spec import Evaluation, Samples
-from hosts.learning.task import bytes_to_model, bytes_to_samples, concat_samples
+from hosts.learning.task import bytes_to_model, bytes_to_samples, concat_samples, model_to_bytes
 from hosts.roles.base import Recent, Role
 from hosts.terminal import Terminal
 from packets.messages import Order, Verdict, VerdictReply
 from packets.transport import ReceivedObject
 
 _UNMEASURED = Evaluation(broad=0.0, per_group={}, samples=0)
+
+
+class Found(NamedTuple):
+    """What measuring came to: of the state to go on with, of the model as it came; ``share`` as in ``Verdict``."""
+
+    kept: Evaluation
+    whole: Evaluation
+    share: float
+    payload: bytes
 
 
 class Mpvu(Role):
@@ -50,22 +65,30 @@ class Mpvu(Role):
         """Measure a model, tell the DCC, let it go on: as it is when accepted, else as it was when last accepted."""
         started = time.perf_counter()
         try:
-            measured, problem = self._measure(obj), ""
+            found, problem = self._measure(obj, order), ""
         except LearningError as error:
-            measured, problem = _UNMEASURED, str(error)
+            found, problem = Found(_UNMEASURED, _UNMEASURED, 1.0, bytes(obj.payload)), str(error)
         if problem and obj.object_id not in self._accepted:
             self.give_up_visit(obj, order, problem, lost=self._pooled is not None)
             return
         if problem:
             self.terminal.complain(f"{problem}: rolling back", object_id=obj.object_id)
-        reply = self._ask_verdict(obj, measured, time.perf_counter() - started)
-        self._say(obj, order, measured, reply)
-        self._go_on(obj, reply.accepted and not problem)
+        reply = self._ask_verdict(obj, found, time.perf_counter() - started)
+        self._say(obj, order, found, reply)
+        self._go_on(obj, reply.accepted and not problem, found.payload)
 
-    def _measure(self, obj: ReceivedObject) -> Evaluation:
-        samples = self._gathered()
+    def _measure(self, obj: ReceivedObject, order: Order) -> Found:
+        """Measure the model as it came and, where the order says so, states between the last accepted one and it."""
+        samples, task = self._gathered(), self.terminal.task
+        accepted = self._accepted.get(obj.object_id) if order.merge else None
         with self.terminal.computing("verifying", obj.object_id):
-            return self.terminal.task.evaluate(bytes_to_model(self.terminal.task, obj.payload), samples)
+            model = bytes_to_model(task, obj.payload)
+            before = state_of(bytes_to_model(task, accepted)) if accepted is not None else None
+            best = merge(task, samples, before, model, order.merge, lambda found: _merit(order, found))
+        if best.share == 1:
+            return Found(best.kept, best.whole, 1.0, bytes(obj.payload))
+        model.load_state_dict(best.state)
+        return Found(best.kept, best.whole, best.share, model_to_bytes(model, travelling(order.compression)))
 
     def _gathered(self) -> Samples:
         with self._samples_lock:
@@ -75,23 +98,25 @@ class Mpvu(Role):
                 self._pooled = concat_samples([self._samples[key] for key in sorted(self._samples)])
             return self._pooled
 
-    def _ask_verdict(self, obj: ReceivedObject, measured: Evaluation, seconds: float) -> VerdictReply:
+    def _ask_verdict(self, obj: ReceivedObject, found: Found, seconds: float) -> VerdictReply:
+        measured = found.kept
         verdict = Verdict(
             name=self.terminal.name, object_id=obj.object_id, visit=obj.visit, samples=measured.samples,
             broad=measured.broad, per_group=measured.per_group, eval_s=seconds,
+            share=found.share, whole=found.whole.per_group if found.share < 1 else {},
         )  # fmt: skip
         return self.terminal.dcc.ask(verdict, VerdictReply, object_id=obj.object_id, attempts=PATIENT)
 
-    def _say(self, obj: ReceivedObject, order: Order, measured: Evaluation, reply: VerdictReply) -> None:
+    def _say(self, obj: ReceivedObject, order: Order, found: Found, reply: VerdictReply) -> None:
+        measured = found.kept
         self.terminal.emit(
             "visit.verified", object_id=obj.object_id, visit=obj.visit, node=self.terminal.name,
             kas=self.terminal.plan.kas, broad=measured.broad, per_group=measured.per_group,
             expert=measured.per_group.get(order.expert_group, 0.0), samples=measured.samples,
-            accepted=reply.accepted, reason=reply.reason,
+            accepted=reply.accepted, reason=reply.reason, share=found.share, whole=round(found.whole.broad, 4),
         )  # fmt: skip
 
-    def _go_on(self, obj: ReceivedObject, accepted: bool) -> None:
-        payload = bytes(obj.payload)
+    def _go_on(self, obj: ReceivedObject, accepted: bool, payload: bytes) -> None:
         if accepted:
             self._accepted.note(obj.object_id, payload)
         elif (earlier := self._accepted.get(obj.object_id)) is not None:
@@ -102,3 +127,12 @@ class Mpvu(Role):
             )
             self.terminal.emit("warning", text=text, node=self.terminal.name)
         self.terminal.launch(self.next_launch(obj, payload))
+
+
+def _merit(order: Order, found: Evaluation) -> float:
+    """Return how near a measurement is to what the order's job asks for."""
+    request = Request(
+        task=order.task, groups=[], broad_accuracy=order.broad_accuracy, expert_group=order.expert_group or None,
+        expert_accuracy=order.expert_accuracy,
+    )  # fmt: skip
+    return gate.merit(request, Measured(broad=found.broad, per_group=found.per_group, samples=found.samples))

@@ -10,10 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from safetensors.torch import save
 
 from hosts.errors import BadCommand, DccRefused, HostError, TerminalRefused
 from hosts.learning.compress import encoding_of, parse_spec
+from hosts.learning.methods.updates import between, state_of
 from hosts.learning.task import (
+    Evaluation,
     LearningError,
     NodeData,
     Task,
@@ -476,12 +479,12 @@ def test_a_facility_ordered_to_use_own_data_has_none(tmp_path: Path, model: byte
 # --- MPVU ---
 
 
-def verifying(tmp_path: Path, parts: dict[str, NodeData], accepted: list[bool]) -> Bench:
+def verifying(tmp_path: Path, parts: dict[str, NodeData], accepted: list[bool], **words: Any) -> Bench:
     verdicts = iter(accepted)
 
     def order(q: OrderRequest) -> Order:
         if q.object_id == JOB:
-            return ordered("verify", expert_group="cardiology")(q)
+            return ordered("verify", expert_group="cardiology", **words)(q)
         return ordered("keep_test_sample", data_node="me" if q.object_id == 801 else "other")(q)
 
     script: Script = {OrderRequest: order, Verdict: lambda _: VerdictReply(accepted=next(verdicts), reason="because")}
@@ -518,6 +521,31 @@ def test_a_rejected_visit_is_rolled_back_to_the_last_accepted_state(
     bench.role.object_arrived(arrived(better, visit=6))
     assert [o.payload for o in bench.network.sent] == [model, model, better]
     assert [o.visit for o in bench.network.sent] == [3, 5, 7]
+
+
+def test_part_of_a_visit_is_kept_where_that_measures_better(
+    tmp_path: Path, parts: dict[str, NodeData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two models that each know half: what lies between them is measured, told with its share, and sent on."""
+    accuracy = {0.0: 0.5, 1.0: 0.55, 0.75: 0.6, 0.5: 0.8, 0.25: 0.7}  # at each share of the way
+    first, second = the_task().new_model(8), the_task().new_model(9)
+    ends = [float(next(iter(m.parameters())).detach().flatten()[0]) for m in (first, second)]
+
+    def evaluate(_: object, model: torch.nn.Module, samples: object) -> Evaluation:
+        share = (float(next(iter(model.parameters())).detach().flatten()[0]) - ends[0]) / (ends[1] - ends[0])
+        broad = accuracy[min(accuracy, key=lambda known: abs(known - share))]
+        return Evaluation(broad=broad, per_group={"cardiology": broad}, samples=48)
+
+    monkeypatch.setattr(type(the_task()), "evaluate", evaluate)
+    bench = verifying(tmp_path, parts, [True, True, False], merge=[0.75, 0.5, 0.25])
+    for visit, model in ((2, first), (4, second), (6, second)):
+        bench.role.object_arrived(arrived(model_to_bytes(model), visit=visit))
+    whole, merged, _ = bench.network.messages(Verdict)
+    assert (whole.share, whole.whole, whole.broad) == (1.0, {}, 0.5), "nothing accepted before: as it came"
+    assert (merged.share, merged.broad, merged.whole) == (0.5, 0.8, {"cardiology": 0.55})
+    sent = [o.payload for o in bench.network.sent]
+    halfway = between(state_of(first), state_of(second), 0.5)
+    assert sent[1] == sent[2] == save(halfway), "kept, and what a later rejection goes back to"
 
 
 def test_with_nothing_accepted_yet_a_rejected_model_goes_on(

@@ -395,6 +395,9 @@ def test_the_gate_does_not_give_up_targets_that_are_met() -> None:
     assert gate.judge(ask, met, nearly) == (False, gate.judge(ask, met, nearly)[1])
     assert gate.judge(ask, nearly, met)[0]
     assert gate.judge(ask, measured(0.99, 0.99, 0.99, 0.99), met)[0]  # still meets them
+    on = msgspec.structs.replace(ask, train_on=True)
+    better = measured(0.99, 0.99, 0.99, 0.99)
+    assert not gate.judge(on, better, met)[0] and gate.judge(on, met, better)[0]  # goes on: up, not down
 
 
 accuracy = st.floats(0, 1)
@@ -461,3 +464,13 @@ def test_hyper_parameters_stay_in_bounds(number: int, samples: int, model_bytes:
 
 def test_all_methods_get_the_same_hyper_parameters() -> None:
     assert len({repr(hpo.hyper(request(method=method), 3, 700)) for method in METHODS}) == 1
+
+
+def test_merit_prefers_what_is_nearer_to_both_targets() -> None:
+    ask = request(broad_accuracy=0.8, expert_accuracy=0.95)
+    broad_only, both = measured(0.92, 0.99, 0.99, 0.99), measured(0.97, 0.79, 0.79, 0.79)  # the expert group is first
+    assert gate.targets_met(ask, both) and not gate.targets_met(ask, broad_only)
+    assert gate.merit(ask, measured(0.96, 0.85, 0.85, 0.85)) > gate.merit(ask, measured(0.90, 0.90, 0.90, 0.90))
+    assert gate.merit(ask, measured(0.5, 0.5, 0.5, 0.5)) < gate.merit(ask, broad_only)
+    spare = measured(0.96, 0.9, 0.9, 0.9)
+    assert gate.merit(ask, spare) == gate.score(ask, spare), "nothing is missing"

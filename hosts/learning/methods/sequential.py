@@ -3,8 +3,8 @@
 ``routed``: MTRCE, from what nodes publish and what an MPVU measured (the testbed's own engine). ``random``: a shuffled
 round of all nodes, then the same again. ``cycle``: the nodes in turn. ``tramfl``: Tram-FL's rule (Maejima et al.,
 2023): carry per-group counts of the samples used, go where the histogram would be most even afterwards.
-With ``gate`` all four get what the network gives: an MPVU's verdict after each visit, on one of two test copies, and a
-rollback to the last accepted state.
+With ``gate`` all get what the network gives: an MPVU's verdict after each visit, on one of two test copies, a rollback
+to the last accepted state and, with ``merge``, part of a visit kept where that is better.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import time
 
 from torch import nn
 
-from controller.engines import gate, mtrce
+from controller.engines import gate, hpo, mtrce
 from controller.engines.types import JobView, Measured, Option, Request, Step, Visit
 from hosts.learning.compress import decode, encode, travelling
+from hosts.learning.merging import merge
 from hosts.learning.methods.types import Ledger, MethodSettings, Parts
 from hosts.learning.methods.updates import QuasiGlobalMomentum, State, state_of
-from hosts.learning.spec import Samples, TrainSettings, concat_samples
+from hosts.learning.spec import Evaluation, Samples, TrainSettings, concat_samples
 from hosts.learning.task import Task
 
 EPOCH_S = 0.45
@@ -87,15 +88,18 @@ class Journey:
         """Have the MPVU measure; roll back what it rejects. Counts the way to it and its time."""
         self._travel()
         started = time.perf_counter()
-        found = self.task.evaluate(self.model, self._tests)
-        after = Measured(broad=found.broad, per_group=found.per_group, samples=found.samples)
+        known = before if self.view.measured and self.settings.merge else None
+        merged = merge(self.task, self._tests, known, self.model, hpo.MERGE, lambda found: self._merit(found))
+        after = _measured(merged.kept)
         accepted, _ = gate.judge(self.request, self.view.measured, after)
         self.ledger.trained(time.perf_counter() - started, steps=0)
         if accepted:
             self.view = JobView(visits=self.view.visits, measured=after)
-        else:
-            self.model.load_state_dict(before)
+        self.model.load_state_dict(merged.state if accepted else before)
         return accepted
+
+    def _merit(self, found: Evaluation) -> float:
+        return gate.merit(self.request, _measured(found))
 
     def _seen(self, step: Step, accepted: bool | None) -> JobView:
         option = step.option
@@ -104,6 +108,10 @@ class Journey:
             epochs=self.settings.epochs, accepted=accepted,
         )  # fmt: skip
         return JobView(visits=[*self.view.visits, visit], measured=self.view.measured)
+
+
+def _measured(found: Evaluation) -> Measured:
+    return Measured(broad=found.broad, per_group=found.per_group, samples=found.samples)
 
 
 def train_sequential(order: str, task: Task, parts: Parts, settings: MethodSettings, ledger: Ledger) -> nn.Module:

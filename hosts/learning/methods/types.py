@@ -24,7 +24,8 @@ class MethodSettings(msgspec.Struct, frozen=True, kw_only=True):
     updates are masked, the aggregator sees sums alone. ``momentum``: quasi-global momentum's weight (0: none).
     ``participation``: share of the nodes in each federated round. ``cut``: where split learning cuts the model (0: at
     its last place).
-    ``gate``: an MPVU's verdict after each visit, with rollback (sequential methods). ``expert_group`` and the targets
+    ``gate``: an MPVU's verdict after each visit, with rollback (sequential methods); ``merge``: it may keep part of a
+    visit. ``expert_group`` and the targets
     steer the routed order and, with ``stop_at_targets``, end the training.
     """
 
@@ -40,6 +41,7 @@ class MethodSettings(msgspec.Struct, frozen=True, kw_only=True):
     participation: float = 1.0
     cut: int = 0
     gate: bool = True
+    merge: bool = True
     broad_accuracy: float = 0.8
     expert_group: str | None = None
     expert_accuracy: float = 0.0

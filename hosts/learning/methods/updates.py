@@ -23,6 +23,15 @@ def plus(a: State, b: State, factor: float = 1.0) -> State:
     return {name: tensor + factor * b[name] for name, tensor in a.items()}
 
 
+def between(a: State, b: State, share: float) -> State:
+    """Return the state at ``share`` of the straight way from ``a`` to ``b``; whole numbers (counters) are ``b``'s.
+
+    What fine-tuning adds lies along it, and so does what it wipes out: part of the way often keeps both (WiSE-FT,
+    Wortsman et al., CVPR 2022).
+    """
+    return {n: a[n] + share * (t - a[n]) if t.is_floating_point() else t for n, t in b.items()}
+
+
 def scaled(a: State, factor: float) -> State:
     return {name: tensor * factor for name, tensor in a.items()}
 

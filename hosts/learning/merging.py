@@ -1,0 +1,51 @@
+"""Keeping the good of a visit: states on the straight way from the last accepted model to the one that was trained.
+
+What a visit teaches and what it wipes out both grow along that way, but not alike: part of it often keeps most of what
+was known and most of what is new (WiSE-FT, Wortsman et al., CVPR 2022). Costs evaluations, no bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from torch import nn
+
+from hosts.learning.methods.updates import State, between, state_of
+from hosts.learning.spec import Evaluation, Samples
+from hosts.learning.task import Task
+
+
+class Merged(NamedTuple):
+    """The state to go on with and its measurement; ``whole``: that of the trained model; ``share``: of the way."""
+
+    state: State
+    kept: Evaluation
+    whole: Evaluation
+    share: float
+
+
+def merge(
+    task: Task,
+    samples: Samples,
+    before: State | None,
+    trained: nn.Module,
+    shares: Sequence[float],
+    merit: Callable[[Evaluation], float],
+) -> Merged:
+    """Measure ``trained`` and the states at ``shares`` of the way from ``before`` to it; return the one of most merit.
+
+    Without ``before`` there is no way: it is ``trained`` as it is. ``trained`` is left as it came.
+    """
+    after = state_of(trained)
+    whole = task.evaluate(trained, samples)
+    best = Merged(after, whole, whole, 1.0)
+    for share in shares if before is not None else ():
+        assert before is not None
+        state = between(before, after, share)
+        trained.load_state_dict(state)
+        found = task.evaluate(trained, samples)
+        if merit(found) > merit(best.kept):
+            best = Merged(state, found, whole, share)
+    trained.load_state_dict(after)
+    return best
