@@ -69,6 +69,20 @@ class Job:
     log: list[dict[str, Any]] = field(default_factory=list)
     excluded: set[str] = field(default_factory=set)
     stopped: bool = False
+    reached: bool = False
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the job trains on although its targets are met."""
+        return self.spec.train_on and self.reached
+
+    @property
+    def aim(self) -> Request:
+        """What to plan for: the targets, or all that the data can teach once they are met and the job goes on."""
+        if not self.goes_on:
+            return self.request
+        expert = 1.0 if self.request.expert_group else 0.0
+        return msgspec.structs.replace(self.request, broad_accuracy=1.0, expert_accuracy=expert)
 
     def last(self, visit: int) -> Decision | None:
         return self.decisions.get(visit - 1)
@@ -154,6 +168,7 @@ def request_of(spec: JobSpec, groups: list[str]) -> Request:
         model_bytes=spec.model_bytes,
         method=spec.method,
         seed=spec.seed,
+        train_on=spec.train_on,
     )
 
 

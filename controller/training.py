@@ -11,6 +11,7 @@ import msgspec
 
 from controller import rounds
 from controller.brains import Brains
+from controller.engines import hpo
 from controller.engines.errors import EngineError
 from controller.engines.evidence import visit_s
 from controller.engines.types import Measured, Option, Step
@@ -150,9 +151,9 @@ class Training:
             return self._verify(job, ask)
         if last is not None and last.action == "verify" and not last.concluded:
             return self._verify(job, ask)
-        if last is not None and last.action == "verify" and self._met(job, job.margin):
+        if last is not None and last.action == "verify" and self._met(job, job.margin) and not job.goes_on:
             return self._confirm(job, ask, "both targets met: confirm at the other MPVU")
-        if last is not None and last.action == "confirm" and (job.reason or self._met(job, 0.0)):
+        if last is not None and last.action == "confirm" and (job.reason or (self._met(job, 0.0) and not job.goes_on)):
             return self._home(job, ask, job.reason)
         return await self._train(job, ask)
 
@@ -174,7 +175,7 @@ class Training:
         try:
             if job.spec.method in rounds.ACTIONS:
                 return await self._group(job, ask, options)
-            plan = self.brains.plan(job.request, job.view(now_s, ask.holder_kas), options)
+            plan = self.brains.plan(job.aim, job.view(now_s, ask.holder_kas), options)
         except EngineError as error:
             return self._wrap_up(job, ask, str(error))
         step = plan.steps[0]
@@ -365,7 +366,20 @@ class Training:
                 accuracy=_accuracy(job, pooled) if pooled else {},
                 **common,
             )
-        return Order(action="verify", **common)
+        return Order(action="verify", **self._merging(job, decision), **common)
+
+    @staticmethod
+    def _merging(job: Job, decision: Decision) -> dict[str, Any]:
+        """Return what an MPVU may keep of a visit: at a verdict, once there is an accepted state to keep a part of."""
+        trained = [d for d in job.decisions.values() if d.action == "train" and d.visit < decision.visit]
+        if decision.action != "verify" or not (job.spec.merge and job.spec.gate and job.measured and trained):
+            return {}
+        return {
+            "merge": hpo.MERGE,
+            "broad_accuracy": job.spec.broad_accuracy,
+            "expert_accuracy": job.spec.expert_accuracy,
+            "compression": rounds.encoding_of(job.spec.compression, trained[-1]),
+        }
 
     def _visit_done(self, job: Job, message: VisitDone) -> JobAnswer:
         decision = self._decided(job, message.visit, "train", "verify", "confirm")
@@ -403,7 +417,8 @@ class Training:
             if last.action != "train" or not last.concluded:
                 break
             visits.append(last)
-        after = Measured(broad=message.broad, per_group=message.per_group, samples=message.samples)
+        as_it_came = message.whole or message.per_group  # what part of it is kept is no merit of the node
+        after = Measured(broad=message.broad, per_group=as_it_came, samples=message.samples)
         return [
             Evidence(
                 kas=visit.kas, object_id=job.object_id, visit=visit.visit, before=job.measured, after=after,
@@ -427,7 +442,7 @@ class Training:
                 job.verified(_key(decision), after, accepted)
         if not decision.concluded:
             entry = {"visit": message.visit, "kas": decision.kas, "broad": round(message.broad, 4)}
-            entry |= {"expert": round(job.expert(after), 4), "accepted": accepted}
+            entry |= {"expert": round(job.expert(after), 4), "accepted": accepted, "share": message.share}
             job.log.append(entry)
         decision.concluded = True
         self.save(job)
@@ -438,9 +453,19 @@ class Training:
         first = _key(decision) not in job.pool
         job.pool[_key(decision)] = after
         if self._met(job, 0.0):
+            self._reached(job, decision)
             return "confirmed on samples no earlier verdict saw"
         job.margin += 0.01 if first else 0.0
         return "not confirmed on the other MPVU's samples"
+
+    def _reached(self, job: Job, decision: Decision) -> None:
+        """Say once that the targets are met, on the samples of every MPVU that was asked."""
+        pooled = job.pooled()
+        if job.reached or pooled is None:
+            return
+        job.reached = True
+        about = {"visit": decision.visit, "visits": len(job.visits), "samples": pooled.samples}
+        self.kit.emit("job.reached", object_id=job.object_id, broad=pooled.broad, expert=job.expert(pooled), **about)
 
     def _returned(self, job: Job) -> JobAnswer:
         if job.state not in ("finished", "failed"):

@@ -45,26 +45,43 @@ def _between(times: list[float], counts: list[int], t: float) -> float:
     return counts[at - 1] + share * (counts[at] - counts[at - 1])
 
 
+class _Clock:
+    """Seconds and bytes since a job was submitted."""
+
+    def __init__(self, events: Sequence[Event], start_unix_s: float) -> None:
+        self._counters, self._start = Counters(events), start_unix_s
+        self._base = self._counters.at(start_unix_s)
+
+    def at(self, event: Event) -> Point:
+        seconds, size = event.t_unix_s - self._start, self._counters.at(event.t_unix_s) - self._base
+        return {"seconds": round(seconds, 2), "bytes": round(size)}
+
+
+def _of(events: Sequence[Event], object_id: int) -> tuple[list[Event], _Clock | None]:
+    mine = [e for e in events if e.data.get("object_id") == object_id]
+    start = next((e.t_unix_s for e in mine if e.kind == "job.submitted"), None)
+    return mine, None if start is None else _Clock(events, start)
+
+
 def curve(events: Sequence[Event], object_id: int) -> list[Point]:
     """Return a point for each verdict on a job's model: seconds and bytes since it was submitted, and the accuracy of
     the state that was kept. Empty when nothing was measured.
     """
-    mine = [e for e in events if e.data.get("object_id") == object_id]
-    start = next((e.t_unix_s for e in mine if e.kind == "job.submitted"), None)
-    if start is None:
-        return []
-    counters = Counters(events)
-    base, points = counters.at(start), list[Point]()
-    for event in mine:
-        if event.kind != "visit.verified":
-            continue
-        kept = event.data if event.data["accepted"] or not points else points[-1]
-        points.append(
-            {
-                "seconds": round(event.t_unix_s - start, 2),
-                "bytes": round(counters.at(event.t_unix_s) - base),
-                "broad": kept["broad"],
-                "expert": kept.get("expert"),
-            }
-        )
+    mine, clock = _of(events, object_id)
+    points = list[Point]()
+    for event in mine if clock else ():
+        if clock and event.kind == "visit.verified":
+            kept = event.data if event.data["accepted"] or not points else points[-1]
+            points.append(clock.at(event) | {"broad": kept["broad"], "expert": kept.get("expert")})
     return points
+
+
+def reached(events: Sequence[Event], object_id: int) -> Point | None:
+    """Return where a job's targets were first met, as confirmed by every MPVU asked: seconds and bytes since it was
+    submitted, training visits, accuracies; ``None`` where they never were.
+    """
+    mine, clock = _of(events, object_id)
+    event = next((e for e in mine if e.kind == "job.reached"), None)
+    if clock is None or event is None:
+        return None
+    return clock.at(event) | {k: event.data[k] for k in ("visits", "broad", "expert")}

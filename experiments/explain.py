@@ -131,7 +131,7 @@ def _outcome(visit: int, mine: list[Event]) -> Record:
             continue
         keys = {
             "visit.trained": ("samples", "epochs", "loss", "seconds"),
-            "visit.verified": ("broad", "expert", "accepted", "reason"),
+            "visit.verified": ("broad", "expert", "accepted", "share", "reason"),
         }
         found |= {k: event.data[k] for k in keys.get(event.kind, ()) if k in event.data}
     return found

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from experiments.capture import bytes_by_link
-from experiments.curve import curve
+from experiments.curve import curve, reached
 from experiments.folder import RunFolder
 from experiments.scenario import Scenario
 from packets.events import Event
@@ -60,6 +60,7 @@ def summarise(outcome: Outcome, events: list[Event], kas_of: dict[str, int]) -> 
         "pooled": outcome.pooled,
         "train_bytes": outcome.train_bytes,
         "train_s": outcome.train_s,
+        "reached": reached(events[outcome.first_event : outcome.last_event], outcome.object_id),
         "curve": curve(events[outcome.first_event : outcome.last_event], outcome.object_id),
     }
 
@@ -180,7 +181,9 @@ def _headline(seeds: list[dict[str, Any]], spec: JobSpec | None) -> dict[str, An
     """Return the top of the report: the one seed's figures, or means over several and whether they meet the targets."""
     first = seeds[0]
     if len(seeds) == 1:
-        return {k: first[k] for k in first if k not in ("pooled", "curve")} | {"pooled_accuracy": _pooled(first)}
+        return {k: first[k] for k in first if k not in ("pooled", "curve", "reached")} | {
+            "pooled_accuracy": _pooled(first)
+        }
     accuracy = {k: _mean([s["accuracy"][k] for s in seeds]) for k in ("broad", "expert")}
     return {
         "seed": first["seed"],

@@ -161,7 +161,7 @@ class VisitDone(Message, frozen=True, kw_only=True, tag="visit"):
     lost: bool = False
 
 
-class Verdict(Message, frozen=True, kw_only=True, tag="verdict"):
+class Verdict(Message, frozen=True, kw_only=True, omit_defaults=True, tag="verdict"):
     """An MPVU measured the model; answered by ``VerdictReply`` (keep, or roll back to the last accepted state).
 
     ``share``: how much of the way from the last accepted state is in what was measured (1: the model as it came; less:
@@ -247,7 +247,7 @@ class AnnounceReply(Message, frozen=True, kw_only=True, tag="announce="):
     object_id: int
 
 
-class Order(Message, frozen=True, kw_only=True, tag="order"):
+class Order(Message, frozen=True, kw_only=True, omit_defaults=True, tag="order"):
     """What the rendezvous does with the object.
 
     action: ``train``, ``verify``, ``keep_test_sample``, ``use_data``, ``deploy``, ``home``.  For ``train``, the data is

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+import msgspec
 import pytest
 
 from controller.brains import Brains
+from controller.engines import hpo
 from controller.engines.errors import EngineError
 from controller.engines.types import Assessment, Hyper, JobView, Measured, Option, Plan, Request, Step
 from packets.labels import home_kas
@@ -435,5 +437,70 @@ def test_a_model_is_deployed_where_mdo_says_also_in_another_k_as(busy: str, want
         order = await world.tell(wanted, OrderRequest(name=wanted, object_id=reply.object_id, visit=0))
         assert isinstance(order, Order) and (order.action, order.accuracy) == ("deploy", accuracy)
         assert await world.launch(wanted, reply.object_id, 1) == [], "it makes one journey"
+
+    run(work)
+
+
+def test_an_mpvu_is_told_to_merge_once_there_is_an_accepted_state() -> None:
+    async def work() -> None:
+        life = Life(World(PLAN, brains=brains()))
+        await life.begin()
+        orders: list[Order] = []
+        for found in (POOR, POOR, GOOD, GOOD):
+            while (order := await life.hop()).action == "train":
+                await life.train(order)
+            orders.append(order)
+            await life.verify(found)
+        first, second, third, confirm = orders
+        assert first.merge == [] and confirm.merge == [], "nothing to merge with; a confirmation changes nothing"
+        assert second.merge == third.merge == hpo.MERGE
+        assert (second.broad_accuracy, second.expert_accuracy) == (SPEC.broad_accuracy, SPEC.expert_accuracy)
+
+    run(work)
+
+
+def test_without_merge_an_mpvu_keeps_all_or_nothing() -> None:
+    async def work() -> None:
+        life = Life(World(PLAN, brains=brains()))
+        await life.begin(msgspec.structs.replace(SPEC, merge=False))
+        for _ in range(2):
+            await life.train(await life.hop())
+            order = await life.hop()
+            await life.verify(POOR)
+        assert order.action == "verify" and order.merge == []
+
+    run(work)
+
+
+def test_a_job_that_trains_on_uses_its_budget_and_says_when_its_targets_were_met() -> None:
+    async def work() -> None:
+        world = World(PLAN, brains=brains())
+        life = Life(world)
+        await life.begin(msgspec.structs.replace(SPEC, train_on=True))
+        await life.play(POOR, GOOD)
+        actions = [action for action, _ in life.journey]
+        assert actions.count("train") == SPEC.max_visits
+        assert actions.count("verify") == SPEC.max_visits + 2, "each visit, when it is reached, and at the end"
+        (reached,) = world.of("job.reached")
+        assert (reached["visits"], reached["broad"]) == (2, 0.9)
+        assert life.finished["state"] == "finished" and life.finished["visits"] == SPEC.max_visits
+
+    run(work)
+
+
+def test_trust_rests_on_the_model_as_it_came_not_on_what_was_kept_of_it() -> None:
+    async def work() -> None:
+        world = World(PLAN, brains=brains())
+        life = Life(world)
+        await life.begin()
+        await life.train(await life.hop())
+        await life.hop()
+        await life.verify({"broad": 0.8, "per_group": {"cardiology": 0.8}})
+        await life.train(await life.hop())
+        await life.hop()
+        kept = {"broad": 0.8, "per_group": {"cardiology": 0.8}, "share": 0.25, "whole": {"cardiology": 0.1}}
+        await life.verify(kept)
+        before, after = world.of("trust.changed")[-2:]
+        assert after["trust"] < before["trust"] and "cost 0.70 accuracy" in after["why"]
 
     run(work)
