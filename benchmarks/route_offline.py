@@ -15,7 +15,7 @@ from typing import Any
 from controller.engines import gate, hpo, mtrce
 from controller.engines.canvas import MODEL_BYTES_PER_S
 from controller.engines.types import JobView, Measured, Option, Request, Step, Visit
-from hosts.learning.merging import merge
+from hosts.learning.methods.merging import merge
 from hosts.learning.methods.updates import state_of
 from hosts.learning.task import (
     Evaluation,
@@ -86,7 +86,7 @@ def run_job(
     view = JobView()
     journey: list[str] = []
     met: list[bool] = []
-    confirmed, margin = False, 0.01
+    confirmed, margin = False, 0.0
     plan_s, sent_bytes = 0.0, 0
     pooled: list[Measured] = []
     while len(view.visits) < request.max_visits and not confirmed:

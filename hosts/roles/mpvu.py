@@ -17,7 +17,7 @@ from controller.engines.types import Measured, Request
 from hosts.dcc_line import PATIENT
 from hosts.learning.compress import travelling
 from hosts.learning.errors import LearningError
-from hosts.learning.merging import merge
+from hosts.learning.methods.merging import merge
 from hosts.learning.methods.updates import state_of
 from hosts.learning.spec import Evaluation, Samples
 from hosts.learning.task import bytes_to_model, bytes_to_samples, concat_samples, model_to_bytes

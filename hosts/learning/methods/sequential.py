@@ -16,7 +16,7 @@ from torch import nn
 from controller.engines import gate, hpo, mtrce
 from controller.engines.types import JobView, Measured, Option, Request, Step, Visit
 from hosts.learning.compress import decode, encode, travelling
-from hosts.learning.merging import merge
+from hosts.learning.methods.merging import merge
 from hosts.learning.methods.types import Ledger, MethodSettings, Parts
 from hosts.learning.methods.updates import QuasiGlobalMomentum, State, state_of
 from hosts.learning.spec import Evaluation, Samples, TrainSettings, concat_samples
