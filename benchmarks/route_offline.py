@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from controller.engines import gate, hpo, mtrce
-from controller.engines.canvas import MODEL_BYTES_PER_S
+from controller.engines.canvas import MODEL_BYTES_PER_S, links
 from controller.engines.types import JobView, Measured, Option, Request, Step, Visit
 from hosts.learning.methods.merging import merge
 from hosts.learning.methods.updates import state_of
@@ -34,6 +34,7 @@ from hosts.learning.task import (
 EPOCH_S = 0.45
 VERIFY_S = 0.4  # at the MPVU, besides the way there
 LEAST_SAMPLES = 8
+BORDERS = (1, 0, 1, 2)  # K-AS borders between the hospitals of each K-AS and the MPVU in the second, as in healthcare
 
 
 class Country:
@@ -66,6 +67,7 @@ class Country:
             epoch_s=self.sample_s * len(part.train) or EPOCH_S,
             reach_s=0.2,
             quality=round(quality, 3),
+            borders=BORDERS[(number // 3) % len(BORDERS)],
         )
 
     def measure(self, model: Any, copies: tuple[int, ...]) -> Measured:
@@ -96,7 +98,7 @@ def run_job(
         except mtrce.NoRoute:
             break
         plan_s += time.perf_counter() - started
-        sent_bytes += step.cost_bytes + request.model_bytes  # and on to the MPVU
+        sent_bytes += round(2 * request.model_bytes * links(step.option)) + step.option.move_bytes  # there, and back
         model = bytes_to_model(task, state)
         settings = TrainSettings(
             epochs=step.hyper.epochs,
@@ -173,12 +175,13 @@ def main(arguments: list[str] | None = None) -> int:
             found.append(run)
             print(
                 f"{method:7} seed {seed:2} {'pass' if run['pass'] else 'MISS'} {run['visits']:2} visits "
-                f"{run['broad']:.3f}/{run['expert']:.3f} {run['met']} {time.perf_counter() - started:4.1f}s "
+                f"{run['broad']:.3f}/{run['expert']:.3f} {run['bytes'] / 1e6:5.1f} MB {run['met']} {time.perf_counter() - started:4.1f}s "
                 f"{' '.join(run['journey'])}",
                 flush=True,
             )
     summary: dict[str, Any] = {f"{m}_pass": sum(r["pass"] for r in runs) / len(runs) for m, runs in results.items()}
     summary |= {f"{m}_visits": sum(r["visits"] for r in runs) / len(runs) for m, runs in results.items()}
+    summary |= {f"{m}_mb": round(sum(r["bytes"] for r in runs) / len(runs) / 1e6, 1) for m, runs in results.items()}
     print(json.dumps({**summary, "seeds": len(seeds)}))
     return 0
 

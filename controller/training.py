@@ -122,7 +122,12 @@ class Training:
         """Return what all K-AS offer a job now, less what has turned out impossible."""
         replies = await self.kit.ask_all(lambda k: AskOptions(kas=k, object_id=job.object_id, request=job.request))
         offered = [o for r in replies if isinstance(r, Options) for o in r.options]
-        return [o for o in offered if o.handle not in job.excluded]
+        return [self._placed(job, o) for o in offered if o.handle not in job.excluded]
+
+    def _placed(self, job: Job, option: Option) -> Option:
+        """Return an option with its distance from where the job is verified."""
+        path = self.kit.domain.kas_path(job.mpvus[0].kas, option.kas) if job.mpvus else []
+        return msgspec.structs.replace(option, borders=max(0, len(path) - 1)) if path else option
 
     # --- the next stop
 

@@ -17,10 +17,12 @@ from controller.engines import bookings, evidence, forgetting, gate, hpo
 from controller.engines.forgetting import State
 from controller.engines.types import JobView, Load, Option, Request
 
-MARGIN = 0.015
+MARGIN = 0.005
 ROOM_WEIGHT = 2.0
 ENOUGH_ROOM = 0.05
-VISIT_COST = 0.03
+VISIT_COST = 0.1
+TOLL_FREE = 0.3  # share of a visit's cost that is no traffic: somebody's time, a queue, a risk
+USUAL_LINKS = 5.0  # host, switch, gateway, border, gateway, switch, host
 TIME_WEIGHT = 0.15
 NEW_DATA_WEIGHT = 0.1
 MODEL_BYTES_PER_S = 50e6 / 8
@@ -35,8 +37,8 @@ class Canvas(NamedTuple):
     """What a search reads. D data sets, W ways at most, G groups.
 
     ``met``: samples x epochs of each group (D, G); ``cost_s`` and ``until_s`` (when it must be over) of each way
-    (D, W), padded with ``inf`` and 0; ``taken``: other jobs' windows (D, W, windows, 2); ``times`` already visited and
-    ``size``, the share of all data (D,); ``share`` of each group in all data and ``ceiling`` of its accuracy (G,);
+    (D, W), padded with ``inf`` and 0; ``taken``: other jobs' windows (D, W, windows, 2); ``times`` already visited,
+    ``size``, the share of all data, and ``toll``, what a visit costs beside a usual one, (D,); ``share`` of each group in all data and ``ceiling`` of its accuracy (G,);
     ``expert``: the expert group's column (-1: none); ``done``: visits made; ``goals``: accuracies to plan for.
     """
 
@@ -48,6 +50,7 @@ class Canvas(NamedTuple):
     taken: Array
     times: Array
     size: Array
+    toll: Array
     share: Array
     ceiling: Array
     expert: int
@@ -70,6 +73,7 @@ class Canvas(NamedTuple):
             taken=self.taken[at],
             times=self.times[at],
             size=self.size[at],
+            toll=self.toll[at],
         )
 
 
@@ -108,12 +112,23 @@ def draw(
         taken=taken,
         times=np.array([visited.count(data_key(o)) if visited else 0 for o in firsts], dtype=float),
         size=np.array([o.samples for o in firsts]) / sum(o.samples for o in everything),
+        toll=np.array([toll(o) for o in firsts]),
         share=share,
         ceiling=ceiling,
         expert=expert,
         done=len(visited),
         goals=goals(request, ceiling, share, expert),
     )
+
+
+def toll(option: Option) -> float:
+    """Return what a visit costs, a usual one being 1: bytes on the wire are bytes of the model times links crossed."""
+    return TOLL_FREE + (1 - TOLL_FREE) * links(option) / USUAL_LINKS
+
+
+def links(option: Option) -> float:
+    """Return the links on the way from a rendezvous to the MPVU: within a K-AS two or three, else one more a border."""
+    return 4.0 + option.borders if option.borders else 2.5
 
 
 def _passes(epochs: float) -> float:
@@ -196,8 +211,8 @@ def room(canvas: Canvas, skill: Array) -> Array:
     return spare + (np.minimum(ENOUGH_ROOM, expert - canvas.goals[1]) if canvas.expert >= 0 else 0.0)
 
 
-def worth(canvas: Canvas, skill: Array, visits: int, spent_s: Array) -> Array:
-    """Return how good it is to stand at ``skill`` (..., G) after so many visits and seconds (...)."""
+def worth(canvas: Canvas, skill: Array, visits: float | Array, spent_s: Array) -> Array:
+    """Return how good it is to stand at ``skill`` (..., G) after so many visits (each at its toll) and seconds (...)."""
     gained = ROOM_WEIGHT * room(canvas, skill) - shortfall(canvas, skill)
     return np.asarray(gained - VISIT_COST * visits - TIME_WEIGHT * spent_s / max(canvas.request.deadline_s, 1e-9))
 

@@ -60,11 +60,12 @@ def bound(canvas: Canvas, front: Front, depth: int) -> Array:
     level = front.picks.shape[1]
     fresh = 1.0 / (1.0 + forgetting.SAME_DATA_AGAIN * (canvas.times + front.counts(len(canvas.offers))))  # (P, D)
     most = (canvas.met * fresh[..., None]).max(axis=1)  # (P, G)
-    least_s = float(canvas.cost_s.min())
+    least_s, least_toll = float(canvas.cost_s.min()), float(canvas.toll.min())
+    paid = front.counts(len(canvas.offers)) @ canvas.toll
     state, spent_s = front.state, front.spent_s
     promise = np.full(len(spent_s), -np.inf)
     for visits in range(level + 1, depth + 1):
         state = forgetting.step(state, most, hpo.pace(canvas.done + visits - 1), canvas.ceiling)
-        spent_s = spent_s + least_s
-        promise = np.maximum(promise, worth(canvas, state.skill, visits, spent_s))
+        spent_s, paid = spent_s + least_s, paid + least_toll
+        promise = np.maximum(promise, worth(canvas, state.skill, paid, spent_s))
     return promise if gate.has_target(canvas.request) else promise + NEW_DATA_WEIGHT + VISIT_COST

@@ -33,6 +33,7 @@ MOST_VISITS = 40
 SPREAD = 0.05
 SPREAD_SKEW = 0.12
 SPREAD_COST = 0.5  # of visits, seconds and bytes: rejected visits are made again, targets met by luck end early
+CHEAP = 0.3  # what a visit costs here beside MTRCE: how far one can get is asked, not how cheaply
 VERIFY_S = 0.4  # at an MPVU, besides the way there
 
 
@@ -57,7 +58,10 @@ def canvas_of(request: Request, offers: Sequence[Offer], evidence: Evidence, qui
     learned = evidence.counts.sum(axis=0)
     verify_s = VERIFY_S + request.model_bytes / drawn.MODEL_BYTES_PER_S  # each visit ends at an MPVU
     ceiling = np.clip(evidence.group_accuracy(learned), 0.0, forgetting.CEILING)
-    canvas = canvas._replace(ceiling=ceiling, met=canvas.met * quick, cost_s=canvas.cost_s + verify_s)
+    canvas = canvas._replace(
+        ceiling=ceiling, met=canvas.met * quick, cost_s=canvas.cost_s + verify_s,
+        toll=canvas.toll * CHEAP,
+    )  # fmt: skip
     free = _aimed(canvas, msgspec.structs.replace(request, deadline_s=1e9), 1.0, 1.0)
     return shortlist(free, forgetting.blank(len(canvas.share)), range(len(offers)), SCOUT_AHEAD)[0]
 

@@ -105,7 +105,7 @@ def walk(canvas: Canvas, start: State, routes: Sequence[Picks]) -> Walked:
         spent_s = ends(canvas, np.where(live, spent_s, 0.0), at)[0]
         state = after_one(canvas, state, counts, level, at)
         live = live & (picks[:, level] >= 0)
-        value = worth(canvas, state.skill, level + 1, spent_s) + _news(canvas, counts, at)
+        value = worth(canvas, state.skill, counts @ canvas.toll + canvas.toll[at], spent_s) + _news(canvas, counts, at)
         counts[rows, at] += 1
         late = live & ~np.isfinite(spent_s)
         value = np.where(late, -np.inf, value)

@@ -64,7 +64,8 @@ def grow(canvas: Canvas, front: Front, allowed: Sequence[int]) -> Front:
     counts = front.counts(len(canvas.offers))
     state = after(canvas, front.state, counts, level)  # (P, D, G)
     spent_s, _, _ = ends(canvas, front.spent_s)  # (P, D)
-    value = worth(canvas, state.skill, level + 1, spent_s)
+    paid = (counts @ canvas.toll)[:, None] + canvas.toll  # (P, D)
+    value = worth(canvas, state.skill, paid, spent_s)
     if not gate.has_target(canvas.request):  # the best within the budget: all data should have its say
         value = value + _new_data(canvas, counts)
     may = np.zeros(spent_s.shape, dtype=bool)

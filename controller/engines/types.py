@@ -36,7 +36,7 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     facility (0 when the data stays); ``reach_s``: seconds for the model to come in from the K-AS's border; ``quality``
     and ``trust`` in 0..1; ``age_s``: age of the oldest attribute it rests on; ``available_s``: how long it stays
     reachable (inf: no known end); ``place``: opaque name of the compute facility, the same for all options that meet
-    there ('': nothing else meets there).
+    there ('': nothing else meets there); ``borders``: of K-AS on the way from there to the MPVU that verifies.
     """
 
     kas: int
@@ -52,6 +52,7 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     age_s: float = 0.0
     available_s: float = float("inf")
     place: str = ""
+    borders: int = 1
 
 
 class Visit(msgspec.Struct, frozen=True, kw_only=True):

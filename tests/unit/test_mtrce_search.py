@@ -70,7 +70,7 @@ def worth_of(canvas: Canvas, picks: tuple[int, ...]) -> tuple[float, bool]:
             return float("-inf"), False
         fresh = 1 / (1 + forgetting.SAME_DATA_AGAIN * picks[:level].count(pick))
         state = forgetting.step(state, canvas.met[pick] * fresh, hpo.pace(level), canvas.ceiling)
-    value = float(drawn.worth(canvas, state.skill, len(picks), np.array(now_s)))
+    value = float(drawn.worth(canvas, state.skill, float(canvas.toll[list(picks)].sum()), np.array(now_s)))
     return value, bool(drawn.shortfall(canvas, state.skill) <= 0)
 
 
