@@ -129,7 +129,7 @@ def _after(view: JobView, step: Step, accepted: bool, found: Measured, request: 
     option = step.option
     visit = Visit(
         kas=option.kas, handle=option.handle, mix=option.mix, samples=option.samples, epochs=step.hyper.epochs,
-        accepted=accepted,
+        accepted=accepted, found=found,
     )  # fmt: skip
     verify_s = VERIFY_S + request.model_bytes / MODEL_BYTES_PER_S
     measured = found if accepted else view.measured

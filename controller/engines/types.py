@@ -53,8 +53,18 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     place: str = ""
 
 
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """An MPVU's measurement."""
+
+    broad: float
+    per_group: Mix
+    samples: int
+
+
 class Visit(msgspec.Struct, frozen=True, kw_only=True):
-    """A visit made, as the planner remembers it. ``accepted``: what the MPVU said (None: not asked)."""
+    """A visit made, as the planner remembers it. ``accepted``: what the MPVU said (None: not asked); ``found``: what it
+    measured right after the visit, also where it then rejected it.
+    """
 
     kas: int
     handle: str
@@ -62,6 +72,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     samples: int
     epochs: float
     accepted: bool | None = None
+    found: Measured | None = None
 
 
 class Booking(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,14 +88,6 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
     bookings: list[Booking] = []
     way_share: dict[int, float] = {}
-
-
-class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """An MPVU's measurement."""
-
-    broad: float
-    per_group: Mix
-    samples: int
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
