@@ -77,6 +77,7 @@ def carry(country: Country, request: Request, *, gated: bool) -> dict[str, Any]:
         visit = Visit(
             kas=step.option.kas, handle=name, mix=step.option.mix, samples=step.option.samples,
             epochs=step.hyper.epochs, accepted=accepted if gated else None,
+            found=found if gated else None,
         )  # fmt: skip
         measured = found if accepted and gated else view.measured  # without the gate nobody looks until the end
         view = JobView(visits=[*view.visits, visit], measured=measured)

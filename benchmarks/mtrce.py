@@ -34,7 +34,7 @@ import numpy as np
 
 from benchmarks.common import PROJECT, finish, python, say
 from controller.engines import canvas as drawn
-from controller.engines import exact, forgetting, hpo, mtrce
+from controller.engines import exact, forgetting, hpo, learned, mtrce
 from controller.engines.canvas import Canvas
 from controller.engines.polish import walk
 from controller.engines.routes import MAX_OPTIONS, routes, shortlist
@@ -97,7 +97,8 @@ def loss_of(canvas: Canvas, picks: Sequence[int]) -> float:
 def gaps(count: int) -> dict[str, Any]:
     """Compare the planner with exact search on ``count`` random instances."""
     found: list[float] = []
-    plan_s = exact_s = 0.0
+    by_learning: list[float] = []
+    plan_s = exact_s = learn_s = 0.0
     seed = 0
     while len(found) < count:
         request, options = instance(seed)
@@ -111,11 +112,16 @@ def gaps(count: int) -> dict[str, Any]:
         planned = routes(canvas, start, every, request.max_visits)[0]
         between = time.perf_counter()
         best = exact.best_route(canvas, start, every, request.max_visits)
-        plan_s, exact_s = plan_s + between - begun, exact_s + time.perf_counter() - between
+        after = time.perf_counter()
+        tried = learned.routes(canvas, start, every, request.max_visits, JobView())[0]
+        learn_s += time.perf_counter() - after
+        plan_s, exact_s = plan_s + between - begun, exact_s + after - between
         assert best is not None
         top = drawn.best_worth(canvas)
         found.append((top - planned.worth) / (top - best.worth) - 1)
+        by_learning.append((top - tried.worth) / (top - best.worth) - 1)
     say(f"exact: {count} instances, mean gap {statistics.fmean(found):.5f}, worst {max(found):.5f}")
+    say(f"learned: mean gap {statistics.fmean(by_learning):.5f}, worst {max(by_learning):.5f}")
     return {
         "instances": count,
         "gap_mean": round(statistics.fmean(found), 5),
@@ -123,6 +129,9 @@ def gaps(count: int) -> dict[str, Any]:
         "optimal_share": round(sum(g < 1e-6 for g in found) / count, 3),
         "plan_ms_mean": round(1e3 * plan_s / count, 1),
         "exact_ms_mean": round(1e3 * exact_s / count, 1),
+        "gap_learned_mean": round(statistics.fmean(by_learning), 5),
+        "gap_learned_worst": round(max(by_learning), 5),
+        "learned_ms_mean": round(1e3 * learn_s / count, 1),
     }
 
 

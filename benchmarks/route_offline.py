@@ -143,7 +143,7 @@ def _after(view: JobView, step: Step, accepted: bool, found: Measured, request: 
     option = step.option
     visit = Visit(
         kas=option.kas, handle=option.handle, mix=option.mix, samples=option.samples, epochs=step.hyper.epochs,
-        accepted=accepted,
+        accepted=accepted, found=found,
     )  # fmt: skip
     verify_s = VERIFY_S + request.model_bytes / MODEL_BYTES_PER_S
     measured = found if accepted else view.measured
@@ -175,7 +175,8 @@ def main(arguments: list[str] | None = None) -> int:
             found.append(run)
             print(
                 f"{method:7} seed {seed:2} {'pass' if run['pass'] else 'MISS'} {run['visits']:2} visits "
-                f"{run['broad']:.3f}/{run['expert']:.3f} {run['bytes'] / 1e6:5.1f} MB {run['met']} {time.perf_counter() - started:4.1f}s "
+                f"{run['broad']:.3f}/{run['expert']:.3f} {run['bytes'] / 1e6:5.1f} MB "
+                f"{run['met']} {time.perf_counter() - started:4.1f}s "
                 f"{' '.join(run['journey'])}",
                 flush=True,
             )

@@ -137,6 +137,8 @@ class Job:
     def verified(self, handle: str, measured: Measured, accepted: bool) -> None:
         """Take an MPVU's verdict on everything trained since the last one."""
         self.visits = [v if v.accepted is not None else _with(v, accepted) for v in self.visits]
+        if self.visits and self.visits[-1].found is None:
+            self.visits[-1] = msgspec.structs.replace(self.visits[-1], found=measured)
         if accepted:
             self.measured = measured
             self.pool = {handle: measured}

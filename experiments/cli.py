@@ -102,7 +102,7 @@ def run(
     label: LabelOption = None,
     method: Annotated[
         str,
-        typer.Option(help="routed, random, cycle, tramfl, federated, secure, gossip, split or central."),
+        typer.Option(help="routed, learned, random, cycle, tramfl, federated, secure, gossip, split or central."),
     ] = "routed",
     run_dir: RunDirOption = None,
     page_port: PageOption = None,

@@ -14,8 +14,8 @@ from experiments.page import template
 from experiments.plots import svg
 
 COLOURS = {
-    "routed": "#c0392b", "random": "#7f8c8d", "cycle": "#b9770e", "tramfl": "#8e44ad", "federated": "#2471a3",
-    "secure": "#1abc9c", "gossip": "#229954", "split": "#d4ac0d", "central": "#17202a",
+    "routed": "#c0392b", "learned": "#e67e22", "random": "#7f8c8d", "cycle": "#b9770e", "tramfl": "#8e44ad",
+    "federated": "#2471a3", "secure": "#1abc9c", "gossip": "#229954", "split": "#d4ac0d", "central": "#17202a",
 }  # fmt: skip
 AXES = {"bytes": ("MB on the wire, all links (port counters)", 1e6), "seconds": ("seconds since submission", 1.0)}
 

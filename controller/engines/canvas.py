@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from controller.engines import bookings, evidence, forgetting, gate, hpo
-from controller.engines.forgetting import State
+from controller.engines.forgetting import USUAL, Rates, State
 from controller.engines.types import JobView, Load, Option, Request
 
 MARGIN = 0.005
@@ -38,8 +38,9 @@ class Canvas(NamedTuple):
 
     ``met``: samples x epochs of each group (D, G); ``cost_s`` and ``until_s`` (when it must be over) of each way
     (D, W), padded with ``inf`` and 0; ``taken``: other jobs' windows (D, W, windows, 2); ``times`` already visited,
-    ``size``, the share of all data, and ``toll``, what a visit costs beside a usual one, (D,); ``share`` of each group in all data and ``ceiling`` of its accuracy (G,);
-    ``expert``: the expert group's column (-1: none); ``done``: visits made; ``goals``: accuracies to plan for.
+    ``size``, the share of all data, and ``toll``, what a visit costs beside a usual one, (D,); ``share`` of each group
+    in all data and ``ceiling`` of its accuracy (G,); ``expert``: the expert group's column (-1: none); ``done``: visits
+    made; ``goals``: accuracies to plan for; ``rates``: how fast this job learns and forgets, where that is known.
     """
 
     request: Request
@@ -56,6 +57,7 @@ class Canvas(NamedTuple):
     expert: int
     done: int
     goals: tuple[float, float]
+    rates: Rates = USUAL
 
     @property
     def options(self) -> list[Option]:
@@ -98,7 +100,7 @@ def draw(
     every = forgetting.mix_matrix(request.groups, everything)
     known = evidence.gather(everything, request.groups)
     best = max(o.quality for o in firsts) or 1.0
-    passes = np.array([[_passes(hpo.epochs(o.samples)) * o.quality / best] for o in firsts])
+    taken_in = np.array([[passes(hpo.epochs(o.samples)) * o.quality / best] for o in firsts])
     share = every.sum(axis=0) / max(every.sum(), 1e-9)
     ceiling = np.clip(known.group_accuracy(every.sum(axis=0)), 0.5, forgetting.CEILING)
     expert = request.groups.index(request.expert_group) if request.expert_group in request.groups else -1
@@ -106,7 +108,7 @@ def draw(
     return Canvas(
         request=request,
         offers=list(chosen),
-        met=(every if chosen is usable else forgetting.mix_matrix(request.groups, firsts)) * passes,
+        met=(every if chosen is usable else forgetting.mix_matrix(request.groups, firsts)) * taken_in,
         cost_s=costs,
         until_s=until,
         taken=taken,
@@ -131,7 +133,7 @@ def links(option: Option) -> float:
     return 4.0 + option.borders if option.borders else 2.5
 
 
-def _passes(epochs: float) -> float:
+def passes(epochs: float) -> float:
     """Return how often a sample counts: a handful passed over fifty times teaches no more than what it holds."""
     return min(epochs, hpo.MORE_EPOCHS)
 
@@ -182,13 +184,17 @@ def after(canvas: Canvas, state: State, counts: Array, level: int) -> State:
     """
     fresh = 1.0 / (1.0 + forgetting.SAME_DATA_AGAIN * (canvas.times + counts))  # the same samples teach less again
     wide = State(*(part[..., None, :] for part in state))
-    return forgetting.step(wide, canvas.met * fresh[..., None], hpo.pace(canvas.done + level), canvas.ceiling)
+    return forgetting.step(
+        wide, canvas.met * fresh[..., None], hpo.pace(canvas.done + level), canvas.ceiling, canvas.rates
+    )
 
 
 def after_one(canvas: Canvas, state: State, counts: Array, level: int, at: Whole) -> State:
     """Predict the states after a visit to one data set for each path, ``at`` (paths,): (paths, G) in and out."""
     fresh = 1.0 / (1.0 + forgetting.SAME_DATA_AGAIN * (canvas.times[at] + counts[np.arange(len(at)), at]))
-    return forgetting.step(state, canvas.met[at] * fresh[:, None], hpo.pace(canvas.done + level), canvas.ceiling)
+    return forgetting.step(
+        state, canvas.met[at] * fresh[:, None], hpo.pace(canvas.done + level), canvas.ceiling, canvas.rates
+    )
 
 
 def accuracies(canvas: Canvas, skill: Array) -> tuple[Array, Array]:
@@ -212,7 +218,7 @@ def room(canvas: Canvas, skill: Array) -> Array:
 
 
 def worth(canvas: Canvas, skill: Array, visits: float | Array, spent_s: Array) -> Array:
-    """Return how good it is to stand at ``skill`` (..., G) after so many visits (each at its toll) and seconds (...)."""
+    """Return how good it is to stand at ``skill`` (..., G) after visits of so much toll and seconds (...)."""
     gained = ROOM_WEIGHT * room(canvas, skill) - shortfall(canvas, skill)
     return np.asarray(gained - VISIT_COST * visits - TIME_WEIGHT * spent_s / max(canvas.request.deadline_s, 1e-9))
 
@@ -226,14 +232,14 @@ def best_worth(canvas: Canvas) -> float:
 # --- where the model stands ------------------------------------------------------------------------------------------
 
 
-def where(request: Request, view: JobView, ceiling: Array) -> State:
+def where(request: Request, view: JobView, ceiling: Array, rates: Rates = USUAL) -> State:
     """Return where the model stands: accepted visits replayed through the prediction, corrected by a measurement."""
     state = forgetting.blank(len(request.groups))
     kept = [(i, v) for i, v in enumerate(view.visits) if v.accepted is not False]
     verified = [i for i, v in kept if v.accepted]
     for number, visit in kept:
-        met = forgetting.mix_matrix(request.groups, [visit])[0] * _passes(visit.epochs)
-        state = forgetting.step(state, met, hpo.pace(number), ceiling)
+        met = forgetting.mix_matrix(request.groups, [visit])[0] * passes(visit.epochs)
+        state = forgetting.step(state, met, hpo.pace(number), ceiling, rates)
         if view.measured and verified and number == verified[-1]:
             found = view.measured.per_group
             state = state._replace(

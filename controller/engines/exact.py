@@ -65,7 +65,7 @@ def bound(canvas: Canvas, front: Front, depth: int) -> Array:
     state, spent_s = front.state, front.spent_s
     promise = np.full(len(spent_s), -np.inf)
     for visits in range(level + 1, depth + 1):
-        state = forgetting.step(state, most, hpo.pace(canvas.done + visits - 1), canvas.ceiling)
+        state = forgetting.step(state, most, hpo.pace(canvas.done + visits - 1), canvas.ceiling, canvas.rates)
         spent_s, paid = spent_s + least_s, paid + least_toll
         promise = np.maximum(promise, worth(canvas, state.skill, paid, spent_s))
     return promise if gate.has_target(canvas.request) else promise + NEW_DATA_WEIGHT + VISIT_COST

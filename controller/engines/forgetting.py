@@ -52,6 +52,16 @@ class State(NamedTuple):
         return State(self.skill[row], self.seen[row], self.taught[row])
 
 
+class Rates(NamedTuple):
+    """How fast a job's model learns and forgets, as multiples of the fitted constants; numbers, or arrays (..., 1)."""
+
+    gain: Array | float = 1.0
+    forget: Array | float = 1.0
+
+
+USUAL = Rates()
+
+
 def blank(groups: int) -> State:
     """Return the state of an untrained model."""
     return State(np.zeros(groups), np.zeros(groups), np.zeros(groups))
@@ -64,15 +74,15 @@ def mix_matrix(groups: Sequence[str], options: Sequence[Option] | Sequence[Visit
     return np.asarray(np.maximum(shares, 0.0) * samples[:, None])
 
 
-def step(state: State, met: Array, pace: float, ceiling: Array | float = CEILING) -> State:
+def step(state: State, met: Array, pace: float, ceiling: Array | float = CEILING, rates: Rates = USUAL) -> State:
     """Predict the state after a visit; arrays broadcast over (..., groups).
 
     ``met``: samples of each group trained on, times epochs; ``pace``: learning rate as a share of a first visit's;
-    ``ceiling``: the accuracy that the data can teach at best.
+    ``ceiling``: the accuracy that the data can teach at best; ``rates``: what is known of this job's own.
     """
-    loss = FORGET_RATE * pace**FORGET_PACE / np.maximum(state.taught, LEAST_TAUGHT) ** SPACING
+    loss = rates.forget * FORGET_RATE * pace**FORGET_PACE / np.maximum(state.taught, LEAST_TAUGHT) ** SPACING
     kept = state.skill * np.exp(-loss * np.exp(-met / FORGET_COVER))
-    push = (met * pace**LEARN_PACE * (1.0 + state.seen / LEARN_SEEN) / SAMPLES_TO_LEARN) ** LEARN_SHAPE
+    push = (rates.gain * met * pace**LEARN_PACE * (1.0 + state.seen / LEARN_SEEN) / SAMPLES_TO_LEARN) ** LEARN_SHAPE
     top = np.maximum(ceiling - THIN_LOSS / (1.0 + met / THIN_SAMPLES), kept)  # few samples lift only so far
     skill = top - (top - kept) * np.exp(-push)
     return State(skill, state.seen + met * pace, state.taught + 1.0 - np.exp(-met / TAUGHT_SAMPLES))

@@ -6,8 +6,9 @@ planner starts from the last measurement of an MPVU, predicts what each visit wo
 target with room to spare, soonest and cheapest. The object makes the first step, an MPVU measures it, and the planner
 plans anew.
 
-``method`` "routed" plans; "random" and "fixed" are baselines under the same budget, filters, hyper-parameters and
-gate. Pure and deterministic under ``request.seed``; reasons name K-AS and groups, never a node.
+``method`` "routed" plans so; "learned" chooses by reinforcement learning (``learned.py``); "random" and "fixed" are
+baselines. All get the same budget, filters, hyper-parameters and gate. Pure and deterministic under ``request.seed``;
+reasons name K-AS and groups, never a node.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from controller.engines import hpo
+from controller.engines import hpo, learned
 from controller.engines.bookings import first_gap, windows
 from controller.engines.canvas import Canvas, Offer, accuracies, after, cost_s, data_key, draw, ends, where
 from controller.engines.errors import EngineError
@@ -52,9 +53,14 @@ def plan(request: Request, view: JobView, options: Sequence[Option], load: Load 
         canvas = draw(request, visited, ahead, usable, left_s, load)
         return _assemble(canvas, where(request, view, canvas.ceiling), tuple(range(len(ahead))), [])
     canvas = draw(request, visited, usable, usable, left_s, load)
-    start = where(request, view, canvas.ceiling)
+    if request.method == "learned":
+        canvas = learned.corrected(canvas, view)
+    start = where(request, view, canvas.ceiling, canvas.rates)
     canvas, first = shortlist(canvas, start, _first_steps(canvas, view, visited), min(left, HORIZON))
-    ranked = routes(canvas, start, first, min(left, HORIZON))
+    if request.method == "learned":
+        ranked = learned.routes(canvas, start, first, min(left, HORIZON), view)
+    else:
+        ranked = routes(canvas, start, first, min(left, HORIZON))
     return _assemble(canvas, start, ranked[0].picks, _others(canvas, ranked))
 
 

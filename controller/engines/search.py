@@ -60,6 +60,11 @@ def root(start: State) -> Front:
 
 def grow(canvas: Canvas, front: Front, allowed: Sequence[int]) -> Front:
     """Return every feasible extension of every path by an allowed data set (none twice running)."""
+    return extend(canvas, front, allowed)[1]
+
+
+def extend(canvas: Canvas, front: Front, allowed: Sequence[int]) -> tuple[Whole, Front]:
+    """Return what ``grow`` does, with the row of the path that each extension extends (rising)."""
     level = front.picks.shape[1]
     counts = front.counts(len(canvas.offers))
     state = after(canvas, front.state, counts, level)  # (P, D, G)
@@ -75,7 +80,7 @@ def grow(canvas: Canvas, front: Front, allowed: Sequence[int]) -> Front:
     rows, picks = np.nonzero(may & np.isfinite(spent_s))
     grown = State(*(part[rows, picks] for part in state))
     order = np.concatenate([front.picks[rows], picks[:, None]], axis=1)
-    return Front(order, grown, spent_s[rows, picks], value[rows, picks])
+    return rows, Front(order, grown, spent_s[rows, picks], value[rows, picks])
 
 
 def _new_data(canvas: Canvas, counts: Array) -> Array:

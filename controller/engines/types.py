@@ -55,8 +55,18 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     borders: int = 1
 
 
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """An MPVU's measurement."""
+
+    broad: float
+    per_group: Mix
+    samples: int
+
+
 class Visit(msgspec.Struct, frozen=True, kw_only=True):
-    """A visit made, as the planner remembers it. ``accepted``: what the MPVU said (None: not asked)."""
+    """A visit made, as the planner remembers it. ``accepted``: what the MPVU said (None: not asked); ``found``: what it
+    measured right after the visit, also where it then rejected it.
+    """
 
     kas: int
     handle: str
@@ -64,6 +74,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     samples: int
     epochs: float
     accepted: bool | None = None
+    found: Measured | None = None
 
 
 class Booking(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,14 +90,6 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
     bookings: list[Booking] = []
     way_share: dict[int, float] = {}
-
-
-class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """An MPVU's measurement."""
-
-    broad: float
-    per_group: Mix
-    samples: int
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):

@@ -42,7 +42,7 @@ def test_every_method_learns_and_counts(task: Task, parts, name: str) -> None:
     assert result.log[-1].core_seconds >= result.seconds > 0
 
 
-@pytest.mark.parametrize("name", ["routed", "tramfl", "federated", "gossip", "split"])
+@pytest.mark.parametrize("name", ["routed", "learned", "tramfl", "federated", "gossip", "split"])
 def test_a_method_repeats_under_its_seed(task: Task, parts, name: str) -> None:
     settings = MethodSettings(rounds=2, epochs=0.5, seed=3)
     first, second = (state_of(run_method(name, task, parts, settings, measure=False).model) for _ in range(2))

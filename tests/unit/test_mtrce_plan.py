@@ -19,7 +19,7 @@ from controller.engines.mtrce import NoRoute, plan
 from controller.engines.types import JobView, Measured, Option, Plan, Request, Visit
 
 GROUPS = ["heart", "brain", "lung", "skin"]
-METHODS = ["routed", "random", "fixed"]
+METHODS = ["routed", "learned", "random", "fixed"]
 
 # Six hospitals of three K-AS, percent of each group: skewed, every group taught somewhere.
 HOSPITALS = {

@@ -1,10 +1,11 @@
 """Sequential learning: one model visits node after node. What differs is who chooses the next one.
 
-``routed``: MTRCE, from what nodes publish and what an MPVU measured (the testbed's own engine). ``random``: a shuffled
+``routed``: MTRCE, from what nodes publish and what an MPVU measured (the testbed's own engine); ``learned``: MTRCE by
+reinforcement learning. ``random``: a shuffled
 round of all nodes, then the same again. ``cycle``: the nodes in turn. ``tramfl``: Tram-FL's rule (Maejima et al.,
 2023): carry per-group counts of the samples used, go where the histogram would be most even afterwards.
-With ``gate`` all get what the network gives: an MPVU's verdict after each visit, on one of two test copies, a rollback
-to the last accepted state and, with ``merge``, part of a visit kept where that is better.
+With ``gate`` all five get what the network gives: an MPVU's verdict after each visit, on one of two test copies, a
+rollback to the last accepted state and, with ``merge``, part of a visit kept where that is better.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from hosts.learning.spec import Evaluation, Samples, TrainSettings, concat_sampl
 from hosts.learning.task import Task
 
 EPOCH_S = 0.45
-ORDERS = ("routed", "random", "cycle", "tramfl")
+ORDERS = ("routed", "learned", "random", "cycle", "tramfl")
 
 
 def offers(task: Task, parts: Parts, seed: int) -> list[Option]:
@@ -68,8 +69,8 @@ class Journey:
         result = self.task.train(self.model, data, self._local(step, number))
         self.model.load_state_dict(self._momentum.apply(before, state_of(self.model)))
         self.ledger.trained(result.seconds, steps=self.ledger.steps_of(data))
-        accepted = self._judge(step, before) if self.settings.gate else None
-        self.view = self._seen(step, accepted)
+        accepted, found = self._judge(step, before) if self.settings.gate else (None, None)
+        self.view = self._seen(step, accepted, found)
         self.ledger.close(self.model, step.option.handle)
 
     def _travel(self) -> None:
@@ -84,7 +85,7 @@ class Journey:
             group_weights=step.hyper.group_weights, seed=self.settings.seed * 1000 + number,
         )  # fmt: skip
 
-    def _judge(self, step: Step, before: State) -> bool:
+    def _judge(self, step: Step, before: State) -> tuple[bool, Measured]:
         """Have the MPVU measure; roll back what it rejects. Counts the way to it and its time."""
         self._travel()
         started = time.perf_counter()
@@ -96,16 +97,16 @@ class Journey:
         if accepted:
             self.view = JobView(visits=self.view.visits, measured=after)
         self.model.load_state_dict(merged.state if accepted else before)
-        return accepted
+        return accepted, after
 
     def _merit(self, found: Evaluation) -> float:
         return gate.merit(self.request, _measured(found))
 
-    def _seen(self, step: Step, accepted: bool | None) -> JobView:
+    def _seen(self, step: Step, accepted: bool | None, found: Measured | None) -> JobView:
         option = step.option
         visit = Visit(
             kas=option.kas, handle=option.handle, mix=option.mix, samples=option.samples,
-            epochs=self.settings.epochs, accepted=accepted,
+            epochs=self.settings.epochs, accepted=accepted, found=found,
         )  # fmt: skip
         return JobView(visits=[*self.view.visits, visit], measured=self.view.measured)
 
