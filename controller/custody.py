@@ -32,13 +32,13 @@ class Custody:
 
     def __init__(self, kit: Kit, training: Training, spawn: Spawn) -> None:
         self.kit, self.training = kit, training
-        training.on_arrival = lambda job, visit: spawn(self._let_go(job, visit), f"release of {job.object_id}")
+        training.reports.on_arrival = lambda job, visit: spawn(self._let_go(job, visit), f"release of {job.object_id}")
 
     # --- what is lost
 
     async def lost(self, lost: Lost) -> None:
         """A job's rendezvous, the way to it, or who launched it is gone: it goes on from the last holder that lives."""
-        job = self.training.job(lost.object_id)
+        job = self.training.book.job(lost.object_id)
         decision = job.decisions.get(lost.visit)
         if decision is None or not self._matters(job, decision, lost):
             return
@@ -74,7 +74,7 @@ class Custody:
             return False
         if decision.arrived and lost.place:
             self._tell_lost_work(job, decision, lost, now_s)
-        self.training.save(job)
+        self.training.book.save(job)
         return True
 
     def _tell_lost_work(self, job: Job, decision: Decision, lost: Lost, since_s: float) -> None:
@@ -101,7 +101,7 @@ class Custody:
     async def reconsider(self) -> None:
         """Look again at where models are on their way to (periodic): is the place still on offer, and still good?"""
         now_s = self.kit.clock()
-        for job in list(self.training.jobs.values()):
+        for job in list(self.training.book.jobs.values()):
             decision = job.decisions.get(max(job.decisions, default=-1))
             if job.state != "running" or decision is None or decision.action != "train" or decision.step is None:
                 continue
@@ -110,7 +110,7 @@ class Custody:
 
     async def _reconsider(self, job: Job, decision: Decision) -> None:
         try:
-            why = self._why_not(job, decision, await self.training.options(job))
+            why = self._why_not(job, decision, await self.training.stops.options(job))
         except (ControllerError, EngineError):
             return  # no better idea
         if why and not decision.arrived and job.decisions.get(decision.visit) is decision:

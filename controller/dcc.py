@@ -393,11 +393,11 @@ class Dcc:
     async def _next_stop(self, ask: AskNextStop) -> Stop:
         known = ask.object_id in self.objects.announced
         self._check_owner(ask)
-        return await (self.objects.next_stop(ask) if known else self.training.next_stop(ask))
+        return await (self.objects.next_stop(ask) if known else self.training.stops.next_stop(ask))
 
     def _check_owner(self, ask: AskNextStop) -> None:
         """An object's owner is who submitted or announced it, whoever else may have signed a mandate for it."""
-        announced, job = self.objects.announced.get(ask.object_id), self.training.jobs.get(ask.object_id)
+        announced, job = self.objects.announced.get(ask.object_id), self.training.book.jobs.get(ask.object_id)
         name = announced.holder.name if announced else job.owner if job else ""
         owner = self.domain.hosts.get(name)
         if ask.owner and owner is not None and ask.owner != owner.address:

@@ -14,9 +14,10 @@ from controller.objects import Objects
 from controller.places import Places
 from controller.protocol import Forward, Forwarded
 from controller.recent import Recent
+from controller.reports import JobMessage
 from controller.tools.location import Arrival
 from controller.topology.errors import TopologyError
-from controller.training import JobMessage, Training, refusal
+from controller.training import Training, refusal
 from packets.errors import DaitnError
 from packets.labels import home_kas
 from packets.messages import (
@@ -225,8 +226,8 @@ class Terminals:
             return Forwarded(message=self.objects.order(message))
         if not isinstance(message, ABOUT_A_JOB):
             raise SteeringError(f"{type(message).__name__} is not for the home of an object")
-        evidence = self.training.evidence(message) if isinstance(message, Verdict) else []
-        answer = await self.training.handle(message)
+        evidence = self.training.reports.evidence(message) if isinstance(message, Verdict) else []
+        answer = await self.training.reports.handle(message)
         for item in evidence:
             try:
                 await self.kit.must(item)

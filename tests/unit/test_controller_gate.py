@@ -176,7 +176,7 @@ class Decisions:
             return Stop(action="train", kas=host.kas, handle=f"@node/{name}", path=path)
 
         for dcc in world.dccs:
-            dcc.training.next_stop = next_stop  # type: ignore[method-assign]
+            dcc.training.stops.next_stop = next_stop  # type: ignore[method-assign]
 
 
 def test_a_query_is_signed_by_its_asker(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def test_a_rejected_visit_rolls_back_and_is_not_counted_for_accuracy() -> None:
         middling = {"broad": 0.7, "per_group": {"cardiology": 0.7}}
         await life.play(middling, POOR, GOOD)
         assert [v.accepted for v in life.verdicts] == [True, False, True, True]
-        job = life.world.by_kas[1].training.jobs[life.object_id]
+        job = life.world.by_kas[1].training.book.jobs[life.object_id]
         assert [v.accepted for v in job.visits] == [True, False, True]
         assert life.finished["broad"] == 0.9
 
@@ -315,7 +315,7 @@ def test_a_repeated_verdict_or_report_changes_nothing() -> None:
         await life.verify(POOR)
         life.visit -= 1
         await life.verify(POOR)
-        job = life.world.by_kas[1].training.jobs[life.object_id]
+        job = life.world.by_kas[1].training.book.jobs[life.object_id]
         assert len(job.visits) == 1 and len(job.log) == 2
 
     run(work)
@@ -362,8 +362,8 @@ def test_a_k_as_that_does_not_answer_is_left_out_of_the_options() -> None:
         life = Life(world)
         await life.begin()
         world.mute.add(2)
-        job = world.by_kas[1].training.jobs[life.object_id]
-        offered = await world.by_kas[1].training.options(job)
+        job = world.by_kas[1].training.book.jobs[life.object_id]
+        offered = await world.by_kas[1].training.stops.options(job)
         assert {o.kas for o in offered} == {1, 3, 4}
         assert "K-AS 2" in world.of("warning")[0]["text"]
 

@@ -291,7 +291,7 @@ def test_work_that_was_reported_and_then_lost_does_not_count() -> None:
     async def work() -> None:
         life, first = await at_work()
         await life.train(Order(action="train", object_id=life.object_id, visit=0, epochs=2.0))
-        job = life.world.by_kas[1].training.jobs[life.object_id]
+        job = life.world.by_kas[1].training.book.jobs[life.object_id]
         assert len(job.visits) == 1
         die(life, first)  # before it launched
         await life.world.settle()
@@ -443,7 +443,7 @@ def test_a_much_better_place_is_turned_to_in_mid_transfer() -> None:
         life, first = await under_way()
         report = Report(name=first, sequence=1, attributes={"compute_samples_per_s": 0.5})
         await life.world.tell(first, report, PacketType.TELEMETRY)
-        job = life.world.by_kas[1].training.jobs[life.object_id]
+        job = life.world.by_kas[1].training.book.jobs[life.object_id]
         decided = job.decisions[0].handle
 
         def another(request: Request, view: JobView, options: Sequence[Option]) -> Plan:

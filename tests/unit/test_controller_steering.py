@@ -26,7 +26,7 @@ class Itinerary:
     def __init__(self, world: World, *stops: str, home: int = 2) -> None:
         self.world, self.stops, self.asked = world, list(stops), list[AskNextStop]()
         self.rules_in: set[int] = set()
-        world.by_kas[home].training.next_stop = self  # type: ignore[method-assign,assignment]
+        world.by_kas[home].training.stops.next_stop = self  # type: ignore[method-assign,assignment]
 
     async def __call__(self, ask: AskNextStop) -> Stop:
         self.asked.append(ask)

@@ -1,0 +1,177 @@
+"""Where a job goes next: train, verify, confirm or home, decided at its home DCC."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from controller import rounds
+from controller.brains import Brains
+from controller.engines.errors import EngineError
+from controller.engines.evidence import visit_s
+from controller.engines.types import Option
+from controller.errors import SteeringError
+from controller.jobbook import JobBook, key_of
+from controller.jobs import Decision, Job
+from controller.kit import Kit
+from controller.protocol import (
+    AskNextStop,
+    AskOptions,
+    Options,
+    Stop,
+)
+
+TOLD = 8  # alternatives told of with a decision
+
+
+class Stops:
+    """Decides the stops of the jobs in ``book``, on what all K-AS offer."""
+
+    def __init__(self, kit: Kit, brains: Brains, book: JobBook) -> None:
+        self.kit, self.brains, self.book = kit, brains, book
+
+    async def options(self, job: Job) -> list[Option]:
+        """Return what all K-AS offer a job now, less what has turned out impossible."""
+        replies = await self.kit.ask_all(lambda k: AskOptions(kas=k, object_id=job.object_id, request=job.request))
+        offered = [o for r in replies if isinstance(r, Options) for o in r.options]
+        return [self._placed(job, o) for o in offered if o.handle not in job.excluded]
+
+    def _placed(self, job: Job, option: Option) -> Option:
+        """Return an option with its distance from where the job is verified."""
+        path = self.kit.domain.kas_path(job.mpvus[0].kas, option.kas) if job.mpvus else []
+        return msgspec.structs.replace(option, borders=max(0, len(path) - 1)) if path else option
+
+    async def next_stop(self, ask: AskNextStop) -> Stop:
+        """Decide where a job's object goes (once per visit; again when its stop turned out impossible)."""
+        job = self.book.job(ask.object_id)
+        if job.state in ("finished", "failed"):
+            raise SteeringError(f"job {job.object_id} is over ({job.state})")
+        if job.started_s is None:
+            job.started_s, job.state = self.kit.clock(), "running"
+        for _ in range(len(self.kit.all_kas) + 1):
+            decision = job.decisions.get(ask.visit)
+            if decision is None or key_of(decision) in ask.exclude:
+                decision = await self._decide(job, ask)
+                job.decisions[ask.visit] = decision
+                self._tell_decision(job, decision)
+            path = self.kit.domain.kas_path(ask.holder_kas, decision.kas)
+            if path:
+                return job.request_stop(decision, path)
+            ask = msgspec.structs.replace(ask, exclude=[*ask.exclude, key_of(decision)])
+        raise SteeringError(f"no live path from K-AS {ask.holder_kas} to any place that is left")
+
+    async def _decide(self, job: Job, ask: AskNextStop) -> Decision:
+        last = job.last(ask.visit)
+        if last is not None and last.action == "train" and last.concluded and self._wants_verdict(job, last):
+            return self._verify(job, ask)
+        if last is not None and last.action == "verify" and not last.concluded:
+            return self._verify(job, ask)
+        if last is not None and last.action == "verify" and self.book.met(job, job.margin) and not job.goes_on:
+            return self._confirm(job, ask, "both targets met: confirm at the other MPVU")
+        reached = self.book.met(job, 0.0) and not job.goes_on
+        if last is not None and last.action == "confirm" and (job.reason or reached):
+            return self._home(job, ask, job.reason)
+        return await self._train(job, ask)
+
+    def _wants_verdict(self, job: Job, last: Decision) -> bool:
+        spent = bool(job.spent(self.kit.clock()))
+        return spent or (job.spec.gate and (last.step is None or last.step.verify))
+
+    async def _train(self, job: Job, ask: AskNextStop) -> Decision:
+        """Plan with MTRCE and take the first step; wrap up when budget, time or rendezvous are used up."""
+        now_s = self.kit.clock()
+        spent = job.spent(now_s)
+        if spent:
+            return self._wrap_up(job, ask, spent)
+        options = [o for o in await self.options(job) if o.handle not in ask.exclude]
+        try:
+            if job.spec.method in rounds.ACTIONS:
+                return await self._group(job, ask, options)
+            plan = self.brains.plan(job.aim, job.view(now_s, ask.holder_kas), options)
+        except EngineError as error:
+            return self._wrap_up(job, ask, str(error))
+        step = plan.steps[0]
+        decision = self._decision(ask, "train", step.option.kas, step.option.handle, step.reason)
+        decision.step, decision.plan, decision.offers = step, plan, {o.handle: o for o in options}
+        return decision
+
+    async def _group(self, job: Job, ask: AskNextStop, options: list[Option]) -> Decision:
+        """The visit is some rounds of a group (``controller/rounds.py``)."""
+        led = await rounds.decide(self.kit, job.request, job.object_id, len(job.visits), options, ask)
+        step = led.plan.steps[0]
+        decision = self._decision(ask, "train", led.kas, led.handle, step.reason)
+        decision.step, decision.plan, decision.group = step, led.plan, led.group
+        return decision
+
+    def _verify(self, job: Job, ask: AskNextStop) -> Decision:
+        usable = [m for m in job.mpvus if m.handle_key not in job.excluded.union(ask.exclude)]
+        if not usable:
+            return self._home(job, ask, "no MPVU is left to verify at")
+        return self._decision(ask, "verify", usable[0].kas, usable[0].handle, "see what the visit brought")
+
+    def _confirm(self, job: Job, ask: AskNextStop, reason: str) -> Decision:
+        """Measure on samples that no verdict rested on, where there is an MPVU that holds such."""
+        spoken_for = job.excluded.union(ask.exclude, job.pool)
+        others = [m for m in job.mpvus if m.handle_key not in spoken_for]
+        if not others:
+            return self._home(job, ask, job.reason)
+        return self._decision(ask, "confirm", others[0].kas, others[0].handle, reason)
+
+    def _wrap_up(self, job: Job, ask: AskNextStop, reason: str) -> Decision:
+        """Training is over without the targets: one last, independent measurement, then home with the best there is."""
+        job.reason = reason
+        return self._confirm(job, ask, f"{reason}: last measurement") if job.pool else self._home(job, ask, reason)
+
+    def _home(self, job: Job, ask: AskNextStop, reason: str) -> Decision:
+        owner = self.kit.domain.hosts[job.owner]
+        job.reason = "both targets met" if self.book.met(job, 0.0) else reason
+        return self._decision(ask, "home", owner.kas, f"@node/{owner.name}", job.reason)
+
+    def _decision(self, ask: AskNextStop, action: str, kas: int, handle: str, reason: str) -> Decision:
+        return Decision(ask.visit, action, kas, handle, reason, ask.holder_kas, self.kit.clock())
+
+    def _tell_decision(self, job: Job, decision: Decision) -> None:
+        step, plan = decision.step, decision.plan
+        steps = (
+            [{"kas": s.option.kas, "handle": s.option.handle, "verify": s.verify} for s in plan.steps] if plan else []
+        )
+        alternatives = self._alternatives(job, decision)
+        ages = {step.option.handle: step.option.age_s} if step else {}
+        ages |= {a["handle"]: a["age_s"] for a in alternatives if "age_s" in a}
+        self.kit.emit(
+            "job.decided",
+            object_id=job.object_id,
+            visit=decision.visit,
+            action=decision.action,
+            kas=decision.kas,
+            handle=decision.handle,
+            reason=decision.reason,
+            alternatives=alternatives,
+            offers=len(decision.offers),
+            cost_s=round(step.cost_s, 3) if step else None,
+            cost_bytes=step.cost_bytes if step else None,
+            expected=step.expected if step else {},
+            plan=steps,
+            ages=ages,
+        )
+        self.kit.store.decision(
+            job.object_id, decision.visit, decision.action, decision.kas, decision.handle, decision.reason, ages, steps
+        )
+        self.book.save(job)
+
+    @staticmethod
+    def _alternatives(job: Job, decision: Decision) -> list[dict[str, Any]]:
+        """Return what could have been chosen instead, and what each was predicted to cost (best first)."""
+        if decision.plan is None:
+            others = [m for m in job.mpvus if m.handle_key != key_of(decision)]
+            wanted = decision.action in ("verify", "confirm")
+            return [{"kas": m.kas, "handle": m.handle, "attributes": m.attributes} for m in others if wanted]
+        found = []
+        for handle, score in decision.plan.alternatives[:TOLD]:
+            offer = decision.offers.get(handle)
+            if offer is not None:
+                cost = {"cost_s": round(visit_s(offer), 3), "cost_bytes": job.spec.model_bytes + offer.move_bytes}
+                about = {"samples": offer.samples, "trust": round(offer.trust, 3), "age_s": offer.age_s}
+                found.append({"kas": offer.kas, "handle": handle, "score": round(score, 4), **cost, **about})
+        return found
