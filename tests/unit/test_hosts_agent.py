@@ -23,6 +23,7 @@ from hosts.dcc_line import DccLine
 from hosts.errors import BadCommand, BadRuntimeDir, BadScenario, DccRefused, DccSilent, HostError
 from hosts.learning.task import TaskSpec, load_task
 from hosts.namespaces import join_cgroup
+from hosts.pace import LOOKED_AT
 from hosts.reporter import HEARTBEAT_S, Reporter, differs
 from hosts.resources import Meter, memory_left_mib
 from hosts.terminal import Activities, Terminal
@@ -120,7 +121,8 @@ def test_what_the_dcc_did_not_acknowledge_is_told_again_and_noted_once() -> None
 
 def test_where_answers_take_long_changes_gather_and_the_latest_value_goes() -> None:
     bench = Bench()
-    bench.reporter.pace.answered(bench.now - 1.0, bench.now)
+    for _ in range(LOOKED_AT):
+        bench.reporter.pace.answered(bench.now - 1.0, bench.now)
     bench.reporter.registered = True
     waits: list[float] = []
 
