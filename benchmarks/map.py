@@ -70,7 +70,10 @@ def measure(terminals: int, changes_per_s: float, seconds: float, seed: int) -> 
     fresh = [e.data for e in events if e.kind == "map.fresh"]
     if not fresh or "p50_ms" not in fresh[-1]:
         raise RuntimeError(f"the DCC measured nothing; {errors[:3]}")
-    return _figures(terminals, changes_per_s, seconds, said, fresh, cores) | {"errors": len(errors)}
+    return _figures(terminals, changes_per_s, seconds, said, fresh, cores) | {
+        "errors": len(errors),
+        "first_errors": errors[:2],
+    }
 
 
 def _start_dcc(plan: NetworkPlan, folder: Path, run_id: str) -> Child:
