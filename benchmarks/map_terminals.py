@@ -1,8 +1,9 @@
 """Many light terminals in one process, for ``benchmarks.map``: no PyTorch, one socket per network namespace.
 
 Each registers, then changes at random moments (exponential gaps) and reports at once, as ``hosts.reporter`` does: one
-report under way at a time, what changes meanwhile goes with the next, a report without an answer is repeated.  Reports
-are AI packets from the terminal's own namespace to the label of the DCC.
+report under way at a time, what changes meanwhile goes with the next, a pause where answers take long (``hosts.pace``),
+a report without an answer is repeated.  Reports are AI packets from the terminal's own namespace to the label of the
+DCC.
 
     python -m benchmarks.map_terminals HOSTS.json SECONDS CHANGES_PER_S SEED   # [{name, role, address, pid}]
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import heapq
 import json
+import math
 import os
 import random
 import select
@@ -23,13 +25,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hosts.pace import Pace
 from packets.errors import PacketError
 from packets.labels import AI_PORT, DCC_ADDRESS
 from packets.messages import Ack, Message, Register, Report, decode_message, encode_message
 from packets.wire import Header, PacketType, TrafficClass, decode, encode
 
 CLONE_NEWNET = 0x40000000
-REPEAT_S = 0.25
 REGISTER_S = 60.0
 
 
@@ -42,7 +44,8 @@ class Light:
         self.value = self.sequence = self.number = 0
         self.changed_unix_s = 0.0
         self.waiting: bytes | None = None
-        self.waits_since_s = 0.0
+        self.asked_s = self.waits_since_s = 0.0
+        self.pace = Pace()
         self.registered = False
 
     def change(self) -> None:
@@ -50,8 +53,12 @@ class Light:
         self.value += 1
         if not self.changed_unix_s:
             self.changed_unix_s = time.time()
-        if self.waiting is None:
-            self.report()
+
+    def may_report(self, now_s: float) -> float:
+        """Return the seconds until a report may go out (0: now); ``inf``: nothing to say, or one is under way."""
+        if self.waiting is not None or not self.changed_unix_s:
+            return math.inf
+        return self.pace.pause_s(now_s)
 
     def report(self) -> None:
         """Say what changed since the last report."""
@@ -74,7 +81,8 @@ class Light:
             type=PacketType.TELEMETRY, traffic_class=TrafficClass.CONTROL, owner=self.address,
             transfer_id=self.number, total_length=len(payload),
         )  # fmt: skip
-        self.waiting, self.waits_since_s = encode(header, payload), time.monotonic()
+        self.waiting, self.asked_s = encode(header, payload), time.monotonic()
+        self.waits_since_s = self.asked_s
         self.socket.send(self.waiting)
 
     def hear(self) -> bool:
@@ -86,6 +94,7 @@ class Light:
         if self.waiting is None or header.transfer_id != self.number:
             return False
         self.waiting = None
+        self.pace.answered(self.asked_s, time.monotonic())
         self.registered = self.registered or isinstance(decode_message(payload), Ack)
         return True
 
@@ -119,6 +128,8 @@ class Crowd:
         for fd in self.by_fd:
             self.epoll.register(fd, select.EPOLLIN)
         self.changes = self.reports = self.repeats = 0
+        self.due: list[tuple[float, int]] = []  # next changes: (when, terminal)
+        self.pauses: list[tuple[float, int]] = []  # ends of pauses: (when, socket); one too many does no harm
 
     def register(self) -> None:
         """Register all, some at a time; raises ``TimeoutError`` when the DCC does not take them."""
@@ -137,33 +148,52 @@ class Crowd:
         """Change and report for some seconds."""
         rng = random.Random(seed)
         began = time.monotonic()
-        due = [(began + rng.expovariate(changes_per_s), i) for i in range(len(self.lights))]
-        heapq.heapify(due)
+        self.due = [(began + rng.expovariate(changes_per_s), i) for i in range(len(self.lights))]
+        heapq.heapify(self.due)
         tidy = began + 0.1
         while (now := time.monotonic()) < began + seconds:
-            while due[0][0] <= now:
-                at, i = due[0]
-                heapq.heapreplace(due, (at + rng.expovariate(changes_per_s), i))
-                self.changes += 1
-                self.lights[i].change()
-            self._poll(max(0.0, min(due[0][0] - time.monotonic(), 0.05)))
+            self._change(now, rng, changes_per_s)
+            self._pause_ends(now)
+            first = min(self.due[0][0], self.pauses[0][0] if self.pauses else math.inf)
+            self._poll(max(0.0, min(first - time.monotonic(), 0.05)))
             if now > tidy:
                 self._repeat()
                 tidy = now + 0.1
         self.reports = sum(light.sequence for light in self.lights)
 
+    def _change(self, now: float, rng: random.Random, changes_per_s: float) -> None:
+        while self.due[0][0] <= now:
+            at, i = self.due[0]
+            heapq.heapreplace(self.due, (at + rng.expovariate(changes_per_s), i))
+            self.changes += 1
+            self.lights[i].change()
+            self._push(self.lights[i])
+
+    def _push(self, light: Light) -> None:
+        """Have a terminal report what it has to say: now, or when its pause ends."""
+        now = time.monotonic()
+        wait_s = light.may_report(now)
+        if wait_s == 0:
+            light.report()
+        elif wait_s < math.inf:
+            heapq.heappush(self.pauses, (now + wait_s, light.socket.fileno()))
+
+    def _pause_ends(self, now: float) -> None:
+        while self.pauses and self.pauses[0][0] <= now:
+            self._push(self.by_fd[heapq.heappop(self.pauses)[1]])
+
     def _poll(self, timeout_s: float) -> None:
         for fd, _ in self.epoll.poll(timeout_s):
             light = self.by_fd[fd]
-            if light.hear() and light.changed_unix_s:
-                light.report()
+            if light.hear():
+                self._push(light)
 
     def _repeat(self) -> None:
-        late = time.monotonic() - REPEAT_S
+        now = time.monotonic()
         for light in self.lights:
-            if light.waiting is not None and light.waits_since_s < late:
+            if light.waiting is not None and now - light.waits_since_s > light.pace.patience_s:
                 self.repeats += 1
-                light.waits_since_s = time.monotonic()
+                light.waits_since_s = now
                 light.socket.send(light.waiting)
 
 

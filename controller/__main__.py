@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # what loads slowly comes once the options are known to be ri
     from controller.worker import Worker
 
 HOST = "127.0.0.1"
+COLLECT = 20_000, 20, 50  # objects made between two looks of the garbage collector, looks between two longer ones
 EXAMPLE = "python -m controller --plan dcc1.json --openflow-port 6653 --runtime-dir /run/daitn/demo"
 
 
@@ -155,6 +157,7 @@ class Process:
             worker.every(dcc.table())
             worker.watch()
             app.start(dcc, switches, self.options.openflow_port)
+            _collect_seldom()
             await over.wait()
         finally:
             self._close(store, worker)
@@ -187,6 +190,13 @@ class Process:
         for path in self._ready_files:
             path.unlink(missing_ok=True)
         store.close()
+
+
+def _collect_seldom() -> None:
+    """Keep the garbage collector from looking through all that was loaded while reports wait: it stays for good."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """The os-ken shim: OpenFlow events become calls of the core, the core's decisions become messages. Nothing else.
 
-os-ken runs each switch's session in threads of its own; the core is one asyncio loop.  Events cross by
-``call_soon_threadsafe``, so the core never sees two at once.
+The core is one asyncio loop, which reads and writes the switches' sessions (``session``); os-ken's handlers run in
+threads of their own.  Their events cross by ``call_soon_threadsafe``, so the core never sees two at once.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import asyncio
 import itertools
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from os_ken import cfg
@@ -20,11 +18,12 @@ from os_ken.controller import controller as _options  # noqa: F401  registers th
 from os_ken.controller import ofp_event
 from os_ken.controller.handler import CONFIG_DISPATCHER, DEAD_DISPATCHER, MAIN_DISPATCHER, set_ev_cls
 from os_ken.lib import hub
-from os_ken.ofproto import ofproto_parser, ofproto_v1_3, ofproto_v1_3_parser
+from os_ken.ofproto import ofproto_v1_3
 
 from controller.errors import SwitchTimeout
-from controller.fastpath import OFPT_PACKET_IN, packet_out, read_packet_in
+from controller.fastpath import packet_out
 from controller.openflow import Mod, PacketIn, PacketOut, PortCount
+from controller.session import serve_in
 from controller.translate import to_message
 
 
@@ -87,39 +86,6 @@ class Switches:
             datapath.send_msg(datapath.ofproto_parser.OFPPortStatsRequest(datapath, 0, datapath.ofproto.OFPP_ANY))
 
 
-class Handover:
-    """Takes packet-ins from the threads of the switches into the core's loop: one wake-up for as many as wait."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, take: Callable[[PacketIn], None]) -> None:
-        self._loop, self._take = loop, take
-        self._packets: deque[PacketIn] = deque()
-        self._woken = False
-
-    def put(self, packet: PacketIn) -> None:
-        """From any thread. A wake-up too many does no harm, one too few cannot be: the flag falls before the look."""
-        self._packets.append(packet)
-        if not self._woken and not self._loop.is_closed():
-            self._woken = True
-            self._loop.call_soon_threadsafe(self._drain)
-
-    def _drain(self) -> None:
-        self._woken = False
-        for _ in range(len(self._packets)):
-            self._take(self._packets.popleft())
-
-
-def read_packet_ins(handover: Handover) -> None:
-    """Have os-ken's sessions give packet-ins to ``handover`` without making messages of them; the rest is os-ken's."""
-
-    @ofproto_parser.register_msg_parser(ofproto_v1_3.OFP_VERSION)  # type: ignore[untyped-decorator,unused-ignore]
-    def _parse(datapath: Any, version: int, msg_type: int, msg_len: int, xid: int, buf: bytearray) -> Any:
-        packet = read_packet_in(datapath.id, buf) if msg_type == OFPT_PACKET_IN and datapath.id else None
-        if packet is None:
-            return ofproto_v1_3_parser.msg_parser(datapath, version, msg_type, msg_len, xid, buf)
-        handover.put(packet)
-        return None
-
-
 class Shim(app_manager.OSKenApp):  # type: ignore[misc,unused-ignore]  # os-ken has no types
     """Receives every OpenFlow event that matters to us and passes it on."""
 
@@ -128,7 +94,6 @@ class Shim(app_manager.OSKenApp):  # type: ignore[misc,unused-ignore]  # os-ken 
     def __init__(self, *args: Any, core: Core, switches: Switches, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.core, self.switches = core, switches
-        read_packet_ins(Handover(switches.loop, core.packet_in))
 
     def _call(self, method: Any, *args: Any) -> None:
         if not self.switches.loop.is_closed():
@@ -205,6 +170,7 @@ def start(core: Core, switches: Switches, port: int) -> None:
     logging.getLogger("os_ken").setLevel(logging.CRITICAL)
     arguments = ["--ofp-listen-host=127.0.0.1", f"--ofp-tcp-listen-port={port}"]
     cfg.CONF(args=arguments, project="os_ken", default_config_files=[])
+    serve_in(switches.loop, core.packet_in, core.switch_error)
     manager = app_manager.AppManager.get_instance()
     manager.load_apps(["os_ken.controller.ofp_handler", "controller.app"])
     manager.instantiate_apps(core=core, switches=switches)

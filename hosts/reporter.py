@@ -1,7 +1,8 @@
 """Telemetry of one terminal: register with the DCC, then report what changed when it changes (``Terminal.touch``).
 
-What changes by itself (load, memory) is looked at twice a second, and every two seconds there is a heartbeat. The DCC
-may ask for values out of turn (``pull``): they go out with the next report, changed or not.
+What changes by itself (load, memory) is looked at twice a second, and every two seconds there is a heartbeat. Where
+the DCC answers late, changes gather before they are reported (``pace``). The DCC may ask for values out of turn
+(``pull``): they go out with the next report, changed or not, and without such a pause.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 from hosts.errors import DccRefused, DccSilent
+from hosts.pace import Pace
 from hosts.terminal import Terminal
 from packets.messages import Ack, Register, Report
 from packets.wire import PacketType
 
 LOOK_S = 0.5
 HEARTBEAT_S = 2.0
+GLANCE_S = 0.05  # how late a pull may be noticed in a pause
 _ABSOLUTE = 0.05
 _RELATIVE = 0.1
 
@@ -41,6 +44,7 @@ class Reporter:
         self._spoke_at = terminal.clock()
         self._silent = False
         self._wanted: set[str] = set()
+        self.pace = Pace()
 
     def pull(self, names: list[str]) -> None:
         """The DCC wants these attributes fresh (none named: all)."""
@@ -53,12 +57,19 @@ class Reporter:
         while not terminal.stopping.is_set():
             if self.registered:
                 terminal.changed.wait(LOOK_S)
+                self._gather()
                 terminal.changed.clear()
                 self.look()
             elif self.register():
                 when_registered()
             else:
                 terminal.stopping.wait(LOOK_S)
+
+    def _gather(self) -> None:
+        """Let changes gather while the DCC is busy; what it asked for itself goes at once."""
+        terminal = self.terminal
+        while (left_s := self.pace.pause_s(terminal.clock())) and not self._wanted and not terminal.stopping.is_set():
+            terminal.stopping.wait(min(left_s, GLANCE_S))
 
     def register(self) -> bool:
         """Introduce the terminal with all its attributes; False when the DCC does not take it (yet)."""
@@ -85,6 +96,7 @@ class Reporter:
             self.known |= said
 
     def _tell(self, message: Register | Report) -> bool:
+        asked_s = self.terminal.clock()
         try:
             self.terminal.dcc.ask(message, Ack, type=PacketType.TELEMETRY, attempts=1, timeout_s=2.0)
         except DccRefused as error:
@@ -96,6 +108,7 @@ class Reporter:
             return False
         finally:
             self._spoke_at = self.terminal.clock()
+        self.pace.answered(asked_s, self._spoke_at)
         self._silent = False
         return True
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import struct
 from types import SimpleNamespace
 
@@ -10,7 +9,6 @@ import pytest
 from os_ken.ofproto import ofproto_v1_3 as of
 from os_ken.ofproto import ofproto_v1_3_parser as parser
 
-from controller.app import Handover
 from controller.fastpath import packet_out, read_packet_in
 from controller.openflow import PORT_CONTROLLER, PORT_TABLE, Output, PacketIn, PacketOut, SetField
 from controller.translate import to_message
@@ -52,23 +50,3 @@ def test_a_packet_out_is_os_ken_s_byte_for_byte(in_port: int, port: int) -> None
 
 def test_other_packet_outs_are_left_to_os_ken() -> None:
     assert packet_out(1, PacketOut((SetField("eth_dst", "02:00:00:00:00:01"), Output(1)), b"x")) is None
-
-
-def test_packets_of_many_threads_come_all_and_in_order() -> None:
-    async def work() -> None:
-        taken: list[PacketIn] = []
-        handover = Handover(asyncio.get_running_loop(), taken.append)
-        loop = asyncio.get_running_loop()
-
-        def hand(dpid: int) -> None:
-            for number in range(500):
-                handover.put(PacketIn(dpid, number, 0, b""))
-
-        await asyncio.gather(*(loop.run_in_executor(None, hand, dpid) for dpid in range(4)))
-        async with asyncio.timeout(5):
-            while len(taken) < 2000:
-                await asyncio.sleep(0.001)
-        for dpid in range(4):
-            assert [p.in_port for p in taken if p.dpid == dpid] == list(range(500))
-
-    asyncio.run(work())

@@ -131,11 +131,12 @@ def test_it_listens_on_the_loopback_only(tmp_path: Path) -> None:
 def test_os_kens_event_wait_returns_after_its_time() -> None:
     """Its own never does on native threads; ``app.start`` puts the standard one in its place."""
     code = (
-        "import os, threading\n"
+        "import os, threading, types\n"
         "from controller import app\n"
         "app.app_manager.AppManager.get_instance = classmethod(lambda cls: type('M', (), {\n"
         "    'load_apps': lambda s, a: None, 'instantiate_apps': lambda s, **k: None})())\n"
-        "app.start(None, None, 1)\n"
+        "core = types.SimpleNamespace(packet_in=None, switch_error=None)\n"
+        "app.start(core, types.SimpleNamespace(loop=None), 1)\n"
         "print(app.hub.Event().wait(0.05), flush=True)\n"
         "os._exit(0)\n"
     )

@@ -23,6 +23,7 @@ from hosts.dcc_line import DccLine
 from hosts.errors import BadCommand, BadRuntimeDir, BadScenario, DccRefused, DccSilent, HostError
 from hosts.learning.task import TaskSpec, load_task
 from hosts.namespaces import join_cgroup
+from hosts.pace import LOOKED_AT
 from hosts.reporter import HEARTBEAT_S, Reporter, differs
 from hosts.resources import Meter, memory_left_mib
 from hosts.terminal import Activities, Terminal
@@ -116,6 +117,29 @@ def test_what_the_dcc_did_not_acknowledge_is_told_again_and_noted_once() -> None
     reports = [m for m in bench.dcc.heard if isinstance(m, Report)]
     assert len(reports) == 4 and all(m.attributes == {"queue": 5} for m in reports)
     assert [kind for kind, _ in bench.events] == ["warning"]
+
+
+def test_where_answers_take_long_changes_gather_and_the_latest_value_goes() -> None:
+    bench = Bench()
+    for _ in range(LOOKED_AT):
+        bench.reporter.pace.answered(bench.now - 1.0, bench.now)
+    bench.reporter.registered = True
+    waits: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        bench.now += seconds
+        bench.attributes["queue"] += 1
+        if len(waits) == 5:
+            bench.reporter.pull(["queue"])
+        return False
+
+    bench.terminal.stopping.wait = wait  # type: ignore[method-assign]
+    bench.reporter._gather()
+    assert len(waits) == 5, "a pull ends the pause"
+    bench.reporter.look()
+    (report,) = bench.dcc.heard
+    assert isinstance(report, Report) and report.attributes["queue"] == 5
 
 
 def test_a_dcc_that_forgot_us_is_registered_with_again() -> None:
