@@ -86,6 +86,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     ``gate`` false: no MPVU is asked until the budget is used, so nothing is rolled back and nobody's trust moves; to
     see what the gate is worth. ``compression``: how models and updates travel (``hosts/learning/compress.py``).
+    ``method`` ``auto``: TAG chooses. The owner's terminal says of the model itself ``model_bytes``, and where split
+    learning would cut it: ``lower_bytes`` below the cut (0: it has no place to cut), ``activation_bytes`` a sample.
     """
 
     task: Name
@@ -96,6 +98,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     deadline_s: float = 170.0
     trust_floor: Share = 0.5
     model_bytes: int = 0
+    lower_bytes: int = 0
+    activation_bytes: int = 0
     method: str = "routed"
     seed: int = 0
     compression: Annotated[str, msgspec.Meta(max_length=16)] = "none"
