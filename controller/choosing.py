@@ -25,8 +25,8 @@ from controller.kit import Kit
 from packets.messages import Fixed
 
 AUTO = "auto"
-STOP_S = 0.25  # of a stop besides training and bytes: decision, flows, launch, the model read and written (TAG.md)
-ANSWER_S = 0.05  # of a step of split learning besides its bytes: all members' messages through one facility (TAG.md)
+STOP_S = 0.25  # of a stop besides training and bytes: decision, flows, launch, the model read and written (assumed)
+ANSWER_S = 0.05  # of a step of split learning besides its bytes: all members' messages through one facility (assumed)
 FALLBACK_MBPS = 100.0
 
 
