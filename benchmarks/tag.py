@@ -1,6 +1,6 @@
 """Is TAG right?  Every method trained for real in 24 settings, and TAG's choice beside the measured best.
 
-    make bench-tag                           # seed 2: 32 trainings, five to ten minutes on one core
+    make bench-tag                           # seed 5: 32 trainings, about seven minutes on one core
     python -m benchmarks.tag --seeds 2-3 --out table.md
 
 Settings: four ways in which data lie (IID, Dirichlet 1 and 0.2, one class a node) x two models (a transformer of 1 MB
@@ -11,7 +11,7 @@ is real PyTorch (``hosts.learning.methods``, the arithmetic that runs between te
 counted; seconds are reckoned from them (0.3 s or 0.01 s a local epoch, round trips, bytes over the rate), so the table
 does not depend on how busy this machine is. Accuracy: of the last round that ends in time, on all nodes' test samples.
 
-Right: the chosen method's measured accuracy is the best, or within 0.01 of it. TAG's curves were fitted on seeds 0, 1.
+Right: the chosen method's measured accuracy is the best, or within 0.01 of it. TAG's curves: fitted on seeds 0, 1, 3.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ WITHIN = 0.01
 VISITS = 12
 ROUNDS = {
     "sequential": ("routed", 24),
-    "federated": ("federated", 12),
-    "gossip": ("gossip", 12),
-    "split": ("split", 12),
+    "federated": ("federated", 16),
+    "gossip": ("gossip", 16),
+    "split": ("split", 16),
 }
 SPREADS: dict[str, dict[str, Any]] = {
     "IID": {"partition": "iid"},
@@ -171,7 +171,7 @@ def table(rows: Sequence[Row]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; the last line is one JSON object."""
     parser = argparse.ArgumentParser(prog="benchmarks.tag", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seeds", type=seed_list, default=[2], help="0-1 or 2,3 [default: 2]")
+    parser.add_argument("--seeds", type=seed_list, default=[5], help="0-1 or 2,3 [default: 5]")
     parser.add_argument("--out", type=Path, help="write the table there, too")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -8,12 +8,12 @@ reaches them with objects announced as ``exchange``, for which ``target`` finds 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from controller.engines import encoding, hpo
 from controller.engines.errors import EngineError
+from controller.engines.tag import rounds_of
 from controller.engines.types import Mix, Option, Plan, Request, Step
 from controller.errors import SteeringError
 from controller.jobs import Decision
@@ -57,15 +57,15 @@ async def decide(
     members = taking_part(request, options)
     if not members:
         raise EngineError(f"no data of {len(options)} places on offer may take part")
-    leader = await _leader(kit, members, ask)
+    chosen = await leader(kit, members, ask.exclude)
     group = Group(
         action=ACTIONS[request.method],
         members=[member_place(object_id, o) for o in members],
-        place=f"{leader.kas}:{leader.handle}",
+        place=f"{chosen.kas}:{chosen.handle}",
         rounds=rounds_of(request.method, len(members)),
         secure=request.method == "secure",
     )
-    return Led(leader.kas, leader.handle, _plan(request, visit, members, leader, group.rounds), group)
+    return Led(chosen.kas, chosen.handle, _plan(request, visit, members, chosen, group.rounds), group)
 
 
 def taking_part(request: Request, options: Sequence[Option]) -> list[Option]:
@@ -74,15 +74,10 @@ def taking_part(request: Request, options: Sequence[Option]) -> list[Option]:
     return sorted(at_home, key=lambda o: (o.kas, o.handle))[:MOST_MEMBERS]
 
 
-def rounds_of(method: str, members: int) -> int:
-    """Return the rounds of one visit: one, but for gossip as many as it takes to reach everybody."""
-    return max(1, math.ceil(math.log2(max(2, members)))) if method == "gossip" else 1
-
-
-async def _leader(kit: Kit, members: Sequence[Option], ask: AskNextStop) -> Facility:
+async def leader(kit: Kit, members: Sequence[Option], exclude: Collection[str] = ()) -> Facility:
     """Return the ready compute facility with the fewest K-AS borders to all members; the lowest K-AS on a tie."""
     found = await kit.facilities(lambda k: AskFacilities(kas=k, role="compute"))
-    fit = [f for f in found if f.attributes.get("ready") and f.handle_key not in ask.exclude]
+    fit = [f for f in found if f.attributes.get("ready") and f.handle_key not in exclude]
 
     def borders(facility: Facility) -> int:
         paths = [kit.domain.kas_path(facility.kas, o.kas) for o in members]

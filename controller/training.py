@@ -7,6 +7,7 @@ import random
 
 import msgspec
 
+from controller import choosing
 from controller.brains import Brains
 from controller.errors import ControllerError, SteeringError
 from controller.jobbook import JobBook
@@ -64,7 +65,9 @@ class Training:
         ready = [m for m in mpvus if m.attributes.get("ready", True)]
         job = Job(object_id, message.spec, request, host.name, host.kas, ready)
         self.kit.emit("job.submitted", object_id=object_id, owner=host.name, spec=msgspec.to_builtins(message.spec))
-        verdict = self.brains.assess(request, await self.stops.options(job), len(ready))
+        options = await self.stops.options(job)
+        algorithm = await choosing.choose_method(self.kit, job, options)
+        verdict = self.brains.assess(job.request, options, len(ready))
         self.kit.emit(
             "job.assessed",
             object_id=object_id,
@@ -72,6 +75,7 @@ class Training:
             reasons=verdict.reasons,
             nearest=verdict.nearest,
             predicted=verdict.predicted,
+            algorithm=algorithm,
         )
         job.state, job.reason = ("submitted", "") if verdict.admitted else ("rejected", "; ".join(verdict.reasons))
         if verdict.admitted:

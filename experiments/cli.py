@@ -102,7 +102,10 @@ def run(
     label: LabelOption = None,
     method: Annotated[
         str,
-        typer.Option(help="routed, learned, random, cycle, tramfl, federated, secure, gossip, split or central."),
+        typer.Option(
+            help="routed, learned, random, cycle, tramfl, federated, secure, gossip, split, central, or auto: TAG "
+            "chooses."
+        ),
     ] = "routed",
     run_dir: RunDirOption = None,
     page_port: PageOption = None,

@@ -80,6 +80,7 @@ def explain(events: list[Event], object_id: int, places: Mapping[str, str] | Non
         "owner": first.get("owner", ""),
         "spec": first.get("spec", {}),
         "admission": {k: assessed.get(k) for k in ("admitted", "reasons", "predicted", "nearest")},
+        "algorithm": assessed.get("algorithm"),
         "decisions": decisions,
         "finished": finished,
     }
@@ -147,6 +148,8 @@ def say(told: Record, console: Console) -> None:
     console.print(f"[bold]job {told['job']}[/] of {told['owner']} ({goal}): {verdict}", highlight=False)
     if admission["predicted"]:
         console.print(f"  T-FAM predicted {_figures(admission['predicted'])}", highlight=False)
+    if told["algorithm"]:
+        _say_algorithm(told["algorithm"], console)
     for decision in told["decisions"]:
         _say_decision(decision, console)
     if told["finished"]:
@@ -155,6 +158,19 @@ def say(told: Record, console: Console) -> None:
             f"[bold]{end['state']}[/]: broad {end['broad']:.3f}, expert {end['expert']:.3f} after {end['visits']} "
             f"visits; {end['reason']}", highlight=False
         )  # fmt: skip
+
+
+def _say_algorithm(told: Record, console: Console) -> None:
+    """Say how the job trains, what TAG made of it, and every method's prospect."""
+    by = "as TAG chose" if told["asked"] == "auto" else f"as its owner wants; TAG would choose {told['chosen']}"
+    console.print(f"  trains [bold]{told['method']}[/], {by}: {told['reason']}", highlight=False, soft_wrap=True)
+    if not told["prospects"]:
+        return
+    table = Table("method", "accuracy", "rounds", "a round", "bytes", box=None, padding=(0, 2, 0, 2))
+    for p in told["prospects"]:
+        figures = f"{p['accuracy']:.3f}", str(p["rounds"]), f"{p['round_s']:.2f} s", _mb(p["bytes"])
+        table.add_row(p["method"], *figures)
+    console.print(table)
 
 
 def _say_decision(decision: Record, console: Console) -> None:

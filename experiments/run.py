@@ -23,7 +23,9 @@ from experiments.testbed import Testbed
 from experiments.timed import Timeline
 from packets.messages import JobSpec
 
-METHODS = ("routed", "learned", "random", "cycle", "tramfl", "federated", "secure", "gossip", "split", "central")
+METHODS = (
+    "routed", "learned", "random", "cycle", "tramfl", "federated", "secure", "gossip", "split", "central", "auto"
+)  # fmt: skip
 GATHER_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 30.0
 GRACE_S = 30.0

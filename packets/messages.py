@@ -88,6 +88,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     see what the gate is worth. ``merge`` false: an MPVU keeps a visit whole or not at all (``Order.merge``).
     ``train_on``: meeting the targets does not end the job, its budget of visits does. ``compression``: how models and
     updates travel (``hosts/learning/compress.py``).
+    ``method`` ``auto``: TAG chooses. The owner's terminal says of the model itself ``model_bytes``, and where split
+    learning would cut it: ``lower_bytes`` below the cut (0: it has no place to cut), ``activation_bytes`` a sample.
     """
 
     task: Name
@@ -98,6 +100,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     deadline_s: float = 170.0
     trust_floor: Share = 0.5
     model_bytes: int = 0
+    lower_bytes: int = 0
+    activation_bytes: int = 0
     method: str = "routed"
     seed: int = 0
     compression: Annotated[str, msgspec.Meta(max_length=16)] = "none"

@@ -9,15 +9,15 @@ Objective: the highest accuracy expected when the time is up (the request's dead
 - ``split``: nodes hold the lower layers; activations, labels and gradients travel with every step, lower layers are
   averaged after each pass. Needs a model that can be cut and owners of data who let labels go.
 
-Time of a round: local training (of the slowest where all train at once), round trips, bytes over the rate (of all
-transfers where they share a link, else of the busiest one). Accuracy after R rounds (visits, passes):
+Time of a round: local training (of the slowest where all train at once), round trips, bytes over the rate at which
+all transfers of the round pass together (``Ways``). Accuracy after R rounds (visits, passes):
 
     top * (1 - DROP * skew**4) * (1 - exp(-(R / scale)**shape)) * (1 - late / (1 + R))
     scale = exp(a + b * skew + c * skew**4 - d * log(local steps / 8))
 
 ``skew``: mean total variation distance of nodes' mixes from the pooled mix. One row of ``CURVES`` for each method,
 fitted to real training of a 250 k transformer (vignettes) and a small layered model (digits) on 8 and 10 nodes, from
-IID to one class a node, seeds 0 and 1 (rmse 0.02-0.07); ``benchmarks/tag.py`` measures on another seed.
+IID to one class a node, seeds 0, 1 and 3 (rmse 0.02-0.07); ``benchmarks/tag.py`` measures on another seed.
 """
 
 from __future__ import annotations
@@ -52,19 +52,30 @@ class Curve(NamedTuple):
 
 
 CURVES = {
-    "sequential": Curve(-0.999, 4.273, 1.260, 0.002, -0.171, 0.972, 0.837, 0.457),
-    "federated": Curve(-0.367, 0.654, 0.832, 0.835, 0.202, 1.002, 1.656, 0.460),
-    "gossip": Curve(-0.391, 0.684, 1.042, 0.909, 0.320, 1.001, 1.641, 0.459),
-    "split": Curve(-0.381, 0.458, 0.558, 1.044, 0.057, 0.997, 1.289, 0.333),
+    "sequential": Curve(0.033, 2.504, 2.556, 0.079, -0.389, 0.947, 0.857, 0.036),
+    "federated": Curve(-0.379, 0.584, 0.942, 0.694, 0.306, 1.006, 1.730, 0.512),
+    "gossip": Curve(-0.456, 0.647, 1.042, 0.829, 0.486, 1.006, 1.606, 0.521),
+    "split": Curve(-0.587, 0.496, 0.642, 1.041, 0.054, 1.000, 1.473, 0.394),
 }
 
 
 class Ways(msgspec.Struct, frozen=True, kw_only=True):
-    """The links between the nodes. ``shared``: all transfers pass one of them (else each has its own)."""
+    """The links between the nodes. ``rate_mbps``: of one transfer alone.
+
+    ``star_mbps``, ``mesh_mbps``: of all transfers together between a facility and the nodes, and between the nodes in
+    pairs (0: ``rate_mbps``, but pairs have links of their own unless ``shared``). ``gated``: rounds come in visits of a
+    job, ``Request.max_visits`` at most, and an MPVU sees each. ``stop_s``: a stop, besides training and bytes;
+    ``answer_s``: a step of split learning besides its bytes.
+    """
 
     rate_mbps: float = 50.0
     round_trip_s: float = 0.04
     shared: bool = True
+    star_mbps: float = 0.0
+    mesh_mbps: float = 0.0
+    gated: bool = False
+    stop_s: float = 0.0
+    answer_s: float = 0.0
 
 
 class Cut(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,32 +137,58 @@ def _prospect(
     samples = sum(o.samples for o in options) / count
     local = local or hpo.hyper(request, 0, round(samples))
     steps = max(1.0, local.epochs * samples / local.batch_size)
-    sent, alone = _bytes(method, request, count, local.epochs * samples, cut)
-    trips = {"sequential": VERIFY_TRIPS, "federated": 2, "gossip": 1, "split": 2 + steps}[method]
-    slowest = max(o.epoch_s for o in options)
-    usual = sum(o.epoch_s for o in options) / count
-    train_s = local.epochs * (usual if method == "sequential" else slowest)
-    wire_s = 8 * (sent if ways.shared else alone) / (ways.rate_mbps * 1e6)
-    round_s = train_s + trips * ways.round_trip_s + wire_s
-    rounds = int(min(MOST_ROUNDS, request.deadline_s / max(round_s, 1e-9)))
-    if method == "sequential":
-        rounds = min(rounds, request.max_visits)
+    sent = _bytes(method, request, count, local.epochs * samples, cut)
+    round_s = (
+        _train_s(method, options, local) + _trips_s(method, steps, ways) + 8e-6 * sent / _rate(method, count, ways)
+    )
+    most = request.max_visits if method == "sequential" else MOST_ROUNDS
+    if ways.gated:
+        each = rounds_of(method, count)
+        seen, seen_s = _visit(method, request, count, ways)
+        sent, round_s, most = sent + seen / each, round_s + seen_s / each, request.max_visits * each
+    rounds = int(min(most, request.deadline_s / max(round_s, 1e-9)))
     accuracy = curve(method, rounds, mix_skew(options), steps)
     return Prospect(method, round(accuracy, 4), rounds, round_s, sent * rounds)
 
 
-def _bytes(method: str, request: Request, count: int, samples: float, cut: Cut) -> tuple[float, float]:
-    """Return the bytes of a round, all of them and those of the busiest link where each has its own."""
-    model = request.model_bytes
-    if method == "sequential":
-        return 2.0 * model, 2.0 * model
-    if method == "federated":
-        return 2.0 * count * model, 2.0 * count * model
+def _train_s(method: str, options: Sequence[Option], local: Hyper) -> float:
+    """Return the seconds of a round's training: of the slowest where all train at once."""
+    usual = sum(o.epoch_s for o in options) / len(options)
+    return local.epochs * (usual if method == "sequential" else max(o.epoch_s for o in options))
+
+
+def _trips_s(method: str, steps: float, ways: Ways) -> float:
+    trips = {"sequential": VERIFY_TRIPS, "federated": 2, "gossip": 1, "split": 2 + steps}[method]
+    return trips * ways.round_trip_s + (steps * ways.answer_s if method == "split" else 0.0)
+
+
+def _bytes(method: str, request: Request, count: int, samples: float, cut: Cut) -> float:
+    """Return the bytes of a round."""
+    model = float(request.model_bytes)
+    if method == "split":
+        return count * (2.0 * (cut.lower_bytes or model) + 2.0 * samples * (cut.activation_bytes + 1))
+    return {"sequential": 2.0, "federated": 2.0 * count, "gossip": float(count)}[method] * model
+
+
+def _rate(method: str, count: int, ways: Ways) -> float:
+    """Return the Mbit/s at which a round's bytes pass, all transfers together."""
     if method == "gossip":
-        return float(count * model), float(model)
-    lower = cut.lower_bytes or model
-    sent = count * (2.0 * lower + 2.0 * samples * (cut.activation_bytes + 1))
-    return sent, sent
+        return ways.mesh_mbps or (ways.rate_mbps if ways.shared else ways.rate_mbps * count)
+    return ways.rate_mbps if method == "sequential" else ways.star_mbps or ways.rate_mbps
+
+
+def rounds_of(method: str, members: int) -> int:
+    """Return the rounds of one visit of a job: one, but for gossip as many as it takes to reach everybody."""
+    return max(1, math.ceil(math.log2(max(2, members)))) if method == "gossip" else 1
+
+
+def _visit(method: str, request: Request, count: int, ways: Ways) -> tuple[float, float]:
+    """Return bytes and seconds of a visit besides its rounds: to the leader and the MPVU, gossip's hand-out and end."""
+    if method == "sequential":
+        return 0.0, 2 * ways.stop_s
+    carried, handed = 2.0 * request.model_bytes, 2.0 * count * request.model_bytes * (method == "gossip")
+    wire_s = 8e-6 * (carried / ways.rate_mbps + handed / _rate("federated", count, ways))
+    return carried + handed, wire_s + 2 * (ways.stop_s + ways.round_trip_s)
 
 
 def curve(method: str, rounds: int, skew: float, steps: float) -> float:

@@ -14,6 +14,7 @@ from hosts.dcc_line import PATIENT
 from hosts.errors import BadCommand, HostError
 from hosts.learning.compress import encoding_of, parse_spec
 from hosts.learning.errors import LearningError
+from hosts.learning.methods.split import cut_sizes
 from hosts.learning.task import bytes_to_model, model_to_bytes
 from hosts.roles.base import Role
 from hosts.terminal import Terminal
@@ -75,8 +76,12 @@ class ModelOwner(Role):
             parse_spec("none" if spec.compression == "auto" else spec.compression)
         except LearningError as error:
             raise BadCommand(f"job spec: {error}, or auto") from None
-        payload = model_to_bytes(self.terminal.task.new_model(spec.seed))
-        spec = msgspec.structs.replace(spec, model_bytes=len(payload))
+        model = self.terminal.task.new_model(spec.seed)
+        payload = model_to_bytes(model)
+        lower, activation = cut_sizes(model)
+        spec = msgspec.structs.replace(
+            spec, model_bytes=len(payload), lower_bytes=lower, activation_bytes=activation
+        )  # fmt: skip
         reply = self.terminal.dcc.ask(
             Submit(name=self.terminal.name, spec=spec), SubmitReply, attempts=1, timeout_s=30.0
         )

@@ -77,6 +77,28 @@ def test_it_reads_as_tables(folder: Path) -> None:
         assert words in text
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"), [("auto", "trains gossip, as TAG chose"), ("routed", "TAG would choose gossip")]
+)
+def test_it_tells_which_way_of_training_tag_chose_and_what_the_others_promised(
+    folder: Path, asked: str, words: str
+) -> None:
+    prospect = {"method": "sequential", "accuracy": 0.81, "rounds": 6, "round_s": 2.5, "bytes": 12_000_000.0}
+    algorithm = {
+        "asked": asked, "chosen": "gossip", "method": "gossip" if asked == "auto" else asked, "reason": "gossip: 0.9",
+        "prospects": [prospect],
+    }  # fmt: skip
+    found = read_events(folder)
+    assessed = next(e for e in found if e.kind == "job.assessed")
+    assessed.data["algorithm"] = algorithm
+    told = explain(found, JOB)
+    assert told["algorithm"] == algorithm
+    out = io.StringIO()
+    say(told, Console(file=out, width=160))
+    assert words in out.getvalue()
+    assert all(text in out.getvalue() for text in ("sequential", "0.810", "2.50 s", "12.00 MB"))
+
+
 def test_jobs_are_found_by_the_beginning_of_their_number(folder: Path) -> None:
     found = read_events(folder)
     assert jobs_of(found) == [JOB]

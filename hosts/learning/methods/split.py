@@ -51,6 +51,17 @@ def last_cut(model: nn.Module) -> int:
     return cut
 
 
+def cut_sizes(model: nn.Module) -> tuple[int, int]:
+    """Return the bytes of the layers below the last cut and of a sample's activations there; zeros: nowhere to cut."""
+    try:
+        cut, (_, held) = last_cut(model), stages(model)
+    except LearningError:
+        return 0, 0
+    lower = sum(4 * p.numel() for group in held[:cut] for module in group for p in module.parameters())
+    top = next(m for m in held[cut] if isinstance(m, nn.Linear))
+    return lower, 4 * top.in_features
+
+
 def _chain(pair: list[nn.Module]) -> Stage:
     def run(x: torch.Tensor) -> torch.Tensor:
         for layer in pair:
