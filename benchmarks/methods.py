@@ -5,8 +5,10 @@
     python -m benchmarks.methods --out DIR --resume           # go on where it was stopped
 
 One line per run; the last line is one JSON object with, per method: ``pass_share`` (seeds whose model met both targets
-on the samples of both MPVUs), ``broad``, ``expert``, ``bytes`` (port counters of all links, from submission until the
-model was home) and ``seconds``, means over seeds with ``..._sd``. Exit status 1: some runs measured nothing.
+on the samples of both MPVUs), ``broad`` and ``expert`` (at the end of the budget), ``bytes`` (port counters of all
+links, until the targets were met and confirmed, or all where they never were) and ``seconds`` and ``visits``
+until then, ``total_bytes``; means over seeds with ``..._sd``. Methods that keep one model train on to the end of their
+budget of visits; groups stop at their targets. Exit status 1: some runs measured nothing.
 """
 
 from __future__ import annotations
@@ -23,9 +25,12 @@ from benchmarks.common import finish, now, say
 from benchmarks.route import seed_list
 from experiments.compare import DEFAULT_METHODS, RUN_TIMEOUT_S, Comparison
 from experiments.compare_page import write_page
-from experiments.comparing import make_plan
+from experiments.comparing import Budget, make_plan
 from experiments.errors import ExperimentError
 from experiments.session import resolve
+
+VISITS = 12
+ROUNDS = 16
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -37,6 +42,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder for the runs [default: runs/bench-methods-<date>]")
     parser.add_argument("--prefix", default="", help="command to run each run under, for example 'nice -n 5'")
     parser.add_argument("--timeout-s", type=float, default=RUN_TIMEOUT_S, help="limit of one run [default: 400]")
+    parser.add_argument(
+        "--visits", type=int, default=VISITS, help="budget of visits of one model [default: %(default)s]"
+    )
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="budget of rounds of a group [default: %(default)s]")
+    parser.add_argument("--no-merge", action="store_true", help="MPVUs keep a visit whole or not at all")
     parser.add_argument("--resume", action="store_true", help="keep what was measured in --out before")
     options = parser.parse_args(arguments)
     stamp = now().replace(":", "").replace("-", "")[:15]
@@ -63,9 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
+        budget = Budget(options.visits, options.rounds, train_on=True, merge=not options.no_merge)
         plan = make_plan(
-            options.scenario, options.methods, options.seeds, data=options.data, out=options.out, resume=options.resume
-        )
+            options.scenario, options.methods, options.seeds, data=options.data, out=options.out,
+            resume=options.resume, budget=budget,
+        )  # fmt: skip
         job = resolve(options.scenario, data=options.data).jobs[-1]
     except ExperimentError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,7 +1,11 @@
 """Methods side by side: the same scenario with every method and seed, one table, one page of figures.
 
-Every run is a run like any other, one after the other, each with its own folder. Bytes are what the switches' port
-counters gained on all links from the submission of the job until its model was home; seconds are those in between.
+Every run is a run like any other, one after the other, each with its own folder. ``bytes`` and ``seconds`` are what it
+took until the targets were met and confirmed, by the switches' port counters of all links, or all of the job where they
+never were; ``total_bytes`` is all of it, from submission until the model was home.
+
+With ``train_on`` methods that keep one model (and central pooling) go on when their targets are met, until their budget
+of visits is used, so that one run tells both what the targets cost and how far the method comes.
 """
 
 from __future__ import annotations
@@ -21,11 +25,14 @@ DEFAULT_METHODS = ("routed", "random", "cycle", "tramfl", "federated", "gossip",
 RUN_TIMEOUT_S = 400.0
 ATTEMPTS = 2
 NOT_READY = 2
-FIGURES = ("broad", "expert", "bytes", "seconds", "visits")
+FIGURES = ("broad", "expert", "bytes", "seconds", "visits", "total_bytes")
+TOGETHER = ("federated", "secure", "gossip", "split")
 
 
 class Result(NamedTuple):
-    """What one run came to. ``curve``: see ``experiments.curve``."""
+    """What one run came to. ``bytes``, ``seconds``, ``visits``: until the targets were met, if they were (``reached``);
+    ``broad``, ``expert``: at the end. ``curve``: see ``experiments.curve``.
+    """
 
     method: str
     seed: int
@@ -37,10 +44,14 @@ class Result(NamedTuple):
     seconds: float
     curve: list[dict[str, Any]]
     folder: str
+    reached: bool = False
+    total_bytes: int = 0
 
 
 class Plan(NamedTuple):
-    """What is to be compared. ``extra``: further words for ``daitn run`` (``--data DIR``); ``prefix``: before it."""
+    """What is to be compared. ``together``: the scenario for methods that train in groups, where it is another;
+    ``extra``: further words for ``daitn run`` (``--data DIR``); ``prefix``: before it.
+    """
 
     scenario: str
     methods: tuple[str, ...]
@@ -50,6 +61,8 @@ class Plan(NamedTuple):
     timeout_s: float = RUN_TIMEOUT_S
     resume: bool = False
     prefix: tuple[str, ...] = ()
+    together: str = ""
+    settings: tuple[str, ...] = ()
 
 
 class Comparison:
@@ -93,7 +106,8 @@ class Comparison:
         if folder.exists():
             folder.rename(folder.with_name(f"{folder.name}.failed-{int(time.time())}-{attempt}"))
         log = self.plan.out / f"{folder.name}.log"
-        words = ["run", self.plan.scenario, "--seed", str(seed), "--seeds", "1", "--method", method]
+        scenario = (self.plan.together if method in TOGETHER else "") or self.plan.scenario
+        words = ["run", scenario, "--seed", str(seed), "--seeds", "1", "--method", method]
         words += ["--run-dir", str(folder), "--no-page", "--no-capture", *self.plan.extra]
         with contextlib.suppress(ChildTimeout):  # its report, if there is one, tells what came of it
             if (
@@ -111,10 +125,13 @@ class Comparison:
             one = report["seeds"][0]
             if (report["method"], one["seed"]) != (method, seed) or one["accuracy"]["broad"] is None:
                 return None
+            total, met = int(one["train_bytes"]), one.get("reached")
+            until = met or {"visits": len(one["route"]), "bytes": total, "seconds": one["train_s"]}
             return Result(
                 method=method, seed=seed, passed=bool(one["targets_met"]), broad=float(one["accuracy"]["broad"]),
-                expert=float(one["accuracy"]["expert"] or 0.0), visits=len(one["route"]), bytes=int(one["train_bytes"]),
-                seconds=float(one["train_s"]), curve=one["curve"], folder=folder.name,
+                expert=float(one["accuracy"]["expert"] or 0.0), visits=int(until["visits"]), bytes=int(until["bytes"]),
+                seconds=float(until["seconds"]), curve=one["curve"], folder=folder.name, reached=bool(met),
+                total_bytes=total,
             )  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError, IndexError):
             return None
@@ -137,6 +154,7 @@ class Comparison:
         return {
             "equal_bytes": limit,
             "scenario": self.plan.scenario,
+            "settings": self.plan.settings,
             "seeds": list(self.plan.seeds),
             "methods": methods,
             "runs": [r._asdict() for r in self.results],
@@ -168,5 +186,7 @@ def summarise(results: Sequence[Result], limit: float = 0.0) -> dict[str, Any]:
 
 def _told(result: Result) -> str:
     verdict = "meets both" if result.passed else "misses    "
-    figures = f"broad {result.broad:.3f}  expert {result.expert:.3f}  {result.visits:2} visits"
-    return f"{verdict}  {figures}  {result.bytes / 1e6:7.1f} MB  {result.seconds:6.1f} s"
+    figures = f"broad {result.broad:.3f}  expert {result.expert:.3f}"
+    until = f"{result.visits:2} visits  {result.bytes / 1e6:7.1f} MB  {result.seconds:6.1f} s"
+    in_all = f" to the targets, {result.total_bytes / 1e6:.1f} MB in all" if result.reached else ""
+    return f"{verdict}  {figures}  {until}{in_all}"

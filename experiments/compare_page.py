@@ -29,7 +29,7 @@ def table(summary: dict[str, Any], expert_group: str | None) -> Table:
         "broad",
         expert_group or "expert",
         "visits",
-        "MB",
+        "MB to targets",
         "s",
         "MB / routed",
         "broad at equal MB",
@@ -100,7 +100,8 @@ def _draw(axes: Any, runs: list[dict[str, Any]], method: str, axis: str, key: st
         points = [p for p in run["curve"] if p.get(key) is not None and p[axis] > 0]
         axes.plot([p[axis] / unit for p in points], [p[key] for p in points], color=colour, lw=0.7, alpha=0.5)
     if runs:
-        x, y = ([float(r[k]) for r in runs] for k in (axis, key))
+        ends = [r["curve"][-1] for r in runs if r["curve"]] or [{axis: r[axis], key: r[key]} for r in runs]
+        x, y = ([float(end[k] or 0.0) for end in ends] for k in (axis, key))
         spread = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in (x, y)]
         centre = statistics.fmean(x) / unit
         axes.errorbar(

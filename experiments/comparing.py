@@ -6,14 +6,28 @@ import datetime
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import msgspec
 from rich.console import Console
 
 from experiments.compare import DEFAULT_METHODS, Comparison, Plan
 from experiments.compare_page import table, write_page
 from experiments.errors import ExperimentError
 from experiments.run import check_method
+from experiments.scenario import dump, load
 from experiments.session import RUNS, need_root, resolve
+
+
+class Budget(NamedTuple):
+    """What the methods may use: visits of one model, rounds of a group (0: as the scenario has it); whether one model
+    trains on when its targets are met; whether MPVUs may keep part of a visit.
+    """
+
+    visits: int = 0
+    rounds: int = 0
+    train_on: bool = False
+    merge: bool = True
 
 
 def compare_methods(
@@ -26,9 +40,10 @@ def compare_methods(
     out: Path | None,
     resume: bool,
     console: Console,
+    budget: Budget | None = None,
 ) -> bool:
     """Compare; True when every run measured something. ``ExperimentError`` before the first run where one cannot be."""
-    plan = make_plan(scenario, methods, seeds, data=data, label=label, out=out, resume=resume)
+    plan = make_plan(scenario, methods, seeds, data=data, label=label, out=out, resume=resume, budget=budget)
     need_root()
     console.print(f"{len(plan.methods)} methods, {len(plan.seeds)} seed(s); runs in {plan.out}", highlight=False)
     comparison = Comparison(plan, lambda line: console.print(line, highlight=False, soft_wrap=True))
@@ -49,8 +64,9 @@ def make_plan(
     label: str | None = None,
     out: Path | None = None,
     resume: bool = False,
+    budget: Budget | None = None,
 ) -> Plan:
-    """Check scenario, methods and data; return the plan."""
+    """Check scenario, methods and data; return the plan. A ``budget`` makes scenarios of its own in the folder."""
     names = DEFAULT_METHODS if methods == "all" else tuple(m.strip() for m in methods.split(","))
     for name in names:
         check_method(name)
@@ -60,7 +76,24 @@ def make_plan(
     extra = [*(["--data", str(data.resolve())] if data else []), *(["--label", label] if label else [])]
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = (out or RUNS / f"compare-{stamp}-{resolved.name}").resolve()
-    return Plan(scenario, names, tuple(seeds), folder, tuple(extra), resume=resume)
+    plan = Plan(scenario, names, tuple(seeds), folder, tuple(extra), resume=resume)
+    return plan if budget is None else _with_budget(plan, budget)
+
+
+def _with_budget(plan: Plan, budget: Budget) -> Plan:
+    """Write the scenarios that a comparison with a budget of its own runs; return the plan with them."""
+    scenario = load(plan.scenario)
+    plan.out.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name, visits, train_on in (("one", budget.visits, budget.train_on), ("together", budget.rounds, False)):
+        jobs = [
+            msgspec.structs.replace(j, max_visits=visits or j.max_visits, train_on=train_on, merge=budget.merge)
+            for j in scenario.jobs
+        ]
+        files.append(plan.out / f"{scenario.name}-{name}.yaml")
+        files[-1].write_bytes(dump(msgspec.structs.replace(scenario, jobs=jobs)))
+    told = tuple(f"{key} {value}" for key, value in budget._asdict().items())
+    return plan._replace(scenario=str(files[0]), together=str(files[1]), settings=told)
 
 
 def _show(comparison: Comparison, console: Console) -> None:
