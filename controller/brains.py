@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from controller.engines.types import Assessment, JobView, Measured, Option, Plan, Request
+from controller.engines.types import Assessment, Measured, Option, Plan, Request
 
 
 def _engine(module: str, name: str) -> Callable[..., Any]:
@@ -26,7 +26,7 @@ class Brains:
     """T-FAM, MTRCE, the gate, MDO, Q-FAM and QIRCE, each replaceable."""
 
     assess: Callable[[Request, Sequence[Option], int], Assessment] = field(default=_engine("tfam", "assess"))
-    plan: Callable[[Request, JobView, Sequence[Option]], Plan] = field(default=_engine("mtrce", "plan"))
+    plan: Callable[..., Plan] = field(default=_engine("mtrce", "plan"))
     judge: Callable[[Request, Measured | None, Measured], tuple[bool, str]] = field(default=_engine("gate", "judge"))
     targets_met: Callable[[Request, Measured, float], bool] = field(default=_engine("gate", "targets_met"))
     place: Callable[..., str] = field(default=_engine("mdo", "place"))

@@ -19,6 +19,7 @@ from controller.errors import BorderError, ControllerError
 from controller.jobs import Decision, Job
 from controller.kit import Kit
 from controller.protocol import Lost, Release, place_key
+from controller.rivals import load_of
 from controller.training import Training
 
 UNDER_WAY_S = 1.0
@@ -126,7 +127,8 @@ class Custody:
         if now is None:
             return "the place is no longer on offer" if options else ""
         view = job.view(self.kit.clock(), decision.holder_kas)
-        best = self.training.brains.plan(job.request, view, options).steps[0].option
+        load = load_of(self.training.book.jobs.values(), job, self.kit.clock())
+        best = self.training.brains.plan(job.request, view, options, load=load).steps[0].option
         if best.handle != now.handle and visit_s(now) > MUCH_BETTER * visit_s(best) + WORTH_S:
             return f"a visit there takes {visit_s(now):.1f} s now, elsewhere {visit_s(best):.1f} s"
         return ""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from controller.engines.types import Hyper, JobView, Measured, Option, Plan, Request, Step, Visit
+from controller.engines.types import Booking, Hyper, JobView, Measured, Option, Plan, Request, Step, Visit
 from controller.protocol import Facility, Stop
 from packets.messages import Fixed, JobSpec
 
@@ -39,6 +39,7 @@ class Decision:
     offers: dict[str, Option] = field(default_factory=dict)
     concluded: bool = False
     group: Group | None = None
+    load: list[Booking] = field(default_factory=list)
     arrived: bool = False
     released: bool = False
 
@@ -83,6 +84,10 @@ class Job:
             return self.request
         expert = 1.0 if self.request.expert_group else 0.0
         return msgspec.structs.replace(self.request, broad_accuracy=1.0, expert_accuracy=expert)
+
+    @property
+    def over(self) -> bool:
+        return self.state in ("finished", "failed", "rejected")
 
     def last(self, visit: int) -> Decision | None:
         return self.decisions.get(visit - 1)

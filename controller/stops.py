@@ -21,6 +21,7 @@ from controller.protocol import (
     Options,
     Stop,
 )
+from controller.rivals import load_of
 
 TOLD = 8  # alternatives told of with a decision
 
@@ -85,15 +86,17 @@ class Stops:
         if spent:
             return self._wrap_up(job, ask, spent)
         options = [o for o in await self.options(job) if o.handle not in ask.exclude]
+        load = load_of(self.book.jobs.values(), job, now_s)
         try:
             if job.spec.method in rounds.ACTIONS:
                 return await self._group(job, ask, options)
-            plan = self.brains.plan(job.aim, job.view(now_s, ask.holder_kas), options)
+            plan = self.brains.plan(job.aim, job.view(now_s, ask.holder_kas), options, load=load)
         except EngineError as error:
             return self._wrap_up(job, ask, str(error))
         step = plan.steps[0]
         decision = self._decision(ask, "train", step.option.kas, step.option.handle, step.reason)
         decision.step, decision.plan, decision.offers = step, plan, {o.handle: o for o in options}
+        decision.load = load.bookings
         return decision
 
     async def _group(self, job: Job, ask: AskNextStop, options: list[Option]) -> Decision:
@@ -153,6 +156,7 @@ class Stops:
             cost_bytes=step.cost_bytes if step else None,
             expected=step.expected if step else {},
             plan=steps,
+            booked=msgspec.to_builtins(decision.load),
             ages=ages,
         )
         self.kit.store.decision(

@@ -198,6 +198,8 @@ def submit(
     """Submit a training job to the standing network and wait for the model to come home."""
     from experiments.client import request, say_job
 
+    if expert and not expert_group:
+        raise ExperimentError("--expert needs --expert-group: say in which group the model must be an expert")
     spec = {
         "broad_accuracy": broad, "expert_group": expert_group, "expert_accuracy": expert, "max_visits": max_visits,
         "deadline_s": deadline_s, "method": method, "seed": seed,

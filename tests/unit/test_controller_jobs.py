@@ -11,7 +11,7 @@ import pytest
 from controller.brains import Brains
 from controller.engines import hpo
 from controller.engines.errors import EngineError
-from controller.engines.types import Assessment, Hyper, JobView, Measured, Option, Plan, Request, Step
+from controller.engines.types import Assessment, Hyper, JobView, Load, Measured, Option, Plan, Request, Step
 from packets.labels import home_kas
 from packets.messages import (
     Ack,
@@ -42,7 +42,7 @@ POOR = {"broad": 0.6, "per_group": {"cardiology": 0.4}}
 SPEC = JobSpec(task="vignettes", expert_group="cardiology", expert_accuracy=0.95, max_visits=4, deadline_s=100)
 
 
-def one_step_plan(request: Request, view: JobView, options: Sequence[Option]) -> Plan:
+def one_step_plan(request: Request, view: JobView, options: Sequence[Option], load: Load | None = None) -> Plan:
     """Visit data nodes in the order of K-AS, each once; what the real MTRCE decides is its own tests' matter."""
     done = {v.handle for v in view.visits}
     left = sorted((o for o in options if o.handle not in done and not o.move_bytes), key=lambda o: (o.kas, o.handle))
@@ -389,7 +389,7 @@ def test_test_samples_go_to_the_mpvu_of_their_copy() -> None:
 
 
 def test_data_moves_only_to_the_facility_of_a_visit_that_needs_it() -> None:
-    def to_facility(request: Request, view: JobView, options: Sequence[Option]) -> Plan:
+    def to_facility(request: Request, view: JobView, options: Sequence[Option], load: Load | None = None) -> Plan:
         return one_step_plan(request, view, [_still(o) for o in options if o.move_bytes])
 
     def _still(option: Option) -> Option:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from controller.engines.types import JobView, Option, Plan, Request
+from controller.engines.types import JobView, Load, Option, Plan, Request
 from controller.frames import ICMP, mac_bytes, parse_unreachable
 from controller.openflow import PacketIn
 from controller.pipeline import CLASSIFY
@@ -446,7 +446,7 @@ def test_a_much_better_place_is_turned_to_in_mid_transfer() -> None:
         job = life.world.by_kas[1].training.book.jobs[life.object_id]
         decided = job.decisions[0].handle
 
-        def another(request: Request, view: JobView, options: Sequence[Option]) -> Plan:
+        def another(request: Request, view: JobView, options: Sequence[Option], load: Load | None = None) -> Plan:
             return one_step_plan(request, view, [o for o in options if o.handle != decided])
 
         life.world.by_kas[1].training.brains = brains(another)
