@@ -2,7 +2,8 @@
 
 Same canvas, same rules, same worth as the beam. The bound is sound because the prediction is monotone: more samples
 met, more skill, more repetitions never end in less skill. So nobody can do better on ``n`` more visits than an
-impossible hospital that holds, of each group, the most that any data set still offers this path, at the least cost.
+impossible hospital that holds, of each group, the most that any data set still offers this path, at the least cost,
+and puts nothing at risk.
 Up to nine data sets and a budget of nine visits in seconds; beyond that the number of sequences explodes.
 """
 
@@ -65,7 +66,9 @@ def bound(canvas: Canvas, front: Front, depth: int) -> Array:
     state, spent_s = front.state, front.spent_s
     promise = np.full(len(spent_s), -np.inf)
     for visits in range(level + 1, depth + 1):
-        state = forgetting.step(state, most, hpo.pace(canvas.done + visits - 1), canvas.ceiling, canvas.rates)
+        state = forgetting.step(
+            state, most, hpo.pace(canvas.done + visits - 1), canvas.ceiling, canvas.rates, conflict=0.0
+        )
         spent_s, paid = spent_s + least_s, paid + least_toll
         promise = np.maximum(promise, worth(canvas, state.skill, paid, spent_s))
     return promise if gate.has_target(canvas.request) else promise + NEW_DATA_WEIGHT + VISIT_COST
