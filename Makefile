@@ -64,7 +64,7 @@ bench-map: setup-demo  ## freshness of the map: a terminal's change to its entry
 bench-resteer: setup-demo  ## rendezvous killed, link cut, mind changed in mid-transfer of 64 MB; the last line is JSON
 	@$(PY) -m benchmarks.resteer
 
-bench-flipped: setup-unit  ## a hospital with flipped labels, with and without MPVU gate and trust; last line JSON
+bench-flipped: setup-demo  ## a hospital with flipped labels, with and without MPVU gate and trust, on the network; last line JSON
 	@$(PY) -m benchmarks.flipped
 
 bench-codec: setup-unit  ## packets/s of the codec, single and in batches, beside Scapy; the last line is JSON
