@@ -87,7 +87,9 @@ def _with_budget(plan: Plan, budget: Budget) -> Plan:
     files = []
     for name, visits, train_on in (("one", budget.visits, budget.train_on), ("together", budget.rounds, False)):
         jobs = [
-            msgspec.structs.replace(j, max_visits=visits or j.max_visits, train_on=train_on, merge=budget.merge)
+            msgspec.structs.replace(
+                j, max_visits=visits or j.max_visits, train_on=train_on or j.train_on, merge=j.merge and budget.merge
+            )
             for j in scenario.jobs
         ]
         files.append(plan.out / f"{scenario.name}-{name}.yaml")
