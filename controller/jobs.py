@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from controller.engines import hpo
 from controller.engines.types import Booking, Hyper, JobView, Measured, Option, Plan, Request, Step, Visit
 from controller.protocol import Facility, Stop
 from packets.messages import Fixed, JobSpec
@@ -190,4 +191,5 @@ def hyper_of(decision: Decision, fixed: Fixed | None = None, visits: int = 0) ->
         epochs=fixed.epochs or hyper.epochs,
         batch_size=fixed.batch_size or hyper.batch_size,
         learning_rate=fixed.learning_rate * fixed.rate_decay**visits if fixed.learning_rate else hyper.learning_rate,
+        group_weights=hyper.group_weights or hpo.group_weights(decision.step.option.mix, fixed.weighted_loss),
     )

@@ -8,6 +8,7 @@ import msgspec
 
 from controller import rounds
 from controller.brains import Brains
+from controller.engines import hpo
 from controller.engines.errors import EngineError
 from controller.engines.evidence import visit_s
 from controller.engines.types import Option
@@ -77,7 +78,9 @@ class Stops:
 
     def _wants_verdict(self, job: Job, last: Decision) -> bool:
         spent = bool(job.spent(self.kit.clock()))
-        return spent or (job.spec.gate and (last.step is None or last.step.verify))
+        unverified = sum(v.accepted is None for v in job.visits)
+        due = unverified >= (job.spec.hyper.verify_every or hpo.VERIFY_EVERY)
+        return spent or (job.spec.gate and due and (last.step is None or last.step.verify))
 
     async def _train(self, job: Job, ask: AskNextStop) -> Decision:
         """Plan with MTRCE and take the first step; wrap up when budget, time or rendezvous are used up."""

@@ -71,7 +71,9 @@ class Leave(Message, frozen=True, kw_only=True, tag="leave"):
 class Fixed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Hyper-parameters that the owner fixes; 0 leaves one to HPO. ``rate_decay``: the rate's factor per visit.
 
-    ``momentum``: weight of quasi-global momentum in groups (federated, gossip).
+    ``momentum``: weight of quasi-global momentum in groups (federated, gossip). ``weighted_loss``: how much more a
+    group weighs in the loss where it is rare (0: not at all, 1: inversely to its share;
+    ``engines.hpo.group_weights``). ``verify_every``: training visits to one MPVU visit.
     """
 
     epochs: Annotated[float, msgspec.Meta(ge=0.0, le=1000.0)] = 0.0
@@ -79,6 +81,8 @@ class Fixed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     learning_rate: Share = 0.0
     rate_decay: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1.0
     momentum: Share = 0.0
+    weighted_loss: Share = 0.0
+    verify_every: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,7 +8,7 @@ values: what a comparison of routes compares is the route.
 
 from __future__ import annotations
 
-from controller.engines.types import Hyper, Request
+from controller.engines.types import Hyper, Mix, Request
 
 EPOCHS = 2.0
 MORE_EPOCHS = 6.0  # where samples are few
@@ -22,6 +22,8 @@ SMALL_MODEL_RATE = 5e-3
 SMALL_MODEL_BYTES = 64 << 10
 RATE_DECAY = 0.8
 LOWEST_PACE = 0.1
+HEAVIEST = 8.0  # of a group's weight in the loss: a handful of samples must not rule a visit
+VERIFY_EVERY = 1  # visits: an MPVU keeps the good part of each; two unverified ones in a row lost what the first taught
 MERGE = [0.75, 0.5, 0.25]  # shares of a visit's move that an MPVU tries besides all of it
 
 
@@ -33,6 +35,19 @@ def hyper(request: Request, visit: int, samples: int) -> Hyper:
         batch_size=BATCH_SIZE if samples >= BATCH_SIZE * SMALL_BATCH else SMALL_BATCH,
         learning_rate=round((SMALL_MODEL_RATE if small else LEARNING_RATE) * pace(visit), 6),
     )
+
+
+def group_weights(mix: Mix, strength: float) -> Mix:
+    """Return the weights of a cyclically weighted loss: each site weighs its rare groups up (Balachandar et al., J. Am.
+    Med. Inform. Assoc. 2020). ``mix``: its shares; ``strength`` 0 (no weights) to 1 (inverse shares); the mean weight
+    of its samples is 1.
+    """
+    held = {g: share for g, share in mix.items() if share > 0}
+    if not strength or not held:
+        return {}
+    raw = {g: min(HEAVIEST, (max(held.values()) / share) ** strength) for g, share in held.items()}
+    mean = sum(held[g] * raw[g] for g in held) / sum(held.values())
+    return {g: round(weight / mean, 4) for g, weight in raw.items()}
 
 
 def epochs(samples: int) -> float:

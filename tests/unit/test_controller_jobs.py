@@ -17,6 +17,7 @@ from packets.messages import (
     Ack,
     AnnounceObject,
     AnnounceReply,
+    Fixed,
     Inquire,
     JobSpec,
     JobStatus,
@@ -502,5 +503,16 @@ def test_trust_rests_on_the_model_as_it_came_not_on_what_was_kept_of_it() -> Non
         await life.verify(kept)
         before, after = world.of("trust.changed")[-2:]
         assert after["trust"] < before["trust"] and "cost 0.70 accuracy" in after["why"]
+
+    run(work)
+
+
+def test_an_mpvu_is_visited_as_often_as_the_owner_fixed() -> None:
+    async def work() -> None:
+        life = Life(World(PLAN, brains=brains()))
+        await life.begin(msgspec.structs.replace(SPEC, hyper=Fixed(verify_every=2)))
+        await life.play(POOR)
+        actions = [action for action, _ in life.journey]
+        assert actions[:6] == ["train", "train", "verify"] * 2, actions
 
     run(work)
