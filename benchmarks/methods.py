@@ -31,6 +31,7 @@ from experiments.session import resolve
 
 VISITS = 12
 ROUNDS = 16
+PASSES = 4
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -46,6 +47,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--visits", type=int, default=VISITS, help="budget of visits of one model [default: %(default)s]"
     )
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="budget of rounds of a group [default: %(default)s]")
+    parser.add_argument("--passes", type=int, default=PASSES, help="budget of central pooling [default: %(default)s]")
     parser.add_argument("--no-merge", action="store_true", help="MPVUs keep a visit whole or not at all")
     parser.add_argument("--resume", action="store_true", help="keep what was measured in --out before")
     options = parser.parse_args(arguments)
@@ -73,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        budget = Budget(options.visits, options.rounds, train_on=True, merge=not options.no_merge)
+        budget = Budget(options.visits, options.rounds, options.passes, train_on=True, merge=not options.no_merge)
         plan = make_plan(
             options.scenario, options.methods, options.seeds, data=options.data, out=options.out,
             resume=options.resume, budget=budget,

@@ -140,13 +140,14 @@ def compare(
     resume: Annotated[bool, typer.Option(help="Keep what was measured in --out before.")] = False,
     visits: Annotated[int, typer.Option(help="Budget of visits of one model [default: the scenario's].", min=0)] = 0,
     rounds: Annotated[int, typer.Option(help="Budget of rounds of a group [default: the scenario's].", min=0)] = 0,
+    passes: Annotated[int, typer.Option(help="Budget of passes over pooled data.", min=0)] = 0,
     train_on: Annotated[bool, typer.Option("--train-on", help="Go on past the targets, to the budget's end.")] = False,
     merge: Annotated[bool, typer.Option(help="Whether MPVUs may keep part of a visit.")] = True,
 ) -> None:
     """Run a scenario with several methods and seeds: one table, one page of figures (accuracy against bytes, time)."""
     from experiments.comparing import Budget, compare_methods
 
-    budget = Budget(visits, rounds, train_on, merge)
+    budget = Budget(visits, rounds, passes, train_on, merge)
     if not compare_methods(
         scenario, methods, range(seed, seed + seeds), data=data, label=label, out=out_dir, resume=resume, console=out,
         budget=None if budget == Budget() else budget,

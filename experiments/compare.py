@@ -14,7 +14,7 @@ import contextlib
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,8 +49,8 @@ class Result(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is to be compared. ``together``: the scenario for methods that train in groups, where it is another;
-    ``extra``: further words for ``daitn run`` (``--data DIR``); ``prefix``: before it.
+    """What is to be compared. ``scenarios``: {method: scenario} where it is another; ``extra``: further words for
+    ``daitn run`` (``--data DIR``); ``prefix``: before it; ``settings``: what to tell of its budget.
     """
 
     scenario: str
@@ -61,7 +61,7 @@ class Plan(NamedTuple):
     timeout_s: float = RUN_TIMEOUT_S
     resume: bool = False
     prefix: tuple[str, ...] = ()
-    together: str = ""
+    scenarios: Mapping[str, str] = {}
     settings: tuple[str, ...] = ()
 
 
@@ -106,7 +106,7 @@ class Comparison:
         if folder.exists():
             folder.rename(folder.with_name(f"{folder.name}.failed-{int(time.time())}-{attempt}"))
         log = self.plan.out / f"{folder.name}.log"
-        scenario = (self.plan.together if method in TOGETHER else "") or self.plan.scenario
+        scenario = self.plan.scenarios.get(method, self.plan.scenario)
         words = ["run", scenario, "--seed", str(seed), "--seeds", "1", "--method", method]
         words += ["--run-dir", str(folder), "--no-page", "--no-capture", *self.plan.extra]
         with contextlib.suppress(ChildTimeout):  # its report, if there is one, tells what came of it

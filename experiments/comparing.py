@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 from rich.console import Console
 
-from experiments.compare import DEFAULT_METHODS, Comparison, Plan
+from experiments.compare import DEFAULT_METHODS, TOGETHER, Comparison, Plan
 from experiments.compare_page import table, write_page
 from experiments.errors import ExperimentError
 from experiments.run import check_method
@@ -20,12 +20,13 @@ from experiments.session import RUNS, need_root, resolve
 
 
 class Budget(NamedTuple):
-    """What the methods may use: visits of one model, rounds of a group (0: as the scenario has it); whether one model
-    trains on when its targets are met; whether MPVUs may keep part of a visit.
+    """What the methods may use: visits of one model, rounds of a group, passes over pooled data (0: as the scenario has
+    it); whether one model trains on when its targets are met; whether MPVUs may keep part of a visit.
     """
 
     visits: int = 0
     rounds: int = 0
+    passes: int = 0
     train_on: bool = False
     merge: bool = True
 
@@ -84,18 +85,25 @@ def _with_budget(plan: Plan, budget: Budget) -> Plan:
     """Write the scenarios that a comparison with a budget of its own runs; return the plan with them."""
     scenario = load(plan.scenario)
     plan.out.mkdir(parents=True, exist_ok=True)
-    files = []
-    for name, visits, train_on in (("one", budget.visits, budget.train_on), ("together", budget.rounds, False)):
+    files: dict[str, str] = {}
+    ways = (
+        ("one", budget.visits, budget.train_on),
+        ("together", budget.rounds, False),
+        ("central", budget.passes, budget.train_on),
+    )
+    for name, visits, train_on in ways:
         jobs = [
             msgspec.structs.replace(
                 j, max_visits=visits or j.max_visits, train_on=train_on or j.train_on, merge=j.merge and budget.merge
             )
             for j in scenario.jobs
         ]
-        files.append(plan.out / f"{scenario.name}-{name}.yaml")
-        files[-1].write_bytes(dump(msgspec.structs.replace(scenario, jobs=jobs)))
+        file = plan.out / f"{scenario.name}-{name}.yaml"
+        file.write_bytes(dump(msgspec.structs.replace(scenario, jobs=jobs)))
+        files[name] = str(file)
     told = tuple(f"{key} {value}" for key, value in budget._asdict().items())
-    return plan._replace(scenario=str(files[0]), together=str(files[1]), settings=told)
+    others = {method: files["together"] for method in TOGETHER} | {"central": files["central"]}
+    return plan._replace(scenario=files["one"], scenarios=others, settings=told)
 
 
 def _show(comparison: Comparison, console: Console) -> None:
