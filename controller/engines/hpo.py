@@ -24,7 +24,7 @@ RATE_DECAY = 0.8
 LOWEST_PACE = 0.1
 HEAVIEST = 8.0  # of a group's weight in the loss: a handful of samples must not rule a visit
 VERIFY_EVERY = 1  # visits: an MPVU keeps the good part of each; two unverified ones in a row lost what the first taught
-MERGE = [0.75, 0.5, 0.25]  # shares of a visit's move that an MPVU tries besides all of it
+MERGE = [0.75, 0.5, 0.25, 0.1]  # shares of a visit's move that an MPVU tries besides all of it
 
 
 def hyper(request: Request, visit: int, samples: int) -> Hyper:

@@ -31,6 +31,7 @@ from controller.engines.types import JobView, Load, Option, Plan, Request, Step
 HORIZON = 9
 MAX_OPTIONS = 64
 ALTERNATIVES = 4
+LATELY = 6  # visits
 
 
 class NoRoute(EngineError):
@@ -120,14 +121,15 @@ def _visited(view: JobView, options: Sequence[Option]) -> list[object]:
 def _first_steps(canvas: Canvas, view: JobView, visited: list[object]) -> list[int]:
     """Return the data sets that may be next: all but pointless ones, or all where nothing else is left.
 
-    Pointless is what was rejected since the last accepted state (it would be again), and what made that state: the same
-    data twice running teaches next to nothing (0.70 -> 0.71 measured), repetition has to be spaced.
+    Pointless is what was rejected lately (it would be again), and what made the last accepted state: the same data twice
+    running teaches next to nothing (0.70 -> 0.71 measured), repetition has to be spaced.
     """
     barred: set[object] = set()
-    for visit, data in zip(reversed(view.visits), reversed(visited), strict=True):
-        barred.add(data)
-        if visit.accepted is not False:
-            break
+    accepted = 0
+    for ago, (visit, data) in enumerate(zip(reversed(view.visits), reversed(visited), strict=True)):
+        if not accepted or (visit.accepted is False and ago < LATELY):
+            barred.add(data)
+        accepted += visit.accepted is not False
     return [i for i, o in enumerate(canvas.options) if data_key(o) not in barred] or list(range(len(canvas.offers)))
 
 
