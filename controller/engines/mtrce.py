@@ -121,8 +121,8 @@ def _visited(view: JobView, options: Sequence[Option]) -> list[object]:
 def _first_steps(canvas: Canvas, view: JobView, visited: list[object]) -> list[int]:
     """Return the data sets that may be next: all but pointless ones, or all where nothing else is left.
 
-    Pointless is what was rejected lately (it would be again), and what made the last accepted state: the same data twice
-    running teaches next to nothing (0.70 -> 0.71 measured), repetition has to be spaced.
+    Pointless is what was rejected lately (it would be again), and what made the last accepted state: the same data
+    twice running teaches next to nothing (0.70 -> 0.71 measured), repetition has to be spaced.
     """
     barred: set[object] = set()
     accepted = 0
