@@ -77,6 +77,7 @@ def heart_request(**kwargs: Any) -> Request:
         "expert_group": None,
         "expert_accuracy": 0.0,
         "max_visits": 12,
+        "model_bytes": 2_000,  # a table's model is small; left out, it would be walked as a transformer
     }
     return request(**(asked | kwargs))
 
