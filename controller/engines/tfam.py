@@ -32,7 +32,10 @@ MIN_EXPERT_SAMPLES = 20
 # A target is out of reach when it allows less than this share of the error that is forecast: one group may be much
 # easier than the mean that the evidence speaks of.
 LEAST_ERROR, LEAST_ERROR_EXPERT = 1.0, 0.5
-QUICK_LEARNER = 4.0  # a small model learns so much more from a sample at first than the transformer that was fitted
+# For small models (tables), fitted to 330 random requests carried out (``benchmarks.tfam``, seeds 10000-10493):
+QUICK_LEARNER = 8.0  # it learns so much more from a sample at first than the transformer that was fitted
+SLACK, SLACK_EXPERT = 0.04, 0.03  # a target so little above what a forecast admits is more often met than missed
+SKEW_LOSS = 0.3  # broad accuracy missing at full skew where one visit is all that fits; falls with the root of visits
 NEAREST_TRIES = 12
 NEAREST_STEP = 0.03
 MOST_VISITS = 40
@@ -51,8 +54,10 @@ class Outlook(NamedTuple):
 
     def bars(self, request: Request) -> tuple[float, float]:
         """Return the accuracies that a forecast has to reach (0: none asked for)."""
-        broad = 1 - (1 - request.broad_accuracy) / LEAST_ERROR if request.broad_accuracy else 0.0
-        return broad, 1 - (1 - request.expert_accuracy) / LEAST_ERROR_EXPERT if _wants_expert(request) else 0.0
+        slack = _slack(request)
+        broad = 1 - (1 - request.broad_accuracy + slack[0]) / LEAST_ERROR if request.broad_accuracy else 0.0
+        expert = 1 - (1 - request.expert_accuracy + slack[1]) / LEAST_ERROR_EXPERT
+        return broad, expert if _wants_expert(request) else 0.0
 
 
 def assess(request: Request, options: Sequence[Option], mpvus: int) -> Assessment:
@@ -75,21 +80,34 @@ def _look(request: Request, sound: Sequence[Option]) -> Outlook:
     capable = request.model_bytes >= SMALL_MODEL_BYTES
     evidence = gather(sound, request.groups, capable=capable)
     known = request if request.groups else msgspec.structs.replace(request, groups=evidence.groups)
-    small = 0 < request.model_bytes < SMALL_MODEL_BYTES
-    canvas = forecast.canvas_of(known, [[o] for o in sound], evidence, QUICK_LEARNER if small else 1.0)
-    skew = mix_skew(sound)
-    bare = Outlook(evidence, canvas, skew, None, None)
-    wanted = _along(canvas, known, *_aim(known))
-    return bare._replace(wanted=wanted, reach=_along(canvas, known, 1.0, 1.0))
+    canvas = forecast.canvas_of(known, [[o] for o in sound], evidence, QUICK_LEARNER if _small(known) else 1.0)
+    bare = Outlook(evidence, canvas, mix_skew(sound), None, None)
+    wanted = _along(bare, known, *_aim(known))
+    return bare._replace(wanted=wanted, reach=_along(bare, known, 1.0, 1.0))
 
 
-def _along(canvas: Canvas, request: Request, broad: float, expert: float) -> Forecast | None:
+def _small(request: Request) -> bool:
+    return 0 < request.model_bytes < SMALL_MODEL_BYTES
+
+
+def _slack(request: Request) -> tuple[float, float]:
+    return (SLACK, SLACK_EXPERT) if _small(request) else (0.0, 0.0)
+
+
+def _along(outlook: Outlook, request: Request, broad: float, expert: float) -> Forecast | None:
     if not request.groups:
-        request = msgspec.structs.replace(request, groups=canvas.request.groups)
+        request = msgspec.structs.replace(request, groups=outlook.canvas.request.groups)
     try:
-        return forecast.along(canvas, request, broad, expert)
+        found = forecast.along(outlook.canvas, request, broad, expert)
     except NoForecast:
         return None
+    loss = SKEW_LOSS * outlook.skew / math.sqrt(_fitting(request, found)) if _small(request) else 0.0
+    return found._replace(broad=max(0.0, found.broad - loss))
+
+
+def _fitting(request: Request, found: Forecast) -> float:
+    """Return how many visits such as these fit into the budget, at least one."""
+    return max(1.0, min(request.max_visits, request.deadline_s * found.visits / max(found.seconds, EPSILON)))
 
 
 def _sound(request: Request, options: Sequence[Option]) -> tuple[list[Option], list[str]]:
@@ -191,12 +209,13 @@ def _accuracy_reasons(request: Request, outlook: Outlook) -> list[str]:
     total, local = evidence.counts.sum(), 1 - evidence.probe_error
     basis = f"(data nodes' own probes: {local:.2f})"
     reasons = []
-    if request.broad_accuracy > _most(taught["broad"], LEAST_ERROR):
+    slack = _slack(request)
+    if request.broad_accuracy > _most(taught["broad"], LEAST_ERROR) + slack[0]:
         reasons.append(
             f"broad accuracy {request.broad_accuracy:.2f} is out of reach: "
             f"{total:.0f} samples predict {taught['broad']:.2f} {basis}"
         )
-    most = _most(taught.get("expert", 1.0), LEAST_ERROR_EXPERT)
+    most = _most(taught.get("expert", 1.0), LEAST_ERROR_EXPERT) + slack[1]
     if _wants_expert(request) and request.expert_accuracy > most:
         reasons.append(
             f"{request.expert_group} accuracy {request.expert_accuracy:.2f} is out of reach: "
@@ -210,30 +229,39 @@ def _most(forecast_accuracy: float, least_error: float) -> float:
     return 1 - (1 - forecast_accuracy) * least_error + EPSILON
 
 
-def _cut(request: Request, evidence: Evidence, least: tuple[float, float] = (1.0, 1.0)) -> Request:
+def _cut(
+    request: Request,
+    evidence: Evidence,
+    least: tuple[float, float] = (1.0, 1.0),
+    slack: tuple[float, float] = (0.0, 0.0),
+) -> Request:
     """Return the request with both targets cut down to what all data predicts (or a share less error than that)."""
     taught = _taught(request, evidence)
     return msgspec.structs.replace(
         request,
-        broad_accuracy=min(request.broad_accuracy, _floor2(_most(taught["broad"], least[0]))),
+        broad_accuracy=min(request.broad_accuracy, _floor2(_most(taught["broad"], least[0]) + slack[0])),
         expert_accuracy=min(
-            request.expert_accuracy, _floor2(_most(taught["expert"], least[1])) if "expert" in taught else 0.0
+            request.expert_accuracy,
+            _floor2(_most(taught["expert"], least[1]) + slack[1]) if "expert" in taught else 0.0,
         ),
     )
 
 
 def _budget_reasons(request: Request, outlook: Outlook) -> list[str]:
     """Say whether visits or time run out before the targets (or what the data can teach of them) are reached."""
-    cut = _cut(request, outlook.evidence, (LEAST_ERROR, LEAST_ERROR_EXPERT))
-    if _reached(cut, outlook.wanted, outlook):
+    cut = _cut(request, outlook.evidence, (LEAST_ERROR, LEAST_ERROR_EXPERT), _slack(request))
+    if any(_reached(cut, found, outlook) for found in (outlook.wanted, outlook.reach)):
         return []
-    free = _along(outlook.canvas, _unbound(cut), *_aim(cut))
+    free = _along(outlook, _unbound(cut), *_aim(cut))
     out_of_reach = _out_of_reach(request, cut)
     if free is None or not (out_of_reach or _reached(cut, free, outlook)):
         return [] if out_of_reach else [_too_skewed(request, outlook)]
     reasons = []
+    short = request.deadline_s >= free.seconds * request.max_visits / free.visits  # visits run out before time does
     if free.visits > request.max_visits:
         reasons.append(f"{request.max_visits} visits are too few: the route to the targets takes about {free.visits}")
+    elif short and not out_of_reach:
+        reasons.append(f"{request.max_visits} visits are too few where mixes differ by {outlook.skew:.2f}")
     if free.seconds > request.deadline_s or not (reasons or out_of_reach):
         reasons.append(
             f"deadline {request.deadline_s:.0f} s is too near: "
@@ -318,9 +346,9 @@ def _scaled(request: Request, share: float) -> Request:
 
 def _eased(request: Request, outlook: Outlook) -> Request | None:
     """Return the request with as much more budget as its targets take; ``None`` when none suffices."""
-    if _reached(request, _along(outlook.canvas, request, *_aim(request)), outlook):
+    if _reached(request, _along(outlook, request, *_aim(request)), outlook):
         return request
-    free = _along(outlook.canvas, _unbound(request), *_aim(request))
+    free = _along(outlook, _unbound(request), *_aim(request))
     if free is None or not _reached(request, free, outlook):
         return None
     for more in (0, 2, MOST_VISITS):  # a wider budget may be planned another way
@@ -329,6 +357,6 @@ def _eased(request: Request, outlook: Outlook) -> Request | None:
             max_visits=max(request.max_visits, min(free.visits + more, MOST_VISITS)),
             deadline_s=max(request.deadline_s, float(math.ceil(free.seconds * (1 + more / 2)))),
         )
-        if _reached(eased, _along(outlook.canvas, eased, *_aim(eased)), outlook):
+        if _reached(eased, _along(outlook, eased, *_aim(eased)), outlook):
             return eased
     return None

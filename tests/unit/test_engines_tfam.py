@@ -77,6 +77,7 @@ def heart_request(**kwargs: Any) -> Request:
         "expert_group": None,
         "expert_accuracy": 0.0,
         "max_visits": 12,
+        "model_bytes": 2_000,  # a table's model is small; left out, it would be walked as a transformer
     }
     return request(**(asked | kwargs))
 
@@ -178,6 +179,12 @@ def test_an_admitted_request_gets_its_own_terms_back() -> None:
     assert again(asked, assess(asked, healthcare(), 2)) == asked
 
 
+def test_one_visit_to_skewed_tables_promises_less_than_many() -> None:
+    skewed = [option(f"t{n}", {"disease": s, "healthy": 1 - s}, 200, quality=0.9) for n, s in enumerate((0.9, 0.1))]
+    told = [assess(heart_request(max_visits=visits), skewed, 2).predicted["broad"] for visits in (1, 2, 12)]
+    assert told[0] < told[1] < told[2]
+
+
 # --- evidence --------------------------------------------------------------------------------------------------------
 
 
@@ -234,7 +241,7 @@ offers = st.builds(
     st.floats(0.0, 20.0),
 )
 asked_for = st.builds(
-    lambda broad, group, expert, visits, deadline, floor: Request(
+    lambda broad, group, expert, visits, deadline, floor, size: Request(
         task="t",
         groups=["a", "b", "c"],
         broad_accuracy=broad,
@@ -243,6 +250,7 @@ asked_for = st.builds(
         max_visits=visits,
         deadline_s=deadline,
         trust_floor=floor,
+        model_bytes=size,
     ),
     st.floats(0.0, 1.0),
     st.sampled_from([None, "a", "c", "nobody's"]),
@@ -250,6 +258,7 @@ asked_for = st.builds(
     st.integers(1, 20),
     st.floats(0.0, 200.0),
     st.sampled_from([0.0, 0.5, 0.9]),
+    st.sampled_from([0, 2_000, 1_000_000]),
 )
 
 
