@@ -57,7 +57,7 @@ class Custody:
     @staticmethod
     def _matters(job: Job, decision: Decision, lost: Lost) -> bool:
         """Tell whether a loss is one: the object may be further on, or have been led elsewhere, by now."""
-        if job.state in ("finished", "failed") or decision.moved_on(job.decisions):
+        if job.over or decision.moved_on(job.decisions):
             return False
         if lost.holder:
             return not decision.arrived

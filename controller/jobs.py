@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MARGIN = 0.0  # a confirmation costs half a visit, and raises the bar when it fails
 MARGIN_STEP = 0.01
+OVER = ("finished", "failed", "stopped", "rejected")
 
 
 @dataclass
@@ -88,7 +89,7 @@ class Job:
 
     @property
     def over(self) -> bool:
-        return self.state in ("finished", "failed", "rejected")
+        return self.state in OVER
 
     def last(self, visit: int) -> Decision | None:
         return self.decisions.get(visit - 1)

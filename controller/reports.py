@@ -196,9 +196,9 @@ class Reports:
         self.kit.emit("job.reached", object_id=job.object_id, broad=pooled.broad, expert=job.expert(pooled), **about)
 
     def _returned(self, job: Job) -> JobAnswer:
-        if job.state not in ("finished", "failed"):
+        if not job.over:
             met = self.book.met(job, 0.0)
-            self.book.end(job, "finished" if met else "failed", job.reason)
+            self.book.end(job, "finished" if met else "stopped" if job.stopped else "failed", job.reason)
         return Ack()
 
     @staticmethod

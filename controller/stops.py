@@ -47,7 +47,7 @@ class Stops:
     async def next_stop(self, ask: AskNextStop) -> Stop:
         """Decide where a job's object goes (once per visit; again when its stop turned out impossible)."""
         job = self.book.job(ask.object_id)
-        if job.state in ("finished", "failed"):
+        if job.over:
             raise SteeringError(f"job {job.object_id} is over ({job.state})")
         if job.started_s is None:
             job.started_s, job.state = self.kit.clock(), "running"

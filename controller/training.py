@@ -101,7 +101,7 @@ class Training:
         job = self.book.job(message.object_id)
         if job.owner != host.name:
             raise SteeringError(f"job {job.object_id} is not {host.name}'s")
-        if job.state in ("finished", "failed"):
+        if job.over:
             raise SteeringError(f"job {job.object_id} is over ({job.state})")
         changes = {k: v for k in CHANGEABLE if (v := getattr(message, k)) is not None}
         job.spec = msgspec.structs.replace(job.spec, **changes)

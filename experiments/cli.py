@@ -80,7 +80,9 @@ def main() -> None:
         for number in ENDINGS:  # who presses twice gets no other end
             signal.signal(number, signal.SIG_IGN)
         made_something = {"run", "up"} & set(sys.argv[1:2])
-        err.print("stopped; everything is torn down" if made_something else "stopped")
+        waited = "submit" in sys.argv[1:2]
+        goes_on = "no longer waiting; the job goes on: `daitn status` shows it, `daitn stop JOB` ends it"
+        err.print("stopped; everything is torn down" if made_something else goes_on if waited else "stopped")
     sys.exit(status if isinstance(status, int) else 0)
 
 

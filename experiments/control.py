@@ -10,6 +10,7 @@ import os
 import signal
 import socketserver
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -105,18 +106,20 @@ class ControlServer:
     ) -> dict[str, Any]:
         job = msgspec.convert({"task": self.bed.scenario.data.name, **spec}, JobSpec)
         check_method(job.method)
-        listening = self.bed.hub.add_listener(_Teller(connection), "submit")
+        teller = _Teller(connection)
+        listening = self.bed.hub.add_listener(teller, "submit")
         try:
-            return self._run_job(job, owner)
+            return self._run_job(job, owner, teller.only)
         finally:
             self.bed.hub.unsubscribe(listening)
 
-    def _run_job(self, job: JobSpec, owner: str) -> dict[str, Any]:
+    def _run_job(self, job: JobSpec, owner: str, known: Callable[[int], None]) -> dict[str, Any]:
         bed = self.bed
         outcome = Outcome(seed=job.seed, first_event=len(bed.events), spec=job)
         reply, folder = submit(bed, job, owner), None
         outcome.assessments.append(msgspec.to_builtins(job) | reply)
         outcome.object_id = reply["object_id"]
+        known(outcome.object_id)
         if reply["admitted"]:
             come_home(bed, job, outcome)
             folder = keep_model(bed, f"{outcome.object_id:x}", owner, outcome.object_id)
@@ -127,14 +130,27 @@ class ControlServer:
 
 
 class _Teller:
-    """Forward events to a waiting client; goes quiet when the client is gone."""
+    """Forward events to a waiting client, of jobs only its own; goes quiet when the client is gone."""
 
     def __init__(self, connection: socketserver.StreamRequestHandler) -> None:
         self._out = connection.wfile
         self._gone = False
+        self._mine: int | None = None
+        self._held: list[Event] = []
+
+    def only(self, object_id: int) -> None:
+        """Say which job it is: what was held back of it goes out, that of others never does."""
+        self._mine, held = object_id, self._held
+        self._held = []
+        for event in held:
+            self(event)
 
     def __call__(self, event: Event) -> None:
         if self._gone or event.kind == "link.load" or (event.kind == "job.assessed" and not event.data.get("admitted")):
+            return
+        if "object_id" in event.data and event.data["object_id"] != self._mine:
+            if self._mine is None:
+                self._held.append(event)
             return
         try:
             self._out.write(b'{"event":' + encode_event(event) + b"}\n")

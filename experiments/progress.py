@@ -98,6 +98,7 @@ class Progress:
         self._line(
             mark,
             f"{name} broad {data['broad']:.3f}{expert}  {where}"
+            + ("" if data.get("share", 1) == 1 or not data["accepted"] else f" [dim]{data['share']:.0%} of it kept[/]")
             + ("" if data["accepted"] else " [yellow]rolled back[/]"),
         )
 

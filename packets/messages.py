@@ -339,7 +339,7 @@ class Release(Message, frozen=True, kw_only=True, tag="release"):
 
 
 class JobStatus(Message, frozen=True, kw_only=True, tag="status"):
-    """How a job stands: ``submitted``, ``running``, ``finished`` or ``failed``."""
+    """How a job stands: ``submitted``, ``running``, ``finished``, ``failed`` or ``stopped``."""
 
     state: str
     visits: int

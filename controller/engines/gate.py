@@ -7,6 +7,7 @@ from controller.engines.types import Measured, Request
 TOLERANCE = 0.15
 TOLERANCE_MET = 0.01  # of a model that meets its targets and is trained on
 SPARE = 0.01
+MET = 2.0  # more than all accuracies together
 EXPERT_WEIGHT = 0.5
 
 
@@ -39,11 +40,14 @@ def score(request: Request, measured: Measured) -> float:
 
 
 def merit(request: Request, measured: Measured) -> float:
-    """Return how near a model is to what a request asks for: its score, less what is missing to the targets."""
+    """Return how near a model is to what a request asks for: its score, less what is missing to the targets; any model
+    that meets them is nearer than any that does not.
+    """
     missing = max(0.0, request.broad_accuracy + SPARE - measured.broad)
     if request.expert_group:
         missing += max(0.0, request.expert_accuracy + SPARE - expert_of(request, measured))
-    return score(request, measured) - missing
+    met = has_target(request) and targets_met(request, measured)
+    return score(request, measured) - missing + (MET if met else 0.0)
 
 
 def judge(request: Request, before: Measured | None, after: Measured) -> tuple[bool, str]:

@@ -20,7 +20,7 @@ import numpy as np
 
 from controller.engines import hpo, learned
 from controller.engines.bookings import first_gap, windows
-from controller.engines.canvas import Canvas, Offer, accuracies, after, cost_s, data_key, draw, ends, where
+from controller.engines.canvas import Canvas, Offer, accuracies, after, cost_s, data_key, draw, ends, shortfall, where
 from controller.engines.errors import EngineError
 from controller.engines.forgetting import State
 from controller.engines.orders import BASELINES, most_even
@@ -32,6 +32,7 @@ HORIZON = 9
 MAX_OPTIONS = 64
 ALTERNATIVES = 4
 LATELY = 6  # visits
+EAGER = 0.2
 
 
 class NoRoute(EngineError):
@@ -62,6 +63,9 @@ def plan(request: Request, view: JobView, options: Sequence[Option], load: Load 
         ranked = learned.routes(canvas, start, first, min(left, HORIZON), view)
     else:
         ranked = routes(canvas, start, first, min(left, HORIZON))
+        if shortfall(canvas, ranked[0].state.skill) > 0 and request.broad_accuracy < 1:
+            # what a visit costs matters among routes that get there; where none does, the one that comes nearest
+            ranked = routes(canvas._replace(toll=canvas.toll * EAGER), start, first, min(left, HORIZON))
     return _assemble(canvas, start, ranked[0].picks, _others(canvas, ranked))
 
 

@@ -9,7 +9,7 @@ from packets.events import Event
 from packets.labels import label_address, object_label
 
 MAX_STOPS = 256
-ENDED = ("finished", "failed", "rejected")
+ENDED = ("finished", "failed", "stopped", "rejected")
 
 
 def job_submitted(canvas: Canvas, event: Event) -> None:

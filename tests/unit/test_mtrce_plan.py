@@ -475,4 +475,6 @@ def test_merit_prefers_what_is_nearer_to_both_targets() -> None:
     assert gate.merit(ask, measured(0.96, 0.85, 0.85, 0.85)) > gate.merit(ask, measured(0.90, 0.90, 0.90, 0.90))
     assert gate.merit(ask, measured(0.5, 0.5, 0.5, 0.5)) < gate.merit(ask, broad_only)
     spare = measured(0.96, 0.9, 0.9, 0.9)
-    assert gate.merit(ask, spare) == gate.score(ask, spare), "nothing is missing"
+    assert gate.merit(ask, spare) == gate.score(ask, spare) + gate.MET, "nothing is missing"
+    by_a_hair, not_quite = measured(0.951, 0.75, 0.75, 0.75), measured(0.949, 0.99, 0.99, 0.99)
+    assert gate.merit(ask, by_a_hair) > gate.merit(ask, not_quite), "the gate would undo the other"

@@ -4,7 +4,7 @@ import { drawChart } from "./chart.js";
 import { byId, h, keyed, setText } from "./dom.js";
 import { ACTIONS, mbps, percent, points, requirement, seconds, size } from "./words.js";
 
-const ENDED = ["finished", "failed", "rejected"];
+const ENDED = ["finished", "failed", "stopped", "rejected"];
 
 export class JobView {
   constructor(store) {
@@ -74,7 +74,7 @@ export class JobView {
   state(job) {
     const who = `${job.task || "Job"} for ${job.owner || "its owner"}`;
     if (job.state === "rejected") return `${who}: rejected`;
-    if (job.state === "finished" || job.state === "failed") return `${who}: ${job.state}${job.reason ? `, ${job.reason}` : ""}${job.returned ? "; the model is home" : ""}`;
+    if (["finished", "failed", "stopped"].includes(job.state)) return `${who}: ${job.state}${job.reason ? `, ${job.reason}` : ""}${job.returned ? "; the model is home" : ""}`;
     const stop = job.stops.at(-1);
     if (!stop) return `${who}: ${job.state}`;
     const limit = job.spec?.max_visits ? ` of at most ${job.spec.max_visits}` : "";
