@@ -8,7 +8,7 @@ import msgspec
 
 from controller import rounds
 from controller.brains import Brains
-from controller.engines import hpo
+from controller.engines import gate, hpo
 from controller.engines.errors import EngineError
 from controller.engines.evidence import visit_s
 from controller.engines.types import Option
@@ -69,7 +69,8 @@ class Stops:
             return self._verify(job, ask)
         if last is not None and last.action == "verify" and not last.concluded:
             return self._verify(job, ask)
-        if last is not None and last.action == "verify" and self.book.met(job, job.margin) and not job.goes_on:
+        done = gate.has_target(job.request) and self.book.met(job, job.margin) and not job.goes_on
+        if last is not None and last.action == "verify" and done:
             return self._confirm(job, ask, "both targets met: confirm at the other MPVU")
         reached = self.book.met(job, 0.0) and not job.goes_on
         if last is not None and last.action == "confirm" and (job.reason or reached):

@@ -22,6 +22,7 @@ ROOM_WEIGHT = 2.0
 ENOUGH_ROOM = 0.05
 VISIT_COST = 0.1
 TOLL_FREE = 0.3  # share of a visit's cost that is no traffic: somebody's time, a queue, a risk
+USUAL_BYTES = 1e6
 USUAL_LINKS = 5.0  # host, switch, gateway, border, gateway, switch, host
 TIME_WEIGHT = 0.15
 NEW_DATA_WEIGHT = 0.1
@@ -114,7 +115,7 @@ def draw(
         taken=taken,
         times=np.array([visited.count(data_key(o)) if visited else 0 for o in firsts], dtype=float),
         size=np.array([o.samples for o in firsts]) / sum(o.samples for o in everything),
-        toll=np.array([toll(o) for o in firsts]),
+        toll=np.array([toll(request, o) for o in firsts]),
         share=share,
         ceiling=ceiling,
         expert=expert,
@@ -123,9 +124,12 @@ def draw(
     )
 
 
-def toll(option: Option) -> float:
-    """Return what a visit costs, a usual one being 1: bytes on the wire are bytes of the model times links crossed."""
-    return TOLL_FREE + (1 - TOLL_FREE) * links(option) / USUAL_LINKS
+def toll(request: Request, option: Option) -> float:
+    """Return what a visit costs, a usual one being 1: bytes on the wire are bytes of the model times links crossed. The
+    traffic of a small model counts for little.
+    """
+    traffic = min(1.0, request.model_bytes / USUAL_BYTES) if request.model_bytes else 1.0
+    return TOLL_FREE + (1 - TOLL_FREE) * traffic * links(option) / USUAL_LINKS
 
 
 def links(option: Option) -> float:

@@ -507,6 +507,16 @@ def test_trust_rests_on_the_model_as_it_came_not_on_what_was_kept_of_it() -> Non
     run(work)
 
 
+def test_a_job_without_a_target_uses_its_budget() -> None:
+    async def work() -> None:
+        life = Life(World(PLAN, brains=brains()))
+        await life.begin(JobSpec(task="vignettes", broad_accuracy=0.0, max_visits=3, deadline_s=100))
+        await life.play(GOOD)
+        assert [action for action, _ in life.journey].count("train") == 3
+
+    run(work)
+
+
 def test_an_mpvu_is_visited_as_often_as_the_owner_fixed() -> None:
     async def work() -> None:
         life = Life(World(PLAN, brains=brains()))
