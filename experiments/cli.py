@@ -103,12 +103,12 @@ def run(
     data: DataOption = None,
     label: LabelOption = None,
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="routed, learned, random, cycle, tramfl, federated, secure, gossip, split, central, or auto: TAG "
-            "chooses."
+            "chooses [default: the scenario's, routed if it names none]."
         ),
-    ] = "routed",
+    ] = None,
     run_dir: RunDirOption = None,
     page_port: PageOption = None,
     no_page: NoPageOption = False,

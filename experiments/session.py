@@ -138,16 +138,18 @@ def run_scenario(
     seeds: int | None,
     data: Path | None,
     label: str | None,
-    method: str,
+    method: str | None,
     run_dir: Path | None,
     page_port: int | None,
     capture: bool,
     console: Console,
     started_s: float,
 ) -> dict[str, Any]:
-    """Carry a scenario out from bring-up to teardown; return the report."""
-    check_method(method)
-    scenario = allow(resolve(name, seed=seed, seeds=seeds, data=data, label=label), method)
+    """Carry a scenario out from bring-up to teardown; return the report. ``method``: None for the scenario's own."""
+    scenario = resolve(name, seed=seed, seeds=seeds, data=data, label=label)
+    check_methods(scenario, method)
+    method = method or scenario.jobs[0].method
+    scenario = allow(scenario, method)
     with _standing(scenario, run_dir, page_port, capture, console) as (bed, progress):
         report = Run(bed, method=method).carry_out(started_s)
         progress.close()
@@ -247,9 +249,17 @@ def _echo(said: TextIO, console: Console, errors: Console) -> None:
         where.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+def check_methods(scenario: Scenario, method: str | None = None) -> None:
+    """Check the methods of a scenario's jobs and the one asked for; ``ExperimentError`` names the one that is none."""
+    for name in [method, *(job.method for job in scenario.jobs)]:
+        if name is not None:
+            check_method(name)
+
+
 def check_all(name: str, *, data: Path | None, label: str | None, page_port: int | None, console: Console) -> None:
     """Check scenario, then machine; every problem is an error that says what to do."""
     scenario = resolve_without_data(name) if data is None else resolve(name, data=data, label=label)
+    check_methods(scenario)
     plan = network_plan(scenario)
     terminals = sum(h.role != "host" for h in plan.hosts)
     console.print(

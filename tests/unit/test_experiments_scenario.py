@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from experiments import scenario
-from experiments.errors import ScenarioError
+from experiments.errors import ExperimentError, ScenarioError
+from experiments.session import check_methods
 from topologies.fig3 import PLAN
 
 
@@ -90,3 +91,11 @@ def test_a_network_that_cannot_do_the_job_says_who_is_missing(role: str) -> None
         kas.pop(role, None)
     with pytest.raises(ScenarioError, match=f"no K-AS in network.kas has a {role}"):
         scenario.from_raw(content, "mine.yaml")
+
+
+def test_the_method_that_a_scenario_names_is_checked() -> None:
+    found = scenario.load("healthcare")
+    check_methods(found, "learned")
+    wrong = msgspec.structs.replace(found, jobs=[msgspec.structs.replace(found.jobs[0], method="nonsense")])
+    with pytest.raises(ExperimentError, match="no method is called 'nonsense'; there are: routed"):
+        check_methods(wrong)
