@@ -18,9 +18,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from controller.engines import hpo, learned
+from controller.engines import gate, hpo, learned
 from controller.engines.bookings import first_gap, windows
-from controller.engines.canvas import Canvas, Offer, accuracies, after, cost_s, data_key, draw, ends, shortfall, where
+from controller.engines.canvas import (
+    Canvas,
+    Offer,
+    accuracies,
+    after,
+    cost_s,
+    data_key,
+    draw,
+    ends,
+    shortfall,
+    toll,
+    where,
+)
 from controller.engines.errors import EngineError
 from controller.engines.forgetting import State
 from controller.engines.orders import BASELINES, most_even
@@ -50,7 +62,7 @@ def plan(request: Request, view: JobView, options: Sequence[Option], load: Load 
     usable = _usable(request, view, options, load)
     visited = _visited(view, options)
     left_s = request.deadline_s - view.elapsed_s
-    if request.method in BASELINES:
+    if request.method in BASELINES or (request.method == "routed" and not gate.has_target(request)):
         ahead = _turns(request, view, visited, usable)[: min(left, MAX_OPTIONS)]
         canvas = draw(request, visited, ahead, usable, left_s, load)
         return _assemble(canvas, where(request, view, canvas.ceiling), tuple(range(len(ahead))), [])
@@ -207,6 +219,9 @@ def _turns(request: Request, view: JobView, visited: list[object], usable: list[
     """Return data in a shuffled order ("random"), as offered ("fixed", "cycle"; each once before any twice), or by
     Tram-FL's rule.
     """
+    if request.method == "routed":  # the best of all data: evenly, of equals the nearest first
+        near = sorted(usable, key=lambda offer: toll(request, offer[0]))
+        return [near[i] for i in most_even(request.groups, view.visits, [offer[0] for offer in near])]
     if request.method == "tramfl":
         return [usable[i] for i in most_even(request.groups, view.visits, [offer[0] for offer in usable])]
     place: dict[object, int] = {data_key(offer[0]): i for i, offer in enumerate(usable)}

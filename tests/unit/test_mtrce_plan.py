@@ -478,3 +478,13 @@ def test_merit_prefers_what_is_nearer_to_both_targets() -> None:
     assert gate.merit(ask, spare) == gate.score(ask, spare) + gate.MET, "nothing is missing"
     by_a_hair, not_quite = measured(0.951, 0.75, 0.75, 0.75), measured(0.949, 0.99, 0.99, 0.99)
     assert gate.merit(ask, by_a_hair) > gate.merit(ask, not_quite), "the gate would undo the other"
+
+
+def test_without_a_target_the_route_is_even_and_of_equals_the_nearest_is_first() -> None:
+    mixes = [tuple(100 * (g == i) for g in range(4)) for i in range(4)]
+    far = [msgspec.structs.replace(option(f"{i}", i + 1, mix), borders=2 - (i == 2) * 2) for i, mix in enumerate(mixes)]
+    ask, made = request(broad_accuracy=0.0, expert_group=None, expert_accuracy=0.0, max_visits=8), list[Visit]()
+    for _ in range(8):
+        made.append(visit(plan(ask, JobView(visits=made), far).steps[0].option))
+    way = "".join(v.handle for v in made)
+    assert way[0] == "2" and sorted(way[:4]) == sorted(way[4:]) == list("0123")
