@@ -219,9 +219,10 @@ def _turns(request: Request, view: JobView, visited: list[object], usable: list[
     """Return data in a shuffled order ("random"), as offered ("fixed", "cycle"; each once before any twice), or by
     Tram-FL's rule.
     """
-    if request.method == "routed":  # the best of all data: evenly, of equals the nearest first
+    if request.method == "routed":  # the best of all data: each in turn, evenly, of equals the nearest first
         near = sorted(usable, key=lambda offer: toll(request, offer[0]))
-        return [near[i] for i in most_even(request.groups, view.visits, [offer[0] for offer in near])]
+        even = [near[i] for i in most_even(request.groups, view.visits, [offer[0] for offer in near])]
+        return sorted(even, key=lambda offer: visited.count(data_key(offer[0])))
     if request.method == "tramfl":
         return [usable[i] for i in most_even(request.groups, view.visits, [offer[0] for offer in usable])]
     place: dict[object, int] = {data_key(offer[0]): i for i, offer in enumerate(usable)}
