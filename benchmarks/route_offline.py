@@ -15,10 +15,9 @@ from typing import Any
 from controller.engines import gate, hpo, mtrce
 from controller.engines.canvas import MODEL_BYTES_PER_S, links
 from controller.engines.types import JobView, Measured, Option, Request, Step, Visit
-from hosts.learning.methods.merging import merge
+from hosts.learning.methods.merging import as_measured, merge
 from hosts.learning.methods.updates import state_of
 from hosts.learning.task import (
-    Evaluation,
     NodeData,
     Samples,
     Task,
@@ -74,11 +73,6 @@ class Country:
         return as_measured(self.task.evaluate(model, concat_samples([self.tests[c] for c in copies])))
 
 
-def as_measured(found: Evaluation) -> Measured:
-    """Return an evaluation as the engines read it."""
-    return Measured(broad=found.broad, per_group=found.per_group, samples=found.samples)
-
-
 def run_job(
     country: Country, request: Request, *, use_gate: bool = True, merging: bool = True, salt: int = 0
 ) -> dict[str, Any]:
@@ -109,7 +103,7 @@ def run_job(
         )
         task.train(model, country.parts[step.option.handle].train, settings)
         known = state_of(bytes_to_model(task, state)) if view.measured and use_gate and merging else None
-        merged = merge(task, country.tests[0], known, model, hpo.MERGE, lambda f: gate.merit(request, as_measured(f)))
+        merged = merge(task, country.tests[0], known, model, hpo.MERGE, request)
         found = as_measured(merged.kept)
         accepted, _ = gate.judge(request, view.measured, found)
         accepted = accepted or not use_gate

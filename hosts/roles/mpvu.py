@@ -12,8 +12,7 @@ import time
 import zlib
 from typing import Any, NamedTuple
 
-from controller.engines import gate
-from controller.engines.types import Measured, Request
+from controller.engines.types import Request
 from hosts.dcc_line import PATIENT
 from hosts.learning.compress import travelling
 from hosts.learning.errors import LearningError
@@ -84,7 +83,7 @@ class Mpvu(Role):
         with self.terminal.computing("verifying", obj.object_id):
             model = bytes_to_model(task, obj.payload)
             before = state_of(bytes_to_model(task, accepted)) if accepted is not None else None
-            best = merge(task, samples, before, model, order.merge, lambda found: _merit(order, found))
+            best = merge(task, samples, before, model, order.merge, _asked(order))
         if best.share == 1:
             return Found(best.kept, best.whole, 1.0, bytes(obj.payload))
         model.load_state_dict(best.state)
@@ -129,10 +128,9 @@ class Mpvu(Role):
         self.terminal.launch(self.next_launch(obj, payload))
 
 
-def _merit(order: Order, found: Evaluation) -> float:
-    """Return how near a measurement is to what the order's job asks for."""
-    request = Request(
+def _asked(order: Order) -> Request:
+    """Return what the order's job asks for, as far as measuring needs it."""
+    return Request(
         task=order.task, groups=[], broad_accuracy=order.broad_accuracy, expert_group=order.expert_group or None,
         expert_accuracy=order.expert_accuracy,
     )  # fmt: skip
-    return gate.merit(request, Measured(broad=found.broad, per_group=found.per_group, samples=found.samples))

@@ -17,10 +17,10 @@ from torch import nn
 from controller.engines import gate, hpo, mtrce
 from controller.engines.types import JobView, Measured, Option, Request, Step, Visit
 from hosts.learning.compress import decode, encode, travelling
-from hosts.learning.methods.merging import merge
+from hosts.learning.methods.merging import as_measured, merge
 from hosts.learning.methods.types import Ledger, MethodSettings, Parts
 from hosts.learning.methods.updates import QuasiGlobalMomentum, State, state_of
-from hosts.learning.spec import Evaluation, Samples, TrainSettings, concat_samples
+from hosts.learning.spec import Samples, TrainSettings, concat_samples
 from hosts.learning.task import Task
 
 EPOCH_S = 0.45
@@ -90,17 +90,14 @@ class Journey:
         self._travel()
         started = time.perf_counter()
         known = before if self.view.measured and self.settings.merge else None
-        merged = merge(self.task, self._tests, known, self.model, hpo.MERGE, lambda found: self._merit(found))
-        after = _measured(merged.kept)
+        merged = merge(self.task, self._tests, known, self.model, hpo.MERGE, self.request)
+        after = as_measured(merged.kept)
         accepted, _ = gate.judge(self.request, self.view.measured, after)
         self.ledger.trained(time.perf_counter() - started, steps=0)
         if accepted:
             self.view = JobView(visits=self.view.visits, measured=after)
         self.model.load_state_dict(merged.state if accepted else before)
         return accepted, after
-
-    def _merit(self, found: Evaluation) -> float:
-        return gate.merit(self.request, _measured(found))
 
     def _seen(self, step: Step, accepted: bool | None, found: Measured | None) -> JobView:
         option = step.option
@@ -109,10 +106,6 @@ class Journey:
             epochs=self.settings.epochs, accepted=accepted, found=found,
         )  # fmt: skip
         return JobView(visits=[*self.view.visits, visit], measured=self.view.measured)
-
-
-def _measured(found: Evaluation) -> Measured:
-    return Measured(broad=found.broad, per_group=found.per_group, samples=found.samples)
 
 
 def train_sequential(order: str, task: Task, parts: Parts, settings: MethodSettings, ledger: Ledger) -> nn.Module:
