@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from controller.engines import hpo
+from controller.engines import gate, hpo
 from controller.engines.types import Booking, Hyper, JobView, Measured, Option, Plan, Request, Step, Visit
 from controller.protocol import Facility, Stop
 from packets.messages import Fixed, JobSpec
@@ -82,10 +82,7 @@ class Job:
     @property
     def aim(self) -> Request:
         """What to plan for: the targets, or all that the data can teach once they are met and the job goes on."""
-        if not self.goes_on:
-            return self.request
-        expert = 1.0 if self.request.expert_group else 0.0
-        return msgspec.structs.replace(self.request, broad_accuracy=1.0, expert_accuracy=expert)
+        return gate.beyond(self.request) if self.goes_on else self.request
 
     @property
     def over(self) -> bool:

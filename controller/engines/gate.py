@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from controller.engines.types import Measured, Request
 
 TOLERANCE = 0.15
@@ -32,6 +34,12 @@ def targets_met(request: Request, measured: Measured, margin: float = 0.0) -> bo
     expert_goal = min(1.0, request.expert_accuracy + margin) if request.expert_group else 0.0
     broad_goal = min(1.0, request.broad_accuracy + margin)
     return measured.broad >= broad_goal and expert_of(request, measured) >= expert_goal
+
+
+def beyond(request: Request) -> Request:
+    """Return what to plan for once a request's targets are met and it trains on: all that the data can teach."""
+    expert = 1.0 if request.expert_group else 0.0
+    return msgspec.structs.replace(request, broad_accuracy=1.0, expert_accuracy=expert, beyond=True)
 
 
 def score(request: Request, measured: Measured) -> float:

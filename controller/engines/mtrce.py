@@ -75,7 +75,7 @@ def plan(request: Request, view: JobView, options: Sequence[Option], load: Load 
         ranked = learned.routes(canvas, start, first, min(left, HORIZON), view)
     else:
         ranked = routes(canvas, start, first, min(left, HORIZON))
-        if shortfall(canvas, ranked[0].state.skill) > 0 and request.broad_accuracy < 1:
+        if shortfall(canvas, ranked[0].state.skill) > 0 and not request.beyond:
             # what a visit costs matters among routes that get there; where none does, the one that comes nearest
             ranked = routes(canvas._replace(toll=canvas.toll * EAGER), start, first, min(left, HORIZON))
     return _assemble(canvas, start, ranked[0].picks, _others(canvas, ranked))

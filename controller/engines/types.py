@@ -13,7 +13,9 @@ Mix = dict[str, float]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """A training request as the engines see it. ``train_on``: meeting the targets does not end it, its budget does."""
+    """A training request as the engines see it. ``train_on``: meeting the targets does not end it, its budget does;
+    ``beyond``: they have been met, and what is left of the budget is for all that the data can teach.
+    """
 
     task: str
     groups: list[str]
@@ -27,6 +29,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     method: str = "routed"
     seed: int = 0
     train_on: bool = False
+    beyond: bool = False
 
 
 class Option(msgspec.Struct, frozen=True, kw_only=True):
