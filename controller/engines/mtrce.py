@@ -62,7 +62,7 @@ def plan(request: Request, view: JobView, options: Sequence[Option], load: Load 
     usable = _usable(request, view, options, load)
     visited = _visited(view, options)
     left_s = request.deadline_s - view.elapsed_s
-    if request.method in BASELINES or (request.method == "routed" and not gate.has_target(request)):
+    if request.method in BASELINES or (request.method == "routed" and (request.beyond or not gate.has_target(request))):
         ahead = _turns(request, view, visited, usable)[: min(left, MAX_OPTIONS)]
         canvas = draw(request, visited, ahead, usable, left_s, load)
         return _assemble(canvas, where(request, view, canvas.ceiling), tuple(range(len(ahead))), [])
@@ -75,7 +75,7 @@ def plan(request: Request, view: JobView, options: Sequence[Option], load: Load 
         ranked = learned.routes(canvas, start, first, min(left, HORIZON), view)
     else:
         ranked = routes(canvas, start, first, min(left, HORIZON))
-        if shortfall(canvas, ranked[0].state.skill) > 0 and not request.beyond:
+        if shortfall(canvas, ranked[0].state.skill) > 0:
             # what a visit costs matters among routes that get there; where none does, the one that comes nearest
             ranked = routes(canvas._replace(toll=canvas.toll * EAGER), start, first, min(left, HORIZON))
     return _assemble(canvas, start, ranked[0].picks, _others(canvas, ranked))
@@ -219,7 +219,7 @@ def _turns(request: Request, view: JobView, visited: list[object], usable: list[
     """Return data in a shuffled order ("random"), as offered ("fixed", "cycle"; each once before any twice), or by
     Tram-FL's rule.
     """
-    if request.method == "routed":  # the best of all data: each in turn, evenly, of equals the nearest first
+    if request.method == "routed":  # all that the data can teach: each in turn, evenly, of equals the nearest first
         near = sorted(usable, key=lambda offer: toll(request, offer[0]))
         even = [near[i] for i in most_even(request.groups, view.visits, [offer[0] for offer in near])]
         return sorted(even, key=lambda offer: visited.count(data_key(offer[0])))

@@ -488,3 +488,14 @@ def test_without_a_target_the_route_is_even_and_of_equals_the_nearest_is_first()
         made.append(visit(plan(ask, JobView(visits=made), far).steps[0].option))
     way = "".join(v.handle for v in made)
     assert way[0] == "2" and sorted(way[:4]) == sorted(way[4:]) == list("0123")
+
+
+def test_past_its_targets_a_job_goes_to_what_it_has_not_met_however_far() -> None:
+    mixes = [(100, 80, 80, 80)] * 5  # the same of all: nothing but the way tells them apart
+    places = [msgspec.structs.replace(option(f"{i}", i + 1, mix), borders=i) for i, mix in enumerate(mixes)]
+    met = measured(0.98, 0.98, 0.98, 0.98)
+    on = gate.beyond(request(broad_accuracy=0.8, expert_accuracy=0.9, train_on=True))
+    made = [visit(places[0]), visit(places[1])]
+    for _ in range(3):
+        made.append(visit(plan(on, JobView(visits=made, measured=met), places).steps[0].option))
+    assert [v.handle for v in made] == list("01234")
