@@ -29,7 +29,7 @@ from experiments.comparing import Budget, make_plan
 from experiments.errors import ExperimentError
 from experiments.session import resolve
 
-VISITS = 12
+VISITS = 20
 ROUNDS = 16
 PASSES = 4
 
