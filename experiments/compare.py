@@ -18,8 +18,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from experiments.errors import ExperimentError
 from experiments.processes import ChildTimeout, last_words, python, run_child
+from experiments.run import allow
+from experiments.scenario import load
+from experiments.session import resolve
 
 DEFAULT_METHODS = ("routed", "random", "cycle", "tramfl", "federated", "gossip", "split", "central")
 RUN_TIMEOUT_S = 400.0
@@ -49,20 +54,26 @@ class Result(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is to be compared. ``scenarios``: {method: scenario} where it is another; ``extra``: further words for
-    ``daitn run`` (``--data DIR``); ``prefix``: before it; ``settings``: what to tell of its budget.
+    """What is to be compared. ``scenarios``: {method: scenario} where it is another; ``data``, ``label``: as of
+    ``daitn run``; ``prefix``: words before it; ``settings``: what to tell of its budget.
     """
 
     scenario: str
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     out: Path
-    extra: tuple[str, ...] = ()
+    data: Path | None = None
+    label: str | None = None
     timeout_s: float = RUN_TIMEOUT_S
     resume: bool = False
     prefix: tuple[str, ...] = ()
     scenarios: Mapping[str, str] = {}
     settings: tuple[str, ...] = ()
+
+    @property
+    def given(self) -> list[str]:
+        """The data as words for ``daitn run``."""
+        return [*(["--data", str(self.data)] if self.data else []), *(["--label", self.label] if self.label else [])]
 
 
 class Comparison:
@@ -86,7 +97,7 @@ class Comparison:
             self.say(f"{head} {_told(result)}")
 
     def _one(self, method: str, seed: int) -> Result | None:
-        kept = self.read(method, seed) if self.plan.resume else None
+        kept = self.read(method, seed) if self.plan.resume and self._same_settings(method, seed) else None
         fault = ""
         for attempt in range(0 if kept else ATTEMPTS):
             fault = self._child(method, seed, attempt)
@@ -96,6 +107,16 @@ class Comparison:
         if kept is None:
             self.errors.append(f"seed {seed} {method}: {fault}")
         return kept
+
+    def _same_settings(self, method: str, seed: int) -> bool:
+        """Tell whether a run that is there had the scenario (network, data, budget) that it would have now."""
+        try:
+            then = load(str(self.folder(method, seed) / "scenario.yaml"))
+        except ExperimentError:
+            return False
+        scenario = self.plan.scenarios.get(method, self.plan.scenario)
+        now = allow(resolve(scenario, data=self.plan.data, label=self.plan.label), method)
+        return msgspec.structs.replace(then, seed=now.seed, seeds=now.seeds) == now
 
     def folder(self, method: str, seed: int) -> Path:
         return self.plan.out / f"seed-{seed:03}-{method}"
@@ -108,7 +129,7 @@ class Comparison:
         log = self.plan.out / f"{folder.name}.log"
         scenario = self.plan.scenarios.get(method, self.plan.scenario)
         words = ["run", scenario, "--seed", str(seed), "--seeds", "1", "--method", method]
-        words += ["--run-dir", str(folder), "--no-page", "--no-capture", *self.plan.extra]
+        words += ["--run-dir", str(folder), "--no-page", "--no-capture", *self.plan.given]
         with contextlib.suppress(ChildTimeout):  # its report, if there is one, tells what came of it
             if (
                 run_child([*self.plan.prefix, *python("experiments.cli", *words)], log, self.plan.timeout_s)

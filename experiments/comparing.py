@@ -74,10 +74,9 @@ def make_plan(
     if resume and out is None:
         raise ExperimentError("--resume needs --out DIR: which results are to be kept?")
     resolved = resolve(scenario, data=data, label=label)
-    extra = [*(["--data", str(data.resolve())] if data else []), *(["--label", label] if label else [])]
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = (out or RUNS / f"compare-{stamp}-{resolved.name}").resolve()
-    plan = Plan(scenario, names, tuple(seeds), folder, tuple(extra), resume=resume)
+    plan = Plan(scenario, names, tuple(seeds), folder, data.resolve() if data else None, label, resume=resume)
     return plan if budget is None else _with_budget(plan, budget)
 
 
@@ -108,18 +107,10 @@ def _with_budget(plan: Plan, budget: Budget) -> Plan:
 
 def _show(comparison: Comparison, console: Console) -> None:
     plan, summary = comparison.plan, comparison.summary()
-    job = resolve(plan.scenario, data=_data(plan), label=_label(plan)).jobs[-1]
+    job = resolve(plan.scenario, data=plan.data, label=plan.label).jobs[-1]
     targets = {"broad": job.broad_accuracy} | ({"expert": job.expert_accuracy} if job.expert_group else {})
     plan.out.mkdir(parents=True, exist_ok=True)
     (plan.out / "compare.json").write_text(json.dumps(summary, indent=2) + "\n")
     write_page(summary, plan.out / "compare.html", targets=targets, expert_group=job.expert_group)
     console.print(table(summary, job.expert_group))
     console.print(f"page       {plan.out / 'compare.html'}", highlight=False, soft_wrap=True)
-
-
-def _data(plan: Plan) -> Path | None:
-    return Path(plan.extra[plan.extra.index("--data") + 1]) if "--data" in plan.extra else None
-
-
-def _label(plan: Plan) -> str | None:
-    return plan.extra[plan.extra.index("--label") + 1] if "--label" in plan.extra else None

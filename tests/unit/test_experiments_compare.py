@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from experiments.compare import Comparison, Plan, summarise
@@ -13,7 +14,7 @@ from experiments.comparing import make_plan
 from experiments.curve import Counters, curve
 from experiments.errors import ExperimentError
 from experiments.run import allow
-from experiments.scenario import load
+from experiments.scenario import dump, load
 from packets.events import Event
 
 
@@ -57,6 +58,7 @@ def written(folder: Path, method: str, seed: int, size: int, met: bool, broad: f
         "curve": [{"seconds": 5.0, "bytes": size // 2, "broad": 0.6, "expert": 0.5}],
     }  # fmt: skip
     (folder / "report.json").write_text(json.dumps({"method": method, "seeds": [one]}))
+    (folder / "scenario.yaml").write_bytes(dump(msgspec.structs.replace(load("healthcare"), seed=seed)))
 
 
 @pytest.fixture
@@ -83,6 +85,23 @@ def test_a_comparison_sums_up_its_runs_and_writes_its_page(comparison: Compariso
     write_page(summary, tmp_path / "c.html", targets={"broad": 0.8, "expert": 0.95}, expert_group="cardiology")
     page = (tmp_path / "c.html").read_text()
     assert page.count("<svg") == 2 and "cardiology accuracy" in page and "<script" not in page
+
+
+def test_a_run_with_other_settings_is_not_kept(comparison: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
+    again: list[tuple[str, int]] = []
+
+    def child(method: str, seed: int, attempt: int) -> str:
+        again.append((method, seed))
+        return f"attempt {attempt}"
+
+    monkeypatch.setattr(comparison, "_child", child)
+    other = load("healthcare")
+    job = msgspec.structs.replace(other.jobs[0], max_visits=7)
+    other = msgspec.structs.replace(other, jobs=[job], seed=1)
+    (comparison.folder("routed", 1) / "scenario.yaml").write_bytes(dump(other))
+    (comparison.folder("federated", 0) / "scenario.yaml").write_text("no scenario")
+    comparison.run()
+    assert again == [("federated", 0), ("routed", 1)]
 
 
 def test_a_run_of_another_method_or_without_a_measurement_is_none(comparison: Comparison) -> None:
