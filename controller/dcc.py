@@ -12,6 +12,7 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from controller import rivals
 from controller.brains import Brains
 from controller.custody import Custody
 from controller.discovery import Discovery
@@ -375,7 +376,11 @@ class Dcc:
         match body:
             case AskOptions():
                 await self.gathering.freshen(*self.places.wants(body.kas), STALE_S)
-                return Options(options=self.places.options(body.object_id, body.request, body.kas))
+                return Options(
+                    options=self.places.options(body.object_id, body.request, body.kas),
+                    bookings=rivals.bookings_at(self.kit, body.kas, body.object_id),
+                    share_left=rivals.share_left(self.kit, self.sensing, body.kas, body.object_id),
+                )
             case AskFacilities():
                 return Facilities(facilities=self.places.facilities(body.kas, body.role))
             case AskModels():

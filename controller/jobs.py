@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from controller.engines import gate, hpo
-from controller.engines.types import Booking, Hyper, JobView, Measured, Option, Plan, Request, Step, Visit
+from controller.engines.types import Hyper, JobView, Load, Measured, Option, Plan, Request, Step, Visit
 from controller.protocol import Facility, Stop
 from packets.messages import Fixed, JobSpec
 
@@ -41,7 +41,7 @@ class Decision:
     offers: dict[str, Option] = field(default_factory=dict)
     concluded: bool = False
     group: Group | None = None
-    load: list[Booking] = field(default_factory=list)
+    load: Load = field(default_factory=Load)
     arrived: bool = False
     released: bool = False
 
@@ -151,7 +151,11 @@ class Job:
         """Return the decision for the holder's DCC, and keep track of which K-AS hold rules."""
         clear = sorted(self.rules_in - set(path))
         self.rules_in = set(path)
-        return Stop(action=decision.action, kas=decision.kas, handle=decision.handle, path=path, clear=clear)
+        expected_s = decision.step.cost_s if decision.step else 0.0
+        return Stop(
+            action=decision.action, kas=decision.kas, handle=decision.handle, path=path, clear=clear,
+            expected_s=expected_s,
+        )  # fmt: skip
 
 
 def _with(visit: Visit, accepted: bool) -> Visit:

@@ -48,13 +48,16 @@ class Kit:
 
     async def ask_all(self, make: Callable[[int], Ask]) -> list[Reply]:
         """Ask every K-AS; those that do not answer are left out, with a warning."""
-        replies = []
-        for kas in self.all_kas:
-            try:
-                replies.append(await self.must(make(kas)))
-            except BorderError as error:
-                self.emit("warning", text=str(error))
-        return replies
+        replies = [await self.may(make(kas)) for kas in self.all_kas]
+        return [r for r in replies if r is not None]
+
+    async def may(self, body: Ask) -> Reply | None:
+        """Ask one K-AS; None, with a warning, when it says No, or nothing."""
+        try:
+            return await self.must(body)
+        except BorderError as error:
+            self.emit("warning", text=str(error))
+            return None
 
     async def must(self, body: Ask) -> Reply:
         """Ask one K-AS; ``BorderError`` when it says No, or nothing."""

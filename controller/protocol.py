@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from controller.engines.types import Measured, Option, Request
+from controller.engines.types import Booking, Measured, Option, Request
 from packets.messages import AnyMessage
 
 PROTOCOL_VERSION = 1
@@ -44,7 +44,13 @@ class AskOptions(Say, frozen=True, kw_only=True, tag="options?"):
 
 
 class Options(Say, frozen=True, kw_only=True, tag="options="):
+    """What the K-AS offers the job, and what other objects take of it: places booked, and the share of the link to
+    each neighbouring K-AS that is left (only where others use it).
+    """
+
     options: list[Option]
+    bookings: list[Booking] = []
+    share_left: dict[Kas, float] = {}
 
 
 class AskFacilities(Say, frozen=True, kw_only=True, tag="facilities?"):
@@ -86,13 +92,17 @@ class AskNextStop(Say, frozen=True, kw_only=True, tag="next?"):
 
 
 class Stop(Say, frozen=True, kw_only=True, tag="next="):
-    """The home DCC's decision: which K-AS, which handle there, over which K-AS, and who still holds older rules."""
+    """The home DCC's decision: which K-AS, which handle there, over which K-AS, and who still holds older rules.
+
+    ``expected_s``: how long the place is taken from now on, the way there included (0: nobody need go around it).
+    """
 
     action: str
     kas: Kas
     handle: Handle
     path: list[Kas]
     clear: list[Kas] = []
+    expected_s: float = 0.0
 
 
 class Announce(Say, frozen=True, kw_only=True, tag="announce"):
@@ -106,6 +116,7 @@ class Announce(Say, frozen=True, kw_only=True, tag="announce"):
     from_kas: Kas
     to_kas: int = 0
     handle: Handle = ""
+    expected_s: float = 0.0
 
 
 class Ready(Say, frozen=True, kw_only=True, tag="ready"):

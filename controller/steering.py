@@ -52,6 +52,7 @@ class Leg:
     action: str
     packet_type: str
     from_node: str = ""
+    expected_s: float = 0.0
 
     @property
     def label(self) -> int:
@@ -145,7 +146,7 @@ class Steering:
             if not isinstance(stop, Stop):
                 raise BorderError(f"K-AS {ask.kas} answered {type(stop).__name__} to a next stop")
             try:
-                leg = Leg(object_id, visit, stop.action, header.type.name.lower(), host.name)
+                leg = Leg(object_id, visit, stop.action, header.type.name.lower(), host.name, stop.expected_s)
                 address = await self._prepare(leg, host, stop, before)
             except ControllerError as error:
                 self.kit.emit("warning", text=f"stop {stop.handle} in K-AS {stop.kas} is not possible: {error}")
@@ -211,6 +212,7 @@ class Steering:
                 from_kas=before,
                 to_kas=after,
                 handle="" if after else stop.handle,
+                expected_s=leg.expected_s,
             )
             for before, kas, after in zip(stop.path, stop.path[1:], onward, strict=False)
         ]
@@ -220,7 +222,7 @@ class Steering:
     async def announced(self, a: Announce) -> Ready:
         """Another K-AS sends an object here: have its flows ready; ``SteeringError`` when that is not possible."""
         self._over[a.object_id] = a.visit
-        leg = Leg(a.object_id, a.visit, a.action, a.packet_type)
+        leg = Leg(a.object_id, a.visit, a.action, a.packet_type, expected_s=a.expected_s)
         border = self.kit.domain.border(a.kas, a.from_kas)
         if border is None:
             raise SteeringError(f"K-AS {a.kas} has no live border to K-AS {a.from_kas}")
@@ -242,8 +244,9 @@ class Steering:
         host = place.host
         path = await self.kit.communication.steer(leg.label, kas, entry, Exit(host.switch, host.port, host))
         data_node = place.data_node or (host.name if leg.action == "train" else "")
+        until_s = self.kit.clock() + leg.expected_s
         self.kit.location.expect(
-            Arrival(leg.object_id, leg.visit, leg.action, kas, handle, host.name, data_node, place.move_data)
+            Arrival(leg.object_id, leg.visit, leg.action, kas, handle, host.name, data_node, place.move_data, until_s)
         )
         self._tell(leg, path, host.name, data_node, self.places.explain(leg.object_id, handle))
         self.kit.store.visit(leg.object_id, leg.visit, kas, leg.action, host.name, data_node, {"handle": handle})

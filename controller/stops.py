@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from controller import rounds
+from controller import rivals, rounds
 from controller.brains import Brains
 from controller.engines import gate, hpo
+from controller.engines.bookings import joined, place_of
 from controller.engines.errors import EngineError
 from controller.engines.evidence import visit_s
-from controller.engines.types import Option
+from controller.engines.types import Load, Option
 from controller.errors import SteeringError
 from controller.jobbook import JobBook, key_of
 from controller.jobs import Decision, Job
@@ -22,7 +24,6 @@ from controller.protocol import (
     Options,
     Stop,
 )
-from controller.rivals import load_of
 
 TOLD = 8  # alternatives told of with a decision
 
@@ -35,9 +36,23 @@ class Stops:
 
     async def options(self, job: Job) -> list[Option]:
         """Return what all K-AS offer a job now, less what has turned out impossible."""
-        replies = await self.kit.ask_all(lambda k: AskOptions(kas=k, object_id=job.object_id, request=job.request))
-        offered = [o for r in replies if isinstance(r, Options) for o in r.options]
+        return self._usable(job, await self._offers(job))
+
+    async def _offers(self, job: Job) -> dict[int, Options]:
+        made = [AskOptions(kas=k, object_id=job.object_id, request=job.request) for k in self.kit.all_kas]
+        replies = {ask.kas: await self.kit.may(ask) for ask in made}
+        return {kas: r for kas, r in replies.items() if isinstance(r, Options)}
+
+    def _usable(self, job: Job, offers: Mapping[int, Options]) -> list[Option]:
+        offered = [o for r in offers.values() for o in r.options]
         return [self._placed(job, o) for o in offered if o.handle not in job.excluded]
+
+    def _load(self, job: Job, offers: Mapping[int, Options], holder_kas: int) -> Load:
+        """Return what other jobs take: of this home's what was decided, of all what each K-AS says."""
+        if not job.spec.heed_load:
+            return Load()
+        told = rivals.load_told(self.kit.domain, offers, holder_kas)
+        return joined([rivals.load_of(self.book.jobs.values(), job, self.kit.clock()), told])
 
     def _placed(self, job: Job, option: Option) -> Option:
         """Return an option with its distance from where the job is verified."""
@@ -89,8 +104,9 @@ class Stops:
         spent = job.spent(now_s)
         if spent:
             return self._wrap_up(job, ask, spent)
-        options = [o for o in await self.options(job) if o.handle not in ask.exclude]
-        load = load_of(self.book.jobs.values(), job, now_s)
+        offers = await self._offers(job)
+        options = [o for o in self._usable(job, offers) if o.handle not in ask.exclude]
+        load = self._load(job, offers, ask.holder_kas)
         try:
             if job.spec.method in rounds.ACTIONS:
                 return await self._group(job, ask, options)
@@ -100,7 +116,7 @@ class Stops:
         step = plan.steps[0]
         decision = self._decision(ask, "train", step.option.kas, step.option.handle, step.reason)
         decision.step, decision.plan, decision.offers = step, plan, {o.handle: o for o in options}
-        decision.load = load.bookings
+        decision.load = load
         return decision
 
     async def _group(self, job: Job, ask: AskNextStop, options: list[Option]) -> Decision:
@@ -160,7 +176,8 @@ class Stops:
             cost_bytes=step.cost_bytes if step else None,
             expected=step.expected if step else {},
             plan=steps,
-            booked=msgspec.to_builtins(decision.load),
+            booked=_booked(decision),
+            way_share={str(kas): round(share, 3) for kas, share in sorted(decision.load.way_share.items())},
             ages=ages,
         )
         self.kit.store.decision(
@@ -183,3 +200,10 @@ class Stops:
                 about = {"samples": offer.samples, "trust": round(offer.trust, 3), "age_s": offer.age_s}
                 found.append({"kas": offer.kas, "handle": handle, "score": round(score, 4), **cost, **about})
         return found
+
+
+def _booked(decision: Decision) -> list[dict[str, Any]]:
+    """Return the places on offer that other jobs had taken: K-AS, and seconds from the decision."""
+    at = {place_of(o): o.kas for o in decision.offers.values()}
+    mine = [b for b in decision.load.bookings if b.place in at]
+    return [{"kas": at[b.place], "start_s": round(b.start_s, 3), "end_s": round(b.end_s, 3)} for b in mine]

@@ -104,6 +104,8 @@ def _decision(event: Event, mine: list[Event]) -> Record:
         "cost_bytes": data.get("cost_bytes"),
         "expected": data.get("expected", {}),
         "offers": data.get("offers", 0),
+        "booked": data.get("booked", []),
+        "way_share": data.get("way_share", {}),
         "attributes": [
             {"attribute": key, "value": about["value"], "age_s": about["age_s"]}
             for key, about in (there.get("basis") or {}).items()
@@ -181,12 +183,21 @@ def _say_decision(decision: Record, console: Console) -> None:
         highlight=False,
     )
     console.print(f"  because {decision['reason']}", highlight=False, soft_wrap=True)
+    if others := _others(decision):
+        console.print(f"  other jobs: {others}", highlight=False, soft_wrap=True)
     if decision["attributes"]:
         console.print(_attribute_table(decision["attributes"]))
     if decision["alternatives"]:
         console.print(_alternative_table(decision["alternatives"]))
     if decision["outcome"]:
         console.print(f"  came of it: {_figures(decision['outcome'])}", highlight=False, soft_wrap=True)
+
+
+def _others(decision: Record) -> str:
+    """Say what other jobs had taken when a stop was decided."""
+    taken = [f"a place in K-AS {b.get('kas', '?')} taken for {b['end_s']:.1f} s more" for b in decision["booked"]]
+    narrow = [f"{share:.0%} left of the way into K-AS {kas}" for kas, share in decision["way_share"].items()]
+    return "; ".join([*taken, *narrow])
 
 
 def _attribute_table(attributes: list[Record]) -> Table:

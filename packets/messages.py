@@ -90,7 +90,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     ``gate`` false: no MPVU is asked until the budget is used, so nothing is rolled back and nobody's trust moves; to
     see what the gate is worth. ``merge`` false: an MPVU keeps a visit whole or not at all (``Order.merge``).
-    ``train_on``: meeting the targets does not end the job, its budget of visits does. ``compression``: how models and
+    ``train_on``: meeting the targets does not end the job, its budget of visits does. ``heed_load`` false: the route
+    is planned as if no other job were there, to see what it is worth. ``compression``: how models and
     updates travel (``hosts/learning/compress.py``).
     ``method`` ``auto``: TAG chooses. The owner's terminal says of the model itself ``model_bytes``, and where split
     learning would cut it: ``lower_bytes`` below the cut (0: it has no place to cut), ``activation_bytes`` a sample.
@@ -112,6 +113,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     gate: bool = True
     merge: bool = True
     train_on: bool = False
+    heed_load: bool = True
     hyper: Fixed = Fixed()
 
 

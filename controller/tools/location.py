@@ -11,7 +11,9 @@ from topologies.plan import HostPlan
 
 @dataclass(frozen=True)
 class Arrival:
-    """An object's rendezvous in this domain for one visit: where it arrives, and what meets there."""
+    """An object's rendezvous in this domain for one visit: where it arrives, what meets there, and until when (on the
+    clock of the control centre) the place is taken by it, as was foreseen.
+    """
 
     object_id: int
     visit: int
@@ -21,6 +23,7 @@ class Arrival:
     node: str
     data_node: str
     move_data: bool
+    until_s: float = 0.0
 
 
 class Location:

@@ -8,6 +8,8 @@ from controller.domain import Domain
 from controller.openflow import PortCount
 from packets.events import Emit
 
+RECENT_S = 2.5  # counters are read once a second
+
 
 class Sensing:
     """Turns port counters into ``link.load`` events: bytes from ``a`` to ``b`` (tx) and back (rx), and rates."""
@@ -15,6 +17,7 @@ class Sensing:
     def __init__(self, domain: Domain, emit: Emit) -> None:
         self.domain, self.emit = domain, emit
         self._last: dict[tuple[str, int], tuple[float, PortCount]] = {}
+        self._rate: dict[tuple[str, int], tuple[float, float]] = {}
 
     def counted(self, dpid: int, counts: list[PortCount], now_s: float, peers: dict[tuple[str, int], str]) -> None:
         """Take one switch's counters. A link is reported by the switch at its ``a`` end, a host's by its switch."""
@@ -23,6 +26,11 @@ class Sensing:
             named = self._link(switch, count.port, peers)
             if named is not None:
                 self._report(switch, count, now_s, *named)
+
+    def rate_mbps(self, switch: str, port: int, now_s: float) -> float:
+        """Return the rate of a port's busier direction as last counted; silence since then is no load."""
+        counted_s, rate = self._rate.get((switch, port), (-RECENT_S, 0.0))
+        return rate if now_s - counted_s < RECENT_S else 0.0
 
     def _link(self, switch: str, port: int, peers: dict[tuple[str, int], str]) -> tuple[str, bool, int | None] | None:
         """Return (link name, whether the switch is its ``a`` end, the K-AS beyond a border)."""
@@ -47,6 +55,7 @@ class Sensing:
             return
         tx, rx = (count.tx_bytes, count.rx_bytes) if is_a else (count.rx_bytes, count.tx_bytes)
         sent, got = self._rates(before, count, now_s)
+        self._rate[switch, count.port] = now_s, max(sent, got)
         tx_mbps, rx_mbps = (sent, got) if is_a else (got, sent)
         extra: dict[str, Any] = {"neighbour_kas": beyond} if beyond is not None else {}
         self.emit(

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import pytest
+
+from controller.brains import Brains
 from controller.engines import mtrce
-from controller.engines.types import JobView, Option, Request
+from controller.engines.types import Assessment, Hyper, JobView, Load, Option, Plan, Request, Step
 from controller.jobs import Decision, Job
-from controller.rivals import load_of
-from packets.messages import JobSpec
+from controller.openflow import PortCount
+from controller.rivals import load_of, share_left
+from packets.messages import Ack, JobSpec, Register, Submit, SubmitReply
+from tests.fake_fabric import World, run
+from topologies.build import Terminal, Wan, build_plan
 
 REQUEST = Request(
     task="t", groups=["a", "b"], broad_accuracy=0.8, expert_group=None, expert_accuracy=0.0, max_visits=6,
@@ -59,3 +67,128 @@ def test_what_is_over_concluded_or_overdue_books_nothing() -> None:
     assert load_of([rival], job(2), 11.0).bookings == []
     rival.decisions[0].concluded, rival.state = False, "failed"
     assert load_of([rival], job(2), 11.0).bookings == []
+
+
+# --- jobs of several homes, on the fake fabric
+
+
+class Seen:
+    """A planner that goes to the first place offered and remembers what it was told of other jobs."""
+
+    def __init__(self) -> None:
+        self.loads: dict[int, Load] = {}
+
+    def plan(self, request: Request, view: JobView, options: Sequence[Option], load: Load | None = None) -> Plan:
+        self.loads[request.seed] = load or Load()
+        option = min((o for o in options if not o.move_bytes), key=lambda o: (o.kas, o.handle))
+        step = Step(
+            option=option, hyper=Hyper(epochs=1, batch_size=32, learning_rate=0.1, group_weights={}), expected={},
+            cost_s=5.0, cost_bytes=1, verify=True, reason="first",
+        )  # fmt: skip
+        return Plan(steps=[step], expected_broad=0.9, expected_expert=0.9, total_s=5.0, total_bytes=1)
+
+
+OWNERS = ("owner1", "owner3")
+
+
+def two_homes(seen: Seen) -> World:
+    kas = {
+        k: [Terminal(f"h{k}1", "data"), Terminal(f"c{k}", "compute"), Terminal(f"mpvu{k}", "mpvu")] for k in (1, 2, 3)
+    }
+    kas[1].append(Terminal("owner1", "model_owner"))
+    kas[3].append(Terminal("owner3", "model_owner"))
+    return World(build_plan("fake", kas=kas, wan=[Wan(1, 2), Wan(2, 3)]), brains=Brains(assess=admit, plan=seen.plan))
+
+
+async def submitted(world: World, **changes: object) -> list[int]:
+    await world.start()
+    for host in world.plan.hosts:
+        about = {"samples": 100, "group_shares": {"cardiology": 1.0}, "compute_samples_per_s": 100.0, "trust": 0.9}
+        message = Register(name=host.name, role=host.role, address=host.address, attributes=about)
+        assert isinstance(await world.tell(host.name, message), Ack)
+    made = []
+    for number, owner in enumerate(OWNERS):
+        spec = JobSpec(task="vignettes", max_visits=4, seed=number, **changes)  # type: ignore[arg-type]
+        reply = await world.tell(owner, Submit(name=owner, spec=spec))
+        assert isinstance(reply, SubmitReply) and reply.admitted, reply
+        made.append(reply.object_id)
+    return made
+
+
+def admit(request: Request, options: Sequence[Option], mpvus: int) -> Assessment:
+    return Assessment(admitted=True, reasons=[], nearest={}, predicted={})
+
+
+def test_a_job_hears_of_the_places_that_jobs_of_other_homes_take_and_of_their_end() -> None:
+    async def work() -> None:
+        seen = Seen()
+        world = two_homes(seen)
+        first, second = await submitted(world)
+        assert await world.launch("owner1", first, 0) == ["h11"]
+        assert seen.loads[0] == Load()
+        world.now_s += 2.0
+        assert await world.launch("owner3", second, 0) == ["h11"]
+        (booking,) = seen.loads[1].bookings
+        offered = [o.place for o in world.by_kas[1].places.options(second, REQUEST, 1)]
+        assert (booking.start_s, booking.end_s) == (0.0, 3.0) and booking.place in offered
+        assert "h11" not in booking.place  # what leaves a K-AS names no node
+        (told,) = [d for d in world.of("job.decided") if d["object_id"] == second]
+        assert told["booked"] == [{"kas": 1, "start_s": 0.0, "end_s": 3.0}]
+
+    run(work)
+
+
+def test_a_visit_that_is_overdue_or_over_books_nothing_at_other_homes() -> None:
+    async def work() -> None:
+        seen = Seen()
+        world = two_homes(seen)
+        first, second = await submitted(world)
+        await world.launch("owner1", first, 0)
+        world.now_s += 6.0
+        await world.launch("owner3", second, 0)
+        assert seen.loads[1].bookings == []
+
+    run(work)
+
+
+def test_a_job_that_does_not_heed_others_is_told_of_none() -> None:
+    async def work() -> None:
+        seen = Seen()
+        world = two_homes(seen)
+        first, second = await submitted(world, heed_load=False)
+        await world.launch("owner1", first, 0)
+        await world.launch("owner3", second, 0)
+        assert seen.loads[1] == Load()
+
+    run(work)
+
+
+def test_what_others_put_on_a_border_is_not_left_for_a_job() -> None:
+    async def work() -> None:
+        seen = Seen()
+        world = two_homes(seen)
+        first, second = await submitted(world)
+        dcc = world.by_kas[2]
+        ((name, port), border) = next(b for b in dcc.domain.borders.items() if b[1].neighbour_kas == 1)
+        dpid = dcc.domain.switches[name].dpid
+
+        def count(seconds: float, share: float) -> None:
+            size = int(border.rate_mbps * 1e6 / 8 * share * seconds) + counted[-1]
+            counted.append(size)
+            world.now_s += seconds
+            dcc.port_counts(dpid, [PortCount(port, 0, size, 0, 0)])
+
+        counted = [0]
+        count(1.0, 0.0)
+        count(1.0, 0.4)
+        assert share_left(dcc.kit, dcc.sensing, 2, second) == {1: pytest.approx(0.6, abs=0.01)}
+        count(1.0, 1.0)
+        assert share_left(dcc.kit, dcc.sensing, 2, second) == {1: pytest.approx(0.5)}  # fair: half of it beside one
+        await world.launch("owner3", second, 0)  # from K-AS 3 over K-AS 2 to K-AS 1
+        assert seen.loads[1].way_share == {1: pytest.approx(0.5)}
+        assert share_left(dcc.kit, dcc.sensing, 2, second) == {}  # its own traffic, for all that is known
+        assert share_left(dcc.kit, dcc.sensing, 2, first) == {1: pytest.approx(0.5)}
+        world.now_s += 5.0
+        assert share_left(dcc.kit, dcc.sensing, 2, first) == {}  # silence is no load
+
+    run(work)
