@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-unit demo test test-unit test-wire test-network test-browser lint types bench-flood bench-route bench-methods bench-transport bench-map bench-resteer bench-flipped bench-codec fuzz \
+.PHONY: help setup setup-demo setup-unit demo test test-unit test-wire test-network test-browser lint types bench-flood bench-route bench-methods bench-transport bench-map bench-resteer bench-flipped bench-rivals bench-codec fuzz \
 	install-dissector uninstall-dissector clean
 
 help:  ## this list
@@ -66,6 +66,9 @@ bench-resteer: setup-demo  ## rendezvous killed, link cut, mind changed in mid-t
 
 bench-flipped: setup-demo  ## a hospital with flipped labels, with and without MPVU gate and trust, on the network; last line JSON
 	@$(PY) -m benchmarks.flipped
+
+bench-rivals: setup-demo  ## four jobs at once, with plans that heed each other and without; the last line is JSON
+	@$(PY) -m benchmarks.rivals
 
 bench-codec: setup-unit  ## packets/s of the codec, single and in batches, beside Scapy; the last line is JSON
 	@$(PY) -m benchmarks.codec
