@@ -70,7 +70,7 @@ def carry(seed: int, count: int, folder: Path) -> dict[str, dict[str, float]]:
     file = folder / f"rivals-{seed}.yaml"
     file.write_bytes(dump(scenario))
     base, found = scenario.jobs[0], dict[str, dict[str, float]]()
-    with standing(file, folder / f"seed-{seed}", "--no-capture") as network:
+    with standing(file, folder / f"seed-{seed}") as network:
         owners = sorted(h["name"] for h in network.events("network.up")[0].data["plan"]["hosts"]
                         if h["role"] == "model_owner")  # fmt: skip
         for way in WAYS if seed % 2 else WAYS[::-1]:

@@ -30,7 +30,7 @@ from controller.engines.types import Assessment, Mix, Option, Request
 MIN_SAMPLES = 40  # fewer cannot be split into training and two test samples
 MIN_EXPERT_SAMPLES = 20
 # A target is out of reach when it allows less than this share of the error that is forecast: one group may be much
-# easier than the mean that the evidence speaks of.
+# easier than the mean that the evidence speaks of. Nothing above what the forecast itself holds possible is in reach.
 LEAST_ERROR, LEAST_ERROR_EXPERT = 1.0, 0.5
 # For small models (tables), fitted to 330 random requests carried out (``benchmarks.tfam``, seeds 10000-10493):
 QUICK_LEARNER = 8.0  # it learns so much more from a sample at first than the transformer that was fitted
@@ -57,6 +57,7 @@ class Outlook(NamedTuple):
         slack = _slack(request)
         broad = 1 - (1 - request.broad_accuracy + slack[0]) / LEAST_ERROR if request.broad_accuracy else 0.0
         expert = 1 - (1 - request.expert_accuracy + slack[1]) / LEAST_ERROR_EXPERT
+        expert = max(expert, request.expert_accuracy - forecast.margin(self.skew))
         return broad, expert if _wants_expert(request) else 0.0
 
 
@@ -215,7 +216,8 @@ def _accuracy_reasons(request: Request, outlook: Outlook) -> list[str]:
             f"broad accuracy {request.broad_accuracy:.2f} is out of reach: "
             f"{total:.0f} samples predict {taught['broad']:.2f} {basis}"
         )
-    most = _most(taught.get("expert", 1.0), LEAST_ERROR_EXPERT) + slack[1]
+    expert = taught.get("expert", 1.0)
+    most = min(_most(expert, LEAST_ERROR_EXPERT) + slack[1], expert + forecast.margin(outlook.skew))
     if _wants_expert(request) and request.expert_accuracy > most:
         reasons.append(
             f"{request.expert_group} accuracy {request.expert_accuracy:.2f} is out of reach: "
@@ -231,25 +233,26 @@ def _most(forecast_accuracy: float, least_error: float) -> float:
 
 def _cut(
     request: Request,
-    evidence: Evidence,
+    outlook: Outlook,
     least: tuple[float, float] = (1.0, 1.0),
     slack: tuple[float, float] = (0.0, 0.0),
 ) -> Request:
     """Return the request with both targets cut down to what all data predicts (or a share less error than that)."""
-    taught = _taught(request, evidence)
+    taught = _taught(request, outlook.evidence)
+    highest = taught.get("expert", 0.0) + forecast.margin(outlook.skew)
     return msgspec.structs.replace(
         request,
         broad_accuracy=min(request.broad_accuracy, _floor2(_most(taught["broad"], least[0]) + slack[0])),
         expert_accuracy=min(
             request.expert_accuracy,
-            _floor2(_most(taught["expert"], least[1]) + slack[1]) if "expert" in taught else 0.0,
+            _floor2(min(highest, _most(taught["expert"], least[1]) + slack[1])) if "expert" in taught else 0.0,
         ),
     )
 
 
 def _budget_reasons(request: Request, outlook: Outlook) -> list[str]:
     """Say whether visits or time run out before the targets (or what the data can teach of them) are reached."""
-    cut = _cut(request, outlook.evidence, (LEAST_ERROR, LEAST_ERROR_EXPERT), _slack(request))
+    cut = _cut(request, outlook, (LEAST_ERROR, LEAST_ERROR_EXPERT), _slack(request))
     if any(_reached(cut, found, outlook) for found in (outlook.wanted, outlook.reach)):
         return []
     free = _along(outlook, _unbound(cut), *_aim(cut))
@@ -328,7 +331,7 @@ def _nearest(request: Request, options: Sequence[Option], mpvus: int) -> Mix:
         return {}
     if _expert_count(request, outlook.evidence) < MIN_EXPERT_SAMPLES:
         request = msgspec.structs.replace(request, expert_accuracy=0.0)
-    cut = _cut(request, outlook.evidence)
+    cut = _cut(request, outlook)
     for share in (*(1.0 - NEAREST_STEP * i for i in range(NEAREST_TRIES)), 0.3, 0.0):
         eased = _eased(_scaled(cut, share), outlook)
         if eased is not None:

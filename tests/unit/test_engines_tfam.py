@@ -32,9 +32,10 @@ HOSPITALS = [
     (0.907, (5, 12, 2, 3, 35, 18, 17, 8)),
     (0.947, (4, 0, 25, 31, 0, 1, 14, 25)),
 ]
-# Four UCI hospitals (training patients, probe, share of disease), reported at seeds 0 and 5.
+# Four UCI hospitals (training patients, probe, share of disease), as reported at three seeds; the second is the most hopeful.
 HEART = {
     0: [(202, 0.782, 0.47), (174, 0.805, 0.38), (31, 0.967, 0.98), (86, 0.720, 0.78)],
+    1: [(202, 0.807, 0.47), (174, 0.816, 0.37), (31, 0.967, 0.95), (86, 0.744, 0.78)],
     5: [(202, 0.748, 0.47), (174, 0.776, 0.38), (31, 0.967, 0.98), (86, 0.721, 0.78)],
 }
 
@@ -290,10 +291,17 @@ def test_learning_more_of_every_group_never_lowers_the_expected_accuracy(options
     assert 0.0 <= evidence.floor <= FLOOR_MAX
 
 
-def test_ten_thousand_offers_are_assessed_in_a_second() -> None:
-    options = [
-        msgspec.structs.replace(o, handle=f"{o.handle}-{n}", samples=1000 + n) for n in range(850) for o in healthcare()
-    ]
-    started = time.process_time()
-    assert assess(request(broad_accuracy=0.97), options, 2).predicted["broad"] > 0.9
-    assert time.process_time() - started < 3.0  # about 1 s on a quiet machine
+def test_the_work_of_an_assessment_grows_like_the_offers_and_no_faster() -> None:
+    def seconds(times: int) -> float:
+        options = [
+            msgspec.structs.replace(o, handle=f"{o.handle}-{n}", samples=1000 + n)
+            for n in range(times)
+            for o in healthcare()
+        ]
+        started = time.process_time()
+        assert assess(request(broad_accuracy=0.97), options, 2).predicted["broad"] > 0.9
+        return time.process_time() - started
+
+    seconds(10)
+    few, many = min(seconds(85) for _ in range(3)), seconds(850)
+    assert many < 40 * few, (few, many)  # ten times the offers; were it their square, it would be a hundred times
