@@ -379,7 +379,7 @@ class Dcc:
                 return Options(
                     options=self.places.options(body.object_id, body.request, body.kas),
                     bookings=rivals.bookings_at(self.kit, body.kas, body.object_id),
-                    share_left=rivals.share_left(self.kit, self.sensing, body.kas, body.object_id),
+                    share_left=rivals.share_left(self.kit, self.sensing, self.steering.legs, body.kas, body.object_id),
                 )
             case AskFacilities():
                 return Facilities(facilities=self.places.facilities(body.kas, body.role))

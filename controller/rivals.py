@@ -16,9 +16,12 @@ from controller.engines.types import Booking, Load
 from controller.jobs import Job
 from controller.kit import Kit
 from controller.protocol import Options
+from controller.steering import Leg
 from controller.tools.sensing import Sensing
 from controller.topology.drrt import place_of
 from packets.labels import object_label
+
+JOB_STOPS = ("train", "verify", "confirm", "home")
 
 
 def load_of(jobs: Iterable[Job], planned: Job, now_s: float) -> Load:
@@ -43,21 +46,23 @@ def bookings_at(kit: Kit, kas: int, object_id: int) -> list[Booking]:
     return [Booking(place=place_of(kit.salt, a.node), start_s=0.0, end_s=a.until_s - now_s) for a in others]
 
 
-def share_left(kit: Kit, sensing: Sensing, kas: int, object_id: int) -> dict[int, float]:
-    """Return {neighbouring K-AS: share of the link's rate that others leave}, where they use any of it.
+def share_left(
+    kit: Kit, sensing: Sensing, legs: Mapping[tuple[int, int], Leg], kas: int, object_id: int
+) -> dict[int, float]:
+    """Return {neighbouring K-AS: share of the link's rate that other jobs leave}, where any have their way over it.
 
-    Measured by the port counters; of what the object itself may have caused (it has rules there, too) others are taken
-    to have their fair part. A link is shared fairly: beside n others there is at least 1 / (n + 1) of it.
+    Measured by the port counters, of which every job with rules there is taken to cause its fair part; so beside n
+    others there is at least 1 / (n + 1) of a link.
     """
     found: dict[int, float] = {}
+    jobs = {label for (label, at), leg in legs.items() if at == kas and leg.action in JOB_STOPS}
     for (name, port), border in kit.domain.borders.items():
-        if kit.domain.switches[name].kas != kas:
+        labels = _labels_at(kit, name, port) & jobs
+        others = len(labels - {object_label(object_id)})
+        if kit.domain.switches[name].kas != kas or not others:
             continue
-        labels = _labels_at(kit, name, port)
-        others = labels - {object_label(object_id)}
         used = sensing.rate_mbps(name, port, kit.clock()) / border.rate_mbps
-        theirs = used * len(others) / len(labels) if labels else used
-        left = max(1.0 - theirs, 1 / (max(1, len(others)) + 1))
+        left = max(1.0 - used * others / len(labels), 1 / (others + 1))
         if left < 1:
             found[border.neighbour_kas] = left
     return found

@@ -11,7 +11,8 @@ from controller.engines import mtrce
 from controller.engines.types import Assessment, Hyper, JobView, Load, Option, Plan, Request, Step
 from controller.jobs import Decision, Job
 from controller.openflow import PortCount
-from controller.rivals import load_of, share_left
+from controller.protocol import Options
+from controller.rivals import load_of, load_told, share_left
 from packets.messages import Ack, JobSpec, Register, Submit, SubmitReply
 from tests.fake_fabric import World, run
 from topologies.build import Terminal, Wan, build_plan
@@ -163,32 +164,35 @@ def test_a_job_that_does_not_heed_others_is_told_of_none() -> None:
     run(work)
 
 
-def test_what_others_put_on_a_border_is_not_left_for_a_job() -> None:
+def test_what_other_jobs_put_on_a_border_is_not_left_for_a_job() -> None:
     async def work() -> None:
         seen = Seen()
         world = two_homes(seen)
         first, second = await submitted(world)
         dcc = world.by_kas[2]
         ((name, port), border) = next(b for b in dcc.domain.borders.items() if b[1].neighbour_kas == 1)
-        dpid = dcc.domain.switches[name].dpid
+        dpid, counted = dcc.domain.switches[name].dpid, [0]
 
-        def count(seconds: float, share: float) -> None:
-            size = int(border.rate_mbps * 1e6 / 8 * share * seconds) + counted[-1]
-            counted.append(size)
-            world.now_s += seconds
-            dcc.port_counts(dpid, [PortCount(port, 0, size, 0, 0)])
+        def count(share: float) -> None:
+            counted.append(counted[-1] + int(border.rate_mbps * 1e6 / 8 * share))
+            world.now_s += 1.0
+            dcc.port_counts(dpid, [PortCount(port, 0, counted[-1], 0, 0)])
 
-        counted = [0]
-        count(1.0, 0.0)
-        count(1.0, 0.4)
-        assert share_left(dcc.kit, dcc.sensing, 2, second) == {1: pytest.approx(0.6, abs=0.01)}
-        count(1.0, 1.0)
-        assert share_left(dcc.kit, dcc.sensing, 2, second) == {1: pytest.approx(0.5)}  # fair: half of it beside one
+        def left(object_id: int) -> dict[int, float]:
+            return share_left(dcc.kit, dcc.sensing, dcc.steering.legs, 2, object_id)
+
+        count(0.0)
+        count(0.9)
+        assert left(first) == {}, "whatever it is, it is no other job"
         await world.launch("owner3", second, 0)  # from K-AS 3 over K-AS 2 to K-AS 1
-        assert seen.loads[1].way_share == {1: pytest.approx(0.5)}
-        assert share_left(dcc.kit, dcc.sensing, 2, second) == {}  # its own traffic, for all that is known
-        assert share_left(dcc.kit, dcc.sensing, 2, first) == {1: pytest.approx(0.5)}
+        assert left(first) == {1: pytest.approx(0.5)} and left(second) == {}  # fair: half of it beside one other
+        count(0.3)
+        assert left(first) == {1: pytest.approx(0.7, abs=0.01)}
         world.now_s += 5.0
-        assert share_left(dcc.kit, dcc.sensing, 2, first) == {}  # silence is no load
+        assert left(first) == {}, "silence is no load"
+        count(0.3)
+        count(0.3)
+        told = load_told(dcc.domain, {2: Options(options=[], share_left=left(first)), 3: Options(options=[])}, 1)
+        assert told.way_share == {2: pytest.approx(0.7, abs=0.01), 3: pytest.approx(0.7, abs=0.01)}
 
     run(work)
