@@ -83,14 +83,13 @@ def run_child(command: Sequence[str], log: Path, timeout_s: float) -> int:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    for number, patience_s in ((signal.SIGINT, TEARDOWN_S), (signal.SIGKILL, 5.0)):
-        if child.poll() is not None:
-            return
-        os.killpg(child.pid, number)
-        try:
-            child.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            continue
+    with undisturbed():  # who asks twice gets no other end: a network left standing bars the next run
+        for number, patience_s in ((signal.SIGINT, TEARDOWN_S), (signal.SIGKILL, 5.0)):
+            if child.poll() is not None:
+                return
+            os.killpg(child.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(patience_s)
 
 
 def python(module: str, *arguments: str) -> list[str]:

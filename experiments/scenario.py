@@ -107,6 +107,7 @@ def from_raw(raw: Any, where: str) -> Scenario:
     except msgspec.ValidationError as error:
         raise ScenarioError(f"scenario {where}: {_explain(error)}") from None
     _check_network(scenario.network, where)
+    _check_flip(scenario, where)
     if scenario.events:
         check_events(scenario.events, {h.name: h.role for h in network_plan(scenario).hosts}, where)
     return scenario
@@ -181,6 +182,15 @@ def _check_network(network: NetworkSpec, where: str) -> None:
                 raise ScenarioError(
                     f"scenario {where}: WAN link {link.a}-{link.b} names K-AS {end}, which network.kas does not declare"
                 )
+
+
+def _check_flip(scenario: Scenario, where: str) -> None:
+    nodes = [h.name for h in network_plan(scenario).hosts if h.role == "data"] if scenario.data.flip else []
+    for name in scenario.data.flip:
+        if name not in nodes:
+            raise ScenarioError(
+                f"scenario {where}: data.flip names {name!r}, which is no data node; there are: {', '.join(nodes)}"
+            )
 
 
 def _explain(error: msgspec.ValidationError) -> str:

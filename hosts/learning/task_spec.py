@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 Kind = Literal["dirichlet", "iid", "one_class", "shards", "natural"]
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Positive = Annotated[float, msgspec.Meta(gt=0.0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,17 +28,17 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     name: Literal["vignettes", "table", "text", "digits"] = "vignettes"
     data: str = ""
     partition: Kind = "dirichlet"
-    alpha: float = 0.3
-    shards_per_node: int = 2
-    train_per_node: int = 1500
-    test_per_node: int = 200
-    test_share: float = 1 / 3
-    epsilon: float = 1.0
-    noise: float = 0.3
-    findings_per_vignette: int = 12
+    alpha: Positive = 0.3
+    shards_per_node: Count = 2
+    train_per_node: Count = 1500
+    test_per_node: Count = 200
+    test_share: Annotated[float, msgspec.Meta(gt=0.0, lt=1.0)] = 1 / 3
+    epsilon: Positive = 1.0
+    noise: Share = 0.3
+    findings_per_vignette: Count = 12
     label_column: str = ""
     text_column: str = ""
-    hidden: int = 0
-    weight_decay: float = 0.01
+    hidden: Annotated[int, msgspec.Meta(ge=0)] = 0
+    weight_decay: Annotated[float, msgspec.Meta(ge=0.0)] = 0.01
     optimiser: Literal["adamw", "sgd"] = "adamw"
-    flip: dict[str, float] = {}
+    flip: dict[str, Share] = {}

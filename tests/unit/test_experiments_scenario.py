@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import pytest
 
@@ -99,3 +101,23 @@ def test_the_method_that_a_scenario_names_is_checked() -> None:
     wrong = msgspec.structs.replace(found, jobs=[msgspec.structs.replace(found.jobs[0], method="nonsense")])
     with pytest.raises(ExperimentError, match="no method is called 'nonsense'; there are: routed"):
         check_methods(wrong)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("alpha", 0, "scenario.data.alpha"),
+        ("noise", 1.5, "scenario.data.noise"),
+        ("test_share", 1.0, "scenario.data.test_share"),
+        ("epsilon", 0.0, "scenario.data.epsilon"),
+        ("train_per_node", 0, "scenario.data.train_per_node"),
+        ("flip", {"h11": 2.0}, "scenario.data.flip"),
+        ("flip", {"h99": 1.0}, "data.flip names 'h99', which is no data node; there are: h11, h12"),
+        ("flip", {"c1": 1.0}, "data.flip names 'c1', which is no data node"),
+    ],
+)
+def test_data_that_cannot_be_dealt_out_is_named(key: str, value: object, told: str) -> None:
+    content = raw()
+    content["data"][key] = value
+    with pytest.raises(ScenarioError, match=re.escape(told)):
+        scenario.from_raw(content, "mine.yaml")
