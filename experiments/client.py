@@ -93,6 +93,12 @@ def say_job(result: dict[str, Any], console: Console) -> None:
     console.print(f"model and training log: {result['model']}", highlight=False, soft_wrap=True)
 
 
+def _state(host: dict[str, Any]) -> str:
+    """Return what a terminal is doing; one that is withdrawn says so, whatever it still works on."""
+    withdrawn = host.get("attributes", {}).get("reachable") is False and host.get("ready")
+    return f"withdrawn ({host['state']})" if withdrawn else str(host.get("state", ""))
+
+
 def say_status(answer: dict[str, Any], console: Console) -> None:
     """Print a table of the standing network's terminals, and its jobs."""
     state = answer["state"]
@@ -104,7 +110,8 @@ def say_status(answer: dict[str, Any], console: Console) -> None:
     for column in ("terminal", "role", "K-AS", "address", "state"):
         table.add_column(column)
     for host in state["terminals"].values():
-        table.add_row(*(str(host.get(k, "")) for k in ("name", "role", "kas", "address", "state")))
+        known = [str(host.get(k, "")) for k in ("name", "role", "kas", "address")]
+        table.add_row(*known, _state(host))
     console.print(table)
     for job in state["jobs"].values():
         figures = " ".join(f"{k} {job[k]:.3f}" for k in ("broad", "expert") if isinstance(job.get(k), float))

@@ -76,7 +76,8 @@ class Progress:
         say_rejected(data, self._console)
 
     def _on_job_decided(self, data: dict[str, Any]) -> None:
-        self._now(f"visit {data['visit']}: {data['action']} in K-AS {data['kas']}: {data.get('reason', '')}")
+        number = self._visits + (data["action"] == "train")  # of training visits, as in the lines that stay
+        self._now(f"visit {number}: {data['action']} in K-AS {data['kas']}: {data.get('reason', '')}")
 
     def _on_object_arrived(self, data: dict[str, Any]) -> None:
         if data.get("goodput_mbps"):

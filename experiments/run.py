@@ -20,7 +20,7 @@ from experiments.processes import PROJECT, python
 from experiments.report import Outcome, write_report
 from experiments.scenario import Scenario, dump
 from experiments.testbed import Testbed
-from experiments.timed import Timeline
+from experiments.timed import LEAVE_TIMEOUT_S, Timeline
 from packets.messages import JobSpec
 
 METHODS = (
@@ -81,6 +81,10 @@ class Run:
             self.bed.start_agents()
 
     def _change_seed(self, seed: int) -> None:
+        """Have all agents leave in good order (else their DCCs would miss them), and new ones come."""
+        names = [h.name for h in self.bed.plan.hosts if h.role != "host" and h.name not in self.bed.absent]
+        with ThreadPoolExecutor(len(names)) as pool:
+            list(pool.map(lambda name: self.bed.tell(name, "leave", LEAVE_TIMEOUT_S), names))
         self.bed.stop_agents()
         self.bed.start_zygote(seed)
         self.bed.start_agents()
