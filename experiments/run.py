@@ -83,8 +83,13 @@ class Run:
     def _change_seed(self, seed: int) -> None:
         """Have all agents leave in good order (else their DCCs would miss them), and new ones come."""
         names = [h.name for h in self.bed.plan.hosts if h.role != "host" and h.name not in self.bed.absent]
+
+        def leave(name: str) -> None:
+            with contextlib.suppress(RunFailed):  # one that an event has crashed is missed already
+                self.bed.tell(name, "leave", LEAVE_TIMEOUT_S)
+
         with ThreadPoolExecutor(len(names)) as pool:
-            list(pool.map(lambda name: self.bed.tell(name, "leave", LEAVE_TIMEOUT_S), names))
+            list(pool.map(leave, names))
         self.bed.stop_agents()
         self.bed.start_zygote(seed)
         self.bed.start_agents()
