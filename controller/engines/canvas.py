@@ -201,6 +201,16 @@ def after_one(canvas: Canvas, state: State, counts: Array, level: int, at: Whole
     )
 
 
+def waiting(canvas: Canvas, spent_s: Array, served_s: Array) -> Array | float:
+    """Return the toll of the time by which ``spent_s`` (...) exceeds the visits' ``served_s``: what of a visit's toll is
+    no traffic stands for its time, and waiting for other jobs costs as much.
+    """
+    if not canvas.taken.size:
+        return 0.0
+    usual_s = float(canvas.cost_s.min(axis=1).mean())
+    return np.asarray(TOLL_FREE * np.maximum(0.0, spent_s - served_s) / max(usual_s, 1e-9))
+
+
 def accuracies(canvas: Canvas, skill: Array) -> tuple[Array, Array]:
     """Return broad and expert accuracy of skills (..., G); without an expert group both are the broad one."""
     broad = skill @ canvas.share

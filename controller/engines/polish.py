@@ -24,6 +24,7 @@ from controller.engines.canvas import (
     after_one,
     ends,
     shortfall,
+    waiting,
     worth,
 )
 from controller.engines.forgetting import State
@@ -99,13 +100,14 @@ def walk(canvas: Canvas, start: State, routes: Sequence[Picks]) -> Walked:
     state = State(*(np.repeat(part[None, :], count, axis=0) for part in start))
     counts, live = np.zeros((count, len(canvas.offers))), np.ones(count, dtype=bool)
     ended = Walked(np.full(count, -np.inf), np.zeros(count, dtype=int), np.zeros(count), state)
-    spent_s = ended.spent_s
+    spent_s, least_s = ended.spent_s, canvas.cost_s.min(axis=1)
     for level in range(longest):
         at = np.maximum(picks[:, level], 0)
         spent_s = ends(canvas, np.where(live, spent_s, 0.0), at)[0]
         state = after_one(canvas, state, counts, level, at)
         live = live & (picks[:, level] >= 0)
-        value = worth(canvas, state.skill, counts @ canvas.toll + canvas.toll[at], spent_s) + _news(canvas, counts, at)
+        paid = counts @ canvas.toll + canvas.toll[at] + waiting(canvas, spent_s, counts @ least_s + least_s[at])
+        value = worth(canvas, state.skill, paid, spent_s) + _news(canvas, counts, at)
         counts[rows, at] += 1
         late = live & ~np.isfinite(spent_s)
         value = np.where(late, -np.inf, value)

@@ -12,7 +12,18 @@ from typing import NamedTuple
 import numpy as np
 
 from controller.engines import gate
-from controller.engines.canvas import NEW_DATA_WEIGHT, VISIT_COST, Array, Canvas, Whole, after, ends, shortfall, worth
+from controller.engines.canvas import (
+    NEW_DATA_WEIGHT,
+    VISIT_COST,
+    Array,
+    Canvas,
+    Whole,
+    after,
+    ends,
+    shortfall,
+    waiting,
+    worth,
+)
 from controller.engines.forgetting import State
 
 BEAM = 24
@@ -69,7 +80,9 @@ def extend(canvas: Canvas, front: Front, allowed: Sequence[int]) -> tuple[Whole,
     counts = front.counts(len(canvas.offers))
     state = after(canvas, front.state, counts, level)  # (P, D, G)
     spent_s, _, _ = ends(canvas, front.spent_s)  # (P, D)
+    least_s = canvas.cost_s.min(axis=1)
     paid = (counts @ canvas.toll)[:, None] + canvas.toll  # (P, D)
+    paid = paid + waiting(canvas, spent_s, (counts @ least_s)[:, None] + least_s)
     value = worth(canvas, state.skill, paid, spent_s)
     if not gate.has_target(canvas.request):  # the best within the budget: all data should have its say
         value = value + _new_data(canvas, counts)

@@ -275,3 +275,26 @@ def test_bookings_move_with_time_and_add_up() -> None:
     both = joined([Load(bookings=taken, way_share={1: 0.5}), Load(way_share={1: 0.5, 2: 0.9})])
     assert both.way_share == {1: 0.25, 2: 0.9}
     assert both.bookings == taken
+
+
+def test_a_short_wait_is_taken_for_better_data_and_a_long_one_is_not() -> None:
+    rich, poor = option("rich", 1, (40, 20, 20, 20)), option("poor", 2, (22, 26, 26, 26))
+    ask = request(max_visits=1, deadline_s=1000.0)
+    assert handles(plan(ask, JobView(), [rich, poor])) == ["rich"]
+
+    def chosen(wait_s: float) -> str:
+        return handles(
+            plan(ask, JobView(), [rich, poor], Load(bookings=[Booking(place="rich", start_s=0.0, end_s=wait_s)]))
+        )[0]
+
+    own_s = plan(ask, JobView(), [rich]).steps[0].cost_s
+    assert chosen(0.1 * own_s) == "rich"
+    assert chosen(50 * own_s) == "poor"
+
+
+def test_waiting_is_walked_as_it_was_grown() -> None:
+    ask, offers = request(max_visits=6), random_options(8, 6)
+    busy = Load(bookings=[Booking(place=place_of(o), start_s=0.0, end_s=20.0 + i) for i, o in enumerate(offers[:4])])
+    canvas = canvas_of(ask, offers, busy)
+    for path in routes(canvas, BLANK, range(6), 6)[:20]:
+        assert walk(canvas, BLANK, [path.picks]).worth[0] == pytest.approx(path.worth)
