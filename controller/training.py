@@ -15,6 +15,7 @@ from controller.jobs import Job, request_of
 from controller.kit import Kit
 from controller.protocol import (
     AskFacilities,
+    Facility,
     Interrupt,
 )
 from controller.reports import Reports
@@ -31,6 +32,7 @@ from topologies.plan import HostPlan
 
 CHANGEABLE = ("broad_accuracy", "expert_accuracy", "trust_floor", "max_visits", "deadline_s")
 REASON_CHARS = 100
+FAR = 256  # more than any K-AS number
 
 
 class Identities:
@@ -62,7 +64,7 @@ class Training:
         object_id = self.identities.new(host.kas)
         request = request_of(message.spec, self._groups(message.spec.task))
         mpvus = await self.kit.facilities(lambda k: AskFacilities(kas=k, role="mpvu"))
-        ready = [m for m in mpvus if m.attributes.get("ready", True)]
+        ready = sorted((m for m in mpvus if m.attributes.get("ready", True)), key=lambda m: self._farness(host.kas, m))
         job = Job(object_id, message.spec, request, host.name, host.kas, ready)
         self.kit.emit("job.submitted", object_id=object_id, owner=host.name, spec=msgspec.to_builtins(message.spec))
         options = await self.stops.options(job)
@@ -88,6 +90,13 @@ class Training:
             nearest=verdict.nearest,
             predicted=verdict.predicted,
         )
+
+    def _farness(self, home: int, mpvu: Facility) -> tuple[int, int, str]:
+        """Rank the MPVUs of a job, whose first one gives all verdicts: the nearest to its home, of equals the next one
+        round from there, so that jobs of several homes do not all queue at one.
+        """
+        path = self.kit.domain.kas_path(home, mpvu.kas)
+        return len(path) or FAR, (mpvu.kas - home) % FAR, mpvu.handle
 
     def _groups(self, task: str) -> list[str]:
         """Return a task's groups: as the scenario declares them, else as the terminals of this domain report them."""

@@ -202,8 +202,8 @@ def after_one(canvas: Canvas, state: State, counts: Array, level: int, at: Whole
 
 
 def waiting(canvas: Canvas, spent_s: Array, served_s: Array) -> Array | float:
-    """Return the toll of the time by which ``spent_s`` (...) exceeds the visits' ``served_s``: what of a visit's toll is
-    no traffic stands for its time, and waiting for other jobs costs as much.
+    """Return the toll of the time by which ``spent_s`` (...) exceeds the visits' ``served_s``: what of a visit's toll
+    is no traffic stands for its time, and waiting for other jobs costs as much.
     """
     if not canvas.taken.size:
         return 0.0

@@ -139,6 +139,16 @@ def test_a_job_hears_of_the_places_that_jobs_of_other_homes_take_and_of_their_en
     run(work)
 
 
+def test_jobs_of_several_homes_are_verified_at_different_mpvus() -> None:
+    async def work() -> None:
+        world = two_homes(Seen())
+        first, second = await submitted(world)
+        ranks = [[m.kas for m in world.by_kas[k].training.book.jobs[j].mpvus] for k, j in ((1, first), (3, second))]
+        assert ranks == [[1, 2, 3], [3, 2, 1]]
+
+    run(work)
+
+
 def test_a_visit_that_is_overdue_or_over_books_nothing_at_other_homes() -> None:
     async def work() -> None:
         seen = Seen()
