@@ -55,7 +55,8 @@ class Result(NamedTuple):
 
 class Plan(NamedTuple):
     """What is to be compared. ``scenarios``: {method: scenario} where it is another; ``data``, ``label``: as of
-    ``daitn run``; ``prefix``: words before it; ``settings``: what to tell of its budget.
+    ``daitn run``; ``prefix``: words before it; ``settings``: what to tell of its budget;
+    ``name``: of the scenario.
     """
 
     scenario: str
@@ -69,6 +70,7 @@ class Plan(NamedTuple):
     prefix: tuple[str, ...] = ()
     scenarios: Mapping[str, str] = {}
     settings: tuple[str, ...] = ()
+    name: str = ""
 
     @property
     def given(self) -> list[str]:
@@ -174,7 +176,7 @@ class Comparison:
         methods = {m: summarise(self.of(m), limit) for m in self.plan.methods}
         return {
             "equal_bytes": limit,
-            "scenario": self.plan.scenario,
+            "scenario": self.plan.name or self.plan.scenario,
             "settings": self.plan.settings,
             "seeds": list(self.plan.seeds),
             "methods": methods,

@@ -76,7 +76,16 @@ def make_plan(
     resolved = resolve(scenario, data=data, label=label)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = (out or RUNS / f"compare-{stamp}-{resolved.name}").resolve()
-    plan = Plan(scenario, names, tuple(seeds), folder, data.resolve() if data else None, label, resume=resume)
+    plan = Plan(
+        scenario,
+        names,
+        tuple(seeds),
+        folder,
+        data.resolve() if data else None,
+        label,
+        resume=resume,
+        name=resolved.name,
+    )
     return plan if budget is None else _with_budget(plan, budget)
 
 
