@@ -4,7 +4,8 @@
     python -m benchmarks.rivals --seeds 0-4 --jobs 4
 
 The healthcare scenario with a model owner in each K-AS; every owner wants a cardiology model, so all want the same few
-hospitals. Twice per seed, on the same standing network and in turn first: with plans that heed what other jobs have
+hospitals. Terminals get a quarter of a core each (MPVUs half), so that queues at them and not the machine's own cores
+are what four jobs share; ``--usual-shares`` leaves them as in the scenario. Twice per seed, on the same standing network and in turn first: with plans that heed what other jobs have
 booked and use of the links, and with ``heed_load`` off, each as if it were alone. The last line is JSON: ``makespan_s``
 (from the first submission until the last model is home), ``mean_s`` (a job's, mean), ``met`` (share of jobs that met
 both targets), ``visits`` (a job's, mean) of ``heeding`` and ``alone``, means over seeds; ``makespan_ratio`` and
@@ -33,13 +34,17 @@ from packets.messages import JobSpec
 
 JOB_S = 170.0
 WAYS = ("heeding", "alone")
+SHARES = {"data": 0.25, "compute": 0.25, "mpvu": 0.5}  # cores
 
 
-def scenario_of(seed: int) -> Scenario:
+def scenario_of(seed: int, usual_shares: bool) -> Scenario:
     """Return the healthcare scenario with an owner in each K-AS."""
     base = load("healthcare")
     kas = {k: msgspec.structs.replace(spec, model_owner=1) for k, spec in base.network.kas.items()}
-    return msgspec.structs.replace(base, seed=seed, network=msgspec.structs.replace(base.network, kas=kas))
+    network = msgspec.structs.replace(base.network, kas=kas)
+    if not usual_shares:
+        network = msgspec.structs.replace(network, cpu_share=network.cpu_share | SHARES)
+    return msgspec.structs.replace(base, seed=seed, network=network)
 
 
 def together(network: StandingNetwork, jobs: Sequence[JobSpec], owners: Sequence[str]) -> dict[str, float]:
@@ -64,9 +69,9 @@ def together(network: StandingNetwork, jobs: Sequence[JobSpec], owners: Sequence
     }
 
 
-def carry(seed: int, count: int, folder: Path) -> dict[str, dict[str, float]]:
+def carry(seed: int, count: int, folder: Path, usual_shares: bool) -> dict[str, dict[str, float]]:
     """Run both ways on one standing network, which goes first by the seed; {way: figures}."""
-    scenario = scenario_of(seed)
+    scenario = scenario_of(seed, usual_shares)
     file = folder / f"rivals-{seed}.yaml"
     file.write_bytes(dump(scenario))
     base, found = scenario.jobs[0], dict[str, dict[str, float]]()
@@ -98,13 +103,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rivals", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seeds", type=seed_list, default=seed_list("0-4"), help="0-4 or 1,4,7 [default: 0-4]")
     parser.add_argument("--jobs", type=int, default=4, choices=range(2, 9), help="submitted at once [default: 4]")
+    parser.add_argument("--usual-shares", action="store_true", help="of cores, as the healthcare scenario has them")
     options = parser.parse_args(arguments)
     found, errors = list[dict[str, dict[str, float]]](), list[str]()
     with tempfile.TemporaryDirectory(prefix="daitn-rivals-") as folder:
         for seed in options.seeds:
             (Path(folder) / f"seed-{seed}").mkdir()
             try:
-                found.append(carry(seed, options.jobs, Path(folder)))
+                found.append(carry(seed, options.jobs, Path(folder), options.usual_shares))
             except (NotSeen, RunFailed, ExperimentError) as error:
                 errors.append(f"seed {seed}: {error}")
                 say(errors[-1])
