@@ -3,13 +3,14 @@
     make bench-rivals
     python -m benchmarks.rivals --seeds 0-4 --jobs 4
 
-The healthcare scenario with a model owner in each K-AS; every owner wants a cardiology model, so all want the same few
-hospitals. Terminals get a quarter of a core each (MPVUs half), so that queues at them and not the machine's own cores
-are what four jobs share; ``--usual-shares`` leaves them as in the scenario. Twice per seed, on the same standing network and in turn first: with plans that heed what other jobs have
-booked and use of the links, and with ``heed_load`` off, each as if it were alone. The last line is JSON: ``makespan_s``
-(from the first submission until the last model is home), ``mean_s`` (a job's, mean), ``met`` (share of jobs that met
-both targets), ``visits`` (a job's, mean) of ``heeding`` and ``alone``, means over seeds; ``makespan_ratio`` and
-``mean_ratio``, heeding by alone (medians of the seeds' ratios).
+The healthcare scenario with a model owner in each K-AS; every owner wants a cardiology model, so all want the same
+few hospitals. Terminals get a quarter of a core each (MPVUs half), so that queues at them and not the machine's own
+cores are what four jobs share; ``--usual-shares`` leaves them as in the scenario. Twice per seed, on the same
+standing network and in turn first: with plans that heed what other jobs have booked and use of the links, and with
+``heed_load`` off, each as if it were alone. The last line is JSON: ``makespan_s`` (from the first submission until
+the last model is home), ``mean_s`` (a job's, mean), ``met`` (share of jobs that met both targets), ``visits`` (a
+job's, mean) of ``heeding`` and ``alone``, means over seeds; ``makespan_ratio`` and ``mean_ratio``, heeding by alone
+(medians of the seeds' ratios).
 """
 
 from __future__ import annotations
