@@ -208,8 +208,8 @@ def summarise(results: Sequence[Result], limit: float = 0.0) -> dict[str, Any]:
 
 
 def _told(result: Result) -> str:
-    verdict = "meets both" if result.passed else "misses    "
-    figures = f"broad {result.broad:.3f}  expert {result.expert:.3f}"
+    verdict = "targets met" if result.passed else "missed     "
+    figures = f"broad {result.broad:.3f}" + (f"  expert {result.expert:.3f}" if result.expert else "")
     until = f"{result.visits:2} visits  {result.bytes / 1e6:7.1f} MB  {result.seconds:6.1f} s"
     in_all = f" to the targets, {result.total_bytes / 1e6:.1f} MB in all" if result.reached else ""
     return f"{verdict}  {figures}  {until}{in_all}"

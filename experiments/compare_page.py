@@ -23,38 +23,34 @@ AXES = {"bytes": ("MB on the wire, all links (port counters)", 1e6), "seconds": 
 def table(summary: dict[str, Any], expert_group: str | None) -> Table:
     """Return the comparison as one table: mean ± deviation over seeds."""
     shown = Table(box=None, padding=(0, 2, 0, 0))
-    for column in (
-        "method",
-        "met",
-        "broad",
-        expert_group or "expert",
-        "visits",
-        "MB to targets",
-        "s",
-        "MB / routed",
-        "broad at equal MB",
-    ):
+    for column in columns(expert_group):
         shown.add_column(column, justify="left" if column == "method" else "right")
-    for row in rows(summary):
+    for row in rows(summary, expert_group):
         shown.add_row(*row)
     return shown
 
 
-def rows(summary: dict[str, Any]) -> list[list[str]]:
+def columns(expert_group: str | None) -> list[str]:
+    """Return the table's head; without an expert group there is no column of it."""
+    expert = [expert_group] if expert_group else []
+    return ["method", "met", "broad", *expert, "visits", "MB to targets", "s", "MB / routed", "broad at equal MB"]
+
+
+def rows(summary: dict[str, Any], expert_group: str | None) -> list[list[str]]:
     """Return the table's cells as text."""
     routed = (summary["methods"].get("routed") or {}).get("bytes")
-    return [_row(name, found, routed) for name, found in summary["methods"].items()]
+    return [_row(name, found, routed, bool(expert_group)) for name, found in summary["methods"].items()]
 
 
-def _row(name: str, found: dict[str, Any], routed_bytes: float | None) -> list[str]:
+def _row(name: str, found: dict[str, Any], routed_bytes: float | None, expert: bool) -> list[str]:
     if not found["runs"]:
-        return [name, "no run", *[""] * 7]
+        return [name, "no run", *[""] * (6 + expert)]
     ratio = f"{found['bytes'] / routed_bytes:.2f}" if routed_bytes else ""
     return [
         name,
         f"{found['pass_share']:.0%} of {found['runs']}",
         _pair(found, "broad", 1, 3),
-        _pair(found, "expert", 1, 3),
+        *([_pair(found, "expert", 1, 3)] if expert else []),
         _pair(found, "visits", 1, 1),
         _pair(found, "bytes", 1e6, 1),
         _pair(found, "seconds", 1, 1),
@@ -71,8 +67,9 @@ def write_page(summary: dict[str, Any], target: Path, *, targets: dict[str, floa
     """Write ``compare.html``: the table, and accuracy against bytes and against time."""
     plots = {axis: Markup(figure(summary, axis, targets, expert_group)) for axis in AXES}
     page = template("compare.html.j2").render(
-        s=summary, rows=rows(summary), plots=plots, expert_group=expert_group or "expert", targets=targets
-    )
+        s=summary, columns=columns(expert_group), rows=rows(summary, expert_group), plots=plots,
+        expert_group=expert_group, targets=targets,
+    )  # fmt: skip
     target.write_text(page)
 
 

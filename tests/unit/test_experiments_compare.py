@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from experiments.compare import Comparison, Plan, summarise
-from experiments.compare_page import rows, write_page
+from experiments.compare_page import columns, rows, write_page
 from experiments.comparing import make_plan
 from experiments.curve import Counters, curve
 from experiments.errors import ExperimentError
@@ -78,7 +78,8 @@ def test_a_comparison_sums_up_its_runs_and_writes_its_page(comparison: Compariso
     assert summary["methods"]["federated"]["pass_share"] == 0.5
     assert summary["methods"]["routed"]["bytes"] == 15_000_000
     assert summary["methods"]["routed"]["bytes_sd"] > 0
-    assert rows(summary)[1][-2] == "6.67"
+    assert rows(summary, "cardiology")[1][-2] == "6.67"
+    assert len(rows(summary, None)[0]) == len(columns(None)) == len(columns("cardiology")) - 1
     assert summary["equal_bytes"] == 15_000_000
     assert summary["methods"]["routed"]["broad_at_equal_bytes"] == 0.6
     assert summary["methods"]["federated"]["broad_at_equal_bytes"] == 0.0
