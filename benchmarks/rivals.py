@@ -105,13 +105,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=seed_list, default=seed_list("0-4"), help="0-4 or 1,4,7 [default: 0-4]")
     parser.add_argument("--jobs", type=int, default=4, choices=range(2, 9), help="submitted at once [default: 4]")
     parser.add_argument("--usual-shares", action="store_true", help="of cores, as the healthcare scenario has them")
+    parser.add_argument("--out", type=Path, help="folder for the runs [default: none is kept]")
     options = parser.parse_args(arguments)
     found, errors = list[dict[str, dict[str, float]]](), list[str]()
-    with tempfile.TemporaryDirectory(prefix="daitn-rivals-") as folder:
+    with tempfile.TemporaryDirectory(prefix="daitn-rivals-") as temporary:
+        folder = (options.out or Path(temporary)).resolve()
         for seed in options.seeds:
-            (Path(folder) / f"seed-{seed}").mkdir()
+            (folder / f"seed-{seed}").mkdir(parents=True, exist_ok=True)
             try:
-                found.append(carry(seed, options.jobs, Path(folder), options.usual_shares))
+                found.append(carry(seed, options.jobs, folder, options.usual_shares))
             except (NotSeen, RunFailed, ExperimentError) as error:
                 errors.append(f"seed {seed}: {error}")
                 say(errors[-1])
