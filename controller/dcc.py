@@ -12,7 +12,6 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from controller import rivals
 from controller.brains import Brains
 from controller.custody import Custody
 from controller.discovery import Discovery
@@ -35,6 +34,7 @@ from controller.protocol import (
     AskModels,
     AskNextStop,
     AskOptions,
+    Book,
     Done,
     Evidence,
     Facilities,
@@ -54,6 +54,7 @@ from controller.protocol import (
 )
 from controller.queries import Queries
 from controller.resteer import Resteering
+from controller.rivals import Rivals
 from controller.steering import Steering
 from controller.store import Store
 from controller.terminals import Terminals
@@ -77,6 +78,7 @@ from topologies.plan import DomainPlan, HostPlan
 
 AskBorder = Callable[[int, Ask], Awaitable[Reply]]
 STALE_S = 3.0  # what a cut rests on and is older is pulled first
+Word = Withdraw | Lost | HandOver | Release | Spread | LinkState | Evidence | Interrupt | Book
 ASKED_OBJECT = (AskNextStop, Lost)
 WATCH_S = 0.25
 SUSPECT_S = 6.0
@@ -122,6 +124,7 @@ class Dcc:
         self.terminals = Terminals(kit, self.training, self.objects, self.places, self.gathering)
         self.discovery = Discovery(self.domain, means.south, means.emit)
         self.sensing = Sensing(self.domain, means.emit)
+        self.rivals = Rivals(kit, self.places, self.sensing, self.steering.legs)
         self.limiter = Limiter(means.clock, means.emit)
         self.custody = Custody(kit, self.training, self.worker.spawn)
         self.terminals.on_trained = self.trusting.trained
@@ -378,8 +381,8 @@ class Dcc:
                 await self.gathering.freshen(*self.places.wants(body.kas), STALE_S)
                 return Options(
                     options=self.places.options(body.object_id, body.request, body.kas),
-                    bookings=rivals.bookings_at(self.kit, body.kas, body.object_id),
-                    share_left=rivals.share_left(self.kit, self.sensing, self.steering.legs, body.kas, body.object_id),
+                    bookings=self.rivals.bookings(body.kas, body.object_id),
+                    share_left=self.rivals.share_left(body.kas, body.object_id),
                 )
             case AskFacilities():
                 return Facilities(facilities=self.places.facilities(body.kas, body.role))
@@ -408,7 +411,7 @@ class Dcc:
         if ask.owner and owner is not None and ask.owner != owner.address:
             raise SteeringError(f"owner: the object is not that of {ask.owner}")
 
-    async def _do(self, body: Withdraw | Lost | HandOver | Release | Spread | LinkState | Evidence | Interrupt) -> None:
+    async def _do(self, body: Word) -> None:
         match body:
             case Withdraw():
                 await self.steering.withdraw(body)
@@ -426,6 +429,8 @@ class Dcc:
                 self.trusting.judge(body)
             case Interrupt():
                 await self._interrupt(body)
+            case Book():
+                self.rivals.book(body)
 
     async def _interrupt(self, word: Interrupt) -> None:
         arrival = self.kit.location.arrival(word.object_id)

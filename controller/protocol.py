@@ -173,6 +173,19 @@ class Release(Say, frozen=True, kw_only=True, tag="release"):
     visit: int
 
 
+class Book(Say, frozen=True, kw_only=True, tag="book"):
+    """To the K-AS of a stop that was just decided: keep the place for the object. ``No`` when others take it for longer
+    than the home knew (``wait_s``): two jobs that decide in the same moment would both go there.
+    """
+
+    kas: Kas
+    object_id: int
+    visit: int
+    handle: Handle
+    wait_s: float
+    expected_s: float
+
+
 class Done(Say, frozen=True, kw_only=True, tag="done"):
     """Done as asked."""
 
@@ -267,7 +280,7 @@ class Interrupt(Say, frozen=True, kw_only=True, tag="interrupt"):
 
 Ask = (
     AskOptions | AskFacilities | AskNextStop | Announce | Withdraw | Lost | HandOver | Release | Forward | AskModels
-    | Spread | LinkState | Evidence | Interrupt
+    | Spread | LinkState | Evidence | Interrupt | Book
 )  # fmt: skip
 Reply = Options | Facilities | Stop | Ready | Done | No | Forwarded | Models
 

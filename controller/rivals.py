@@ -8,19 +8,25 @@ and nobody has announced yet; a visit known from both is one window twice, which
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 
 from controller.domain import Domain
 from controller.engines.bookings import bookings_of
 from controller.engines.types import Booking, Load
+from controller.errors import SteeringError
 from controller.jobs import Job
 from controller.kit import Kit
-from controller.protocol import Options
+from controller.places import Places
+from controller.protocol import Book, Options
+from controller.recent import Recent
 from controller.steering import Leg
 from controller.tools.sensing import Sensing
 from controller.topology.drrt import place_of
 from packets.labels import object_label
 
+LAPSE_S = 5.0  # a stop that was decided is announced in milliseconds, or never
+TOLERANCE_S = 0.25
 JOB_STOPS = ("train", "verify", "confirm", "home")
 
 
@@ -39,39 +45,75 @@ def load_of(jobs: Iterable[Job], planned: Job, now_s: float) -> Load:
     return Load(bookings=bookings)
 
 
-def bookings_at(kit: Kit, kas: int, object_id: int) -> list[Booking]:
-    """Return which places of a K-AS other objects take, from now until their visit should be over."""
-    now_s = kit.clock()
-    others = [a for a in kit.location.expected() if a.kas == kas and a.object_id != object_id and a.until_s > now_s]
-    return [Booking(place=place_of(kit.salt, a.node), start_s=0.0, end_s=a.until_s - now_s) for a in others]
+@dataclass(frozen=True)
+class Kept:
+    """A place kept for an object from when its stop was decided until its arrival is announced, or nobody came."""
+
+    kas: int
+    node: str
+    visit: int
+    until_s: float
+    lapses_s: float
 
 
-def share_left(
-    kit: Kit, sensing: Sensing, legs: Mapping[tuple[int, int], Leg], kas: int, object_id: int
-) -> dict[int, float]:
-    """Return {neighbouring K-AS: share of the link's rate that other jobs leave}, where any have their way over it.
+class Rivals:
+    """What a K-AS knows of the jobs that meet in it. ``legs``: the objects that are steered here, by (label, K-AS)."""
 
-    Measured by the port counters, of which every job with rules there is taken to cause its fair part; so beside n
-    others there is at least 1 / (n + 1) of a link.
-    """
-    found: dict[int, float] = {}
-    jobs = {label for (label, at), leg in legs.items() if at == kas and leg.action in JOB_STOPS}
-    for (name, port), border in kit.domain.borders.items():
-        labels = _labels_at(kit, name, port) & jobs
-        others = len(labels - {object_label(object_id)})
-        if kit.domain.switches[name].kas != kas or not others:
-            continue
-        used = sensing.rate_mbps(name, port, kit.clock()) / border.rate_mbps
-        left = max(1.0 - used * others / len(labels), 1 / (others + 1))
-        if left < 1:
-            found[border.neighbour_kas] = left
-    return found
+    def __init__(self, kit: Kit, places: Places, sensing: Sensing, legs: Mapping[tuple[int, int], Leg]) -> None:
+        self.kit, self.places, self.sensing, self.legs = kit, places, sensing, legs
+        self._kept: Recent[int, Kept] = Recent()
 
+    def book(self, ask: Book) -> None:
+        """Keep a place for an object; ``SteeringError`` when others take it for longer than the home reckoned with."""
+        node = self.places.resolve(ask.object_id, ask.kas, ask.handle).host.name
+        now_s = self.kit.clock()
+        taken_s = max((u - now_s for n, u in self._taken(ask.kas, ask.object_id) if n == node), default=0.0)
+        if taken_s > ask.wait_s + TOLERANCE_S:
+            raise SteeringError(f"the place is taken for {taken_s:.1f} s now")
+        self._kept[ask.object_id] = Kept(ask.kas, node, ask.visit, now_s + ask.expected_s, now_s + LAPSE_S)
 
-def _labels_at(kit: Kit, name: str, port: int) -> set[int]:
-    """Return the objects that have rules over a port."""
-    paths = kit.communication.paths.values()
-    return {p.label for p in paths if (name, port) in ((p.entry.switch, p.entry.port), (p.exit.switch, p.exit.port))}
+    def bookings(self, kas: int, object_id: int) -> list[Booking]:
+        """Return which places of a K-AS other objects take, from now until their visit should be over."""
+        now_s = self.kit.clock()
+        taken = self._taken(kas, object_id)
+        return [
+            Booking(place=place_of(self.kit.salt, node), start_s=0.0, end_s=until_s - now_s) for node, until_s in taken
+        ]
+
+    def _taken(self, kas: int, object_id: int) -> list[tuple[str, float]]:
+        """Return the terminals of a K-AS that other objects take, and until when."""
+        now_s, seen = self.kit.clock(), {a.object_id: a.visit for a in self.kit.location.expected()}
+        arrivals = [(a.node, a.until_s, a.object_id) for a in self.kit.location.expected() if a.kas == kas]
+        kept = [
+            (k.node, k.until_s, i)
+            for i, k in self._kept.items()
+            if k.kas == kas and k.lapses_s > now_s and seen.get(i, -1) < k.visit
+        ]
+        return [(node, until_s) for node, until_s, i in [*arrivals, *kept] if i != object_id and until_s > now_s]
+
+    def share_left(self, kas: int, object_id: int) -> dict[int, float]:
+        """Return {neighbouring K-AS: share of the link's rate that other jobs leave}, where any have their way over it.
+
+        Measured by the port counters, of which every job with rules there is taken to cause its fair part; so beside n
+        others there is at least 1 / (n + 1) of a link.
+        """
+        kit, found = self.kit, dict[int, float]()
+        jobs = {label for (label, at), leg in self.legs.items() if at == kas and leg.action in JOB_STOPS}
+        for (name, port), border in kit.domain.borders.items():
+            labels = self._labels_at(name, port) & jobs
+            others = len(labels - {object_label(object_id)})
+            if kit.domain.switches[name].kas != kas or not others:
+                continue
+            used = self.sensing.rate_mbps(name, port, kit.clock()) / border.rate_mbps
+            left = max(1.0 - used * others / len(labels), 1 / (others + 1))
+            if left < 1:
+                found[border.neighbour_kas] = left
+        return found
+
+    def _labels_at(self, name: str, port: int) -> set[int]:
+        """Return the objects that have rules over a port."""
+        paths = self.kit.communication.paths.values()
+        return {p.label for p in paths if any((end.switch, end.port) == (name, port) for end in (p.entry, p.exit))}
 
 
 def load_told(domain: Domain, offers: Mapping[int, Options], holder_kas: int) -> Load:

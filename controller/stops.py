@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -13,18 +13,21 @@ from controller.engines import gate, hpo
 from controller.engines.bookings import joined, place_of
 from controller.engines.errors import EngineError
 from controller.engines.evidence import visit_s
-from controller.engines.types import Load, Option
-from controller.errors import SteeringError
+from controller.engines.types import Load, Option, Step
+from controller.errors import BorderError, SteeringError
 from controller.jobbook import JobBook, key_of
 from controller.jobs import Decision, Job
 from controller.kit import Kit
 from controller.protocol import (
     AskNextStop,
     AskOptions,
+    Book,
+    Done,
     Options,
     Stop,
 )
 
+LOOKS = 3  # at what is on offer, where jobs decide in the same moment
 TOLD = 8  # alternatives told of with a decision
 
 
@@ -43,9 +46,9 @@ class Stops:
         replies = {ask.kas: await self.kit.may(ask) for ask in made}
         return {kas: r for kas, r in replies.items() if isinstance(r, Options)}
 
-    def _usable(self, job: Job, offers: Mapping[int, Options]) -> list[Option]:
+    def _usable(self, job: Job, offers: Mapping[int, Options], exclude: Collection[str] = ()) -> list[Option]:
         offered = [o for r in offers.values() for o in r.options]
-        return [self._placed(job, o) for o in offered if o.handle not in job.excluded]
+        return [self._placed(job, o) for o in offered if o.handle not in job.excluded.union(exclude)]
 
     def _load(self, job: Job, offers: Mapping[int, Options], holder_kas: int) -> Load:
         """Return what other jobs take: of this home's what was decided, of all what each K-AS says."""
@@ -104,20 +107,39 @@ class Stops:
         spent = job.spent(now_s)
         if spent:
             return self._wrap_up(job, ask, spent)
-        offers = await self._offers(job)
-        options = [o for o in self._usable(job, offers) if o.handle not in ask.exclude]
-        load = self._load(job, offers, ask.holder_kas)
         try:
             if job.spec.method in rounds.ACTIONS:
-                return await self._group(job, ask, options)
-            plan = self.brains.plan(job.aim, job.view(now_s, ask.holder_kas), options, load=load)
+                return await self._group(job, ask, self._usable(job, await self._offers(job), ask.exclude))
+            return await self._routed(job, ask, now_s)
         except EngineError as error:
             return self._wrap_up(job, ask, str(error))
-        step = plan.steps[0]
+
+    async def _routed(self, job: Job, ask: AskNextStop, now_s: float) -> Decision:
+        """Plan, and book the first place; where another job has taken it meanwhile, look again."""
+        for tries_left in reversed(range(LOOKS)):
+            offers = await self._offers(job)
+            options, load = self._usable(job, offers, ask.exclude), self._load(job, offers, ask.holder_kas)
+            plan = self.brains.plan(job.aim, job.view(now_s, ask.holder_kas), options, load=load)
+            step = plan.steps[0]
+            if await self._booked(job, ask.visit, step) or not tries_left:
+                break
         decision = self._decision(ask, "train", step.option.kas, step.option.handle, step.reason)
         decision.step, decision.plan, decision.offers = step, plan, {o.handle: o for o in options}
         decision.load = load
         return decision
+
+    async def _booked(self, job: Job, visit: int, step: Step) -> bool:
+        """Have the K-AS keep the place for the job; False when others take it for longer than was planned with."""
+        if not job.spec.heed_load:
+            return True
+        word = Book(
+            kas=step.option.kas, object_id=job.object_id, visit=visit, handle=step.option.handle,
+            wait_s=step.wait_s, expected_s=step.cost_s,
+        )  # fmt: skip
+        try:
+            return isinstance(await self.kit.ask(word), Done)
+        except BorderError:
+            return True  # whether it can be reached at all, its announcement will tell
 
     async def _group(self, job: Job, ask: AskNextStop, options: list[Option]) -> Decision:
         """The visit is some rounds of a group (``controller/rounds.py``)."""

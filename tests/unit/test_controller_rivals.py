@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from controller.brains import Brains
@@ -11,8 +12,8 @@ from controller.engines import mtrce
 from controller.engines.types import Assessment, Hyper, JobView, Load, Option, Plan, Request, Step
 from controller.jobs import Decision, Job
 from controller.openflow import PortCount
-from controller.protocol import Options
-from controller.rivals import load_of, load_told, share_left
+from controller.protocol import Book, Done, No, Options
+from controller.rivals import load_of, load_told
 from packets.messages import Ack, JobSpec, Register, Submit, SubmitReply
 from tests.fake_fabric import World, run
 from topologies.build import Terminal, Wan, build_plan
@@ -189,7 +190,7 @@ def test_what_other_jobs_put_on_a_border_is_not_left_for_a_job() -> None:
             dcc.port_counts(dpid, [PortCount(port, 0, counted[-1], 0, 0)])
 
         def left(object_id: int) -> dict[int, float]:
-            return share_left(dcc.kit, dcc.sensing, dcc.steering.legs, 2, object_id)
+            return dcc.rivals.share_left(2, object_id)
 
         count(0.0)
         count(0.9)
@@ -204,5 +205,68 @@ def test_what_other_jobs_put_on_a_border_is_not_left_for_a_job() -> None:
         count(0.3)
         told = load_told(dcc.domain, {2: Options(options=[], share_left=left(first)), 3: Options(options=[])}, 1)
         assert told.way_share == {2: pytest.approx(0.7, abs=0.01), 3: pytest.approx(0.7, abs=0.01)}
+
+    run(work)
+
+
+def place_at(world: World, kas: int, object_id: int) -> str:
+    return next(o.handle for o in world.by_kas[kas].places.options(object_id, REQUEST, kas) if not o.move_bytes)
+
+
+def test_of_two_jobs_that_decide_in_the_same_moment_one_looks_again() -> None:
+    async def work() -> None:
+        world = two_homes(Seen())
+        first, second = await submitted(world)
+        rivals, ask = world.by_kas[1].rivals, world.by_kas[3].ask
+        mine = Book(kas=1, object_id=first, visit=0, handle=place_at(world, 1, first), wait_s=0.0, expected_s=5.0)
+        theirs = msgspec.structs.replace(mine, object_id=second, handle=place_at(world, 1, second))
+        assert isinstance(await ask(mine), Done)
+        assert isinstance(await ask(mine), Done), "its own booking is no obstacle"
+        refused = await ask(theirs)
+        assert isinstance(refused, No) and "taken for 5.0 s" in refused.reason
+        assert isinstance(await ask(msgspec.structs.replace(theirs, wait_s=5.0)), Done), "it will wait"
+        assert {b.end_s for b in rivals.bookings(1, first)} == {5.0}
+        world.now_s += 6.0
+        assert rivals.bookings(1, 0) == []
+
+    run(work)
+
+
+def test_a_booking_that_nobody_follows_lapses_and_one_that_is_followed_lasts_as_long_as_the_visit() -> None:
+    async def work() -> None:
+        world = two_homes(Seen())
+        first, _ = await submitted(world)
+        book = Book(kas=1, object_id=first, visit=0, handle=place_at(world, 1, first), wait_s=0.0, expected_s=60.0)
+        rivals = world.by_kas[1].rivals
+        assert isinstance(await world.by_kas[1].ask(book), Done)
+        world.now_s += 5.5
+        assert rivals.bookings(1, 0) == []
+        await world.launch("owner1", first, 0)
+        world.now_s += 4.0
+        (booking,) = rivals.bookings(1, 0)
+        assert booking.end_s == 1.0, "of the visit itself, once: five seconds"
+
+    run(work)
+
+
+def test_a_job_whose_place_is_taken_meanwhile_plans_again_with_that_in_view() -> None:
+    async def work() -> None:
+        seen = Seen()
+        loads: list[Load] = []
+        plan = seen.plan
+
+        def meanwhile(request: Request, view: JobView, options: Sequence[Option], load: Load | None = None) -> Plan:
+            """Another job takes the place while this one is being planned."""
+            loads.append(load or Load())
+            if len(loads) == 1:
+                book = Book(kas=1, object_id=first, visit=0, handle=place_at(world, 1, first), wait_s=0, expected_s=9.0)
+                world.by_kas[1].rivals.book(book)
+            return plan(request, view, options, load)
+
+        seen.plan = meanwhile  # type: ignore[method-assign]
+        world = two_homes(seen)
+        first, second = await submitted(world)
+        await world.launch("owner3", second, 0)
+        assert [len(load.bookings) for load in loads] == [0, 1, 1], "it looks three times, then goes and waits"
 
     run(work)
