@@ -21,7 +21,7 @@ from controller.places import Places
 from controller.protocol import Book, Options
 from controller.recent import Recent
 from controller.steering import Leg
-from controller.tools.sensing import Sensing
+from controller.tools.links import SensingLink
 from controller.topology.drrt import place_of
 from packets.labels import object_label
 
@@ -59,7 +59,7 @@ class Kept:
 class Rivals:
     """What a K-AS knows of the jobs that meet in it. ``legs``: the objects that are steered here, by (label, K-AS)."""
 
-    def __init__(self, kit: Kit, places: Places, sensing: Sensing, legs: Mapping[tuple[int, int], Leg]) -> None:
+    def __init__(self, kit: Kit, places: Places, sensing: SensingLink, legs: Mapping[tuple[int, int], Leg]) -> None:
         self.kit, self.places, self.sensing, self.legs = kit, places, sensing, legs
         self._kept: Recent[int, Kept] = Recent()
 

@@ -46,9 +46,10 @@ class CommunicationLink(Protocol):
 
 
 class SensingLink(Protocol):
-    """Counters of the switches come in."""
+    """Counters of the switches come in; the rate of a port goes out."""
 
     def counted(self, dpid: int, counts: list[PortCount], now_s: float, peers: dict[tuple[str, int], str]) -> None: ...
+    def rate_mbps(self, switch: str, port: int, now_s: float) -> float: ...
 
 
 class ProcessLink(Protocol):
