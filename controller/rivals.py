@@ -19,7 +19,6 @@ from controller.jobs import Job
 from controller.kit import Kit
 from controller.places import Places
 from controller.protocol import Book, Options
-from controller.recent import Recent
 from controller.steering import Leg
 from controller.tools.links import SensingLink
 from controller.topology.drrt import place_of
@@ -61,7 +60,7 @@ class Rivals:
 
     def __init__(self, kit: Kit, places: Places, sensing: SensingLink, legs: Mapping[tuple[int, int], Leg]) -> None:
         self.kit, self.places, self.sensing, self.legs = kit, places, sensing, legs
-        self._kept: Recent[int, Kept] = Recent()
+        self._kept: dict[int, Kept] = {}
 
     def book(self, ask: Book) -> None:
         """Keep a place for an object; ``SteeringError`` when others take it for longer than the home reckoned with."""
@@ -70,6 +69,7 @@ class Rivals:
         taken_s = max((u - now_s for n, u in self._taken(ask.kas, ask.object_id) if n == node), default=0.0)
         if taken_s > ask.wait_s + TOLERANCE_S:
             raise SteeringError(f"the place is taken for {taken_s:.1f} s now")
+        self._kept = {i: k for i, k in self._kept.items() if k.lapses_s > now_s}
         self._kept[ask.object_id] = Kept(ask.kas, node, ask.visit, now_s + ask.expected_s, now_s + LAPSE_S)
 
     def bookings(self, kas: int, object_id: int) -> list[Booking]:
