@@ -59,10 +59,8 @@ def checksum(data: bytes) -> int:
     """Return the Internet checksum (RFC 1071) of some bytes."""
     if len(data) % 2:
         data += b"\0"
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    number = int.from_bytes(data, "big")  # 2**16 is 1 modulo 0xFFFF: the ones' complement sum is a remainder
+    return 0xFFFF - (number % 0xFFFF or 0xFFFF) if number else 0xFFFF
 
 
 def ether_type(frame: bytes) -> int:
