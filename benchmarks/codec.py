@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import finish, say
+from benchmarks.common import finish, run_main, say
 from packets.batch import GOOD, ShardTrain, parse
 from packets.wire import Flag, Header, PacketType, decode, encode, payload_room
 
@@ -148,7 +148,7 @@ def measure(size: int, rounds: int, *, scapy: bool = True) -> Measured:
     return {case.name: statistics.median(case.rates) for case in cases}
 
 
-def main() -> None:
+def main() -> int:
     """Measure and print the last line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--payload", type=int, default=payload_room(), help="bytes of payload a packet (default 1408)")
@@ -169,7 +169,8 @@ def main() -> None:
             **{f"{name}_per_s": round(rate) for name, rate in rates.items()},
         }
     )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

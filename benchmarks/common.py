@@ -11,15 +11,40 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from experiments.processes import PROJECT, ChildTimeout, last_words, python, run_child
+from experiments.errors import ExperimentError, RunFailed
+from experiments.processes import PROJECT, ChildTimeout, end_in_order, last_words, python, run_child
+from topologies.errors import TopologyError
 
 __all__ = [
-    "PROJECT", "ChildTimeout", "commit", "finish", "last_words", "machine", "now", "python", "run_child", "say",
+    "PROJECT", "ChildTimeout", "NotSeen", "commit", "finish", "last_words", "machine", "now", "python", "run_child",
+    "run_main", "say",
 ]  # fmt: skip
+
+
+class NotSeen(AssertionError):
+    """What was waited for did not come in time."""
+
+
+def run_main(main: Callable[[], int]) -> NoReturn:
+    """Run a benchmark and exit: 0 and 1 are its own, 2: not to be had here (one line says why), 130: asked to end.
+
+    Whoever asks it to end (Ctrl-C, SIGTERM, SIGHUP), it takes down what it built.
+    """
+    end_in_order(once=True)
+    try:
+        status = main()
+    except (ExperimentError, RunFailed, TopologyError, NotSeen) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("stopped; everything is torn down", file=sys.stderr)
+        status = 130
+    sys.exit(status)
 
 
 def say(text: str) -> None:

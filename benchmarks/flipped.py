@@ -19,13 +19,12 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from benchmarks.common import ChildTimeout, finish, last_words, now, python, run_child, say
+from benchmarks.common import ChildTimeout, finish, last_words, now, python, run_child, run_main, say
 from benchmarks.route import seed_list
 from benchmarks.route_offline import Country
 from controller.engines import mtrce
@@ -127,4 +126,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

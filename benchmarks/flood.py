@@ -38,7 +38,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.common import PROJECT, finish, say
+from benchmarks.common import PROJECT, finish, run_main, say
 from benchmarks.flood_attack import DSCP
 from experiments.identities import Identities
 from packets.events import decode_event
@@ -301,4 +301,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

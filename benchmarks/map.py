@@ -21,7 +21,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -29,18 +28,20 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.common import finish, python, say
+from benchmarks.common import NotSeen, finish, python, run_main, say
 from controller.oam.hub import EventHub
 from experiments.errors import RunFailed
 from experiments.processes import Child, wait_for
 from packets.events import Event
 from topologies.build import Terminal, build_plan
+from topologies.errors import TopologyError
 from topologies.network import Network
 from topologies.plan import NetworkPlan
 
 PORT = 6801
 PER_SWITCH = 50
 PATIENCE_S = 180.0
+LARGEST = 5_000
 
 
 def plan_of(terminals: int) -> NetworkPlan:
@@ -70,7 +71,7 @@ def measure(terminals: int, changes_per_s: float, seconds: float, seed: int) -> 
     errors = [e.data.get("text") for e in events if e.kind == "error"]
     fresh = [e.data for e in events if e.kind == "map.fresh"]
     if not fresh or "p50_ms" not in fresh[-1]:
-        raise RuntimeError(f"the DCC measured nothing; {errors[:3]}")
+        raise NotSeen(f"the DCC measured nothing; {errors[:3]}")
     return _figures(terminals, changes_per_s, seconds, said, fresh, cores) | {
         "errors": len(errors),
         "first_errors": errors[:2],
@@ -108,7 +109,7 @@ def _report(
             crowd.kill()
             crowd.wait(5)
     if crowd.returncode:
-        raise RuntimeError(f"the terminals' process ended with status {crowd.returncode}")
+        raise NotSeen(f"the terminals' process ended with status {crowd.returncode}")
     said: dict[str, Any] = json.loads(out.splitlines()[-1])
     return said, used
 
@@ -159,21 +160,36 @@ def _tell(found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _sizes(text: str) -> list[int]:
+    try:
+        sizes = [int(x) for x in text.split(",")]
+    except ValueError:
+        sizes = []
+    if not sizes or not all(1 <= size <= LARGEST for size in sizes):
+        raise argparse.ArgumentTypeError(f"{text!r}: numbers of 1 to {LARGEST} are wanted, as in 100,200")
+    return sizes
+
+
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.map", description="Freshness of G-KRRM.")
-    parser.add_argument("--terminals", default="100,200,500,1000", help="sizes, comma separated (100,200,500,1000)")
+    parser.add_argument(
+        "--terminals", type=_sizes, default="100,200,500,1000", help="sizes, comma separated (100,200,500,1000)"
+    )
     parser.add_argument("--changes", type=float, default=10.0, help="changes a second and terminal (10)")
     parser.add_argument("--seconds", type=float, default=15.0, help="measured seconds a size (15)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of the first size, for the median (3)")
     parser.add_argument("--no-steady", action="store_true", help="no growth at a fixed total rate")
     parser.add_argument("--seed", type=int, default=1)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.repeats < 1 or options.seconds < 1 or options.changes <= 0:
+        parser.error("--repeats and --seconds are at least 1, --changes is above 0")
+    return options
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure every size, print one line each and the JSON at the end; 1 when the first size misses the goal."""
+    """Measure every size, one line each, JSON at the end; 1: goal missed at the first size, or one failed."""
     options = _options(arguments)
-    first, *more = (int(x) for x in options.terminals.split(","))
+    first, *more = options.terminals
 
     def at(size: int, changes_per_s: float, seed: int = options.seed) -> dict[str, Any]:
         return _tell(measure(size, changes_per_s, options.seconds, seed))
@@ -184,7 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
     def grown(size: int, changes_per_s: float) -> list[dict[str, Any]]:
         try:
             return [at(size, changes_per_s)]
-        except (RunFailed, RuntimeError) as error:  # a size that is too much for the machine costs no other
+        except (RunFailed, NotSeen, TopologyError) as error:  # a size that is too much for the machine costs no other
             errors.append(f"{size} terminals, {changes_per_s:g} changes a second each: {error}")
             say(errors[-1])
             return []
@@ -200,4 +216,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import finish, now, say
+from benchmarks.common import finish, now, run_main, say
 from benchmarks.route import seed_list
 from experiments.compare import DEFAULT_METHODS, RUN_TIMEOUT_S, Comparison
 from experiments.compare_page import write_page
@@ -58,10 +57,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def against(summary: dict[str, Any]) -> dict[str, float]:
     """Return routed's bytes as a share of each other method's (means over seeds)."""
     methods = summary["methods"]
@@ -73,7 +68,6 @@ def against(summary: dict[str, Any]) -> dict[str, float]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; exit status 0: all measured, 1: some runs failed, 2: the machine is not ready, 130: Ctrl-C."""
     options = parse(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         budget = Budget(options.visits, options.rounds, options.passes, train_on=True, merge=not options.no_merge)
         plan = make_plan(
@@ -106,4 +100,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import PROJECT, finish, python, say
+from benchmarks.common import PROJECT, finish, python, run_main, say
 from controller.engines import canvas as drawn
 from controller.engines import exact, forgetting, hpo, learned, mtrce
 from controller.engines.canvas import Canvas
@@ -305,4 +305,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

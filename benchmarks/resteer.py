@@ -17,14 +17,13 @@ import argparse
 import itertools
 import statistics
 import struct
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.common import finish, say
+from benchmarks.common import finish, run_main, say
 from benchmarks.standing import SHARD_BYTES, Parcel, StandingNetwork, standing
 from packets.labels import label_address, object_label
 
@@ -260,4 +259,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

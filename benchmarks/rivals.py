@@ -26,9 +26,9 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.common import finish, say
+from benchmarks.common import NotSeen, finish, run_main, say
 from benchmarks.route import seed_list
-from benchmarks.standing import NotSeen, StandingNetwork, standing
+from benchmarks.standing import StandingNetwork, standing
 from experiments.errors import ExperimentError, RunFailed
 from experiments.scenario import Scenario, dump, load
 from packets.messages import JobSpec
@@ -125,4 +125,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -21,7 +21,6 @@ import argparse
 import json
 import shlex
 import shutil
-import signal
 import statistics
 import sys
 import time
@@ -31,7 +30,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from benchmarks.common import ChildTimeout, commit, finish, last_words, now, python, run_child, say
+from benchmarks.common import ChildTimeout, commit, finish, last_words, now, python, run_child, run_main, say
 from experiments.errors import ExperimentError
 from experiments.scenario import load
 
@@ -249,14 +248,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt  # so that the run under way takes its network down
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; exit status 0: all measured, 1: some runs failed, 2: the machine is not ready, 130: Ctrl-C."""
     options = parse(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         bench = Bench(options)
     except ExperimentError as error:
@@ -279,4 +273,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from benchmarks.common import PROJECT, python
+from benchmarks.common import PROJECT, NotSeen, python
 from experiments.client import request
 from experiments.terminal import call
 from packets.events import Event, decode_event
@@ -20,10 +20,6 @@ from topologies.ledger import RUN_BASE
 UP_TIMEOUT_S = 90.0
 SHARD_BYTES = 1392
 T = TypeVar("T")
-
-
-class NotSeen(AssertionError):
-    """What was waited for did not come in time."""
 
 
 class StandingNetwork:

@@ -17,7 +17,6 @@ Right: the chosen method's measured accuracy is the best, or within 0.01 of it. 
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -27,7 +26,7 @@ from typing import Any, NamedTuple
 import msgspec
 import torch
 
-from benchmarks.common import finish, say
+from benchmarks.common import finish, run_main, say
 from benchmarks.route import seed_list
 from benchmarks.tfam import write_tables
 from controller.engines.tag import Choice, Cut, Ways, choose
@@ -202,4 +201,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -35,7 +34,7 @@ import msgspec
 import numpy as np
 import torch
 
-from benchmarks.common import finish, say
+from benchmarks.common import finish, run_main, say
 from benchmarks.route import seed_list
 from benchmarks.route_offline import Country, run_job
 from controller.engines.tfam import assess
@@ -221,4 +220,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

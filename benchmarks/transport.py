@@ -14,14 +14,13 @@ namespaces) against iperf3 TCP with CUBIC for the same bytes, over two and over 
 from __future__ import annotations
 
 import argparse
-import signal
 import statistics
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks.common import finish
+from benchmarks.common import finish, run_main
 from benchmarks.transport_net import Bench, Flow, NotReached, plan_of, standing
 from topologies.errors import TopologyError
 
@@ -173,15 +172,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _interrupt(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # timeout(1) sends it twice
-    raise KeyboardInterrupt  # so that the network is taken down
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; exit status 0: measured, 2: the machine is not ready, 130: Ctrl-C."""
     benchmark = Benchmark(parse(arguments))
-    signal.signal(signal.SIGTERM, _interrupt)
     status = 0
     try:
         benchmark.run()
@@ -195,4 +188,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

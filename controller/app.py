@@ -80,6 +80,13 @@ class Switches:
         if done is not None and not done.done():
             done.set_result(None)
 
+    def lost(self, dpid: int) -> None:
+        """The session is gone: no barrier of it will be answered."""
+        del self.datapaths[dpid]
+        for (waited_for, _), done in self._waiting.items():
+            if waited_for == dpid and not done.done():
+                done.set_exception(SwitchTimeout(f"switch {dpid} has disconnected"))
+
     def ask_port_counts(self, dpid: int) -> None:
         datapath = self.datapaths.get(dpid)
         if datapath is not None:
@@ -129,7 +136,7 @@ class Shim(app_manager.OSKenApp):  # type: ignore[misc,unused-ignore]  # os-ken 
     def _gone(self, datapath: Any) -> None:
         dpid = datapath.id
         if dpid is not None and self.switches.datapaths.get(dpid) is datapath:
-            del self.switches.datapaths[dpid]
+            self.switches.lost(dpid)
             self.core.switch_down(dpid)
 
     @set_ev_cls(ofp_event.EventOFPPacketIn, MAIN_DISPATCHER)  # type: ignore[untyped-decorator,unused-ignore]

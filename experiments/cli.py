@@ -19,7 +19,7 @@ from typer.exceptions import TyperException
 
 from controller.oam.errors import OamError
 from experiments.errors import ExperimentError, RunFailed
-from experiments.processes import ENDINGS
+from experiments.processes import ENDINGS, end_in_order
 from hosts.learning.errors import LearningError
 from packets.errors import IdentityError
 from topologies.errors import TopologyError
@@ -59,9 +59,7 @@ RunDirOption = Annotated[
 
 def main() -> None:
     """Entry point: errors a person can act on become one line and an exit status."""
-    for number in ENDINGS:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup stays nohup
-            signal.signal(number, _interrupt)
+    end_in_order()
     status = 0
     try:
         status = app(standalone_mode=False)
@@ -84,10 +82,6 @@ def main() -> None:
         goes_on = "no longer waiting; the job goes on: `daitn status` shows it, `daitn stop JOB` ends it"
         err.print("stopped; everything is torn down" if made_something else goes_on if waited else "stopped")
     sys.exit(status if isinstance(status, int) else 0)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _fail(error: Exception, status: int) -> None:

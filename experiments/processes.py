@@ -24,6 +24,23 @@ class ChildTimeout(Exception):
     """A child did not end within its time limit and was ended, with all that it had started in its session."""
 
 
+def end_in_order(*, once: bool = False) -> None:
+    """Make a request to end this process a ``KeyboardInterrupt``, so that what it built is taken down.
+
+    ``once``: who asks twice gets no other end (timeout(1) sends SIGTERM to its child and to the child's group).
+    """
+
+    def interrupt(*_: object) -> None:
+        if once:
+            for number in ENDINGS:
+                signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in ENDINGS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup stays nohup
+            signal.signal(number, interrupt)
+
+
 class Child:
     """One process of ours. ``stop`` asks (TERM), waits, then insists (KILL)."""
 

@@ -236,6 +236,7 @@ class FakeFabric:
         self.sent: list[tuple[str, Mod]] = []
         self.journeys: list[Journey] = []
         self.deaf: set[str] = set()
+        self.slow_s: dict[str, float] = {}
         self.on_request: Callable[[str, Packet], bool] = lambda host, packet: False
         self._wire: dict[tuple[str, int], tuple[str, int]] = {}
         for link in plan.links:
@@ -257,7 +258,7 @@ class FakeFabric:
         from controller.errors import SwitchTimeout
 
         await asyncio.sleep(0)
-        if self.names[dpid] in self.deaf:
+        if self.names[dpid] in self.deaf or self.slow_s.get(self.names[dpid], 0.0) > timeout_s:
             raise SwitchTimeout(f"switch {self.names[dpid]} did not answer a barrier")
         self.sent.append((self.names[dpid], "barrier"))  # type: ignore[arg-type]
 

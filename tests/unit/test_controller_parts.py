@@ -246,3 +246,41 @@ def test_deletes_are_strict_by_match_and_masked_by_cookie() -> None:
     assert (by_cookie.command, by_cookie.cookie) == (of.OFPFC_DELETE, label_cookie(9))
     assert by_cookie.cookie_mask == 0xFFFFFFFFFFFFFFFF
     assert isinstance(PacketOut((), b""), PacketOut)
+
+
+def test_a_barrier_ends_with_its_answer_or_with_the_session() -> None:
+    import asyncio
+
+    from os_ken.ofproto import ofproto_v1_3, ofproto_v1_3_parser
+
+    from controller.app import Switches
+    from controller.errors import SwitchTimeout
+
+    class Datapath:
+        ofproto, ofproto_parser, id = ofproto_v1_3, ofproto_v1_3_parser, 7
+
+        def __init__(self) -> None:
+            self.xid = 0
+
+        def set_xid(self, message: Any) -> int:
+            self.xid += 1
+            return self.xid
+
+        def send_msg(self, message: Any) -> None: ...
+
+    async def work() -> None:
+        switches = Switches(asyncio.get_running_loop())
+        datapath = switches.datapaths[7] = Datapath()
+        answered = asyncio.ensure_future(switches.barrier(7))
+        await asyncio.sleep(0)
+        switches.barrier_answered(7, datapath.xid)
+        await answered
+        cut_off = asyncio.ensure_future(switches.barrier(7, timeout_s=60))
+        await asyncio.sleep(0)
+        switches.lost(7)
+        with pytest.raises(SwitchTimeout, match="switch 7 has disconnected"):
+            await cut_off
+        with pytest.raises(SwitchTimeout, match="not connected"):
+            await switches.barrier(7)
+
+    run(work)

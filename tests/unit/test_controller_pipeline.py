@@ -6,6 +6,8 @@ import itertools
 
 import pytest
 
+from controller import pipeline
+from controller.domain import Domain
 from controller.openflow import FlowMod, Output
 from packets.labels import LABEL_NETWORK, label_address
 from tests.fake_fabric import FabricFault, FakeFabric, World, arp, run, small_plan, udp
@@ -131,6 +133,39 @@ def test_a_switch_that_comes_back_keeps_its_label_rules_and_a_new_one_is_wiped()
         dcc.switch_down(0x101)
         await world.start()
         assert label_rule in world.fabric.switches["k1s1"].flows
+
+    run(work)
+
+
+def test_routes_are_computed_once_for_all_switches_and_anew_for_other_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+    real = pipeline.route_flows
+
+    def route_flows(domain: Domain) -> dict[str, list[FlowMod]]:
+        counted.append(len(domain.down))
+        return real(domain)
+
+    monkeypatch.setattr(pipeline, "route_flows", route_flows)
+
+    async def work() -> None:
+        world = World(PLAN, together=True)
+        await world.start()
+        assert world.of("dcc.ready") and counted == [0]
+        world.fabric.unplug("k1s1", "k1g")
+        await world.settle()
+        assert counted == [0, 2], "once for all that start, once for both ends of a cut link"
+        everybody_reaches_everybody(world)
+
+    run(work)
+
+
+def test_a_control_centre_waits_for_a_switch_that_starts_slowly() -> None:
+    async def work() -> None:
+        world = World(PLAN)
+        world.fabric.slow_s["k1s1"] = 20.0
+        await world.start()
+        assert 1 in {d["kas"] for d in world.of("dcc.ready")}
+        assert not world.of("error")
 
     run(work)
 
