@@ -44,7 +44,11 @@ class Trusting:
             return
         node = self.kit.krrm.node(name)
         found = trust.seen(
-            node.get("group_shares", {}), node.get("quality", 0.5), evidence.before, evidence.after
+            node.get("group_shares", {}),
+            node.get("quality", 0.5),
+            evidence.before,
+            evidence.after,
+            latest=evidence.share == 1.0,
         ).shared(evidence.share)
         self._take(name, found, {"object_id": evidence.object_id, "visit": evidence.visit})
 

@@ -21,7 +21,7 @@ PRIOR_WEIGHT = 2.0
 KEEP = 0.9  # of older evidence, at each new one
 NOISE = 0.05  # a change of accuracy that test samples of this size show by chance
 FULL = 0.2  # a loss of this much in its own groups is bad evidence of full weight
-HOPELESS = 0.25  # share of its claimed quality below which a first visit has taught nothing of what it claims
+HOPELESS = 0.25  # share of its claimed quality below which a visit has taught nothing of what it claims
 BAD_REPORT = 0.5
 
 
@@ -48,16 +48,17 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         return Evidence(weight=self.weight * share, why=self.why)
 
 
-def seen(mix: Mix, quality: float, before: Measured | None, after: Measured) -> Evidence:
+def seen(mix: Mix, quality: float, before: Measured | None, after: Measured, *, latest: bool = True) -> Evidence:
     """Judge one visit by what an MPVU measured before and after it.
 
     ``mix``: the shares of groups that the node claims; ``quality``: the accuracy that it says its data supports;
-    ``before``: None where the model had not been measured yet: it is then held against the claimed quality alone.
+    ``before``: None where the model had not been measured yet: it is then held against the claimed quality alone;
+    ``latest``: no other node's data has come after its own, to be blamed for what is not known now.
     """
     now = _on(mix, after)
+    if now < HOPELESS * quality and (before is None or latest):
+        return Evidence(weight=-1.0, why=f"accuracy {now:.2f} in the groups it claims, after training on them")
     if before is None:
-        if now < HOPELESS * quality:
-            return Evidence(weight=-1.0, why=f"accuracy {now:.2f} in the groups it claims, after training on them")
         return Evidence(weight=min(1.0, now), why=f"accuracy {now:.2f} in the groups it claims")
     change = now - _on(mix, before)
     if change < -NOISE:

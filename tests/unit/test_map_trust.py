@@ -34,6 +34,16 @@ def test_a_first_visit_is_held_against_what_the_node_claims() -> None:
     assert seen(MIX, 0.9, None, measured(cardiology=0.8, neurology=0.0)).weight > 0.5
 
 
+def test_a_claim_that_training_on_it_refutes_is_bad_evidence_even_where_little_could_be_lost() -> None:
+    """A model that knew nothing of cardiology can lose nothing of it: what tells is that it has learned nothing."""
+    before, after = measured(cardiology=0.02, neurology=0.5), measured(cardiology=0.01, neurology=0.1)
+    assert seen(MIX, 0.9, before, after).weight == -1.0
+    assert Ledger().take("h11", seen(MIX, 0.9, before, after)) < 0.5
+    assert seen(MIX, 0.04, before, after).weight > -1.0, "who claims little is held against little"
+    others = seen(MIX, 0.9, before, after, latest=False)
+    assert others.weight > -0.5, "another node's visit came after it"
+
+
 def test_the_noise_of_a_test_sample_is_not_held_against_anybody() -> None:
     assert seen(MIX, 0.9, measured(cardiology=0.95), measured(cardiology=0.92)).weight > 0
 
