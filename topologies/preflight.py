@@ -126,23 +126,46 @@ def check_port(port: int) -> None:
             trial.bind(("127.0.0.1", port))
             trial.listen(1)
         except OSError as error:
-            who = port_owner(port)
-            raise PortTakenError(
-                f"TCP port {port} is taken by {who}: end that program, or choose another port" if who
-                else f"TCP port {port} cannot be used: {error.strerror}"
-            ) from None  # fmt: skip
+            raise PortTakenError(_taken(port) or f"TCP port {port} cannot be used: {error.strerror}") from None
+
+
+def _taken(port: int) -> str:
+    holder = _holder(port)
+    if holder is None:
+        return ""
+    name, pid = holder
+    if run := _run_of(pid):
+        whose, cure = f" of the run {run}", "if that was killed, `daitn clean` removes what it left"
+    else:
+        whose, cure = "", "end that program, or choose another port"
+    return f"TCP port {port} is taken by {name} (process {pid}){whose}: {cure}"
+
+
+def _run_of(pid: int) -> str:
+    """Return the run whose process this is, by its environment; "" for a process of somebody else's."""
+    mark = f"{ledger.RUN_VARIABLE}=".encode()
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    return next((v.removeprefix(mark).decode(errors="replace") for v in variables if v.startswith(mark)), "")
 
 
 def port_owner(port: int) -> str:
     """Return ``name (process n)`` of who listens on a TCP port, "" when unknown."""
+    holder = _holder(port)
+    return f"{holder[0]} (process {holder[1]})" if holder else ""
+
+
+def _holder(port: int) -> tuple[str, int] | None:
     inodes = _listening_inodes(port)
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             if any(os.readlink(fd) in inodes for fd in (entry / "fd").iterdir()):
-                return f"{(entry / 'comm').read_text().strip()} (process {entry.name})"
+                return (entry / "comm").read_text().strip(), int(entry.name)
         except OSError:
             continue
-    return ""
+    return None
 
 
 def _listening_inodes(port: int) -> set[str]:

@@ -122,6 +122,24 @@ def test_a_taken_port_names_its_owner() -> None:
     preflight.check_port(port)
 
 
+def test_a_port_that_a_killed_run_holds_names_the_cure(run_name: str) -> None:
+    words = (
+        "import socket, sys; s = socket.create_server(('127.0.0.1', 0));"
+        "print(s.getsockname()[1], flush=True); sys.stdin.read()"
+    )
+    environment = os.environ | {RUN_VARIABLE: run_name}
+    with subprocess.Popen(
+        [sys.executable, "-c", words], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        port = int(child.stdout.readline())
+        with pytest.raises(
+            PortTakenError, match=rf"{port} .*process {child.pid}\) of the run {run_name}: .*`daitn clean`"
+        ):
+            preflight.check_port(port)
+        child.communicate("", timeout=10)
+
+
 def fake_v2(root: Path) -> Path:
     (root / "cgroup.controllers").write_text("cpuset cpu io memory\n")
     return root
