@@ -28,12 +28,12 @@ import msgspec
 
 from benchmarks.common import ChildTimeout, finish, last_words, now, python, run_child, run_main, say
 from benchmarks.route import seed_list
-from benchmarks.route_offline import Country
+from benchmarks.route_offline import Country, settings_of
 from controller.engines import gate, mtrce
 from controller.engines.types import JobView, Measured, Option, Request, Step, Visit
 from experiments.scenario import Scenario, dump, load
 from hosts.learning.faults import with_flipped_labels
-from hosts.learning.task import TaskSpec, TrainSettings
+from hosts.learning.task import TaskSpec
 
 FLOOR = 0.5
 EXPERT = "cardiology"
@@ -56,12 +56,9 @@ def bad_place(seed: int, scenario: Scenario) -> str:
         left[name] = min(found.broad - request.broad_accuracy, gate.expert_of(request, found) - request.expert_accuracy)
         if left[name] < 0:
             break
-    say(f"seed {seed} reckoned with flipped labels, over (+) or below (-) a target: {_listed(left)}")
+    listed = ", ".join(f"{name} {over:+.3f}" for name, over in left.items())
+    say(f"seed {seed} reckoned with flipped labels, over (+) or below (-) a target: {listed}")
     return min(left, key=lambda n: left[n])
-
-
-def _listed(left: dict[str, float]) -> str:
-    return ", ".join(f"{name} {over:+.3f}" for name, over in left.items())
 
 
 def _open_route(request: Request, options: list[Option]) -> list[Step]:
@@ -84,12 +81,7 @@ def _gone_through(country: Country, route: Sequence[Step], bad: str, seed: int) 
     task, data = country.task, with_flipped_labels(country.task, country.parts, {bad: 1.0}, seed)
     model = task.new_model(seed)
     for visit, step in enumerate(route):
-        hyper = step.hyper
-        settings = TrainSettings(
-            epochs=hyper.epochs, batch_size=hyper.batch_size, learning_rate=hyper.learning_rate,
-            group_weights=hyper.group_weights, seed=seed * 1000 + visit,
-        )  # fmt: skip
-        task.train(model, data[step.option.handle].train, settings)
+        task.train(model, data[step.option.handle].train, settings_of(step, seed * 1000 + visit))
     return country.measure(model, (0, 1))
 
 

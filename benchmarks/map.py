@@ -1,6 +1,6 @@
 """How fresh is the map?  From a terminal's change to its entry in G-KRRM, on the emulated network, and what it costs.
 
-    python -m benchmarks.map                       # 100 terminals three times, then growth to 1,000 (root; 5 minutes)
+    python -m benchmarks.map                       # 100 terminals three times, then growth to 1,000 (root; 7 minutes)
     python -m benchmarks.map --terminals 100 --seconds 20 --no-steady
 
 One K-AS, one DCC (the hard case: all reports meet in one process), 10 changes a second and terminal at random moments;

@@ -95,13 +95,7 @@ def run_job(
         plan_s += time.perf_counter() - started
         sent_bytes += round(2 * request.model_bytes * links(step.option)) + step.option.move_bytes  # there, and back
         model = bytes_to_model(task, state)
-        settings = TrainSettings(
-            epochs=step.hyper.epochs,
-            batch_size=step.hyper.batch_size,
-            learning_rate=step.hyper.learning_rate,
-            group_weights=step.hyper.group_weights,
-            seed=request.seed * 1000 + len(view.visits) + salt * 77,
-        )
+        settings = settings_of(step, request.seed * 1000 + len(view.visits) + salt * 77)
         task.train(model, country.parts[step.option.handle].train, settings)
         known = state_of(bytes_to_model(task, state)) if view.measured and use_gate and merging else None
         merged = merge(task, country.tests[0], known, model, hpo.MERGE, request)
@@ -133,6 +127,17 @@ def run_job(
         "trace": [(round(m.broad, 4), round(gate.expert_of(request, m), 4)) for m in pooled],
         "journey": journey,
     }
+
+
+def settings_of(step: Step, seed: int) -> TrainSettings:
+    """Return how a planned visit trains."""
+    return TrainSettings(
+        epochs=step.hyper.epochs,
+        batch_size=step.hyper.batch_size,
+        learning_rate=step.hyper.learning_rate,
+        group_weights=step.hyper.group_weights,
+        seed=seed,
+    )
 
 
 def _after(view: JobView, step: Step, accepted: bool, found: Measured, request: Request) -> JobView:

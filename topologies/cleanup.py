@@ -95,11 +95,7 @@ def tagged_processes() -> Iterator[tuple[ProcessRecord, str]]:
 def _tagged() -> Iterator[tuple[ProcessRecord, str, ProcessRecord | None]]:
     """Yield (process, run, main process of the run where the environment names one)."""
     for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            block = (entry / "environ").read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        variables = dict(item.partition("=")[::2] for item in block.split("\0"))
+        variables = ledger.environment(int(entry.name))
         run = variables.get(RUN_VARIABLE, "")
         started = ledger.start_time(int(entry.name)) if run else None
         if started is not None:

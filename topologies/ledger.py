@@ -84,6 +84,15 @@ def this_process() -> ProcessRecord:
     return ProcessRecord(os.getpid(), start_time(os.getpid()) or 0)
 
 
+def environment(pid: int) -> dict[str, str]:
+    """Return the environment that a process started with; none where it is gone or somebody else's."""
+    try:
+        block = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+    except OSError:
+        return {}
+    return dict(item.partition("=")[::2] for item in block.split("\0"))
+
+
 def start_time(pid: int) -> int | None:
     """Return when a process started, in clock ticks after boot; None when it is gone (or only its status is left)."""
     try:

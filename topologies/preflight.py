@@ -134,21 +134,11 @@ def _taken(port: int) -> str:
     if holder is None:
         return ""
     name, pid = holder
-    if run := _run_of(pid):
+    if run := ledger.environment(pid).get(ledger.RUN_VARIABLE):
         whose, cure = f" of the run {run}", "if that was killed, `daitn clean` removes what it left"
     else:
         whose, cure = "", "end that program, or choose another port"
     return f"TCP port {port} is taken by {name} (process {pid}){whose}: {cure}"
-
-
-def _run_of(pid: int) -> str:
-    """Return the run whose process this is, by its environment; "" for a process of somebody else's."""
-    mark = f"{ledger.RUN_VARIABLE}=".encode()
-    try:
-        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return ""
-    return next((v.removeprefix(mark).decode(errors="replace") for v in variables if v.startswith(mark)), "")
 
 
 def port_owner(port: int) -> str:
