@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from experiments.errors import ExperimentError, RunFailed
-from experiments.processes import PROJECT, ChildTimeout, end_in_order, last_words, python, run_child
+from experiments.testbed.processes import PROJECT, ChildTimeout, end_in_order, last_words, python, run_child
 from topologies.errors import TopologyError
 
 __all__ = [

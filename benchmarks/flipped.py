@@ -29,10 +29,11 @@ import msgspec
 from benchmarks.common import ChildTimeout, finish, last_words, now, python, run_child, run_main, say
 from benchmarks.route import seed_list
 from benchmarks.route_offline import Country, settings_of
-from controller.engines import gate, mtrce
-from controller.engines.types import JobView, Measured, Option, Request, Step, Visit
-from experiments.scenario import Scenario, dump, load
-from hosts.learning.faults import with_flipped_labels
+from controller.engines.routing import mtrce
+from controller.engines.training import gate
+from controller.values.decisions import JobView, Measured, Option, Request, Step, Visit
+from experiments.scenarios.scenario import Scenario, dump, load
+from hosts.learning.data.faults import with_flipped_labels
 from hosts.learning.task import TaskSpec
 
 FLOOR = 0.5

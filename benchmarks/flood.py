@@ -40,10 +40,10 @@ import msgspec
 
 from benchmarks.common import PROJECT, finish, run_main, say
 from benchmarks.flood_attack import DSCP
-from experiments.identities import Identities
+from experiments.testbed.identities import Identities
 from packets.events import decode_event
-from topologies import shell
 from topologies.build import Rates, Terminal, Wan, build_plan
+from topologies.machine import shell
 from topologies.network import Network
 from topologies.plan import NetworkPlan
 

@@ -20,9 +20,9 @@ from typing import Any
 
 import msgspec
 
-from packets.identity import Identity
 from packets.labels import AI_PORT, label_address, object_label
-from packets.seal import make_mandate, now_ms, with_mac, with_signature
+from packets.security.identity import Identity
+from packets.security.seal import make_mandate, now_ms, with_mac, with_signature
 from packets.wire import Digest, Header, decode, encode
 
 DSCP = 10

@@ -20,10 +20,10 @@ from typing import Any
 import msgspec
 
 from packets.errors import TransportError
-from packets.identity import Directory, Identity
-from packets.keeper import Keeper
 from packets.labels import DCC_ADDRESS
 from packets.messages import Register, encode_message
+from packets.security.identity import Directory, Identity
+from packets.security.keeper import Keeper
 from packets.transport import Endpoint, OutgoingObject, Transfer
 from packets.wire import Header, PacketType
 

@@ -9,8 +9,8 @@ the lag (``Report.changed_unix_s``, the first change that a report carries, to t
 
 It grows in two ways, so that one can tell them apart: ``growth`` keeps the changes of each terminal (10,000 a second at
 1,000), ``growth_at_fixed_rate`` those of all together.  Where all are more than the machine takes, terminals pause
-(``hosts.pace``), and ``reports_per_s`` falls behind ``changes_per_s``.  The last line is JSON: ``p50_ms``, ``p99_ms``
-and ``telemetry_bytes_per_s`` at the first size, medians of the repeats (seeds ``--seed`` and on).
+(``hosts.terminal.pace``), and ``reports_per_s`` falls behind ``changes_per_s``.  The last line is JSON: ``p50_ms``,
+``p99_ms`` and ``telemetry_bytes_per_s`` at the first size, medians of the repeats (seeds ``--seed`` and on).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import msgspec
 from benchmarks.common import NotSeen, finish, python, run_main, say
 from controller.oam.hub import EventHub
 from experiments.errors import RunFailed
-from experiments.processes import Child, wait_for
+from experiments.testbed.processes import Child, wait_for
 from packets.events import Event
 from topologies.build import Terminal, build_plan
 from topologies.errors import TopologyError

@@ -1,9 +1,9 @@
 """Many light terminals in one process, for ``benchmarks.map``: no PyTorch, one socket per network namespace.
 
-Each registers, then changes at random moments (exponential gaps) and reports at once, as ``hosts.reporter`` does: one
-report under way at a time, what changes meanwhile goes with the next, a pause where answers take long (``hosts.pace``),
-a report without an answer is repeated.  Reports are AI packets from the terminal's own namespace to the label of the
-DCC.
+Each registers, then changes at random moments (exponential gaps) and reports at once, as ``hosts.terminal.reporter``
+does: one report under way at a time, what changes meanwhile goes with the next, a pause where answers take long
+(``hosts.terminal.pace``), a report without an answer is repeated.  Reports are AI packets from the terminal's own
+namespace to the label of the DCC.
 
     python -m benchmarks.map_terminals HOSTS.json SECONDS CHANGES_PER_S SEED   # [{name, role, address, pid}]
 
@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hosts.pace import Pace
+from hosts.terminal.pace import Pace
 from packets.errors import PacketError
 from packets.labels import AI_PORT, DCC_ADDRESS
 from packets.messages import Ack, Message, Register, Report, decode_message, encode_message

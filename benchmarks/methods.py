@@ -22,11 +22,11 @@ from typing import Any
 
 from benchmarks.common import finish, now, run_main, say
 from benchmarks.route import seed_list
-from experiments.compare import DEFAULT_METHODS, RUN_TIMEOUT_S, Comparison
-from experiments.compare_page import write_page
-from experiments.comparing import Budget, make_plan
+from experiments.commands.session import resolve
+from experiments.comparing.command import Budget, make_plan
+from experiments.comparing.page import write_page
+from experiments.comparing.runs import DEFAULT_METHODS, RUN_TIMEOUT_S, Comparison
 from experiments.errors import ExperimentError
-from experiments.session import resolve
 
 VISITS = 20
 ROUNDS = 16

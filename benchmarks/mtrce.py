@@ -33,12 +33,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import PROJECT, finish, python, run_main, say
-from controller.engines import canvas as drawn
-from controller.engines import exact, forgetting, hpo, learned, mtrce
-from controller.engines.canvas import Canvas
-from controller.engines.polish import walk
-from controller.engines.routes import MAX_OPTIONS, routes, shortlist
-from controller.engines.types import JobView, Option, Request
+from controller.engines.routing import canvas as drawn
+from controller.engines.routing import exact, forgetting, learned, mtrce
+from controller.engines.routing.canvas import Canvas
+from controller.engines.routing.polish import walk
+from controller.engines.routing.routes import MAX_OPTIONS, routes, shortlist
+from controller.engines.training import hpo
+from controller.values.decisions import JobView, Option, Request
 
 SIZES = (1_000, 10_000, 100_000)
 CHILD_TIMEOUT_S = 120.0

@@ -30,7 +30,7 @@ from benchmarks.common import NotSeen, finish, run_main, say
 from benchmarks.route import seed_list
 from benchmarks.standing import StandingNetwork, standing
 from experiments.errors import ExperimentError, RunFailed
-from experiments.scenario import Scenario, dump, load
+from experiments.scenarios.scenario import Scenario, dump, load
 from packets.messages import JobSpec
 
 JOB_S = 170.0

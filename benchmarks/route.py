@@ -32,7 +32,7 @@ import msgspec
 
 from benchmarks.common import ChildTimeout, commit, finish, last_words, now, python, run_child, run_main, say
 from experiments.errors import ExperimentError
-from experiments.scenario import load
+from experiments.scenarios.scenario import load
 
 METHODS = ("routed", "random")
 ATTEMPTS = 2

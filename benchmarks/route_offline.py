@@ -12,9 +12,10 @@ import json
 import time
 from typing import Any
 
-from controller.engines import gate, hpo, mtrce
-from controller.engines.canvas import MODEL_BYTES_PER_S, links
-from controller.engines.types import JobView, Measured, Option, Request, Step, Visit
+from controller.engines.routing import mtrce
+from controller.engines.routing.canvas import MODEL_BYTES_PER_S, links
+from controller.engines.training import gate, hpo
+from controller.values.decisions import JobView, Measured, Option, Request, Step, Visit
 from hosts.learning.methods.merging import as_measured, merge
 from hosts.learning.methods.updates import state_of
 from hosts.learning.task import (

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks.common import PROJECT, NotSeen, python
-from experiments.client import request
-from experiments.terminal import call
+from experiments.commands.client import request
+from experiments.commands.terminal import call
 from packets.events import Event, decode_event
-from topologies.ledger import RUN_BASE
+from topologies.machine.ledger import RUN_BASE
 
 UP_TIMEOUT_S = 90.0
 SHARD_BYTES = 1392

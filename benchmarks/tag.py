@@ -29,8 +29,8 @@ import torch
 from benchmarks.common import finish, run_main, say
 from benchmarks.route import seed_list
 from benchmarks.tfam import write_tables
-from controller.engines.tag import Choice, Cut, Ways, choose
-from controller.engines.types import Hyper, Option, Request
+from controller.engines.training.tag import Choice, Cut, Ways, choose
+from controller.values.decisions import Hyper, Option, Request
 from hosts.learning.methods import MethodSettings, run_method
 from hosts.learning.methods.sequential import offers
 from hosts.learning.methods.split import Lower, last_cut

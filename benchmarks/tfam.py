@@ -37,8 +37,8 @@ import torch
 from benchmarks.common import finish, run_main, say
 from benchmarks.route import seed_list
 from benchmarks.route_offline import Country, run_job
-from controller.engines.tfam import assess
-from controller.engines.types import Assessment, Option, Request
+from controller.engines.training.tfam import assess
+from controller.values.decisions import Assessment, Option, Request
 from hosts.learning.task import TaskSpec, model_to_bytes
 from hosts.learning.task_spec import Kind
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import msgspec
 
-from packets.identity import Directory, Identity
-from packets.keeper import Keeper
+from packets.security.identity import Directory, Identity
+from packets.security.keeper import Keeper
 from packets.transport import Endpoint, OutgoingObject, Transfer
 from packets.wire import PacketType
 

@@ -24,9 +24,9 @@ from typing import IO, Any, NamedTuple
 import msgspec
 
 from benchmarks.common import PROJECT, last_words
-from packets.identity import Directory, Identity
-from topologies import shell
+from packets.security.identity import Directory, Identity
 from topologies.build import Rates, Terminal, Wan, build_plan
+from topologies.machine import shell
 from topologies.network import Network
 from topologies.plan import NetworkPlan, interface_name
 

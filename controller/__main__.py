@@ -18,16 +18,16 @@ import msgspec
 from controller.errors import BorderError, ControllerError, PlanError, PortTaken
 from packets.errors import IdentityError
 from packets.events import Emit, Emitter, silent
-from packets.identity import Directory, Identity
-from packets.keeper import Keeper
+from packets.security.identity import Directory, Identity
+from packets.security.keeper import Keeper
 from topologies.plan import DomainPlan
 
 if TYPE_CHECKING:  # what loads slowly comes once the options are known to be right
-    from controller.border import Border
+    from controller.border.messages import Ask, Reply
+    from controller.border.session import Border
     from controller.dcc import Dcc
-    from controller.protocol import Ask, Reply
+    from controller.runtime.loop import Worker
     from controller.store import Store
-    from controller.worker import Worker
 
 HOST = "127.0.0.1"
 COLLECT = 20_000, 20, 50  # objects made between two looks of the garbage collector, looks between two longer ones
@@ -137,8 +137,8 @@ class Process:
         check_port(self.options.openflow_port)
         from controller import app
         from controller.dcc import Dcc, Means
+        from controller.runtime.loop import Worker
         from controller.store import Store
-        from controller.worker import Worker
 
         emit = self._emit()
         loop, worker = asyncio.get_running_loop(), Worker(emit)
@@ -163,7 +163,7 @@ class Process:
             self._close(store, worker)
 
     async def _open_border(self, dcc: Dcc, emit: Emit) -> None:
-        from controller.border import Border
+        from controller.border.session import Border
 
         if self.options.runtime_dir is None:
             return

@@ -21,10 +21,10 @@ from os_ken.lib import hub
 from os_ken.ofproto import ofproto_v1_3
 
 from controller.errors import SwitchTimeout
-from controller.fastpath import packet_out
-from controller.openflow import Mod, PacketIn, PacketOut, PortCount
-from controller.session import serve_in
-from controller.translate import to_message
+from controller.southbound.datapath import serve_in
+from controller.southbound.fastpath import packet_out
+from controller.southbound.openflow import Mod, PacketIn, PacketOut, PortCount
+from controller.southbound.translate import to_message
 
 
 class Core(Protocol):

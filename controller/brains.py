@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from controller.engines.types import Assessment, Measured, Option, Plan, Request
+from controller.values.decisions import Assessment, Measured, Option, Plan, Request
 
 
 def _engine(module: str, name: str) -> Callable[..., Any]:
@@ -25,10 +25,12 @@ def _engine(module: str, name: str) -> Callable[..., Any]:
 class Brains:
     """T-FAM, MTRCE, the gate, MDO, Q-FAM and QIRCE, each replaceable."""
 
-    assess: Callable[[Request, Sequence[Option], int], Assessment] = field(default=_engine("tfam", "assess"))
-    plan: Callable[..., Plan] = field(default=_engine("mtrce", "plan"))
-    judge: Callable[[Request, Measured | None, Measured], tuple[bool, str]] = field(default=_engine("gate", "judge"))
-    targets_met: Callable[[Request, Measured, float], bool] = field(default=_engine("gate", "targets_met"))
-    place: Callable[..., str] = field(default=_engine("mdo", "place"))
-    assess_query: Callable[..., Assessment] = field(default=_engine("qfam", "assess_query"))
-    choose: Callable[..., list[tuple[str, int]]] = field(default=_engine("qirce", "choose"))
+    assess: Callable[[Request, Sequence[Option], int], Assessment] = field(default=_engine("training.tfam", "assess"))
+    plan: Callable[..., Plan] = field(default=_engine("routing.mtrce", "plan"))
+    judge: Callable[[Request, Measured | None, Measured], tuple[bool, str]] = field(
+        default=_engine("training.gate", "judge")
+    )
+    targets_met: Callable[[Request, Measured, float], bool] = field(default=_engine("training.gate", "targets_met"))
+    place: Callable[..., str] = field(default=_engine("inference.mdo", "place"))
+    assess_query: Callable[..., Assessment] = field(default=_engine("inference.qfam", "assess_query"))
+    choose: Callable[..., list[tuple[str, int]]] = field(default=_engine("inference.qirce", "choose"))

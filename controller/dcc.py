@@ -12,22 +12,12 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from controller.brains import Brains
-from controller.custody import Custody
-from controller.discovery import Discovery
-from controller.domain import Domain
-from controller.errors import BorderError, ControllerError, FrameError, SteeringError
-from controller.frames import ETH_LLDP, Datagram, ether_type, ipv4_source, parse_udp, parse_unreachable
-from controller.gate import Gate
-from controller.gathering import NEWS_S, Gathering
-from controller.kit import Kit
-from controller.limits import Limiter
-from controller.line import Line
-from controller.objects import Objects
-from controller.openflow import PacketIn, PortCount, Southbound
-from controller.pipeline import CLASSIFY
-from controller.places import Places
-from controller.protocol import (
+from controller.access.authenticity import Gate
+from controller.access.calls import Line
+from controller.access.gathering import NEWS_S, Gathering
+from controller.access.places import Places
+from controller.access.requests import Terminals
+from controller.border.messages import (
     Announce,
     Ask,
     AskFacilities,
@@ -52,27 +42,37 @@ from controller.protocol import (
     Stop,
     Withdraw,
 )
-from controller.queries import Queries
-from controller.resteer import Resteering
-from controller.rivals import Rivals
-from controller.steering import Steering
+from controller.brains import Brains
+from controller.domain import Domain
+from controller.errors import BorderError, ControllerError, FrameError, SteeringError
+from controller.inference.queries import Queries
+from controller.runtime.loop import Table, Worker
+from controller.services import Kit
+from controller.southbound.discovery import Discovery
+from controller.southbound.frames import ETH_LLDP, Datagram, ether_type, ipv4_source, parse_udp, parse_unreachable
+from controller.southbound.openflow import PacketIn, PortCount, Southbound
+from controller.southbound.pipeline import CLASSIFY
+from controller.southbound.rate_limit import Limiter
+from controller.steering.announced import Objects
+from controller.steering.launch import Steering
+from controller.steering.resteer import Resteering
 from controller.store import Store
-from controller.terminals import Terminals
 from controller.tools.communication import Communication
 from controller.tools.location import Location
 from controller.tools.process import Processes
 from controller.tools.sensing import Sensing
 from controller.topology.errors import TopologyError
 from controller.topology.krrm import Krrm
-from controller.training import Identities, Training, refusal
-from controller.trusting import Trusting
-from controller.worker import Table, Worker
+from controller.training.recovery import Custody
+from controller.training.rivals import Rivals
+from controller.training.standing import Trusting
+from controller.training.submission import Identities, Training, refusal
 from packets.errors import PacketError
 from packets.events import Emit
-from packets.keeper import Keeper
 from packets.labels import AI_PORT, DCC_LABEL, address_label, is_class_label
 from packets.messages import Ask as Query
 from packets.messages import decode_message, encode_message
+from packets.security.keeper import Keeper
 from packets.wire import SHARD_TYPES, Flag, Header, PacketType, decode, encode
 from topologies.plan import DomainPlan, HostPlan
 

@@ -10,9 +10,9 @@ import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from controller.engines.errors import NoPath
-from controller.engines.paths import Edge, kas_path
 from controller.errors import PlanError
+from controller.values.errors import NoPath
+from controller.values.paths import Edge, kas_path
 from topologies.plan import BorderPlan, DomainPlan, HostPlan, KasLink, LinkPlan, SwitchPlan
 
 NextEdge = tuple[str, int, int]  # neighbour, own port, cost in nanoseconds

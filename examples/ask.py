@@ -21,16 +21,16 @@ from scapy.utils import wrpcap
 
 from packets.ai import AI, AI_PORT, IP, UDP
 from packets.errors import DaitnError
-from packets.identity import Identity
 from packets.labels import class_label, label_address
 from packets.messages import Answer, Ask, decode_message, encode_message
-from packets.seal import sign_query
+from packets.security.identity import Identity
+from packets.security.seal import sign_query
 
 
 def sample_of(scenario: str, group: str) -> tuple[list[float], str]:
     """Draw a sample as the data of a scenario has it; return it with the right answer."""
     from experiments.errors import ExperimentError
-    from experiments.scenario import load
+    from experiments.scenarios.scenario import load
     from hosts.learning.errors import LearningError
     from hosts.learning.task import load_task
 

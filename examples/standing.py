@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments.client import request  # noqa: E402
+from experiments.commands.client import request  # noqa: E402
 from experiments.errors import ExperimentError  # noqa: E402
 
 

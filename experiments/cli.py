@@ -19,7 +19,7 @@ from typer.exceptions import TyperException
 
 from controller.oam.errors import OamError
 from experiments.errors import ExperimentError, RunFailed
-from experiments.processes import ENDINGS, end_in_order
+from experiments.testbed.processes import ENDINGS, end_in_order
 from hosts.learning.errors import LearningError
 from packets.errors import IdentityError
 from topologies.errors import TopologyError
@@ -112,7 +112,7 @@ def run(
 ) -> None:
     """Run a scenario from bring-up to report and teardown (what `make demo` does)."""
     started_s = time.monotonic()
-    from experiments.session import choose_page_port, run_scenario
+    from experiments.commands.session import choose_page_port, run_scenario
 
     report = run_scenario(
         scenario, seed=seed, seeds=seeds, data=data, label=label, method=method, run_dir=run_dir,
@@ -141,7 +141,7 @@ def compare(
     merge: Annotated[bool, typer.Option(help="Whether MPVUs may keep part of a visit.")] = True,
 ) -> None:
     """Run a scenario with several methods and seeds: one table, one page of figures (accuracy against bytes, time)."""
-    from experiments.comparing import Budget, compare_methods
+    from experiments.comparing.command import Budget, compare_methods
 
     budget = Budget(visits, rounds, passes, train_on, merge)
     if not compare_methods(
@@ -165,7 +165,7 @@ def up(
     ] = False,
 ) -> None:
     """Bring the network up and leave it standing: Mininet's CLI here, `daitn submit` and `query` elsewhere."""
-    from experiments.session import choose_page_port, stand, stand_detached
+    from experiments.commands.session import choose_page_port, stand, stand_detached
 
     if detach:
         stand_detached(sys.argv[1:], out, err)
@@ -193,7 +193,7 @@ def submit(
     owner: Annotated[str, typer.Option(help="Which model owner submits [default: the first].")] = "",
 ) -> None:
     """Submit a training job to the standing network and wait for the model to come home."""
-    from experiments.client import request, say_job
+    from experiments.commands.client import request, say_job
 
     if expert and not expert_group:
         raise ExperimentError("--expert needs --expert-group: say in which group the model must be an expert")
@@ -217,7 +217,7 @@ def change(
     deadline_s: Annotated[float | None, typer.Option(help="New deadline, seconds after its start.", min=1)] = None,
 ) -> None:
     """Change what a running job must reach, or may use; its next decision heeds it."""
-    from experiments.client import request
+    from experiments.commands.client import request
 
     wanted = {
         "broad_accuracy": broad, "expert_accuracy": expert, "trust_floor": trust_floor, "max_visits": max_visits,
@@ -233,7 +233,7 @@ def change(
 @app.command()
 def stop(job: Annotated[str, typer.Argument(help="Job, by the beginning of its number.")]) -> None:
     """Stop a running job: it trains no more, its model is measured and comes home as it was last accepted."""
-    from experiments.client import request
+    from experiments.commands.client import request
 
     said = request("change", timeout_s=30, job=job, stop=True)
     out.print(f"job {said['job']} of {said['owner']} is told to stop, {said['visits']} visits made", highlight=False)
@@ -246,7 +246,7 @@ def query(
     ] = "cardiology",
 ) -> None:
     """Put one question to whichever deployed model the network steers it to."""
-    from experiments.client import request
+    from experiments.commands.client import request
 
     answer = request("query", timeout_s=60, group=group)
     right = "right" if answer["answer"] == answer["expected"] else f"expected {answer['expected']}"
@@ -258,7 +258,7 @@ def query(
 @app.command()
 def status(as_json: Annotated[bool, typer.Option("--json", help="Print the whole state as JSON.")] = False) -> None:
     """Show what stands: network, terminals, jobs."""
-    from experiments.client import request, say_status
+    from experiments.commands.client import request, say_status
 
     state = request("status", timeout_s=10)
     if as_json:
@@ -273,7 +273,7 @@ def withdraw(
     offer: Annotated[bool, typer.Option("--offer", help="Offer it again instead.")] = False,
 ) -> None:
     """Steer nothing to a terminal any more; what is on its way there goes elsewhere, what came of it is handed over."""
-    from experiments.client import request
+    from experiments.commands.client import request
 
     request("withdraw", timeout_s=30, name=name, offer=offer)
     out.print(f"{name} is {'offered again' if offer else 'withdrawn; `--offer` takes it back'}", highlight=False)
@@ -284,9 +284,9 @@ def keys(
     name: Annotated[str, typer.Argument(help="Terminal of the standing network, for example asker4.")],
     file: Annotated[Path, typer.Option("--out", help="Where to write its private keys (readable by you alone).")],
 ) -> None:
-    """Give a script the keys of one terminal, to sign queries with (`packets.seal.sign_query`)."""
-    from experiments.client import request
-    from packets.identity import Identity
+    """Give a script the keys of one terminal, to sign queries with (`packets.security.seal.sign_query`)."""
+    from experiments.commands.client import request
+    from packets.security.identity import Identity
 
     answer = request("keys", timeout_s=10, name=name)
     Identity.from_json(answer["keys"]).save(file)
@@ -301,8 +301,8 @@ def show_map(
     svg: Annotated[Path | None, typer.Option(help="Draw it into this file (.svg, .png or .pdf).")] = None,
 ) -> None:
     """Show what the control centres know, how old it is and what it costs (G-KRRM); --job: that job's cut (MS-DRRT)."""
-    from experiments import netmap
-    from experiments.explain import choose_job, read_events
+    from experiments.commands import netmap
+    from experiments.commands.explain import choose_job, read_events
 
     if svg is not None:
         netmap.check_drawing(svg)
@@ -330,9 +330,9 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Say why a job went where it went: attributes and ages, alternatives and their predicted cost, what came of it."""
-    from experiments.explain import choose_job, read_events, say
-    from experiments.explain import explain as explain_job
-    from experiments.netmap import places_of
+    from experiments.commands.explain import choose_job, read_events, say
+    from experiments.commands.explain import explain as explain_job
+    from experiments.commands.netmap import places_of
 
     run_folder = _folder(folder)
     events = read_events(run_folder)
@@ -346,7 +346,7 @@ def explain(
 
 def _folder(named: Path | None) -> Path:
     """Return the folder that is meant: the one named, else that of the standing network, else the latest run's."""
-    from experiments.client import request, standing_socket
+    from experiments.commands.client import request, standing_socket
 
     if named is not None:
         return named
@@ -358,7 +358,7 @@ def _folder(named: Path | None) -> Path:
 @app.command()
 def down() -> None:
     """End the standing network; everything it made is removed."""
-    from experiments.client import bring_down
+    from experiments.commands.client import bring_down
 
     bring_down(out)
 
@@ -366,7 +366,7 @@ def down() -> None:
 @app.command()
 def clean() -> None:
     """Remove what crashed runs left behind, and only that; a live run is not touched."""
-    from topologies.cleanup import clean as remove
+    from topologies.machine.cleanup import clean as remove
 
     _need_root()
     removed = remove(None)
@@ -381,7 +381,7 @@ def check(
     page_port: PageOption = None,
 ) -> None:
     """Check machine and scenario without starting anything."""
-    from experiments.session import check_all
+    from experiments.commands.session import check_all
 
     check_all(scenario, data=data, label=label, page_port=page_port, console=out)
 
@@ -392,7 +392,7 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json.")] = False,
 ) -> None:
     """Show the report of a finished run again."""
-    from experiments.session import say_report
+    from experiments.commands.session import say_report
 
     file = folder / "report.json"
     if not file.is_file():
@@ -411,7 +411,7 @@ def report(
 @app.command()
 def scenarios() -> None:
     """List the built-in scenarios."""
-    from experiments.scenario import load, names
+    from experiments.scenarios.scenario import load, names
 
     for name in names():
         out.print(f"[bold]{name:<12}[/] {load(name).description}", highlight=False)

@@ -14,13 +14,13 @@ from typing import Any
 
 import msgspec
 
-from experiments.counters import MemoryWatch
 from experiments.errors import ExperimentError, RunFailed
-from experiments.processes import PROJECT, python
-from experiments.report import Outcome, write_report
-from experiments.scenario import Scenario, dump
-from experiments.testbed import Testbed
-from experiments.timed import LEAVE_TIMEOUT_S, Timeline
+from experiments.report.report import Outcome, write_report
+from experiments.scenarios.events import LEAVE_TIMEOUT_S, Timeline
+from experiments.scenarios.scenario import Scenario, dump
+from experiments.testbed.counters import MemoryWatch
+from experiments.testbed.processes import PROJECT, python
+from experiments.testbed.testbed import Testbed
 from packets.messages import JobSpec
 
 METHODS = (

@@ -17,18 +17,18 @@ from types import FrameType
 import msgspec
 
 from hosts.control import Command, ControlServer
-from hosts.custody import HAND_OVER_S
 from hosts.errors import DccRefused, HostError
 from hosts.learning.spec import NodeData, Samples
 from hosts.learning.task import Task
-from hosts.reporter import Reporter
-from hosts.resources import Meter
 from hosts.roles import ROLES, Role
-from hosts.terminal import Terminal
-from hosts.work import Work
+from hosts.terminal.custody import HAND_OVER_S
+from hosts.terminal.reporter import Reporter
+from hosts.terminal.resources import Meter
+from hosts.terminal.terminal import Terminal
+from hosts.terminal.work import Work
 from packets.events import Emit
-from packets.keeper import Keeper
 from packets.messages import Ack, Leave
+from packets.security.keeper import Keeper
 from packets.transport import Endpoint, ReceivedObject
 from packets.wire import Header
 from topologies.plan import HostPlan

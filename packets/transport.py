@@ -21,18 +21,19 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from packets.assembly import Feed, Rows
 from packets.batch import SEALED_BYTES, TAG_BYTES
 from packets.errors import PacketError, RequestTimeout, TransferRefused, TransportError
 from packets.events import Emit, silent
-from packets.guard import Guard, Session
-from packets.inbox import Inbox
 from packets.labels import AI_PORT
-from packets.receiver import Receiving, answer_to
-from packets.seal import mac_matches, with_mac
-from packets.sender import MAX_BATCH, Indices, Sending, remainder
+from packets.security.seal import mac_matches, with_mac
+from packets.transfer.assembly import Feed, Rows
+from packets.transfer.guard import Guard, Session
+from packets.transfer.inbox import Inbox
+from packets.transfer.receiver import Receiving, answer_to
+from packets.transfer.sender import MAX_BATCH, Indices, Sending, remainder
+from packets.transfer.udp import Arrivals, UdpSocket
+from packets.transfer.workers import Workers
 from packets.transfers import OutgoingObject, ReceivedObject, Transfer, TransferStats
-from packets.udp import Arrivals, UdpSocket
 from packets.wire import (
     DEFAULT_MTU,
     FIXED_BYTES,
@@ -48,7 +49,6 @@ from packets.wire import (
     encode,
     payload_room,
 )
-from packets.workers import Workers
 
 __all__ = ["Counters", "Endpoint", "OutgoingObject", "ReceivedObject", "Transfer", "TransferStats"]
 

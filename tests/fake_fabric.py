@@ -13,10 +13,12 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from controller.border.messages import Ask, Reply, pack, unpack
 from controller.brains import Brains
 from controller.dcc import Dcc, Means
-from controller.frames import ETH_ARP, ETH_IPV4, ETH_LLDP, UDP, Datagram, build_udp, ether_type, parse_udp
-from controller.openflow import (
+from controller.runtime.loop import Worker
+from controller.southbound.frames import ETH_ARP, ETH_IPV4, ETH_LLDP, UDP, Datagram, build_udp, ether_type, parse_udp
+from controller.southbound.openflow import (
     ANY_TABLE,
     PORT_CONTROLLER,
     PORT_IN,
@@ -34,9 +36,7 @@ from controller.openflow import (
     SetField,
     ToGroup,
 )
-from controller.protocol import Ask, Reply, pack, unpack
 from controller.store import Store
-from controller.worker import Worker
 from packets.events import Emit
 from packets.labels import AI_PORT, DCC_ADDRESS
 from packets.messages import Ack, AnyMessage, Message, decode_message, encode_message

@@ -7,9 +7,9 @@ import hashlib
 import json
 from typing import Any
 
-from packets.identity import Directory, Identity
-from packets.keeper import Keeper
 from packets.labels import DCC_ADDRESS
+from packets.security.identity import Directory, Identity
+from packets.security.keeper import Keeper
 from packets.transfers import OutgoingObject
 from packets.wire import Digest, Flag, Header, PacketType, Requirements
 

@@ -20,14 +20,15 @@ from mininet.link import Intf, Link
 from mininet.node import Controller, Host, OVSSwitch
 from mininet.topo import Topo
 
-from topologies import netns, probe, shell, venv, wires, wiring
-from topologies.cleanup import clean
+from topologies import venv, wiring
 from topologies.errors import RefusedError, TopologyError
-from topologies.ledger import RUN_VARIABLE
+from topologies.machine import netns, probe, shell, wires
+from topologies.machine.cleanup import clean
+from topologies.machine.ledger import RUN_VARIABLE
+from topologies.machine.preflight import check_machine, check_names, check_port
+from topologies.machine.waiting import wait_until
 from topologies.plan import HostPlan, LinkPlan, NetworkPlan, SwitchPlan
-from topologies.preflight import check_machine, check_names, check_port
 from topologies.session import Session, mn_run_id, mn_session
-from topologies.waiting import wait_until
 
 OPENFLOW_PORT = 6653
 STOP_TIMEOUT_S = 5.0

@@ -18,15 +18,16 @@ from typing import Any
 
 from mininet.net import Mininet
 
-from topologies import cgroups, netns, shell, wires, wiring
+from topologies import wiring
 from topologies.build import validate
 from topologies.custom import PlanHost, PlanLink, PlanSwitch
 from topologies.errors import PlanError, RefusedError
+from topologies.machine import cgroups, netns, shell, wires
+from topologies.machine.preflight import check_machine, check_names
+from topologies.machine.probe import Datapath
+from topologies.machine.waiting import wait_until
 from topologies.plan import LinkPlan, NetworkPlan
-from topologies.preflight import check_machine, check_names
-from topologies.probe import Datapath
 from topologies.session import Session
-from topologies.waiting import wait_until
 
 
 class HostList(list[Any]):

@@ -6,10 +6,10 @@ import contextlib
 import os
 from pathlib import Path
 
-from topologies import probe, sysctls
-from topologies.ledger import MAIN_VARIABLE, RUN_BASE, RUN_VARIABLE, Ledger, LedgerContent, this_process
+from topologies.machine import probe, sysctls
+from topologies.machine.ledger import MAIN_VARIABLE, RUN_BASE, RUN_VARIABLE, Ledger, LedgerContent, this_process
+from topologies.machine.preflight import RunLock
 from topologies.plan import NetworkPlan
-from topologies.preflight import RunLock
 from topologies.wiring import ends
 
 

@@ -19,7 +19,7 @@ from controller.oam.errors import OamError
 from controller.oam.metrics import Metrics, metrics_table
 from controller.oam.page import DEFAULT_PORT, PageServer, create_app
 from controller.oam.scripted import Script
-from controller.oam.state import NetworkState
+from controller.oam.state.run import NetworkState
 from packets.events import Event, decode_event
 
 MAX_PAUSE_S = 5.0

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from controller.oam.errors import CollectorError
-from controller.oam.fields import whole
+from controller.oam.state.fields import whole
 from packets.events import EVENT_VERSION, Event, decode_event, encode_event
 
 MAX_DATAGRAM_BYTES = 1 << 16

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from controller.oam.fields import Data, figures, identity, number, text, whole
+from controller.oam.state.fields import Data, figures, identity, number, text, whole
 from packets.events import Event
 
 Kind = Literal["counter", "gauge", "histogram"]

@@ -21,7 +21,7 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from controller.oam.errors import PageError
 from controller.oam.hub import EventHub
 from controller.oam.metrics import Metrics
-from controller.oam.state import NetworkState
+from controller.oam.state.run import NetworkState
 from controller.oam.stream import EventStreams
 
 DEFAULT_PORT = 8080

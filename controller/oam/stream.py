@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from controller.oam.state import NetworkState
+from controller.oam.state.run import NetworkState
 
 MIN_INTERVAL_S = 0.1
 FIRST_EVENTS = 200

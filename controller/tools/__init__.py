@@ -10,8 +10,8 @@ compute and process   process           who is alive, queue, load and memory; st
 ====================  ================  ===============================================================================
 
 A *control link* is, inside a control centre, one of the interfaces in ``links``: whatever is not in it, no other layer
-may call (``tests/unit/test_controller_links.py`` holds the code to that).  Between control centre and terminals it is
-a family of messages in AI packets (``packets.messages``), of its own for each manager: *communication*
+may call (``tests/unit/controller/tools/test_links.py`` holds the code to that).  Between control centre and terminals
+it is a family of messages in AI packets (``packets.messages``), of its own for each manager: *communication*
 ``LaunchAgain``, ``HandOver``, ``Release``; *location* ``OrderRequest``, ``AnnounceObject``, ``Returned``; *sensing*
 ``Register``, ``Report``, ``Pull``, ``Leave`` (packet type TELEMETRY); *process* ``Order``, ``Halt``, ``VisitDone``.
 """

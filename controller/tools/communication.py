@@ -10,11 +10,12 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from controller import pipeline
 from controller.domain import Domain
 from controller.errors import ControllerError, SteeringError
-from controller.frames import Datagram, build_udp
-from controller.openflow import (
+from controller.runtime.bounded import Recent
+from controller.southbound import pipeline
+from controller.southbound.frames import Datagram, build_udp
+from controller.southbound.openflow import (
     PORT_TABLE,
     Action,
     Bucket,
@@ -28,7 +29,6 @@ from controller.openflow import (
     Southbound,
     ToGroup,
 )
-from controller.recent import Recent
 from packets.events import Emit
 from packets.labels import AI_PORT, DCC_ADDRESS
 from topologies.plan import ROUTER_MAC, HostPlan

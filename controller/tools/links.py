@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from controller.openflow import PacketIn, PortCount
+from controller.southbound.openflow import PacketIn, PortCount
 from controller.tools.location import Arrival
 from topologies.plan import HostPlan
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from controller.domain import Domain
-from controller.recent import Recent
+from controller.runtime.bounded import Recent
 from topologies.plan import HostPlan
 
 

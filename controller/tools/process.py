@@ -23,7 +23,7 @@ async def _nobody(host: HostPlan, message: Message, object_id: int) -> Message:
 class Processes:
     """The terminals of a domain as processes, from their reports and from the state of their ports.
 
-    ``tell`` asks a terminal and returns its answer (``controller.line``).
+    ``tell`` asks a terminal and returns its answer (``controller.access.calls``).
     """
 
     def __init__(self, domain: Domain, krrm: Krrm, *, silent_s: float = SILENT_S) -> None:

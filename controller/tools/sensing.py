@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from controller.domain import Domain
-from controller.openflow import PortCount
+from controller.southbound.openflow import PortCount
 from packets.events import Emit
 
 RECENT_S = 2.5  # counters are read once a second

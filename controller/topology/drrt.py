@@ -17,11 +17,11 @@ from typing import Any
 import msgspec
 import networkx as nx
 
-from controller.engines.errors import NoPath
-from controller.engines.paths import Route, host_route
-from controller.engines.types import Mix, Option, Request
 from controller.topology.errors import UnknownHandle
 from controller.topology.krrm import Attribute, Krrm, Node
+from controller.values.decisions import Mix, Option, Request
+from controller.values.errors import NoPath
+from controller.values.paths import Route, host_route
 from topologies.plan import DomainPlan
 
 DEFAULT_SAMPLE_BYTES = 64

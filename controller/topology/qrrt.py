@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from controller.engines.types import Mix
 from controller.topology.drrt import usable
 from controller.topology.krrm import Krrm, Node
+from controller.values.decisions import Mix
 from topologies.plan import DomainPlan
 
 

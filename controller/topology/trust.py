@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from controller.engines.types import Measured, Mix
+from controller.values.decisions import Measured, Mix
 
 PRIOR = 0.6  # above the usual floor of 0.5: a newcomer is offered, and one bad visit is enough to stop that
 PRIOR_WEIGHT = 2.0

@@ -19,14 +19,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hosts.learning import vignettes
-from hosts.learning.bundled import digits
-from hosts.learning.encode import Table, encode
+from hosts.learning.data import vignettes
+from hosts.learning.data.bundled import digits
+from hosts.learning.data.encode import Table, encode
+from hosts.learning.data.partitions import deal_rows, mixes
+from hosts.learning.data.privacy import private_shares
+from hosts.learning.data.read import read_rows
 from hosts.learning.errors import LearningError, shown
 from hosts.learning.models import TableModel, VignetteTransformer
-from hosts.learning.partitions import deal_rows, mixes
-from hosts.learning.privacy import private_shares
-from hosts.learning.read import read_rows
 from hosts.learning.safe_bytes import bytes_to_model, bytes_to_samples, model_to_bytes, samples_to_bytes
 from hosts.learning.spec import Evaluation, NodeData, Samples, TaskSpec, TrainResult, TrainSettings, concat_samples
 

@@ -11,7 +11,7 @@ from hosts.learning.spec import Samples, concat_samples
 from hosts.methods.envelope import Envelope
 from hosts.methods.exchange import Piece
 from hosts.methods.group import Group, Led, answer
-from hosts.terminal import Terminal
+from hosts.terminal.terminal import Terminal
 
 
 def lead(group: Group) -> Led:

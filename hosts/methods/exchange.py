@@ -15,7 +15,7 @@ from time import monotonic
 
 from hosts.errors import LaunchFailed
 from hosts.methods.envelope import Envelope, Kind, pack, unpack
-from hosts.terminal import LAUNCH_ATTEMPTS, TRANSFER_TIMEOUT_S, Terminal
+from hosts.terminal.terminal import LAUNCH_ATTEMPTS, TRANSFER_TIMEOUT_S, Terminal
 from packets.errors import TransportError
 from packets.messages import AnnounceObject, AnnounceReply
 from packets.transport import OutgoingObject, ReceivedObject

@@ -19,7 +19,7 @@ from hosts.learning.safe_bytes import bytes_to_model
 from hosts.learning.spec import TrainSettings
 from hosts.methods.envelope import Envelope, Kind
 from hosts.methods.exchange import Exchange, Piece
-from hosts.terminal import Terminal
+from hosts.terminal.terminal import Terminal
 from packets.errors import DaitnError
 from packets.messages import Order
 from packets.transport import ReceivedObject

@@ -17,7 +17,7 @@ from hosts.methods.federated import FederatedMember
 from hosts.methods.gossip import GossipMember
 from hosts.methods.group import refuse
 from hosts.methods.split import SplitMember
-from hosts.terminal import Terminal
+from hosts.terminal.terminal import Terminal
 from packets.errors import DaitnError
 
 MAX_JOBS = 16

@@ -24,7 +24,7 @@ from hosts.learning.tensors import load_tensors
 from hosts.methods.envelope import Envelope
 from hosts.methods.exchange import Exchange, Piece
 from hosts.methods.group import SENDERS, Group, GroupFailed, Led, answer
-from hosts.terminal import Terminal
+from hosts.terminal.terminal import Terminal
 from packets.errors import DaitnError
 
 STEP_S = 20.0

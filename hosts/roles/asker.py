@@ -11,7 +11,7 @@ import msgspec
 from hosts.control import Command
 from hosts.errors import BadCommand, TerminalRefused
 from hosts.roles.base import Role
-from hosts.terminal import Terminal
+from hosts.terminal.terminal import Terminal
 from packets.labels import class_label, label_address
 from packets.messages import Answer, Ask, Refused, decode_message, encode_message
 from packets.wire import PacketType

@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 import msgspec
 
 from hosts.control import Command
-from hosts.custody import FromDcc
-from hosts.dcc_line import PATIENT
 from hosts.errors import BadCommand, DccSilent, HostError
 from hosts.learning.errors import LearningError
-from hosts.memory import give_back
-from hosts.parcels import keep_parcel, send_parcel
-from hosts.resources import memory_left_mib
-from hosts.terminal import Terminal
+from hosts.process.memory import give_back
+from hosts.terminal.custody import FromDcc
+from hosts.terminal.dcc_line import PATIENT
+from hosts.terminal.parcels import keep_parcel, send_parcel
+from hosts.terminal.resources import memory_left_mib
+from hosts.terminal.terminal import Terminal
 from packets.errors import DaitnError
 from packets.labels import DCC_ADDRESS
 from packets.messages import (

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from hosts.dcc_line import PATIENT
 from hosts.errors import HostError
 from hosts.learning.compress import encode, travelling
 from hosts.learning.errors import LearningError
@@ -13,7 +12,8 @@ from hosts.methods import central, federated, gossip, split
 from hosts.methods.group import Group, Led
 from hosts.roles.base import Recent
 from hosts.roles.trainer import Trainer
-from hosts.terminal import Terminal
+from hosts.terminal.dcc_line import PATIENT
+from hosts.terminal.terminal import Terminal
 from packets.errors import DaitnError
 from packets.messages import Ack, Order, VisitDone
 from packets.transport import ReceivedObject

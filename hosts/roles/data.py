@@ -12,12 +12,12 @@ from typing import Any
 
 from hosts.control import Command
 from hosts.errors import BadCommand, DccRefused, DccSilent, HostError
-from hosts.learning.collect import merged_shares, new_samples
+from hosts.learning.data.collect import merged_shares, new_samples
 from hosts.learning.errors import LearningError
 from hosts.learning.spec import NodeData, Samples, concat_samples
 from hosts.learning.task import samples_to_bytes
 from hosts.roles.trainer import Trainer
-from hosts.terminal import Terminal
+from hosts.terminal.terminal import Terminal
 from packets.errors import DaitnError
 from packets.messages import Ack, AnnounceObject, AnnounceReply, AnyMessage, Message, Refused, SendData
 from packets.transport import OutgoingObject

@@ -11,7 +11,7 @@ from torch import nn
 from hosts.errors import HostError
 from hosts.learning.task import bytes_to_model
 from hosts.roles.base import Role
-from hosts.terminal import Terminal
+from hosts.terminal.terminal import Terminal
 from packets.messages import Answer, AnyMessage, Ask, Message, Order, Refused
 from packets.transport import ReceivedObject
 

@@ -12,8 +12,7 @@ import time
 import zlib
 from typing import Any, NamedTuple
 
-from controller.engines.types import Request
-from hosts.dcc_line import PATIENT
+from controller.values.decisions import Request
 from hosts.learning.compress import travelling
 from hosts.learning.errors import LearningError
 from hosts.learning.methods.merging import merge
@@ -21,7 +20,8 @@ from hosts.learning.methods.updates import state_of
 from hosts.learning.spec import Evaluation, Samples
 from hosts.learning.task import bytes_to_model, bytes_to_samples, concat_samples, model_to_bytes
 from hosts.roles.base import Recent, Role
-from hosts.terminal import Terminal
+from hosts.terminal.dcc_line import PATIENT
+from hosts.terminal.terminal import Terminal
 from packets.messages import Order, Verdict, VerdictReply
 from packets.transport import ReceivedObject
 

@@ -10,14 +10,14 @@ from typing import Any
 import msgspec
 
 from hosts.control import Command
-from hosts.dcc_line import PATIENT
 from hosts.errors import BadCommand, HostError
 from hosts.learning.compress import encoding_of, parse_spec
 from hosts.learning.errors import LearningError
 from hosts.learning.methods.split import cut_sizes
 from hosts.learning.task import bytes_to_model, model_to_bytes
 from hosts.roles.base import Role
-from hosts.terminal import Terminal
+from hosts.terminal.dcc_line import PATIENT
+from hosts.terminal.terminal import Terminal
 from packets.errors import DaitnError
 from packets.messages import (
     Ack,

@@ -11,7 +11,6 @@ from time import monotonic
 import msgspec
 import torch
 
-from hosts.dcc_line import PATIENT
 from hosts.errors import HostError, TerminalRefused
 from hosts.learning.compress import travelling
 from hosts.learning.errors import LearningError
@@ -20,7 +19,8 @@ from hosts.learning.task import bytes_to_model, bytes_to_samples, model_to_bytes
 from hosts.methods.exchange import Exchange
 from hosts.methods.members import QUESTIONS, MemberParts
 from hosts.roles.base import Role
-from hosts.terminal import Terminal
+from hosts.terminal.dcc_line import PATIENT
+from hosts.terminal.terminal import Terminal
 from packets.errors import TransportError
 from packets.messages import Ack, Order, Refused, SendData, VisitDone, decode_message, encode_message
 from packets.transport import ReceivedObject

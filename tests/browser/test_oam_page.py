@@ -14,7 +14,7 @@ from selenium.webdriver.common.keys import Keys
 
 from controller.oam.page import PageServer, create_app
 from controller.oam.scripted import OWNER, STOPS, Script
-from controller.oam.state import NetworkState
+from controller.oam.state.run import NetworkState
 from packets.events import Event
 from tests.browser.chromium import RECORD, Browser, now_ms, shots_folder
 from tests.helpers import wait_until

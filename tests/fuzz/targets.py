@@ -21,7 +21,7 @@ from packets.errors import PacketError
 from packets.events import decode_event, encode_event
 from packets.messages import AnyMessage, Ask, Order, Register, decode_message, encode_message
 from packets.options import Authentication, Mandate
-from packets.receiver import Receiving
+from packets.transfer.receiver import Receiving
 from packets.transfers import ReceivedObject
 from packets.wire import (
     FIXED_BYTES,

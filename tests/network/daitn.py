@@ -17,8 +17,8 @@ from typing import Any
 
 from packets.events import Event, decode_event
 from tests.helpers import wait_until
-from topologies.ledger import RUN_BASE
-from topologies.sysctls import WANTED, path_of
+from topologies.machine.ledger import RUN_BASE
+from topologies.machine.sysctls import WANTED, path_of
 
 ROOT = Path(__file__).parents[2]
 ENDS_WITHIN_S = 30.0

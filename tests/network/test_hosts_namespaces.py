@@ -25,7 +25,7 @@ import msgspec
 import pytest
 
 from hosts.control import call
-from hosts.namespaces import enter_network_namespace, open_network_namespace
+from hosts.process.namespaces import enter_network_namespace, open_network_namespace
 from packets.labels import AI_PORT, DCC_ADDRESS, label_address, object_label
 from packets.messages import (
     Ack,
@@ -208,7 +208,7 @@ class Scene:
         command = [
             sys.executable,
             "-m",
-            "hosts.zygote",
+            "hosts.process.zygote",
             "--runtime-dir",
             str(folder),
             "--events",

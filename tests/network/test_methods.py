@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from experiments.scenario import SCENARIO_FOLDER
+from experiments.scenarios.scenario import SCENARIO_FOLDER
 from packets.events import Event, decode_event
 from tests.network.daitn import assert_as_before, daitn, standing
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.standing import Parcel, StandingNetwork, standing
-from experiments.client import request
+from experiments.commands.client import request
 from packets.events import Event
 
 SCENARIO = """

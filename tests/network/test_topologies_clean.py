@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import wait_until
-from topologies import fig3, sysctls
-from topologies.cgroups import create_group, run_groups
-from topologies.cleanup import clean, is_live, tagged_processes
-from topologies.ledger import RUN_BASE
+from topologies import fig3
+from topologies.machine import sysctls
+from topologies.machine.cgroups import create_group, run_groups
+from topologies.machine.cleanup import clean, is_live, tagged_processes
+from topologies.machine.ledger import RUN_BASE
 from topologies.network import Network
 from topologies.venv import ROOT
 from topologies.wiring import group
@@ -133,7 +134,7 @@ def test_a_run_that_died_between_intent_and_making_is_cleaned() -> None:
     """The ledger names an interface that was born in the run's group, but not yet marked."""
     run = f"half-{os.getpid()}"
     code = (
-        "from topologies.ledger import Ledger; from pathlib import Path\n"
+        "from topologies.machine.ledger import Ledger; from pathlib import Path\n"
         f"Ledger(Path({str(RUN_BASE / run)!r}), {run!r})"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -11,15 +11,16 @@ import pytest
 
 from tests.helpers import wait_until
 from tests.network.topologies_support import new_network, output, traces
-from topologies import fig3, netns, single, wiring
+from topologies import fig3, single, wiring
 from topologies.build import Terminal, Wan, build_plan
-from topologies.calibrate import calibrate
 from topologies.errors import NameTakenError, RefusedError, RunLiveError
-from topologies.ledger import RUN_BASE
+from topologies.machine import netns
+from topologies.machine.calibrate import calibrate
+from topologies.machine.ledger import RUN_BASE
+from topologies.machine.preflight import RunLock
+from topologies.machine.selftest import check_udp
 from topologies.network import Network
 from topologies.plan import LinkPlan, NetworkPlan
-from topologies.preflight import RunLock
-from topologies.selftest import check_udp
 
 
 def learn_by_hand(plan: NetworkPlan) -> None:

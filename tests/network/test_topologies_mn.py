@@ -14,7 +14,7 @@ import msgspec
 from tests.helpers import wait_until
 from tests.network.topologies_support import output
 from topologies import single
-from topologies.preflight import port_owner
+from topologies.machine.preflight import port_owner
 from topologies.venv import ROOT
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from tests.network.topologies_support import new_network, output, traces
 from topologies import fig3, single, wiring
-from topologies.calibrate import calibrate
 from topologies.errors import NameTakenError
-from topologies.frames import End
+from topologies.machine.calibrate import calibrate
+from topologies.machine.frames import End
 from topologies.network import Network
 from topologies.plan import LinkPlan
 

@@ -6,8 +6,8 @@ import os
 import subprocess
 from typing import Any
 
-from topologies import sysctls
-from topologies.ledger import RUN_BASE
+from topologies.machine import sysctls
+from topologies.machine.ledger import RUN_BASE
 from topologies.network import Network
 from topologies.plan import NetworkPlan
 

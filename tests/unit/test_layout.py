@@ -16,7 +16,7 @@ FLOORS = {
     "packets": (),
     "topologies": (),
     "controller": ("packets", "topologies"),
-    "hosts": ("packets", "topologies", "controller.engines", "controller.topology"),
+    "hosts": ("packets", "topologies", "controller.engines", "controller.topology", "controller.values"),
     "experiments": ("packets", "topologies", "controller", "hosts"),
     "benchmarks": ("packets", "topologies", "controller", "hosts", "experiments"),
 }

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from torch import nn
 
-from controller.engines import gate
-from controller.engines.types import Measured, Request
+from controller.engines.training import gate
+from controller.values.decisions import Measured, Request
 from hosts.learning.methods.updates import State, between, state_of
 from hosts.learning.spec import Evaluation, Samples
 from hosts.learning.task import Task

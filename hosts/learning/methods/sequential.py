@@ -14,8 +14,9 @@ import time
 
 from torch import nn
 
-from controller.engines import gate, hpo, mtrce
-from controller.engines.types import JobView, Measured, Option, Request, Step, Visit
+from controller.engines.routing import mtrce
+from controller.engines.training import gate, hpo
+from controller.values.decisions import JobView, Measured, Option, Request, Step, Visit
 from hosts.learning.compress import decode, encode, travelling
 from hosts.learning.methods.merging import as_measured, merge
 from hosts.learning.methods.types import Ledger, MethodSettings, Parts

@@ -1,0 +1,127 @@
+"""Which place a handle stands for in this domain, and which places it offers to others."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from controller.border.messages import Facility
+from controller.errors import SteeringError
+from controller.services import Kit
+from controller.topology.drrt import DrrtA, MsDrrt
+from controller.topology.errors import UnknownHandle
+from controller.training.groups import read_member
+from controller.values.decisions import Option, Request
+from topologies.plan import HostPlan
+
+VIEWS_KEPT = 64
+FIXED_BASIS = ("reachable", "test_samples", "queue", "load", "trust")
+SHARED_ATTRIBUTES = ("memory_mib", "load", "models", "trust", "reachable", "test_samples")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A handle, resolved: the terminal at which the object arrives, and whose data it meets there."""
+
+    host: HostPlan
+    data_node: str = ""
+    move_data: bool = False
+
+
+class Places:
+    """Cuts the topology for each job (DRRT-O/A) and keeps it, so that a handle given out can be resolved later.
+
+    Fixed places have handles of their own: ``@mpvu/0`` is the first declared MPVU of the K-AS, ``@node/x`` a terminal
+    by name (used inside a domain only).
+    """
+
+    def __init__(self, kit: Kit) -> None:
+        self.kit = kit
+        self._cutters: OrderedDict[int, DrrtA] = OrderedDict()
+        self._views: dict[int, MsDrrt] = {}
+
+    def options(self, object_id: int, request: Request, kas: int) -> list[Option]:
+        """Return what one K-AS of this domain offers a job now."""
+        cutter = self._cutters.get(object_id)
+        if cutter is None:
+            cutter = DrrtA(self.kit.krrm, self.kit.domain.plan, request, salt=self.kit.salt)
+            self._cutters[object_id] = cutter
+            if len(self._cutters) > VIEWS_KEPT:
+                old, _ = self._cutters.popitem(last=False)
+                self._views.pop(old, None)
+        view = cutter.refresh(self.kit.clock(), without=self.kit.domain.down_links())
+        self._views[object_id] = view
+        self.kit.store.cut(object_id, kas, view.describe(self.kit.clock()))
+        return [o for o in view.options if o.kas == kas]
+
+    def wants(self, kas: int) -> tuple[list[str], tuple[str, ...]]:
+        """Return whose attributes, and which, a cut in a K-AS rests on and changes without being told of in time."""
+        names = [n.name for role in ("data", "compute") for n in self.kit.krrm.nodes(role) if n.kas == kas]
+        return names, ("queue", "load", "samples")
+
+    def explain(self, object_id: int, handle: str) -> dict[str, Any]:
+        """Return the attributes, with their ages, that a rendezvous on offer (or a fixed place) rests on."""
+        fixed = next((p for k in sorted(self.kit.domain.kas) if (p := self._fixed(k, handle))), None)
+        if handle.startswith("@") and fixed is not None:
+            return self._known_of(fixed.host.name)
+        try:
+            return self._views[object_id].explain(handle, self.kit.clock())
+        except (KeyError, UnknownHandle):
+            return {}
+
+    def _known_of(self, name: str) -> dict[str, Any]:
+        if name not in self.kit.krrm:
+            return {}
+        node, now_s = self.kit.krrm.node(name), self.kit.clock()
+        held = {a: node.attributes[a] for a in FIXED_BASIS if a in node.attributes}
+        return {f"{name}.{a}": {"value": v.value, "age_s": round(max(0.0, now_s - v.t_s), 3)} for a, v in held.items()}
+
+    def facilities(self, kas: int, role: str) -> list[Facility]:
+        """Return the declared terminals of a role, nameless; ``ready``: registered, reachable, and not withdrawn."""
+        return [self._facility(kas, f"@{role}/{i}", host) for i, host in enumerate(self._declared(kas, role))]
+
+    def _facility(self, kas: int, handle: str, host: HostPlan) -> Facility:
+        ready = host.name in self.kit.krrm and self.kit.processes.reachable(host.name)
+        node = self.kit.krrm.node(host.name) if host.name in self.kit.krrm else None
+        ready = ready and node is not None and bool(node.get("reachable", True))
+        shared = {a: node.get(a) for a in SHARED_ATTRIBUTES if a in node.attributes} if node else {}
+        return Facility(kas=kas, handle=handle, attributes={**shared, "ready": ready})
+
+    def _declared(self, kas: int, role: str) -> list[HostPlan]:
+        return sorted((h for h in self.kit.domain.hosts_of(kas) if h.role == role), key=lambda h: h.name)
+
+    def handle(self, node: str) -> str:
+        """Return the handle of a terminal that has a fixed one by its role."""
+        host = self.kit.domain.hosts[node]
+        return f"@{host.role}/{self._declared(host.kas, host.role).index(host)}"
+
+    def resolve(self, object_id: int, kas: int, handle: str) -> Place:
+        """Return the place behind a handle; ``SteeringError`` when there is none, or it cannot be reached."""
+        place = self._fixed(kas, handle) if handle.startswith("@") else self._meeting(object_id, handle)
+        if place is None or place.host.kas != kas:
+            raise SteeringError(f"K-AS {kas} offers no place {handle} (any more)")
+        if not self.kit.processes.reachable(place.host.name):
+            raise SteeringError(f"the place behind {handle} in K-AS {kas} is not reachable")
+        return place
+
+    def _fixed(self, kas: int, handle: str) -> Place | None:
+        role, _, which = handle[1:].partition("/")
+        if role == "of":
+            return self._meeting(*read_member(which))
+        if role == "node":
+            host = self.kit.domain.hosts.get(which)
+            return Place(host) if host else None
+        declared = self._declared(kas, role)
+        index = int(which) if which.isdecimal() else len(declared)
+        return Place(declared[index]) if index < len(declared) else None
+
+    def _meeting(self, object_id: int, handle: str) -> Place | None:
+        view = self._views.get(object_id)
+        try:
+            met = view.resolve(handle) if view else None
+        except UnknownHandle:
+            return None
+        if met is None or met.facility not in self.kit.domain.hosts:
+            return None
+        return Place(self.kit.domain.hosts[met.facility], met.data_node, met.move_data)

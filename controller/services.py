@@ -1,0 +1,72 @@
+"""What every part of a control centre is given: the domain, a clock, a voice, a memory, and a way to ask other K-AS."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from controller.border.messages import Ask, Facilities, Facility, No, Reply
+from controller.domain import Domain
+from controller.errors import BorderError
+from controller.store import Store
+from controller.tools.communication import Communication
+from controller.tools.location import Location
+from controller.tools.process import Processes
+from controller.topology.freshness import Freshness
+from controller.topology.krrm import Krrm
+from packets.events import Emit
+
+AskKas = Callable[[Ask], Awaitable[Reply]]
+
+
+@dataclass
+class Kit:
+    """Injected collaborators. ``ask`` reaches the DCC of any K-AS, also this one.
+
+    ``clock`` is monotonic seconds, ``wall`` those since 1970, which terminals tell their changes by.
+    """
+
+    domain: Domain
+    clock: Callable[[], float]
+    emit: Emit
+    store: Store
+    krrm: Krrm
+    communication: Communication
+    location: Location
+    processes: Processes
+    ask: AskKas
+    salt: bytes
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    wall: Callable[[], float] = time.time
+    freshness: Freshness = field(default_factory=Freshness)
+
+    @property
+    def all_kas(self) -> list[int]:
+        """Every K-AS there is, by number."""
+        return sorted(self.domain.kas.union(*((k.a_kas, k.b_kas) for k in self.domain.plan.kas_links)))
+
+    async def ask_all(self, make: Callable[[int], Ask]) -> list[Reply]:
+        """Ask every K-AS; those that do not answer are left out, with a warning."""
+        replies = [await self.may(make(kas)) for kas in self.all_kas]
+        return [r for r in replies if r is not None]
+
+    async def may(self, body: Ask) -> Reply | None:
+        """Ask one K-AS; None, with a warning, when it says No, or nothing."""
+        try:
+            return await self.must(body)
+        except BorderError as error:
+            self.emit("warning", text=str(error))
+            return None
+
+    async def must(self, body: Ask) -> Reply:
+        """Ask one K-AS; ``BorderError`` when it says No, or nothing."""
+        reply = await self.ask(body)
+        if isinstance(reply, No):
+            raise BorderError(reply.reason)
+        return reply
+
+    async def facilities(self, make: Callable[[int], Ask]) -> list[Facility]:
+        """Return the places of a role in all K-AS, ordered by K-AS and handle."""
+        found = [f for r in await self.ask_all(make) if isinstance(r, Facilities) for f in r.facilities]
+        return sorted(found, key=lambda f: (f.kas, f.handle))

@@ -1,0 +1,288 @@
+"""Steering: an object's first packet has no rule; decide once, install the whole path, then let the packet go.
+
+Three sides of one object meet here: the DCC of the K-AS that *holds* it (``launch``), those on the way and of the
+rendezvous (``announced``), and the home DCC, which decides (``jobs`` and ``objects``, asked by ``AskNextStop``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from controller.access.places import Place, Places
+from controller.border.messages import Announce, AskNextStop, Ready, Reply, Stop, Withdraw, place_key
+from controller.errors import BorderError, ControllerError, SteeringError
+from controller.runtime.bounded import Recent
+from controller.services import Kit
+from controller.southbound.openflow import PacketIn
+from controller.tools.communication import Entry, Exit, LabelPath
+from controller.tools.location import Arrival
+from packets.labels import home_kas, object_label
+from packets.wire import Header
+from topologies.plan import HostPlan
+
+TRIES = 4
+
+
+@dataclass(frozen=True)
+class Steered:
+    """The decision that a holder's launch was given, kept so that a repeated launch is simply released.
+
+    ``address``: where the object is put together, as the DCC of that place told.
+    """
+
+    visit: int
+    holder: str
+    stop: Stop
+    header: Header
+    address: str = ""
+
+    @property
+    def place(self) -> str:
+        """The rendezvous among all K-AS."""
+        return place_key(self.stop.kas, self.stop.handle)
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One object on one visit, as the events tell of it."""
+
+    object_id: int
+    visit: int
+    action: str
+    packet_type: str
+    from_node: str = ""
+    expected_s: float = 0.0
+
+    @property
+    def label(self) -> int:
+        return object_label(self.object_id)
+
+
+class Steering:
+    """Steers objects into, through and out of one domain."""
+
+    def __init__(self, kit: Kit, places: Places) -> None:
+        self.kit, self.places = kit, places
+        self._steered: Recent[int, Steered] = Recent()
+        self._past: Recent[tuple[int, int], Steered] = Recent()
+        self._locks: Recent[int, asyncio.Lock] = Recent()
+        self.legs: dict[tuple[int, int], Leg] = {}
+        self._avoid: Recent[tuple[int, int], list[str]] = Recent()
+        self._holders: Recent[int, tuple[int, str]] = Recent()
+        self._over: Recent[int, int] = Recent()
+
+    # --- the holder's side
+
+    async def launch(self, packet: PacketIn, host: HostPlan, header: Header) -> None:
+        """Steer the object that a terminal launches (once), and release the packet; ``SteeringError`` says why not."""
+        async with self.lock(header.object_id):
+            if not self._known(host, header):
+                await self._decide(host, header)
+        self.kit.communication.release(packet)
+
+    def lock(self, object_id: int) -> asyncio.Lock:
+        """Return the lock under which an object's next stop is decided here."""
+        if object_id not in self._locks:
+            self._locks[object_id] = asyncio.Lock()
+        return self._locks[object_id]
+
+    def _known(self, host: HostPlan, header: Header) -> bool:
+        held = self._steered.get(header.object_id)
+        now = max(self._over.get(header.object_id, 0), held.visit if held else 0)
+        if header.visit < now:
+            raise SteeringError(f"visit {header.visit} of the object is over, it is on visit {now}")
+        if held is not None and held.visit == header.visit:
+            if held.holder != host.name:
+                raise SteeringError(f"holder: {host.name} does not hold the object on visit {header.visit}")
+            # without its rules a released packet would only come back
+            path = self.kit.communication.paths.get((header.label, host.kas))
+            return path is not None and path.entry == Entry(host.switch, host.port)
+        if header.visit and not self._holds(host, header):
+            raise SteeringError(f"holder: {host.name} does not hold the object before visit {header.visit}")
+        self._holders[header.object_id] = header.visit, host.name
+        return False
+
+    def _holds(self, host: HostPlan, header: Header) -> bool:
+        if self._holders.get(header.object_id) == (header.visit, host.name):
+            return True
+        arrival = self.kit.location.arrival(header.object_id)
+        return arrival is not None and arrival.visit == header.visit - 1 and arrival.node == host.name
+
+    async def again(self, held: Steered) -> Steered:
+        """Decide anew for an object that was steered (maybe some visits ago), and lay the new way before the old goes.
+
+        Call under ``lock``. Places that were ``exclude``d are not taken.
+        """
+        object_id = held.header.object_id
+        self._over[object_id], self._holders[object_id] = held.visit, (held.visit, held.holder)
+        try:
+            return await self._decide(self.kit.domain.hosts[held.holder], held.header, held.stop)
+        finally:
+            self._over[object_id] = held.visit
+
+    def steered(self, object_id: int, visit: int) -> Steered | None:
+        """Return what was decided for the launch of an object from this domain."""
+        return self._past.get((object_id, visit))
+
+    def launched_by(self, node: str) -> list[Steered]:
+        """Return the objects whose latest launch from this domain was a terminal's."""
+        return [s for s in self._steered.values() if s.holder == node]
+
+    async def give_up(self, held: Steered) -> None:
+        """Take an object's rules out of its holder's K-AS: its next packet asks anew."""
+        self._steered.pop(held.header.object_id, None)
+        await self.kit.communication.withdraw(held.header.label, self.kit.domain.hosts[held.holder].kas)
+
+    async def _decide(self, host: HostPlan, header: Header, before: Stop | None = None) -> Steered:
+        object_id, visit = header.object_id, header.visit
+        avoid = self._avoid.get((object_id, visit), [])
+        for _ in range(TRIES):
+            ask = AskNextStop(
+                kas=home_kas(object_id), object_id=object_id, visit=visit, holder_kas=host.kas, exclude=list(avoid),
+                owner=header.owner if header.mandate else "",
+            )  # fmt: skip
+            stop = await self.kit.must(ask)
+            if not isinstance(stop, Stop):
+                raise BorderError(f"K-AS {ask.kas} answered {type(stop).__name__} to a next stop")
+            try:
+                leg = Leg(object_id, visit, stop.action, header.type.name.lower(), host.name, stop.expected_s)
+                address = await self._prepare(leg, host, stop, before)
+            except ControllerError as error:
+                self.kit.emit("warning", text=f"stop {stop.handle} in K-AS {stop.kas} is not possible: {error}")
+                avoid = self.exclude(object_id, visit, place_key(stop.kas, stop.handle))
+                continue
+            steered = Steered(visit, host.name, stop, header, address)
+            self._steered[object_id] = self._past[object_id, visit] = steered
+            self._avoid.pop((object_id, visit), None)
+            return steered
+        raise SteeringError(f"no next stop worked in {TRIES} tries")
+
+    def exclude(self, object_id: int, visit: int, place: str) -> list[str]:
+        """Remember that a place is not possible on this visit; returns all such."""
+        self._avoid[object_id, visit] = [*self._avoid.get((object_id, visit), []), place]
+        return self._avoid[object_id, visit]
+
+    async def _prepare(self, leg: Leg, host: HostPlan, stop: Stop, before: Stop | None) -> str:
+        """Everything along the path: nothing is released before all of it is confirmed. Returns the place's address.
+
+        ``before``: packets of this visit are under way by an older path: the new one is laid from its far end, and the
+        K-AS that are no longer on it are told last.
+        """
+        place = None
+        if len(stop.path) == 1:
+            place = self._place(leg, stop.kas, stop.handle)
+        entry, replies = Entry(host.switch, host.port), list[Reply]()
+        announcements = self._announcements(leg, stop)
+        if before is None:
+            await self._clear(leg, stop.clear, leg.visit)
+            replies = await asyncio.gather(*(self.kit.must(a) for a in announcements))
+        else:
+            for announcement in reversed(announcements):
+                replies.insert(0, await self.kit.must(announcement))
+        if place is not None:
+            await self._into(leg, stop.kas, stop.handle, entry, place)
+        else:
+            await self._through(leg, stop.path[0], entry, stop.path[1])
+        if before is not None:
+            await self._clear_late(leg, sorted({*stop.clear, *before.path} - set(stop.path)))
+        return place.host.address if place else getattr(replies[-1], "address", "")
+
+    async def _clear(self, leg: Leg, kas: list[int], before_visit: int) -> None:
+        clear = [Withdraw(kas=k, object_id=leg.object_id, before_visit=before_visit) for k in kas]
+        await asyncio.gather(*(self.kit.must(w) for w in clear))
+
+    async def _clear_late(self, leg: Leg, kas: list[int]) -> None:
+        """Rules that lead nowhere any more; a K-AS that cannot be told drops them with the object's next visit."""
+        try:
+            await self._clear(leg, kas, leg.visit + 1)
+        except BorderError as error:
+            self.kit.emit("warning", text=f"old rules of object {leg.object_id}: {error}")
+
+    @staticmethod
+    def _announcements(leg: Leg, stop: Stop) -> list[Announce]:
+        onward = [*stop.path[2:], 0]
+        return [
+            Announce(
+                kas=kas,
+                object_id=leg.object_id,
+                visit=leg.visit,
+                action=leg.action,
+                packet_type=leg.packet_type,
+                from_kas=before,
+                to_kas=after,
+                handle="" if after else stop.handle,
+                expected_s=leg.expected_s,
+            )
+            for before, kas, after in zip(stop.path, stop.path[1:], onward, strict=False)
+        ]
+
+    # --- on the way, and at the rendezvous
+
+    async def announced(self, a: Announce) -> Ready:
+        """Another K-AS sends an object here: have its flows ready; ``SteeringError`` when that is not possible."""
+        self._over[a.object_id] = a.visit
+        leg = Leg(a.object_id, a.visit, a.action, a.packet_type, expected_s=a.expected_s)
+        border = self.kit.domain.border(a.kas, a.from_kas)
+        if border is None:
+            raise SteeringError(f"K-AS {a.kas} has no live border to K-AS {a.from_kas}")
+        entry = Entry(border.switch, border.port)
+        if a.to_kas:
+            await self._through(leg, a.kas, entry, a.to_kas)
+            return Ready()
+        place = self._place(leg, a.kas, a.handle)
+        await self._into(leg, a.kas, a.handle, entry, place)
+        return Ready(address=place.host.address)
+
+    def _place(self, leg: Leg, kas: int, handle: str) -> Place:
+        place = self.places.resolve(leg.object_id, kas, handle)
+        if place.host.name == leg.from_node:
+            raise SteeringError("the object is there already")
+        return place
+
+    async def _into(self, leg: Leg, kas: int, handle: str, entry: Entry, place: Place) -> None:
+        host = place.host
+        path = await self.kit.communication.steer(leg.label, kas, entry, Exit(host.switch, host.port, host))
+        data_node = place.data_node or (host.name if leg.action == "train" else "")
+        until_s = self.kit.clock() + leg.expected_s
+        self.kit.location.expect(
+            Arrival(leg.object_id, leg.visit, leg.action, kas, handle, host.name, data_node, place.move_data, until_s)
+        )
+        self._tell(leg, path, host.name, data_node, self.places.explain(leg.object_id, handle))
+        self.kit.store.visit(leg.object_id, leg.visit, kas, leg.action, host.name, data_node, {"handle": handle})
+
+    async def _through(self, leg: Leg, kas: int, entry: Entry, next_kas: int) -> None:
+        border = self.kit.domain.border(kas, next_kas)
+        if border is None:
+            raise SteeringError(f"K-AS {kas} has no live border to K-AS {next_kas}")
+        path = await self.kit.communication.steer(leg.label, kas, entry, Exit(border.switch, border.port))
+        self.kit.location.left(leg.object_id, leg.visit)
+        self.kit.location.left(leg.object_id, leg.visit + 1, kas)
+        self._tell(leg, path, "", "", {})
+
+    def _tell(self, leg: Leg, path: LabelPath, node: str, data_node: str, basis: dict[str, object]) -> None:
+        self.legs[leg.label, path.kas] = leg
+        self.kit.emit(
+            "object.steered",
+            object_id=leg.object_id,
+            visit=leg.visit,
+            type=leg.packet_type,
+            purpose=leg.action,
+            kas=path.kas,
+            node=node,
+            facility=node if leg.action == "train" else "",
+            data_node=data_node,
+            from_node=leg.from_node,
+            switches=path.switches,
+            flows=len(path.rules),
+            basis=basis,
+        )
+
+    async def withdraw(self, request: Withdraw) -> None:
+        """Take out an object's rules of earlier visits."""
+        self._over[request.object_id] = request.before_visit
+        leg = self.legs.get((object_label(request.object_id), request.kas))
+        if leg is not None and leg.object_id == request.object_id and leg.visit < request.before_visit:
+            del self.legs[leg.label, request.kas]
+            await self.kit.communication.withdraw(leg.label, request.kas)
+        self.kit.location.left(request.object_id, request.before_visit, request.kas)

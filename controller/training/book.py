@@ -1,0 +1,73 @@
+"""The jobs whose home is in this domain, and what is told and kept of each."""
+
+from __future__ import annotations
+
+import msgspec
+
+from controller.border.messages import place_key
+from controller.brains import Brains
+from controller.errors import SteeringError
+from controller.services import Kit
+from controller.training.jobs import Decision, Job
+from packets.messages import (
+    JobStatus,
+)
+
+REASON_CHARS = 100
+
+
+class JobBook:
+    """All jobs of this domain by object id; keeps the store abreast of them."""
+
+    def __init__(self, kit: Kit, brains: Brains) -> None:
+        self.kit, self.brains = kit, brains
+        self.jobs: dict[int, Job] = {}
+
+    def job(self, object_id: int) -> Job:
+        """Return a job of this domain; ``SteeringError`` when no job has this object."""
+        job = self.jobs.get(object_id)
+        if job is None:
+            raise SteeringError(f"no job has object {object_id}")
+        return job
+
+    def met(self, job: Job, margin: float) -> bool:
+        pooled = job.pooled()
+        return pooled is not None and self.brains.targets_met(job.request, pooled, margin)
+
+    def end(self, job: Job, state: str, reason: str) -> None:
+        pooled = job.pooled()
+        job.state, job.reason = state, reason
+        self.kit.emit(
+            "job.finished",
+            object_id=job.object_id,
+            state=state,
+            broad=pooled.broad if pooled else 0.0,
+            expert=job.expert(pooled),
+            visits=len(job.visits),
+            samples=pooled.samples if pooled else 0,
+            reason=reason,
+        )
+        self.save(job)
+
+    def status(self, job: Job) -> JobStatus:
+        pooled = job.pooled()
+        broad = pooled.broad if pooled else 0.0
+        return JobStatus(
+            state=job.state,
+            visits=len(job.visits),
+            broad=broad,
+            expert=job.expert(pooled),
+            reason=job.reason[:REASON_CHARS],
+        )
+
+    def save(self, job: Job) -> None:
+        pooled = job.pooled()
+        broad, expert = (pooled.broad if pooled else 0.0), job.expert(pooled)
+        self.kit.store.job(
+            job.object_id, job.owner, job.state, msgspec.to_builtins(job.spec), broad, expert, job.reason
+        )
+
+
+def key_of(decision: Decision) -> str:
+    """Return the key among all K-AS of the place of a stop."""
+    return place_key(decision.kas, decision.handle)

@@ -1,0 +1,225 @@
+"""Where a job goes next: train, verify, confirm or home, decided at its home DCC."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import msgspec
+
+from controller.border.messages import AskNextStop, AskOptions, Book, Done, Options, Stop
+from controller.brains import Brains
+from controller.engines.routing.bookings import joined, place_of
+from controller.engines.training import gate, hpo
+from controller.engines.training.evidence import visit_s
+from controller.errors import BorderError, SteeringError
+from controller.services import Kit
+from controller.training import groups as rounds
+from controller.training import rivals
+from controller.training.book import JobBook, key_of
+from controller.training.jobs import Decision, Job
+from controller.values.decisions import Load, Option, Step
+from controller.values.errors import EngineError
+
+LOOKS = 3  # at what is on offer, where jobs decide in the same moment
+TOLD = 8  # alternatives told of with a decision
+
+
+class Stops:
+    """Decides the stops of the jobs in ``book``, on what all K-AS offer."""
+
+    def __init__(self, kit: Kit, brains: Brains, book: JobBook) -> None:
+        self.kit, self.brains, self.book = kit, brains, book
+
+    async def options(self, job: Job) -> list[Option]:
+        """Return what all K-AS offer a job now, less what has turned out impossible."""
+        return self._usable(job, await self._offers(job))
+
+    async def _offers(self, job: Job) -> dict[int, Options]:
+        made = [AskOptions(kas=k, object_id=job.object_id, request=job.request) for k in self.kit.all_kas]
+        replies = {ask.kas: await self.kit.may(ask) for ask in made}
+        return {kas: r for kas, r in replies.items() if isinstance(r, Options)}
+
+    def _usable(self, job: Job, offers: Mapping[int, Options], exclude: Collection[str] = ()) -> list[Option]:
+        offered = [o for r in offers.values() for o in r.options]
+        return [self._placed(job, o) for o in offered if o.handle not in job.excluded.union(exclude)]
+
+    def _load(self, job: Job, offers: Mapping[int, Options], holder_kas: int) -> Load:
+        """Return what other jobs take: of this home's what was decided, of all what each K-AS says."""
+        if not job.spec.heed_load:
+            return Load()
+        told = rivals.load_told(self.kit.domain, offers, holder_kas)
+        return joined([rivals.load_of(self.book.jobs.values(), job, self.kit.clock()), told])
+
+    def _placed(self, job: Job, option: Option) -> Option:
+        """Return an option with its distance from where the job is verified."""
+        path = self.kit.domain.kas_path(job.mpvus[0].kas, option.kas) if job.mpvus else []
+        return msgspec.structs.replace(option, borders=max(0, len(path) - 1)) if path else option
+
+    async def next_stop(self, ask: AskNextStop) -> Stop:
+        """Decide where a job's object goes (once per visit; again when its stop turned out impossible)."""
+        job = self.book.job(ask.object_id)
+        if job.over:
+            raise SteeringError(f"job {job.object_id} is over ({job.state})")
+        if job.started_s is None:
+            job.started_s, job.state = self.kit.clock(), "running"
+        for _ in range(len(self.kit.all_kas) + 1):
+            decision = job.decisions.get(ask.visit)
+            if decision is None or key_of(decision) in ask.exclude:
+                decision = await self._decide(job, ask)
+                job.decisions[ask.visit] = decision
+                self._tell_decision(job, decision)
+            path = self.kit.domain.kas_path(ask.holder_kas, decision.kas)
+            if path:
+                return job.request_stop(decision, path)
+            ask = msgspec.structs.replace(ask, exclude=[*ask.exclude, key_of(decision)])
+        raise SteeringError(f"no live path from K-AS {ask.holder_kas} to any place that is left")
+
+    async def _decide(self, job: Job, ask: AskNextStop) -> Decision:
+        last = job.last(ask.visit)
+        if last is not None and last.action == "train" and last.concluded and self._wants_verdict(job, last):
+            return self._verify(job, ask)
+        if last is not None and last.action == "verify" and not last.concluded:
+            return self._verify(job, ask)
+        done = gate.has_target(job.request) and self.book.met(job, job.margin) and not job.goes_on
+        if last is not None and last.action == "verify" and done:
+            return self._confirm(job, ask, "both targets met: confirm at the other MPVU")
+        reached = self.book.met(job, 0.0) and not job.goes_on
+        if last is not None and last.action == "confirm" and (job.reason or reached):
+            return self._home(job, ask, job.reason)
+        return await self._train(job, ask)
+
+    def _wants_verdict(self, job: Job, last: Decision) -> bool:
+        spent = bool(job.spent(self.kit.clock()))
+        unverified = sum(v.accepted is None for v in job.visits)
+        due = unverified >= (job.spec.hyper.verify_every or hpo.VERIFY_EVERY)
+        return spent or (job.spec.gate and due and (last.step is None or last.step.verify))
+
+    async def _train(self, job: Job, ask: AskNextStop) -> Decision:
+        """Plan with MTRCE and take the first step; wrap up when budget, time or rendezvous are used up."""
+        now_s = self.kit.clock()
+        spent = job.spent(now_s)
+        if spent:
+            return self._wrap_up(job, ask, spent)
+        try:
+            if job.spec.method in rounds.ACTIONS:
+                return await self._group(job, ask, self._usable(job, await self._offers(job), ask.exclude))
+            return await self._routed(job, ask, now_s)
+        except EngineError as error:
+            return self._wrap_up(job, ask, str(error))
+
+    async def _routed(self, job: Job, ask: AskNextStop, now_s: float) -> Decision:
+        """Plan, and book the first place; where another job has taken it meanwhile, look again."""
+        for tries_left in reversed(range(LOOKS)):
+            offers = await self._offers(job)
+            options, load = self._usable(job, offers, ask.exclude), self._load(job, offers, ask.holder_kas)
+            plan = self.brains.plan(job.aim, job.view(now_s, ask.holder_kas), options, load=load)
+            step = plan.steps[0]
+            if await self._booked(job, ask.visit, step) or not tries_left:
+                break
+        decision = self._decision(ask, "train", step.option.kas, step.option.handle, step.reason)
+        decision.step, decision.plan, decision.offers = step, plan, {o.handle: o for o in options}
+        decision.load = load
+        return decision
+
+    async def _booked(self, job: Job, visit: int, step: Step) -> bool:
+        """Have the K-AS keep the place for the job; False when others take it for longer than was planned with."""
+        if not job.spec.heed_load:
+            return True
+        word = Book(
+            kas=step.option.kas, object_id=job.object_id, visit=visit, handle=step.option.handle,
+            wait_s=step.wait_s, expected_s=step.cost_s,
+        )  # fmt: skip
+        try:
+            return isinstance(await self.kit.ask(word), Done)
+        except BorderError:
+            return True  # whether it can be reached at all, its announcement will tell
+
+    async def _group(self, job: Job, ask: AskNextStop, options: list[Option]) -> Decision:
+        """The visit is some rounds of a group (``controller/training/groups.py``)."""
+        led = await rounds.decide(self.kit, job.request, job.object_id, len(job.visits), options, ask)
+        step = led.plan.steps[0]
+        decision = self._decision(ask, "train", led.kas, led.handle, step.reason)
+        decision.step, decision.plan, decision.group = step, led.plan, led.group
+        return decision
+
+    def _verify(self, job: Job, ask: AskNextStop) -> Decision:
+        usable = [m for m in job.mpvus if m.handle_key not in job.excluded.union(ask.exclude)]
+        if not usable:
+            return self._home(job, ask, "no MPVU is left to verify at")
+        return self._decision(ask, "verify", usable[0].kas, usable[0].handle, "see what the visit brought")
+
+    def _confirm(self, job: Job, ask: AskNextStop, reason: str) -> Decision:
+        """Measure on samples that no verdict rested on, where there is an MPVU that holds such."""
+        spoken_for = job.excluded.union(ask.exclude, job.pool)
+        others = [m for m in job.mpvus if m.handle_key not in spoken_for]
+        if not others:
+            return self._home(job, ask, job.reason)
+        return self._decision(ask, "confirm", others[0].kas, others[0].handle, reason)
+
+    def _wrap_up(self, job: Job, ask: AskNextStop, reason: str) -> Decision:
+        """Training is over without the targets: one last, independent measurement, then home with the best there is."""
+        job.reason = reason
+        return self._confirm(job, ask, f"{reason}: last measurement") if job.pool else self._home(job, ask, reason)
+
+    def _home(self, job: Job, ask: AskNextStop, reason: str) -> Decision:
+        owner = self.kit.domain.hosts[job.owner]
+        job.reason = "both targets met" if self.book.met(job, 0.0) else reason
+        return self._decision(ask, "home", owner.kas, f"@node/{owner.name}", job.reason)
+
+    def _decision(self, ask: AskNextStop, action: str, kas: int, handle: str, reason: str) -> Decision:
+        return Decision(ask.visit, action, kas, handle, reason, ask.holder_kas, self.kit.clock())
+
+    def _tell_decision(self, job: Job, decision: Decision) -> None:
+        step, plan = decision.step, decision.plan
+        steps = (
+            [{"kas": s.option.kas, "handle": s.option.handle, "verify": s.verify} for s in plan.steps] if plan else []
+        )
+        alternatives = self._alternatives(job, decision)
+        ages = {step.option.handle: step.option.age_s} if step else {}
+        ages |= {a["handle"]: a["age_s"] for a in alternatives if "age_s" in a}
+        self.kit.emit(
+            "job.decided",
+            object_id=job.object_id,
+            visit=decision.visit,
+            action=decision.action,
+            kas=decision.kas,
+            handle=decision.handle,
+            reason=decision.reason,
+            alternatives=alternatives,
+            offers=len(decision.offers),
+            cost_s=round(step.cost_s, 3) if step else None,
+            cost_bytes=step.cost_bytes if step else None,
+            expected=step.expected if step else {},
+            plan=steps,
+            booked=_booked(decision),
+            way_share={str(kas): round(share, 3) for kas, share in sorted(decision.load.way_share.items())},
+            ages=ages,
+        )
+        self.kit.store.decision(
+            job.object_id, decision.visit, decision.action, decision.kas, decision.handle, decision.reason, ages, steps
+        )
+        self.book.save(job)
+
+    @staticmethod
+    def _alternatives(job: Job, decision: Decision) -> list[dict[str, Any]]:
+        """Return what could have been chosen instead, and what each was predicted to cost (best first)."""
+        if decision.plan is None:
+            others = [m for m in job.mpvus if m.handle_key != key_of(decision)]
+            wanted = decision.action in ("verify", "confirm")
+            return [{"kas": m.kas, "handle": m.handle, "attributes": m.attributes} for m in others if wanted]
+        found = []
+        for handle, score in decision.plan.alternatives[:TOLD]:
+            offer = decision.offers.get(handle)
+            if offer is not None:
+                cost = {"cost_s": round(visit_s(offer), 3), "cost_bytes": job.spec.model_bytes + offer.move_bytes}
+                about = {"samples": offer.samples, "trust": round(offer.trust, 3), "age_s": offer.age_s}
+                found.append({"kas": offer.kas, "handle": handle, "score": round(score, 4), **cost, **about})
+        return found
+
+
+def _booked(decision: Decision) -> list[dict[str, Any]]:
+    """Return the places on offer that other jobs had taken: K-AS, and seconds from the decision."""
+    at = {place_of(o): o.kas for o in decision.offers.values()}
+    mine = [b for b in decision.load.bookings if b.place in at]
+    return [{"kas": at[b.place], "start_s": round(b.start_s, 3), "end_s": round(b.end_s, 3)} for b in mine]

@@ -1,0 +1,137 @@
+"""The home DCC's work on training jobs: what owners submit and change."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import msgspec
+
+from controller.border.messages import AskFacilities, Facility, Interrupt
+from controller.brains import Brains
+from controller.errors import ControllerError, SteeringError
+from controller.services import Kit
+from controller.training import method as choosing
+from controller.training.book import JobBook
+from controller.training.jobs import Job, request_of
+from controller.training.next_stop import Stops
+from controller.training.outcomes import Reports
+from packets.labels import MAX_SEQUENCE, SEQUENCE_BITS, make_object_id
+from packets.messages import (
+    Change,
+    JobStatus,
+    Refused,
+    Submit,
+    SubmitReply,
+)
+from topologies.plan import HostPlan
+
+CHANGEABLE = ("broad_accuracy", "expert_accuracy", "trust_floor", "max_visits", "deadline_s")
+REASON_CHARS = 100
+FAR = 256  # more than any K-AS number
+
+
+class Identities:
+    """Gives out object identities of the K-AS of this domain.
+
+    Never repeatable, whatever the seed: a DCC that starts again must not name new objects like those of its last life,
+    whose rules other K-AS may still hold and whose bytes terminals remember.
+    """
+
+    def __init__(self) -> None:
+        self._random = random.SystemRandom()
+        self._count = itertools.count(self._random.getrandbits(SEQUENCE_BITS))
+
+    def new(self, kas: int) -> int:
+        return make_object_id(kas, next(self._count) & MAX_SEQUENCE, self._random.getrandbits(36))
+
+
+class Training:
+    """All jobs whose home is in this domain."""
+
+    def __init__(self, kit: Kit, identities: Identities, brains: Brains) -> None:
+        self.kit, self.identities, self.brains = kit, identities, brains
+        self.book = JobBook(kit, brains)
+        self.stops = Stops(kit, brains, self.book)
+        self.reports = Reports(kit, brains, self.book)
+
+    async def submit(self, host: HostPlan, message: Submit) -> SubmitReply:
+        """Ask T-FAM about a job, on the options of all K-AS; an admitted job gets its identity."""
+        object_id = self.identities.new(host.kas)
+        request = request_of(message.spec, self._groups(message.spec.task))
+        mpvus = await self.kit.facilities(lambda k: AskFacilities(kas=k, role="mpvu"))
+        ready = sorted((m for m in mpvus if m.attributes.get("ready", True)), key=lambda m: self._farness(host.kas, m))
+        job = Job(object_id, message.spec, request, host.name, host.kas, ready)
+        self.kit.emit("job.submitted", object_id=object_id, owner=host.name, spec=msgspec.to_builtins(message.spec))
+        options = await self.stops.options(job)
+        algorithm = await choosing.choose_method(self.kit, job, options)
+        verdict = self.brains.assess(job.request, options, len(ready))
+        self.kit.emit(
+            "job.assessed",
+            object_id=object_id,
+            admitted=verdict.admitted,
+            reasons=verdict.reasons,
+            nearest=verdict.nearest,
+            predicted=verdict.predicted,
+            algorithm=algorithm,
+        )
+        job.state, job.reason = ("submitted", "") if verdict.admitted else ("rejected", "; ".join(verdict.reasons))
+        if verdict.admitted:
+            self.book.jobs[object_id] = job
+        self.book.save(job)
+        return SubmitReply(
+            object_id=object_id if verdict.admitted else 0,
+            admitted=verdict.admitted,
+            reasons=[r[: REASON_CHARS * 2] for r in verdict.reasons[:5]],
+            nearest=verdict.nearest,
+            predicted=verdict.predicted,
+        )
+
+    def _farness(self, home: int, mpvu: Facility) -> tuple[int, int, str]:
+        """Rank the MPVUs of a job, whose first one gives all verdicts: the nearest to its home, of equals the next one
+        round from there, so that jobs of several homes do not all queue at one.
+        """
+        path = self.kit.domain.kas_path(home, mpvu.kas)
+        return len(path) or FAR, (mpvu.kas - home) % FAR, mpvu.handle
+
+    def _groups(self, task: str) -> list[str]:
+        """Return a task's groups: as the scenario declares them, else as the terminals of this domain report them."""
+        declared = self.kit.groups.get(task) or self.kit.groups.get("")
+        if declared:
+            return declared
+        return sorted({g for node in self.kit.krrm.nodes() for g in node.get("group_shares", {})})
+
+    async def change(self, host: HostPlan, message: Change) -> JobStatus:
+        """Do what a job's owner wants changed; its next decision heeds it. ``SteeringError`` for anyone else."""
+        job = self.book.job(message.object_id)
+        if job.owner != host.name:
+            raise SteeringError(f"job {job.object_id} is not {host.name}'s")
+        if job.over:
+            raise SteeringError(f"job {job.object_id} is over ({job.state})")
+        changes = {k: v for k in CHANGEABLE if (v := getattr(message, k)) is not None}
+        job.spec = msgspec.structs.replace(job.spec, **changes)
+        job.request = request_of(job.spec, job.request.groups)
+        job.stopped = job.stopped or message.stop
+        self.kit.emit("job.changed", object_id=job.object_id, owner=job.owner, stop=message.stop, changes=changes)
+        self.book.save(job)
+        if message.stop:
+            await self._interrupt(job)
+        return self.book.status(job)
+
+    async def _interrupt(self, job: Job) -> None:
+        """Stop the training that is under way, if any is."""
+        latest = job.decisions.get(max(job.decisions, default=-1))
+        if latest is None or latest.action != "train" or latest.concluded:
+            return
+        word = Interrupt(
+            kas=latest.kas, object_id=job.object_id, visit=latest.visit, reason="the job was stopped by its owner"
+        )
+        try:
+            await self.kit.must(word)
+        except ControllerError as error:
+            self.kit.emit("warning", text=f"visit {latest.visit} of job {job.object_id} goes on to its end: {error}")
+
+
+def refusal(error: Exception) -> Refused:
+    """Return an error as words for a terminal."""
+    return Refused(reason=str(error)[:400])

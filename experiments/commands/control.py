@@ -1,0 +1,158 @@
+"""A standing network's control socket: what ``daitn submit``, ``query``, ``status``, ``down`` elsewhere talk to.
+
+One JSON line asks; the answer is any number of ``{"event": ...}`` lines (progress) and one last ``{"ok": ...}`` line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socketserver
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from experiments.commands.explain import choose_job
+from experiments.errors import ExperimentError, RunFailed
+from experiments.report.report import Outcome, summarise
+from experiments.run import check_method, come_home, deploy, keep_model, submit
+from experiments.run import query as ask
+from experiments.testbed.testbed import Testbed
+from packets.events import Event, encode_event
+from packets.messages import JobSpec
+
+
+class ControlServer:
+    """Serve commands on ``<runtime>/control.sock`` until closed; one thread a command."""
+
+    def __init__(self, bed: Testbed) -> None:
+        self.bed = bed
+        path = bed.runtime / "control.sock"
+        path.unlink(missing_ok=True)
+        self._server = socketserver.ThreadingUnixStreamServer(str(path), self._handler())
+        self._server.daemon_threads = True
+        path.chmod(0o600)
+
+    def start(self) -> None:
+        threading.Thread(target=self._server.serve_forever, name="control", daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _handler(self) -> type[socketserver.StreamRequestHandler]:
+        serve = self._serve
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                serve(self)
+
+        return Handler
+
+    def _serve(self, connection: socketserver.StreamRequestHandler) -> None:
+        try:
+            request = json.loads(connection.rfile.readline(65536))
+            operation = getattr(self, f"_op_{request['op']}")
+            answer = {"ok": True, "result": operation(connection, **{k: v for k, v in request.items() if k != "op"})}
+        except (ExperimentError, RunFailed) as error:
+            answer = {"ok": False, "error": str(error), "bad_input": isinstance(error, ExperimentError)}
+        except (ValueError, KeyError, TypeError, AttributeError, msgspec.ValidationError) as error:
+            answer = {"ok": False, "error": f"the command was not understood: {error}", "bad_input": True}
+        try:
+            connection.wfile.write(json.dumps(answer).encode() + b"\n")
+        except OSError:
+            return  # who asked is gone
+
+    def _op_status(self, _: object) -> dict[str, Any]:
+        snapshot: dict[str, Any] = self.bed.state.snapshot()
+        page = self.bed.page.url if self.bed.page else None
+        return {"run": self.bed.run_id, "folder": str(self.bed.folder.path), "page": page, "state": snapshot}
+
+    def _op_query(self, _: object, group: str) -> dict[str, Any]:
+        return ask(self.bed, self.bed.scenario.data.name, group)
+
+    def _op_keys(self, _: object, name: str) -> dict[str, Any]:
+        """The keys of one terminal, for whoever holds this socket (root): the person at that terminal."""
+        identities = self.bed.identities
+        if identities is None:
+            raise ExperimentError("this network stands with `security: off`: nobody has keys, nothing is checked")
+        if name not in identities:
+            raise ExperimentError(f"no terminal is called {name!r}; `daitn status` lists them")
+        return {"keys": identities.keys(name), "directory": str(identities.directory)}
+
+    def _op_withdraw(self, _: object, name: str, offer: bool = False) -> dict[str, Any]:
+        """Take a terminal out of what objects may be steered to (or offer it again), in mid-transfer too."""
+        if name not in {h.name for h in self.bed.plan.hosts}:
+            raise ExperimentError(f"no terminal is called {name!r}; `daitn status` lists them")
+        return self.bed.tell(name, "offer" if offer else "withdraw")
+
+    def _op_down(self, _: object) -> dict[str, Any]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {"pid": os.getpid()}
+
+    def _op_change(self, _: object, job: str, **changes: Any) -> dict[str, Any]:
+        """Change a running job, or stop it, as its owner."""
+        events = list(self.bed.events)
+        object_id = choose_job(events, job)
+        owner = next(e.data["owner"] for e in events if e.kind == "job.submitted" and e.data["object_id"] == object_id)
+        status = self.bed.tell(owner, "change", object_id=object_id, **changes)["status"]
+        return {"job": f"{object_id:#x}", "owner": owner, **status}
+
+    def _op_submit(
+        self, connection: socketserver.StreamRequestHandler, spec: dict[str, Any], owner: str = ""
+    ) -> dict[str, Any]:
+        job = msgspec.convert({"task": self.bed.scenario.data.name, **spec}, JobSpec)
+        check_method(job.method)
+        teller = _Teller(connection)
+        listening = self.bed.hub.add_listener(teller, "submit")
+        try:
+            return self._run_job(job, owner, teller.only)
+        finally:
+            self.bed.hub.unsubscribe(listening)
+
+    def _run_job(self, job: JobSpec, owner: str, known: Callable[[int], None]) -> dict[str, Any]:
+        bed = self.bed
+        outcome = Outcome(seed=job.seed, first_event=len(bed.events), spec=job)
+        reply, folder = submit(bed, job, owner), None
+        outcome.assessments.append(msgspec.to_builtins(job) | reply)
+        outcome.object_id = reply["object_id"]
+        known(outcome.object_id)
+        if reply["admitted"]:
+            come_home(bed, job, outcome)
+            folder = keep_model(bed, f"{outcome.object_id:x}", owner, outcome.object_id)
+            if bed.terminals("mdfp"):
+                deploy(bed, outcome.object_id, owner)
+        result = summarise(outcome, bed.events, {h.name: h.kas for h in bed.plan.hosts})
+        return result | {"model": folder and str(folder)}
+
+
+class _Teller:
+    """Forward events to a waiting client, of jobs only its own; goes quiet when the client is gone."""
+
+    def __init__(self, connection: socketserver.StreamRequestHandler) -> None:
+        self._out = connection.wfile
+        self._gone = False
+        self._mine: int | None = None
+        self._held: list[Event] = []
+
+    def only(self, object_id: int) -> None:
+        """Say which job it is: what was held back of it goes out, that of others never does."""
+        self._mine, held = object_id, self._held
+        self._held = []
+        for event in held:
+            self(event)
+
+    def __call__(self, event: Event) -> None:
+        if self._gone or event.kind == "link.load" or (event.kind == "job.assessed" and not event.data.get("admitted")):
+            return
+        if "object_id" in event.data and event.data["object_id"] != self._mine:
+            if self._mine is None:
+                self._held.append(event)
+            return
+        try:
+            self._out.write(b'{"event":' + encode_event(event) + b"}\n")
+        except OSError:
+            self._gone = True

@@ -1,0 +1,319 @@
+"""What the commands do: resolve a scenario with what was said on the command line, run it, or leave it standing."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from controller.oam.page import DEFAULT_PORT
+from experiments.commands.client import standing_socket
+from experiments.commands.control import ControlServer
+from experiments.commands.progress import Progress
+from experiments.errors import ExperimentError, RunFailed
+from experiments.run import Run, allow, check_method, gather
+from experiments.scenarios.scenario import Scenario, load, network_plan
+from experiments.testbed.folder import RunFolder
+from experiments.testbed.testbed import FIRST_OPENFLOW_PORT, Testbed
+from hosts.learning.data.clinic import DISEASES
+from topologies.machine.preflight import check_machine, port_owner
+
+RUNS = Path("runs")
+DETACHED_VARIABLE = "DAITN_DETACHED"
+DETACHED_START_S = 120.0
+
+
+def choose_page_port(wanted: int | None, no_page: bool) -> int | None:
+    """Return the page's port: the one asked for, else the default, or 0 (any free one) where that is taken."""
+    if no_page or wanted is not None:
+        return None if no_page else wanted
+    return DEFAULT_PORT if not port_owner(DEFAULT_PORT) else 0
+
+
+def resolve(
+    name: str, *, seed: int | None = None, seeds: int | None = None, data: Path | None = None, label: str | None = None
+) -> Scenario:
+    """Load a scenario and lay the command line over it; checks that its data can be read."""
+    scenario = load(name)
+    changes: dict[str, Any] = {}
+    if seed is not None:
+        changes["seed"] = seed
+    if seeds is not None:
+        changes["seeds"] = seeds
+    if data is not None:
+        changes["data"] = _data_spec(scenario, data, label)
+        changes["jobs"] = [msgspec.structs.replace(j, task=changes["data"].name) for j in scenario.jobs]
+    elif label is not None:
+        raise ExperimentError("--label names a column of --data FILE; give --data as well")
+    scenario = msgspec.structs.replace(scenario, **changes)
+    if scenario.data.name == "vignettes":
+        _fit_jobs(scenario, list(DISEASES))
+    else:
+        if not scenario.data.data and scenario.data.name != "digits":
+            raise ExperimentError(f"scenario {scenario.name} needs real data: give it with --data PATH")
+        from hosts.learning.task import load_task  # brings PyTorch along: not for every command
+
+        _fit_jobs(scenario, load_task(scenario.data).groups)
+    return scenario
+
+
+def _data_spec(scenario: Scenario, path: Path, label: str | None) -> Any:
+    if not path.exists():
+        raise ExperimentError(f"--data {path} does not exist; give a directory (UCI heart disease) or a CSV/JSONL file")
+    spec = scenario.data
+    if path.is_file():
+        spec = msgspec.structs.replace(spec, name=_kind_of(path, label or spec.label_column))
+    elif spec.name == "vignettes":
+        spec = msgspec.structs.replace(spec, name="table")
+    partition = "natural" if path.is_dir() else "dirichlet"
+    return msgspec.structs.replace(
+        spec, data=str(path.resolve()), partition=partition, label_column=label or spec.label_column
+    )
+
+
+def _kind_of(file: Path, label: str) -> Literal["table", "text"]:
+    from hosts.learning.data.encode import prose_columns
+    from hosts.learning.data.read import read_rows
+
+    return "text" if prose_columns(read_rows(str(file), label)) else "table"
+
+
+def _fit_jobs(scenario: Scenario, groups: list[str]) -> None:
+    wanted = {job.expert_group for job in scenario.jobs} | ({scenario.query.group} if scenario.query else set())
+    for group in sorted(g for g in wanted if g and g not in groups):
+        near = difflib.get_close_matches(group, groups, 1)
+        raise ExperimentError(
+            f"scenario {scenario.name}: group {group!r} is not in the data; "
+            + (f"did you mean {near[0]!r}?" if near else f"its groups are: {', '.join(groups)}")
+        )
+
+
+def need_root() -> None:
+    """Check that this process may make networks; ``ExperimentError`` otherwise."""
+    if os.geteuid() != 0:
+        raise ExperimentError("this needs root, for network namespaces and Open vSwitch; run it again with sudo")
+
+
+@contextlib.contextmanager
+def _standing(
+    scenario: Scenario, run_dir: Path | None, page_port: int | None, capture: bool, console: Console
+) -> Iterator[tuple[Testbed, Progress]]:
+    need_root()
+    folder = RunFolder.create(RUNS, scenario.name, scenario.seed, run_dir)
+    progress = Progress(console)
+    try:
+        with Testbed(scenario, folder, page_port=page_port, capture=capture) as bed:
+            folder.publish()
+            bed.hub.add_listener(progress)
+            if bed.page:
+                console.print(f"page       {bed.page.url}", highlight=False)
+            try:
+                yield bed, progress
+            finally:
+                progress.close()
+    except BaseException as error:
+        if not isinstance(error, SystemExit):  # `daitn down` is no failure
+            folder.withdraw()
+        folder.remove_if_empty()
+        raise
+    finally:
+        progress.close()
+
+
+def run_scenario(
+    name: str,
+    *,
+    seed: int | None,
+    seeds: int | None,
+    data: Path | None,
+    label: str | None,
+    method: str | None,
+    run_dir: Path | None,
+    page_port: int | None,
+    capture: bool,
+    console: Console,
+    started_s: float,
+) -> dict[str, Any]:
+    """Carry a scenario out from bring-up to teardown; return the report. ``method``: None for the scenario's own."""
+    scenario = resolve(name, seed=seed, seeds=seeds, data=data, label=label)
+    check_methods(scenario, method)
+    method = method or scenario.jobs[0].method
+    scenario = allow(scenario, method)
+    with _standing(scenario, run_dir, page_port, capture, console) as (bed, progress):
+        report = Run(bed, method=method).carry_out(started_s)
+        progress.close()
+    say_report(report, bed.folder.path, console)
+    console.print(f"torn down; {time.monotonic() - started_s:.1f} s in all", highlight=False)
+    return report
+
+
+def stand(
+    name: str,
+    *,
+    seed: int | None,
+    data: Path | None,
+    label: str | None,
+    run_dir: Path | None,
+    page_port: int | None,
+    console: Console,
+) -> None:
+    """Bring the testbed up and keep it until the CLI is left, `daitn down`, or a signal."""
+    scenario = resolve(name, seed=seed, data=data, label=label)
+    with _standing(scenario, run_dir, page_port, True, console) as (bed, progress):
+        run = Run(bed)
+        bed.folder.write_manifest(seed=scenario.seed, run_id=bed.run_id)
+        run.bring_up(scenario.seed)
+        if bed.terminals("mpvu"):
+            with run.phase("gather"):
+                gather(bed)
+        signal.signal(signal.SIGTERM, _leave)  # until here it means Ctrl-C; from here on it is `daitn down`
+        server = ControlServer(bed)
+        server.start()
+        progress.close()
+        try:
+            _keep(bed, console)
+        finally:
+            server.close()
+
+
+def _keep(bed: Testbed, console: Console) -> None:
+    while os.environ.get(DETACHED_VARIABLE):
+        time.sleep(1.0)  # signals end it; pause() would miss one that comes just before
+    from mininet.cli import CLI
+
+    console.print(
+        "the network stands; `daitn submit`, `daitn query`, `daitn status` in another terminal; `exit` here ends it",
+        highlight=False,
+    )
+    CLI(bed.network)
+
+
+def _leave(*_: object) -> None:
+    raise SystemExit(0)
+
+
+def stand_detached(arguments: list[str], console: Console, errors: Console) -> None:
+    """Start ``daitn up`` in the background and return when its network stands; what stops it goes to ``errors``."""
+    need_root()
+    arguments = [a for a in arguments if a not in ("--detach", "-d")]
+    if (there := standing_socket()) is not None:
+        raise ExperimentError(
+            f"a network is standing already (run {there.parent.name}); use it, or end it with `daitn down`"
+        )
+    RUNS.mkdir(exist_ok=True)
+    log = RUNS / "up.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "experiments.cli", *arguments],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            env=os.environ | {DETACHED_VARIABLE: "1"},
+        )  # fmt: skip
+    try:
+        _follow(process, log, console, errors)
+    except BaseException:  # Ctrl-C above all: what is not up yet comes down again
+        process.terminate()
+        process.wait()
+        raise
+    console.print("the network stands; `daitn submit`, `daitn query`, `daitn status`, `daitn down`", highlight=False)
+
+
+def _follow(process: subprocess.Popen[bytes], log: Path, console: Console, errors: Console) -> None:
+    """Show what the process in the background says until its network stands; end with it when it ends."""
+    end = time.monotonic() + DETACHED_START_S
+    with log.open() as said:
+        while standing_socket() is None:
+            ended = process.poll() is not None
+            _echo(said, console, errors)
+            if ended:
+                sys.exit(process.returncode or 1)
+            if time.monotonic() > end:
+                raise RunFailed(f"the network did not come up within {DETACHED_START_S:.0f} s; see {log}")
+            time.sleep(0.05)
+        _echo(said, console, errors)
+
+
+def _echo(said: TextIO, console: Console, errors: Console) -> None:
+    for line in said.read().splitlines():
+        where = errors if line.startswith("error:") else console
+        where.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def check_methods(scenario: Scenario, method: str | None = None) -> None:
+    """Check the methods of a scenario's jobs and the one asked for; ``ExperimentError`` names the one that is none."""
+    for name in [method, *(job.method for job in scenario.jobs)]:
+        if name is not None:
+            check_method(name)
+
+
+def check_all(name: str, *, data: Path | None, label: str | None, page_port: int | None, console: Console) -> None:
+    """Check scenario, then machine; every problem is an error that says what to do."""
+    scenario = resolve_without_data(name) if data is None else resolve(name, data=data, label=label)
+    check_methods(scenario)
+    plan = network_plan(scenario)
+    terminals = sum(h.role != "host" for h in plan.hosts)
+    console.print(
+        f"[green]✓[/] scenario {scenario.name}: {len(plan.kas_numbers)} K-AS, {len(plan.switches)} switches, "
+        f"{terminals} terminals, {len(plan.links)} links, {len(scenario.jobs)} job(s)", highlight=False
+    )  # fmt: skip
+    for line in check_machine(ports=[FIRST_OPENFLOW_PORT + k - 1 for k in plan.kas_numbers], page_port=page_port):
+        console.print(f"[green]✓[/] {line}", highlight=False)
+
+
+def resolve_without_data(name: str) -> Scenario:
+    """Load a scenario for a check that does not need its data."""
+    scenario = load(name)
+    if scenario.data.name == "vignettes":
+        _fit_jobs(scenario, list(DISEASES))
+    return scenario
+
+
+def say_report(report: dict[str, Any], folder: Path, console: Console) -> None:
+    """Print a report's figures on one screen."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for key, value in _rows(report):
+        table.add_row(key, value)
+    console.print(table)
+    console.print(f"report     {folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    accuracy, targets = report["accuracy"], report["targets"] or {}
+    met = (
+        "[green]targets met[/]"
+        if report["targets_met"]
+        else f"[yellow]{report['state']}: targets missed[/] {report['reason']}"
+    )
+    yield "result", met
+    if accuracy["broad"] is not None:
+        yield "broad", f"{accuracy['broad']:.3f} (target {targets['broad']:.2f})"
+    if accuracy["expert"] is not None and report["expert_group"]:
+        yield str(report["expert_group"]), f"{accuracy['expert']:.3f} (target {targets['expert']:.2f})"
+    if report["pooled_accuracy"] is not None:
+        yield (
+            "pooled",
+            f"{report['pooled_accuracy']:.3f} (all data in one place, same command; {len(report['seeds'])} seed(s))",
+        )
+    yield "visits", str(len(report["route"]))
+    yield (
+        "on wire",
+        f"{report['bytes_on_wire'] / 1e6:.1f} MB in AI frames; port counters "
+        f"{report['port_counter_bytes'] / 1e6:.1f} MB",
+    )
+    if report["query"]:
+        yield (
+            "query",
+            f"{report['query']['answer']}, expected {report['query']['expected']}, "
+            f"{report['query']['latency_ms']:.1f} ms",
+        )
+    yield "wall", f"{report['wall_s']:.1f} s, peak memory {report['peak_memory_mib']:.0f} MiB"

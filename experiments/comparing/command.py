@@ -1,0 +1,125 @@
+"""``daitn compare``: resolve what is to be compared, run it, show the table, write ``compare.json`` and the page."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from rich.console import Console
+
+from experiments.commands.session import RUNS, need_root, resolve
+from experiments.comparing.page import table, write_page
+from experiments.comparing.runs import DEFAULT_METHODS, TOGETHER, Comparison, Plan
+from experiments.errors import ExperimentError
+from experiments.run import check_method
+from experiments.scenarios.scenario import dump, load
+
+
+class Budget(NamedTuple):
+    """What the methods may use: visits of one model, rounds of a group, passes over pooled data (0: as the scenario has
+    it); whether one model trains on when its targets are met; whether MPVUs may keep part of a visit.
+    """
+
+    visits: int = 0
+    rounds: int = 0
+    passes: int = 0
+    train_on: bool = False
+    merge: bool = True
+
+
+def compare_methods(
+    scenario: str,
+    methods: str,
+    seeds: Sequence[int],
+    *,
+    data: Path | None,
+    label: str | None,
+    out: Path | None,
+    resume: bool,
+    console: Console,
+    budget: Budget | None = None,
+) -> bool:
+    """Compare; True when every run measured something. ``ExperimentError`` before the first run where one cannot be."""
+    plan = make_plan(scenario, methods, seeds, data=data, label=label, out=out, resume=resume, budget=budget)
+    need_root()
+    console.print(f"{len(plan.methods)} methods, {len(plan.seeds)} seed(s); runs in {plan.out}", highlight=False)
+    comparison = Comparison(plan, lambda line: console.print(line, highlight=False, soft_wrap=True))
+    try:
+        comparison.run()
+    finally:
+        if comparison.results:
+            _show(comparison, console)
+    return not comparison.errors
+
+
+def make_plan(
+    scenario: str,
+    methods: str,
+    seeds: Sequence[int],
+    *,
+    data: Path | None = None,
+    label: str | None = None,
+    out: Path | None = None,
+    resume: bool = False,
+    budget: Budget | None = None,
+) -> Plan:
+    """Check scenario, methods and data; return the plan. A ``budget`` makes scenarios of its own in the folder."""
+    names = DEFAULT_METHODS if methods == "all" else tuple(m.strip() for m in methods.split(","))
+    for name in names:
+        check_method(name)
+    if resume and out is None:
+        raise ExperimentError("--resume needs --out DIR: which results are to be kept?")
+    resolved = resolve(scenario, data=data, label=label)
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = (out or RUNS / f"compare-{stamp}-{resolved.name}").resolve()
+    plan = Plan(
+        scenario,
+        names,
+        tuple(seeds),
+        folder,
+        data.resolve() if data else None,
+        label,
+        resume=resume,
+        name=resolved.name,
+    )
+    return plan if budget is None else _with_budget(plan, budget)
+
+
+def _with_budget(plan: Plan, budget: Budget) -> Plan:
+    """Write the scenarios that a comparison with a budget of its own runs; return the plan with them."""
+    scenario = load(plan.scenario)
+    plan.out.mkdir(parents=True, exist_ok=True)
+    files: dict[str, str] = {}
+    ways = (
+        ("one", budget.visits, budget.train_on),
+        ("together", budget.rounds, False),
+        ("central", budget.passes, budget.train_on),
+    )
+    for name, visits, train_on in ways:
+        jobs = [
+            msgspec.structs.replace(
+                j, max_visits=visits or j.max_visits, train_on=train_on or j.train_on, merge=j.merge and budget.merge
+            )
+            for j in scenario.jobs
+        ]
+        file = plan.out / f"{scenario.name}-{name}.yaml"
+        file.write_bytes(dump(msgspec.structs.replace(scenario, jobs=jobs)))
+        files[name] = str(file)
+    told = tuple(f"{key} {value}" for key, value in budget._asdict().items())
+    others = {method: files["together"] for method in TOGETHER} | {"central": files["central"]}
+    return plan._replace(scenario=files["one"], scenarios=others, settings=told)
+
+
+def _show(comparison: Comparison, console: Console) -> None:
+    plan, summary = comparison.plan, comparison.summary()
+    job = resolve(plan.scenario, data=plan.data, label=plan.label).jobs[-1]
+    targets = {"broad": job.broad_accuracy} | ({"expert": job.expert_accuracy} if job.expert_group else {})
+    plan.out.mkdir(parents=True, exist_ok=True)
+    (plan.out / "compare.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_page(summary, plan.out / "compare.html", targets=targets, expert_group=job.expert_group)
+    console.print(table(summary, job.expert_group))
+    console.print(f"page       {plan.out / 'compare.html'}", highlight=False, soft_wrap=True)

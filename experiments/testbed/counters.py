@@ -1,0 +1,83 @@
+"""Measured by others than us: the switches' port counters, and the memory of the processes of a run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import threading
+from pathlib import Path
+
+from experiments.testbed.processes import RUN_VARIABLE
+
+_PORT = re.compile(r'port\s+"?([\w.-]+)"?:\s+rx pkts=\d+, bytes=(\d+).*?tx pkts=\d+, bytes=(\d+)', re.DOTALL)
+
+
+def port_bytes(bridges: list[str]) -> dict[str, int]:
+    """Return rx + tx bytes of every port of these switches, by interface name, from OpenFlow port statistics."""
+    counted: dict[str, int] = {}
+    for bridge in bridges:
+        text = subprocess.run(
+            ["ovs-ofctl", "-O", "OpenFlow13", "--names", "dump-ports", bridge],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        ).stdout
+        counted |= {name: int(rx) + int(tx) for name, rx, tx in _PORT.findall(text)}
+    return counted
+
+
+def run_processes(run_id: str) -> list[int]:
+    """Return the pids of every process that carries this run's tag."""
+    tag = f"{RUN_VARIABLE}={run_id}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if tag in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def memory_mib(pids: list[int]) -> float:
+    """Return the proportional set size of these processes together, MiB."""
+    kib = 0
+    for pid in pids:
+        try:
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except OSError:
+            continue
+        match = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
+        kib += int(match.group(1)) if match else 0
+    return kib / 1024
+
+
+class MemoryWatch:
+    """Sample the run's memory every few seconds and keep the peak (this process counts too; it has no tag)."""
+
+    def __init__(self, run_id: str, period_s: float = 4.0) -> None:
+        self.peak_mib = 0.0
+        self._run_id = run_id
+        self._period_s = period_s
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="memory-watch", daemon=True)
+        self._thread.start()
+
+    def sample(self) -> None:
+        """Take one sample now."""
+        pids = {*run_processes(self._run_id), os.getpid()}
+        self.peak_mib = max(self.peak_mib, memory_mib(sorted(pids)))
+
+    def stop(self) -> float:
+        """End the watch; return the peak, MiB."""
+        self._end.set()
+        self._thread.join(10)
+        self.sample()
+        return self.peak_mib
+
+    def _watch(self) -> None:
+        while not self._end.wait(self._period_s):
+            self.sample()

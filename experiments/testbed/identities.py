@@ -1,0 +1,48 @@
+"""Who speaks in a run: fresh keys for every terminal and control centre, and the directory that all of them read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from packets.labels import DCC_ADDRESS
+from packets.security.identity import DCC_ROLE, Directory, Identity
+from topologies.plan import NetworkPlan
+
+DIRECTORY_FILE = "directory.json"
+
+
+class Identities:
+    """The identities of one run. Keys come from the system's random source, never from the scenario's seed.
+
+    The directory holds public keys alone; a private key goes to its own speaker: a terminal's in the order that forks
+    its agent, a control centre's in a file that root alone can read.
+    """
+
+    def __init__(self, plan: NetworkPlan, runtime: Path) -> None:
+        self._runtime = runtime
+        speakers: list[tuple[str, str, str]] = [(h.name, h.role, h.address) for h in plan.hosts]
+        speakers += [(dcc_name(kas), DCC_ROLE, DCC_ADDRESS) for kas in plan.kas_numbers]
+        self._known = {s[0]: Identity.new(*s, number) for number, s in enumerate(speakers, 1)}
+        self.directory = runtime / DIRECTORY_FILE
+        Directory(i.certificate for i in self._known.values()).save(self.directory)
+
+    def keys(self, name: str) -> str:
+        """Return a terminal's own keys, for its agent."""
+        return self._known[name].to_json().decode()
+
+    def __getitem__(self, name: str) -> Identity:
+        return self._known[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._known
+
+    def controller_options(self, kas: int) -> dict[str, Path]:
+        """Write the key file of a control centre; return the options that name it and the directory."""
+        path = self._runtime / f"{dcc_name(kas)}.key"
+        self._known[dcc_name(kas)].save(path)
+        return {"--identity": path, "--directory": self.directory}
+
+
+def dcc_name(kas: int) -> str:
+    """Return the name under which the control centre of a K-AS stands in the directory."""
+    return f"dcc{kas}"

@@ -1,0 +1,278 @@
+"""Bring-up and teardown of a whole testbed: network, control centres, agents, page, capture."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from controller.oam.hub import EventHub
+from controller.oam.metrics import Metrics
+from controller.oam.page import PageServer, create_app
+from controller.oam.state.run import NetworkState
+from experiments.commands import terminal
+from experiments.errors import RunFailed
+from experiments.scenarios import events as timed
+from experiments.scenarios.scenario import Scenario, network_plan
+from experiments.testbed.capture import Capture
+from experiments.testbed.counters import port_bytes
+from experiments.testbed.folder import RunFolder
+from experiments.testbed.identities import Identities
+from experiments.testbed.processes import Child, python, undisturbed, wait_for
+from hosts.learning.task_spec import TaskSpec
+from packets.events import Event
+from topologies.machine import calibrate
+from topologies.machine.cgroups import create_group
+from topologies.machine.cleanup import clean
+from topologies.machine.ledger import RUN_BASE
+from topologies.machine.preflight import RunLock, check_machine
+from topologies.machine.selftest import check_udp
+from topologies.network import Network
+from topologies.plan import HostPlan, LinkPlan, interface_name
+
+FIRST_OPENFLOW_PORT = 6653
+READY_TIMEOUT_S = 120.0  # a slow virtual machine gets there too
+
+
+class Testbed:
+    """One standing testbed, a context manager: whatever happens inside, all that was made is removed, nothing else."""
+
+    def __init__(self, scenario: Scenario, folder: RunFolder, *, page_port: int | None, capture: bool = True) -> None:
+        self.scenario = scenario
+        self.folder = folder
+        self.plan = network_plan(scenario)
+        self.run_id = f"{os.getpid():x}-{secrets.token_hex(3)}"
+        self.runtime = RUN_BASE / self.run_id
+        self.events: list[Event] = []
+        self.children: list[Child] = []
+        self.baseline: dict[str, int] = {}
+        self.absent: set[str] = set()
+        self._page_port = page_port
+        self._want_capture = capture
+        self._zygote: Child | None = None
+        self.identities: Identities | None = None
+        self._cleanup = contextlib.ExitStack()
+        self.capture: Capture | None = None
+        self.page: PageServer | None = None
+
+    def __enter__(self) -> Testbed:
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- bring-up ---
+
+    def _prepare(self) -> None:
+        self._cleanup.enter_context(RunLock(self.run_id))
+        ports = [FIRST_OPENFLOW_PORT + k - 1 for k in self.plan.kas_numbers]
+        check_machine(ports=ports, page_port=self._page_port)
+        (self.runtime / "agents").mkdir(parents=True, mode=0o700)
+        self.runtime.chmod(0o700)
+        self._cleanup.callback(clean, self.run_id, force=True)
+        if self.scenario.security:
+            self.identities = Identities(self.plan, self.runtime)
+        self.hub = EventHub(self.runtime / "events.sock", self.folder.events)
+        self.state = NetworkState()
+        metrics = Metrics()
+        for listener in (self.events.append, self.state.apply, metrics.apply):
+            self.hub.add_listener(listener)
+        self.hub.start()
+        self._cleanup.callback(self.hub.close)
+        if self._page_port is not None:
+            self.page = PageServer(create_app(self.state, self.hub, metrics), port=self._page_port)
+            self.page.start()
+            self._cleanup.callback(self.page.close)
+
+    def start_network(self, seed: int) -> None:
+        """Bring up switches, links, terminals and control centres; PyTorch loads meanwhile."""
+        ports = {k: FIRST_OPENFLOW_PORT + k - 1 for k in self.plan.kas_numbers}
+        self.network = Network(self.plan, self.run_id, ports, self.runtime)
+        self._cleanup.callback(
+            self.network.stop
+        )  # last to go: agents and control centres end while it still carries them
+        self._cleanup.callback(self._stop_children)
+        self.start_zygote(seed)
+        controllers = [self._start_controller(k, seed) for k in self.plan.kas_numbers]
+        self.network.start()
+        self.hub.emit("network.up", plan=msgspec.to_builtins(self.plan))
+        ready = [self.runtime / f"dcc{k}.ready" for k in self.plan.kas_numbers]
+        wait_for("the control centres", lambda: all(p.exists() for p in ready), READY_TIMEOUT_S, controllers)
+        first, last = self.plan.hosts[0].name, self.plan.hosts[-1].name
+        check_udp(self.network.hosts[first], self.network.hosts[last])
+
+    def _start_controller(self, kas: int, seed: int) -> Child:
+        plan_file = self.runtime / f"dcc{kas}.json"
+        plan_file.write_bytes(msgspec.json.encode(self.plan.domain(kas)))
+        arguments = {
+            "--plan": plan_file,
+            "--openflow-port": FIRST_OPENFLOW_PORT + kas - 1,
+            "--runtime-dir": self.runtime,
+            "--events": self.runtime / "events.sock",
+            "--database": self.folder.path / f"dcc{kas}.sqlite",
+            "--seed": seed,
+            **(self.identities.controller_options(kas) if self.identities else {}),
+        }
+        return self._spawn(f"dcc{kas}", python("controller", *(str(x) for pair in arguments.items() for x in pair)))
+
+    def _spawn(self, name: str, command: list[str]) -> Child:
+        child = Child(name, command, self.folder.logs / f"{name}.log", self.run_id)
+        self.children.append(child)
+        return child
+
+    def start_zygote(self, seed: int, data: TaskSpec | None = None) -> None:
+        """Start the process that imports PyTorch once and holds every node's data until it has forked the agents."""
+        file = self.runtime / "agents.json"
+        file.write_text(json.dumps({"task": msgspec.to_builtins(data or self.scenario.data), "nodes": self._nodes()}))
+        (self.runtime / "zygote.sock").unlink(missing_ok=True)
+        self._zygote = self._spawn(
+            "zygote",
+            python(
+                "hosts.process.zygote", "--runtime-dir", str(self.runtime),
+                "--events", str(self.runtime / "events.sock"), "--scenario", str(file), "--seed", str(seed),
+            ),
+        )  # fmt: skip
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        """Return every terminal as the zygote wants it; ``index`` counts the nodes of a role."""
+        nodes: list[dict[str, Any]] = []
+        for host in self.plan.hosts:
+            if host.role != "host":
+                index = sum(n["role"] == host.role for n in nodes)
+                nodes.append({"name": host.name, "role": host.role, "kas": host.kas, "index": index})
+        return nodes
+
+    def start_agents(self) -> None:
+        """Fork one agent, PyTorch ready, into every terminal's namespace; returns when each has registered."""
+        assert self._zygote is not None
+        socket = self.runtime / "zygote.sock"
+        wait_for("the zygote (PyTorch)", socket.exists, READY_TIMEOUT_S, [self._zygote])
+        mark = len(self.events)
+        self.absent = timed.late(self.scenario.events)
+        names = {h.name for h in self.plan.hosts if h.role != "host"} - self.absent
+        for host in self.plan.hosts:
+            if host.name in names:
+                self._fork(host)
+        wait_for("the agents", lambda: names <= self._seen("agent.ready", mark), READY_TIMEOUT_S, self.children)
+
+    def start_agent(self, name: str) -> None:
+        """Start the agent of one terminal that is not there (yet, or any more); returns when it has registered."""
+        mark = len(self.events)
+        self._fork(next(h for h in self.plan.hosts if h.name == name))
+        wait_for(f"agent {name}", lambda: name in self._seen("agent.ready", mark), READY_TIMEOUT_S, self.children)
+        self.absent.discard(name)
+
+    def _fork(self, host: HostPlan) -> None:
+        group = create_group(self.run_id, host.name, host.cpu_share)
+        terminal.call(
+            self.runtime / "zygote.sock",
+            "fork",
+            host=msgspec.to_builtins(host),
+            netns_pid=self.network.hosts[host.name].pid,
+            cgroup=group and str(group),
+            keys=self.identities and self.identities.keys(host.name),
+        )
+
+    def _stop_children(self) -> None:
+        """End agents first, then control centres, all asked at once: nobody is left to miss the other."""
+        self.stop_agents()
+        for child in self.children:
+            child.ask_to_stop()
+        for child in self.children:
+            child.stop()
+
+    def stop_agents(self) -> None:
+        """End the zygote and with it every agent; network and control centres stay."""
+        if self._zygote is not None:
+            self._zygote.stop()
+            self.children.remove(self._zygote)
+            self._zygote = None
+
+    def _seen(self, kind: str, mark: int) -> set[str]:
+        return {e.data.get("name", "") for e in self.events[mark:] if e.kind == kind}
+
+    # --- measuring ---
+
+    def calibrate(self) -> list[dict[str, Any]]:
+        """Measure every link against its configuration; events and manifest get the figures."""
+        results = [msgspec.to_builtins(r) for r in calibrate.calibrate(self.network)]
+        for result in results:
+            self.hub.emit("link.calibrated", **result)
+        return results
+
+    def start_measuring(self) -> None:
+        """Start the capture and take the port counters' baseline."""
+        if self._want_capture:
+            self.capture = Capture(
+                self.folder.capture, self.link_interfaces(), self.folder.logs / "dumpcap.log", self.run_id
+            )
+            self._cleanup.callback(self.capture.stop)
+            self.capture.wait_ready()
+        self.baseline = self.port_bytes()
+
+    def link_interfaces(self) -> dict[str, str]:
+        """Return, for each link, the one switch interface at which it is counted: {interface: link name}."""
+        switches = {s.name for s in self.plan.switches}
+        return {_interface(link, switches): link.name for link in self.plan.links}
+
+    def port_bytes(self) -> dict[str, int]:
+        """Return rx + tx bytes of each link as the switches count them."""
+        interfaces = self.link_interfaces()
+        counted = port_bytes([s.name for s in self.plan.switches])
+        return {link: counted.get(interface, 0) for interface, link in interfaces.items()}
+
+    # --- talking to terminals ---
+
+    def terminals(self, role: str) -> list[str]:
+        """Return the names of the terminals of a role that are there, sorted."""
+        return sorted(h.name for h in self.plan.hosts if h.role == role and h.name not in self.absent)
+
+    def tell(self, name: str, op: str, timeout_s: float = 30.0, **arguments: Any) -> dict[str, Any]:
+        """Send a command to the agent of a terminal, as the person sitting there would."""
+        return terminal.call(self.runtime / "agents" / f"{name}.sock", op, timeout_s, **arguments)
+
+    def wait_event(
+        self,
+        kind: str,
+        timeout_s: float,
+        mark: int = 0,
+        *,
+        where: Callable[[dict[str, Any]], bool] = bool,
+        **match: Any,
+    ) -> Event:
+        """Wait for an event whose data holds ``match`` and passes ``where``; ``RunFailed`` after ``timeout_s``."""
+        at = mark
+        end = time.monotonic() + timeout_s
+        while True:
+            while at < len(self.events):
+                event = self.events[at]
+                at += 1
+                if event.kind == kind and all(event.data.get(k) == v for k, v in match.items()) and where(event.data):
+                    return event
+            for child in self.children:
+                child.check()
+            if time.monotonic() > end:
+                raise RunFailed(f"no {kind} event after {timeout_s:.0f} s; logs are in {self.folder.logs}")
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        """Tear everything down, in reverse order of making; safe to call twice; a second Ctrl-C changes nothing."""
+        with undisturbed():
+            self._cleanup.close()
+            shutil.rmtree(self.runtime, ignore_errors=True)
+
+
+def _interface(link: LinkPlan, switches: set[str]) -> str:
+    return interface_name(link.a, link.a_port) if link.a in switches else interface_name(link.b, link.b_port)

@@ -1,0 +1,168 @@
+"""Signatures and MACs of single packets: what is covered, how it is sealed, how it is looked at.  No state, no clock.
+
+Primitives are the maintained ones: Ed25519 (RFC 8032) of the library ``cryptography`` and keyed BLAKE2b (RFC 7693) of
+``hashlib``.  What a tag covers is in packets/README.md: the header before the Authentication option, its checksum
+counted as zero, then the payload.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import struct
+import time
+from typing import Final
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from packets.errors import IdentityError, PacketError
+from packets.options import Authentication, AuthenticationAlgorithm, Mandate, Options, encode_options
+from packets.security.identity import Certificate, Identity
+from packets.wire import FIXED_BYTES, Buffer, Header, PacketType, authenticated, decode, encode
+
+SHARD_TAG_BYTES = 8
+REQUEST_TAG_BYTES = 16
+SIGNATURE_BYTES = 64
+OPTION_BYTES = 8
+MANDATE_CONTEXT = b"DA-ITN mandate 1"
+_MANDATE: Final = struct.Struct("!Q4sBH")
+_TIMES: Final = struct.Struct("!32sQQ")
+_TLV_BYTES = 4
+_CHECKSUM_AT = 60
+
+BLAKE2B = AuthenticationAlgorithm.KEYED_BLAKE2B
+ED25519 = AuthenticationAlgorithm.ED25519
+
+
+class Refusal(str):
+    """Why a packet is not taken: a stable word (packets/README.md, "Security"); ``text`` is a line for a person."""
+
+    __slots__ = ("text",)
+    text: str
+
+    def __new__(cls, reason: str, text: str = "") -> Refusal:
+        self = super().__new__(cls, reason)
+        self.text = text
+        return self
+
+
+def now_ms() -> int:
+    """Return the wall clock as the option Sent At carries it."""
+    return time.time_ns() // 1_000_000
+
+
+def covered(header: Header, raw: Buffer) -> tuple[bytes, memoryview]:
+    """Return what the tag of a decoded packet covers (like ``wire.authenticated``, which parses the options again)."""
+    if header.authentication is None:
+        raise PacketError("option", "AI packet without an Authentication option")
+    view = memoryview(raw)
+    header_end = len(view) - header.length
+    end = header_end - OPTION_BYTES - len(header.authentication.tag)
+    return bytes(view[:_CHECKSUM_AT]) + b"\0\0\0\0" + bytes(view[FIXED_BYTES:end]), view[header_end:]
+
+
+# --- MACs -------------------------------------------------------------------------------------------------------------
+
+
+def tag(key: bytes, parts: tuple[Buffer, Buffer], size: int) -> bytes:
+    """Return the keyed BLAKE2b of two parts, ``size`` bytes (a parameter of the hash, not a cut)."""
+    mac = hashlib.blake2b(parts[0], key=key, digest_size=size)
+    mac.update(parts[1])
+    return mac.digest()
+
+
+def with_mac(header: Header, payload: Buffer, key: bytes, key_id: int, size: int = REQUEST_TAG_BYTES) -> Header:
+    """Return the header with a MAC over it and the payload; ``encode`` then gives the packet."""
+    blank = _blank(header, BLAKE2B, key_id, size)
+    return _filled(blank, tag(key, authenticated(encode(blank, payload)), size))
+
+
+def mac_matches(header: Header, raw: Buffer, key: bytes, size: int = REQUEST_TAG_BYTES) -> bool:
+    """Tell whether a received packet carries the right MAC of exactly ``size`` bytes."""
+    auth = header.authentication
+    if auth is None or auth.algorithm != BLAKE2B or len(auth.tag) != size:
+        return False
+    return hmac.compare_digest(tag(key, covered(header, raw), size), auth.tag)
+
+
+# --- signatures -------------------------------------------------------------------------------------------------------
+
+
+def with_signature(header: Header, payload: Buffer, identity: Identity) -> Header:
+    """Return the header with an Ed25519 signature over it and the payload."""
+    blank = _blank(header, ED25519, identity.certificate.number, SIGNATURE_BYTES)
+    return _filled(blank, identity.signing.sign(b"".join(authenticated(encode(blank, payload)))))
+
+
+def signature_matches(header: Header, raw: Buffer, key: Ed25519PublicKey) -> bool:
+    """Tell whether a received packet carries the right signature."""
+    auth = header.authentication
+    if auth is None or auth.algorithm != ED25519:
+        return False
+    return _verified(key, auth.tag, b"".join(covered(header, raw)))
+
+
+def _verified(key: Ed25519PublicKey, signature: bytes, text: bytes) -> bool:
+    try:
+        key.verify(signature, text)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _blank(header: Header, algorithm: int, key_id: int, size: int) -> Header:
+    auth = Authentication(algorithm=algorithm, key_id=key_id, tag=bytes(size))
+    return msgspec.structs.replace(header, authentication=auth)
+
+
+def _filled(blank: Header, value: bytes) -> Header:
+    assert blank.authentication is not None
+    auth = msgspec.structs.replace(blank.authentication, tag=value)
+    return msgspec.structs.replace(blank, authentication=auth)
+
+
+# --- mandates ---------------------------------------------------------------------------------------------------------
+
+
+def mandate_text(header: Header, digest: bytes, issued_ms: int, expires_ms: int) -> bytes:
+    """Return what an owner signs: identity, owner, type, limit and requirements of an object, its digest, its time."""
+    requirements = encode_options(Options(requirements=header.requirements))[_TLV_BYTES:]
+    owner = ipaddress.IPv4Address(header.owner).packed
+    fixed = _MANDATE.pack(header.object_id, owner, header.type, header.visit_limit)
+    return MANDATE_CONTEXT + fixed + requirements + _TIMES.pack(digest, issued_ms, expires_ms)
+
+
+def make_mandate(header: Header, digest: bytes, issued_ms: int, expires_ms: int, owner: Identity) -> Mandate:
+    """Sign an object over to the network. Of ``header``, the fields that ``mandate_text`` names are used."""
+    signature = owner.signing.sign(mandate_text(header, digest, issued_ms, expires_ms))
+    return Mandate(issued_ms=issued_ms, expires_ms=expires_ms, digest=digest, signature=signature)
+
+
+def mandate_matches(header: Header, owner: Certificate) -> bool:
+    """Tell whether the mandate in a launch is this owner's word for this object."""
+    word = header.mandate
+    if word is None:
+        return False
+    text = mandate_text(header, word.digest, word.issued_ms, word.expires_ms)
+    return _verified(owner.signing_key, word.signature, text)
+
+
+# --- for scripts ------------------------------------------------------------------------------------------------------
+
+
+def sign_query(packet: Buffer, identity: Identity, sent_at_ms: int | None = None) -> bytes:
+    """Return a query packet (bytes of ``AI(type="query", ...)`` or ``encode``) signed by its asker, ready to send.
+
+    Sent At is set to now; a packet that names another owner than the signer is refused here, not by the network.
+    """
+    header, payload = decode(packet)
+    own = identity.certificate
+    if header.type is not PacketType.QUERY:
+        raise IdentityError(f"a {header.type.name} packet is not signed this way; give a query")
+    if header.owner != own.address:
+        raise IdentityError(f"the query's owner is {header.owner}, the key is that of {own.name} ({own.address})")
+    header = msgspec.structs.replace(header, sent_at_ms=sent_at_ms or now_ms(), authentication=None)
+    return encode(with_signature(header, payload, identity), payload)

@@ -1,0 +1,253 @@
+"""One object being put together: its bytes, the shards held, and the answers owed to each transfer that feeds it.
+
+All shards have one size but the last: a shard's place follows from its index, and no packet can write where it does not
+belong.  Neighbours in a batch are stored with one copy; the digest of the finished front is computed on the way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from packets.options import MAX_BITMAP_BYTES, DigestAlgorithm
+from packets.transfer.guard import Session
+from packets.transfers import ReceivedObject
+from packets.wire import Acknowledgement, Flag, Header
+
+WINDOW_SHARDS = MAX_BITMAP_BYTES * 8
+ACK_EVERY = 8
+ACK_DELAY_S = 0.004
+DIGEST_STEP = 1 << 18
+MASK_32 = 0xFFFF_FFFF
+
+Peer = tuple[str, int]
+Bytes = npt.NDArray[np.uint8]
+Numbers = npt.NDArray[np.int64]
+Bits = npt.NDArray[np.bool_]
+
+
+class Rows(NamedTuple):
+    """Shards of one transfer in a block of frames, one row each, all arrays (n,); ``at``: where the payload begins."""
+
+    frames: Bytes  # (any, stride)
+    row: Numbers
+    at: Numbers
+    shard: Numbers
+    offset: Numbers
+    length: Numbers
+    shards: Numbers
+    total: Numbers
+    timestamp_us: int
+
+    @classmethod
+    def single(cls, header: Header, payload: memoryview) -> Rows:
+        """Return one shard as rows."""
+        frames = np.frombuffer(payload, np.uint8).reshape(1, -1)
+        numbers = (0, 0, header.shard_index, header.offset, header.length, header.shard_count, header.total_length)
+        row, at, shard, offset, length, shards, total = (np.array([min(n, 1 << 62)], np.int64) for n in numbers)
+        return cls(frames, row, at, shard, offset, length, shards, total, header.timestamp_us)
+
+    def only(self, where: Bits | Numbers) -> Rows:
+        """Return some of these rows."""
+        row, at, shard, offset, length, shards, total = (column[where] for column in self[1:8])
+        return Rows(self.frames, row, at, shard, offset, length, shards, total, self.timestamp_us)
+
+
+class Assembly:
+    """One object so far. ``data``: (bytes,); ``held``: (shards,), true below ``base``, false from ``high`` on."""
+
+    def __init__(self, launch: Header, now: float, *, empty: bool = False) -> None:
+        self.launch = launch
+        self.key = self.key_of(launch)
+        self.count, self.total = launch.shard_count, launch.total_length
+        self.data: Bytes = np.empty(0 if empty else self.total, np.uint8)  # large pages, unlike zeros; read only whole
+        self.held: Bits = np.zeros(0 if empty else self.count, np.bool_)
+        self.started_at = self.heard_at = now
+        self.packets = self.duplicates = 0
+        self.base, self.high = 0 if self.total else self.count, 0
+        self.stride = self.total if self.count == 1 else 0
+        self.feeds: list[Feed] = []
+        self.peer: Peer = ("0.0.0.0", 0)
+        self._digested = 0
+        blake = launch.digest is not None and launch.digest.algorithm is not DigestAlgorithm.SHA256
+        self._hash = hashlib.blake2b(digest_size=32) if blake else hashlib.sha256()
+
+    @staticmethod
+    def key_of(launch: Header) -> tuple[object, ...]:
+        """Return what makes two launches speak of the same bytes in the same pieces."""
+        return (launch.object_id, launch.visit, launch.digest, launch.type, launch.shard_count, launch.total_length)
+
+    @property
+    def whole(self) -> bool:
+        return self.base == self.count
+
+    @property
+    def weight(self) -> int:
+        """Bytes of memory that it takes."""
+        return len(self.data) + len(self.held)
+
+    def welcome(self, launch: Header, peer: Peer) -> None:
+        """Note who launched it: the holder counts, not who hands over what it had of it."""
+        if self.peer[1] == 0 or (self.launch.flags & Flag.HANDOVER and not launch.flags & Flag.HANDOVER):
+            self.launch, self.peer = launch, peer
+
+    def fitting(self, rows: Rows) -> Bits:
+        """Tell which shards belong to the object that was launched: (n,)."""
+        if not self.stride:
+            self._learn_stride(rows)
+        size = np.where(rows.shard == self.count - 1, self.total - (self.count - 1) * self.stride, self.stride)
+        here = (rows.shards == self.count) & (rows.total == self.total) & (rows.shard < self.count)
+        fits: Bits = here & (rows.offset == rows.shard * self.stride) & (rows.length == size)
+        return fits
+
+    def _learn_stride(self, rows: Rows) -> None:
+        """Learn the size of a shard from the first one that is consistent with count and total."""
+        sizes = np.where(rows.shard == 0, rows.length, rows.offset // np.maximum(rows.shard, 1))
+        here = (rows.shards == self.count) & (rows.total == self.total) & (rows.shard < self.count)
+        fine = here & (sizes * (self.count - 1) < self.total) & (sizes * self.count >= self.total)
+        if fine.any():
+            self.stride = int(sizes[fine][0])
+
+    def store(self, rows: Rows, session: Session | None = None) -> None:
+        """Store shards that fit; those that are held already count as duplicates.
+
+        ``session``: that of the transfer they came by, which has the key where they are encrypted.
+        """
+        index = rows.shard
+        if not bool((np.diff(index) > 0).all()):
+            index, first = np.unique(index, return_index=True)
+            self.duplicates += len(rows.shard) - len(index)
+            rows = rows.only(first)
+        new = ~self.held[index]
+        self.duplicates += len(index) - int(np.count_nonzero(new))
+        if not new.all():
+            rows, index = rows.only(new), index[new]
+        if not len(index):
+            return
+        self._copy(rows, session if self.launch.flags & Flag.ENCRYPTED else None)
+        self.held[index] = True
+        self.high = max(self.high, int(index[-1]) + 1)
+        self._advance()
+
+    def _copy(self, rows: Rows, session: Session | None) -> None:
+        """Copy payloads into place, a run of neighbours at a time."""
+        index, row, at = rows.shard, rows.row, rows.at
+        broken = (np.diff(index) != 1) | (np.diff(row) != 1) | (np.diff(at) != 0) | (np.diff(rows.length) != 0)
+        ends = [*(np.flatnonzero(broken) + 1).tolist(), len(index)]
+        begin = 0
+        for end in ends:
+            size, place = int(rows.length[begin]), int(index[begin]) * self.stride
+            target = self.data[place : place + (end - begin) * size].reshape(end - begin, size)
+            first, column = int(row[begin]), int(at[begin])
+            target[:] = rows.frames[first : first + end - begin, column : column + size]
+            if session is not None:
+                target.reshape(-1)[:] = np.frombuffer(session.cipher(place, target.tobytes()), np.uint8)
+            begin = end
+
+    def _advance(self) -> None:
+        if self.base == self.count or not self.held[self.base]:
+            return
+        front = self.held[self.base : self.high]
+        gap = int(front.argmin())
+        self.base += gap if not front[gap] else len(front)
+        if self.base * self.stride - self._digested >= DIGEST_STEP:
+            self._digest(self.base * self.stride)
+
+    def _digest(self, until: int) -> None:
+        until = min(until, self.total)
+        self._hash.update(self.data[self._digested : until].data)
+        self._digested = until
+
+    def matches(self) -> bool:
+        """Tell whether the whole object has the digest that was announced."""
+        self._digest(self.total)
+        return self.launch.digest is not None and self.launch.digest.value == self._hash.digest()
+
+    def urge(self) -> None:
+        """Answer every feed soon."""
+        for feed in self.feeds:
+            feed.urgent = True
+
+    def release(self) -> None:
+        """Let go of the bytes."""
+        self.data, self.held = np.zeros(0, np.uint8), np.zeros(0, np.bool_)
+
+    def received(self, now: float) -> ReceivedObject:
+        """Return the whole object; its payload is a view."""
+        launch = self.launch
+        return ReceivedObject(
+            object_id=launch.object_id,
+            type=launch.type,
+            payload=self.data.data,
+            owner=launch.owner,
+            visit=launch.visit,
+            visit_limit=launch.visit_limit,
+            requirements=launch.requirements,
+            sender=self.peer[0],
+            transfer_id=launch.transfer_id,
+            seconds=now - self.started_at,
+            packets=self.packets,
+            duplicates=self.duplicates,
+            mandate=launch.mandate,
+        )
+
+
+class Feed:
+    """One transfer into an assembly: who sends, and the answer owed."""
+
+    def __init__(self, assembly: Assembly, launch: Header, peer: Peer, now: float) -> None:
+        self.assembly, self.launch, self.peer = assembly, launch, peer
+        self.session: Session | None = None
+        self.owed, self.owed_since, self.urgent, self.answers_launch = 0, now, False, False
+        self._echo_us = self._echo_at_us = 0
+        self._low, self._top = assembly.count, 0
+        assembly.feeds.append(self)
+
+    def note(self, packets: int, timestamp_us: int, now: float, now_us: int) -> None:
+        """Note that packets came, so that an answer is owed."""
+        if self.owed == 0:
+            self.owed_since = now
+            self._echo_us, self._echo_at_us = timestamp_us, now_us
+        self.owed += packets
+        self.assembly.heard_at = now
+
+    def add(self, rows: Rows, now: float, now_us: int) -> int:
+        """Take shards; return how many of them belong to the object."""
+        fits = self.assembly.fitting(rows)
+        good = int(np.count_nonzero(fits))
+        if not good:
+            return 0
+        rows = rows if good == len(fits) else rows.only(fits)
+        assembly, high, duplicates = self.assembly, self.assembly.high, self.assembly.duplicates
+        self.note(good, rows.timestamp_us, now, now_us)
+        assembly.packets += good
+        low, top = int(rows.shard.min()), int(rows.shard.max()) + 1
+        self._low, self._top = min(self._low, low), max(self._top, top)
+        assembly.store(rows, self.session)
+        if low > high or top - low > good or assembly.duplicates > duplicates or top == assembly.count:
+            self.urgent = True
+        return good
+
+    def answer_due(self, now: float) -> bool:
+        return self.owed >= ACK_EVERY or (self.owed > 0 and (self.urgent or now - self.owed_since >= ACK_DELAY_S))
+
+    def answer(self, now_us: int) -> tuple[Acknowledgement, int]:
+        """Return the acknowledgement of what is held around what came lately, and the shard of its first bit."""
+        assembly = self.assembly
+        start = max(assembly.base, min(self._low, self._top - WINDOW_SHARDS // 2))
+        if assembly.high - assembly.base <= WINDOW_SHARDS:
+            start = assembly.base
+        bits = assembly.held[start : min(assembly.high, start + WINDOW_SHARDS)]
+        ack = Acknowledgement(
+            base=assembly.base,
+            echo_us=self._echo_us,
+            delay_us=(now_us - self._echo_at_us) & MASK_32,
+            window=assembly.count - assembly.base,
+            bitmap=np.packbits(bits, bitorder="little").tobytes(),
+        )
+        self.owed, self.urgent, self.answers_launch = 0, False, False
+        self._low, self._top = assembly.count, 0
+        return ack, start

@@ -1,0 +1,163 @@
+"""Queries on the fake fabric: a class label finds the MDFPs that satisfy it, in the proportion QIRCE chose."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from controller.southbound.openflow import ToGroup
+from packets.labels import LABEL_NETWORK, class_label, label_address
+from packets.messages import Ask, Refused, Register, Report, decode_message, encode_message
+from packets.wire import Flag, Header, PacketType, decode, encode
+from tests.fake_fabric import Journey, World, run, small_plan
+
+PLAN = small_plan()
+LABEL = label_address(class_label("vignettes", 0))
+
+
+def query(task: str = "vignettes", number: int = 1) -> bytes:
+    header = Header(type=PacketType.QUERY, transfer_id=number, object_id=class_label("vignettes", 0))
+    return encode(header, encode_message(Ask(task=task, sample=[1.0])))
+
+
+async def deployed(*names: str, accuracy: float = 0.9, load: float = 0.0) -> World:
+    world = World(PLAN)
+    await world.start()
+    for name in names:
+        host = world.hosts[name]
+        models = [{"task": "vignettes", "accuracy": {"broad": accuracy}}]
+        attributes = {"models": models, "trust": 0.9, "load": load, "latency_ms": 1.0}
+        await world.tell(name, Register(name=name, role=host.role, address=host.address, attributes=attributes))
+    return world
+
+
+def choose(world: World, number: int) -> None:
+    for switch in world.fabric.switches.values():
+        switch.choose = lambda count: min(number, count - 1)
+
+
+def ask(world: World, asker: str = "asker4", label: str = LABEL) -> Journey:
+    return world.send(asker, label, query())
+
+
+def test_one_model_gets_all_queries_and_only_the_first_is_handed_up() -> None:
+    async def work() -> None:
+        world = await deployed("mdfp3")
+        assert ask(world).punted == 1
+        await world.settle()
+        assert len(world.fabric.inbox["mdfp3"]) == 2 - 0  # its registration's answer, and the query
+        journey = ask(world)
+        assert (journey.punted, journey.ends) == (0, ["mdfp3"])
+        assert all(ipaddress.IPv4Address(d) in LABEL_NETWORK for _, d in journey.hops)
+        assert journey.delivered[0][1]["ipv4_dst"] == world.hosts["mdfp3"].address
+
+    run(work)
+
+
+def test_two_models_share_by_select_group_and_either_way_ends_at_one_of_them() -> None:
+    async def work() -> None:
+        world = await deployed("mdfp1", "mdfp3")
+        ask(world)
+        await world.settle()
+        ends = set()
+        for number in (0, 1):
+            choose(world, number)
+            journey = ask(world)
+            assert journey.punted == 0 and len(journey.ends) == 1
+            ends.add(journey.ends[0])
+        assert ends == {"mdfp1", "mdfp3"}
+        groups = [g for s in world.fabric.switches.values() for g in s.groups.values()]
+        assert len(groups) == 1 and [b.weight for b in groups[0].buckets] == [100, 100]
+
+    run(work)
+
+
+def test_other_askers_get_paths_of_their_own() -> None:
+    async def work() -> None:
+        world = await deployed("mdfp1", "mdfp3")
+        for asker in ("asker4", "h11", "h21", "h33"):
+            ask(world, asker)
+            await world.settle()
+        for asker in ("asker4", "h11", "h21", "h33"):
+            for number in (0, 1):
+                choose(world, number)
+                journey = ask(world, asker)
+                assert journey.punted == 0 and journey.ends[0] in ("mdfp1", "mdfp3")
+
+    run(work)
+
+
+def test_load_moves_queries_away_and_a_model_that_is_gone_is_left() -> None:
+    async def work() -> None:
+        world = await deployed("mdfp1", "mdfp3")
+        ask(world)
+        await world.settle()
+        await world.tell("mdfp1", Report(name="mdfp1", sequence=1, attributes={"latency_ms": 500.0}))
+        await world.by_kas[4].queries.reweigh()
+        weights = dict(world.of("query.steered")[-1]["weights"])
+        assert weights["3:@mdfp/0"] == 100 and weights["1:@mdfp/0"] < 10
+        world.fabric.unplug("mdfp1", world.hosts["mdfp1"].switch)
+        await world.settle()
+        await world.by_kas[4].queries.reweigh()
+        for number in (0, 1):
+            choose(world, number)
+            assert ask(world).ends == ["mdfp3"]
+        assert not any(isinstance(a, ToGroup) for f in world.fabric.switches["k4g"].flows for a in f.actions)
+
+    run(work)
+
+
+def test_no_model_is_a_refusal_in_words_to_the_asker() -> None:
+    async def work() -> None:
+        world = await deployed()
+        ask(world)
+        await world.settle()
+        header, payload = decode(world.fabric.inbox["asker4"][-1].payload)
+        answer = decode_message(payload)
+        assert header.type is PacketType.RESPONSE and header.flags & Flag.REPLY and header.transfer_id == 1
+        assert isinstance(answer, Refused) and "deploy one first" in answer.reason
+
+    run(work)
+
+
+def test_the_last_model_gone_gives_the_class_back_to_the_controller() -> None:
+    async def work() -> None:
+        world = await deployed("mdfp3")
+        ask(world)
+        await world.settle()
+        world.fabric.unplug("mdfp3", world.hosts["mdfp3"].switch)
+        await world.settle()
+        await world.by_kas[4].queries.reweigh()
+        assert ask(world).punted == 1, "no stale rule in the asker's K-AS"
+        await world.settle()
+        assert isinstance(decode_message(decode(world.fabric.inbox["asker4"][-1].payload)[1]), Refused)
+
+    run(work)
+
+
+def test_an_accuracy_class_is_only_served_by_models_that_reach_it() -> None:
+    async def work() -> None:
+        world = await deployed("mdfp1", accuracy=0.7)
+        host = world.hosts["mdfp3"]
+        models = [{"task": "vignettes", "accuracy": {"broad": 0.95}}]
+        await world.tell(
+            "mdfp3",
+            Register(name="mdfp3", role="mdfp", address=host.address, attributes={"models": models, "trust": 0.9}),
+        )
+        strict = label_address(class_label("vignettes", 9))
+        world.send("asker4", strict, query())
+        await world.settle()
+        for number in (0, 1):
+            choose(world, number)
+            assert ask(world, label=strict).ends == ["mdfp3"]
+
+    run(work)
+
+
+def test_a_query_under_the_label_of_another_task_is_refused() -> None:
+    async def work() -> None:
+        world = await deployed("mdfp3")
+        world.send("asker4", LABEL, query(task="heart"))
+        await world.settle()
+        assert "not one of task heart" in world.of("packet.refused")[0]["reason"]
+
+    run(work)

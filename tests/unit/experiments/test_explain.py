@@ -1,0 +1,142 @@
+"""``daitn explain`` and ``daitn map`` on the files of a run."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from controller.store import Store
+from experiments.commands import netmap
+from experiments.commands.explain import choose_job, explain, jobs_of, read_events, say
+from experiments.errors import ExperimentError
+from packets.events import Event, encode_event
+
+JOB = 0x5D2E1F4EF0161869
+HANDLE, OTHER = "aa" * 8, "bb" * 8
+
+
+def events() -> list[tuple[str, dict[str, Any]]]:
+    basis = {"h12.samples": {"value": 1500, "age_s": 0.4}, "h12.group_shares": {"value": {"a": 0.9}, "age_s": 3.0}}
+    other = {"kas": 2, "handle": OTHER, "score": -0.1, "cost_s": 1.9, "cost_bytes": 977_000, "age_s": 0.7,
+             "samples": 900, "trust": 0.61}  # fmt: skip
+    spec = {"broad_accuracy": 0.8, "expert_group": "cardiology", "expert_accuracy": 0.95}
+    return [
+        ("job.submitted", {"object_id": JOB, "owner": "owner1", "spec": spec}),
+        ("job.assessed", {"object_id": JOB, "admitted": True, "reasons": [], "predicted": {"broad": 0.97}}),
+        ("job.decided", {"object_id": JOB, "visit": 0, "action": "train", "kas": 1, "handle": HANDLE,
+                         "reason": "lifts cardiology", "alternatives": [other], "offers": 12, "cost_s": 1.15,
+                         "cost_bytes": 1_070_000, "expected": {"cardiology": 0.9}, "plan": [], "ages": {}}),
+        ("object.steered", {"object_id": JOB, "visit": 0, "purpose": "train", "node": "c1", "data_node": "h12",
+                            "basis": basis}),
+        ("link.load", {"link": "x"}),
+        ("visit.trained", {"object_id": JOB, "visit": 0, "samples": 1500, "epochs": 2.0, "loss": 0.3, "seconds": 1.0}),
+        ("job.finished", {"object_id": JOB, "state": "finished", "broad": 0.9, "expert": 0.96, "visits": 1,
+                          "reason": "both targets met"}),
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    lines = [encode_event(Event(kind=k, source="dcc1", t_unix_s=1.0, data=d)) for k, d in events()]
+    (tmp_path / "events.jsonl").write_bytes(b"\n".join(lines) + b"\n" + lines[0][:30])
+    store = Store(tmp_path / "dcc1.sqlite")
+    store.node("h12", "data", 1, "10.1.1.2", {"samples": 1500, "trust": 0.61})
+    detail = {"name": "h12", "kas": 1, "heard_s_ago": 0.5, "reports": 10, "bytes": 1500, "bytes_per_s": 150.0}
+    store.freshness(detail | {"attributes": {"samples": {"age_s": 4.0, "cost_bytes": 700}}})
+    meeting = {
+        "handle": OTHER, "data_node": "h21", "facility": "h21", "move_data": False, "mix": {"a": 1.0}, "quality": 0.9,
+        "samples": 900, "trust": 0.61, "epoch_s": 0.5, "reach_s": 0.1, "move_s": 0.0, "age_s": 0.7,
+    }  # fmt: skip
+    store.cut(JOB, 2, {"meetings": [meeting], "mpvus": [{"node": "mpvu2", "test_samples": 2400}]})
+    store.close()
+    return tmp_path
+
+
+def test_each_decision_has_its_attributes_ages_alternatives_and_costs(folder: Path) -> None:
+    found = read_events(folder)
+    told = explain(found, choose_job(found, None), netmap.places_of(folder, JOB))
+    (decision,) = told["decisions"]
+    assert decision["place"] == "c1 with data of h12"
+    assert {a["attribute"]: a["age_s"] for a in decision["attributes"]} == {"h12.samples": 0.4, "h12.group_shares": 3.0}
+    (other,) = decision["alternatives"]
+    assert (other["place"], other["cost_s"], other["age_s"]) == ("h21", 1.9, 0.7)
+    assert decision["outcome"]["loss"] == 0.3 and told["finished"]["state"] == "finished"
+    json.dumps(told)
+
+
+def test_it_reads_as_tables(folder: Path) -> None:
+    console = Console(file=io.StringIO(), width=140)
+    say(explain(read_events(folder), JOB), console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for words in ("visit 0: train at c1 with data of h12", "h12.samples", "0.40 s", "1.90 s, 0.98 MB", "finished"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"), [("auto", "trains gossip, as TAG chose"), ("routed", "TAG would choose gossip")]
+)
+def test_it_tells_which_way_of_training_tag_chose_and_what_the_others_promised(
+    folder: Path, asked: str, words: str
+) -> None:
+    prospect = {"method": "sequential", "accuracy": 0.81, "rounds": 6, "round_s": 2.5, "bytes": 12_000_000.0}
+    algorithm = {
+        "asked": asked, "chosen": "gossip", "method": "gossip" if asked == "auto" else asked, "reason": "gossip: 0.9",
+        "prospects": [prospect],
+    }  # fmt: skip
+    found = read_events(folder)
+    assessed = next(e for e in found if e.kind == "job.assessed")
+    assessed.data["algorithm"] = algorithm
+    told = explain(found, JOB)
+    assert told["algorithm"] == algorithm
+    out = io.StringIO()
+    say(told, Console(file=out, width=160))
+    assert words in out.getvalue()
+    assert all(text in out.getvalue() for text in ("sequential", "0.810", "2.50 s", "12.00 MB"))
+
+
+def test_jobs_are_found_by_the_beginning_of_their_number(folder: Path) -> None:
+    found = read_events(folder)
+    assert jobs_of(found) == [JOB]
+    assert choose_job(found, "0x5d2e") == choose_job(found, "5d2") == choose_job(found, str(JOB)) == JOB
+    with pytest.raises(ExperimentError, match="no job is called 77"):
+        choose_job(found, "77")
+
+
+def test_a_folder_of_no_run_is_named(tmp_path: Path) -> None:
+    for ask in (lambda: read_events(tmp_path), lambda: netmap.whole_map(tmp_path), lambda: netmap.plan_of(tmp_path)):
+        with pytest.raises(ExperimentError, match=str(tmp_path)):
+            ask()
+
+
+def test_the_map_has_values_ages_and_costs(folder: Path) -> None:
+    found = netmap.whole_map(folder)
+    (terminal,) = found["terminals"]
+    assert terminal["attributes"]["samples"] == {"value": 1500, "age_s": 4.0, "cost_bytes": 700}
+    assert found["telemetry_bytes_per_s"] == 150
+    console = Console(file=io.StringIO(), width=140)
+    netmap.say_map(found, console)
+    netmap.say_cut(netmap.cut_of(folder, JOB), console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "h12" in text and "mpvu2 (K-AS 2): 2400 test samples" in text
+
+
+def test_a_job_without_a_cut_is_named(folder: Path) -> None:
+    with pytest.raises(ExperimentError, match="no topology was cut for job 0x1"):
+        netmap.cut_of(folder, 1)
+
+
+@pytest.mark.parametrize("ending", ["svg", "png"])
+def test_it_can_be_drawn(folder: Path, ending: str) -> None:
+    from topologies.fig3 import PLAN
+
+    graph = netmap.graph_of(PLAN, netmap.whole_map(folder)["terminals"], netmap.cut_of(folder, JOB))
+    assert graph.nodes["h21"]["member"] and not graph.nodes["h31"]["member"]
+    netmap.draw(graph, folder / f"map.{ending}", "job")
+    assert (folder / f"map.{ending}").stat().st_size > 5000
+    with pytest.raises(ExperimentError, match="ends in"):
+        netmap.draw(graph, folder / "map.gif", "job")

@@ -1,0 +1,123 @@
+"""Scenarios: what is built in loads, what is wrong is named."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+import pytest
+
+from experiments.commands.session import check_methods
+from experiments.errors import ExperimentError, ScenarioError
+from experiments.scenarios import scenario
+from topologies.fig3 import PLAN
+
+
+def raw(name: str = "healthcare") -> dict:
+    return msgspec.yaml.decode((scenario.SCENARIO_FOLDER / f"{name}.yaml").read_bytes())
+
+
+@pytest.mark.parametrize("name", scenario.names())
+def test_every_built_in_scenario_declares_a_network(name: str) -> None:
+    plan = scenario.network_plan(scenario.load(name))
+    assert any(h.role == "model_owner" for h in plan.hosts)
+    assert len({h.address for h in plan.hosts}) == len(plan.hosts)
+
+
+def test_healthcare_runs_on_the_network_of_figure_3() -> None:
+    plan = scenario.network_plan(scenario.load("healthcare"))
+    assert {(h.name, h.role, h.kas, h.data_may_move) for h in plan.hosts} == {
+        (h.name, h.role, h.kas, h.data_may_move) for h in PLAN.hosts
+    }
+    wan = {(x.a, x.b, x.rate_mbps, x.delay_ms) for x in plan.links if x.delay_ms}
+    assert wan == {(x.a, x.b, x.rate_mbps, x.delay_ms) for x in PLAN.links if x.delay_ms}
+
+
+@pytest.mark.parametrize(
+    ("path", "nearest"),
+    [
+        (("nme",), "name"),
+        (("network", "kas", 1, "comput"), "compute"),
+        (("network", "wan", 0, "delay"), "delay_ms"),
+        (("jobs", 0, "broad_acuracy"), "broad_accuracy"),
+        (("data", "alfa"), "alpha"),
+        (("query", "grup"), "group"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_right_one(path: tuple, nearest: str) -> None:
+    content = raw()
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = 1
+    with pytest.raises(ScenarioError, match=f"'{path[-1]}'.*did you mean '{nearest}'") as caught:
+        scenario.from_raw(content, "mine.yaml")
+    assert "mine.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, [], "text", 3])
+def test_a_file_that_is_no_mapping_is_an_error(content: object) -> None:
+    with pytest.raises(ScenarioError, match="mapping"):
+        scenario.from_raw(content, "mine.yaml")
+
+
+def test_wan_to_an_undeclared_kas_is_named() -> None:
+    content = raw()
+    content["network"]["wan"].append({"a": 1, "b": 9})
+    with pytest.raises(ScenarioError, match="1-9 names K-AS 9"):
+        scenario.from_raw(content, "mine.yaml")
+
+
+def test_a_wrong_name_gets_the_nearest(tmp_path) -> None:
+    with pytest.raises(ScenarioError, match="did you mean 'healthcare'"):
+        scenario.load("helthcare")
+    with pytest.raises(ScenarioError, match="does not exist"):
+        scenario.load(str(tmp_path / "none.yaml"))
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1,\n")
+    with pytest.raises(ScenarioError, match=r"broken\.yaml"):
+        scenario.load(str(broken))
+
+
+def test_the_resolved_scenario_reads_back_the_same(tmp_path) -> None:
+    first = scenario.load("healthcare")
+    file = tmp_path / "resolved.yaml"
+    file.write_bytes(scenario.dump(first))
+    assert scenario.load(str(file)) == first
+
+
+@pytest.mark.parametrize("role", ["data", "mpvu", "model_owner"])
+def test_a_network_that_cannot_do_the_job_says_who_is_missing(role: str) -> None:
+    content = raw()
+    for kas in content["network"]["kas"].values():
+        kas.pop(role, None)
+    with pytest.raises(ScenarioError, match=f"no K-AS in network.kas has a {role}"):
+        scenario.from_raw(content, "mine.yaml")
+
+
+def test_the_method_that_a_scenario_names_is_checked() -> None:
+    found = scenario.load("healthcare")
+    check_methods(found, "learned")
+    wrong = msgspec.structs.replace(found, jobs=[msgspec.structs.replace(found.jobs[0], method="nonsense")])
+    with pytest.raises(ExperimentError, match="no method is called 'nonsense'; there are: routed"):
+        check_methods(wrong)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("alpha", 0, "scenario.data.alpha"),
+        ("noise", 1.5, "scenario.data.noise"),
+        ("test_share", 1.0, "scenario.data.test_share"),
+        ("epsilon", 0.0, "scenario.data.epsilon"),
+        ("train_per_node", 0, "scenario.data.train_per_node"),
+        ("flip", {"h11": 2.0}, "scenario.data.flip"),
+        ("flip", {"h99": 1.0}, "data.flip names 'h99', which is no data node; there are: h11, h12"),
+        ("flip", {"c1": 1.0}, "data.flip names 'c1', which is no data node"),
+    ],
+)
+def test_data_that_cannot_be_dealt_out_is_named(key: str, value: object, told: str) -> None:
+    content = raw()
+    content["data"][key] = value
+    with pytest.raises(ScenarioError, match=re.escape(told)):
+        scenario.from_raw(content, "mine.yaml")
