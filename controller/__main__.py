@@ -136,8 +136,9 @@ class Process:
         """Serve until a signal comes; raises ``ControllerError`` when it cannot start."""
         check_port(self.options.openflow_port)
         from controller import app
-        from controller.dcc import Dcc, Means
+        from controller.dcc import Dcc
         from controller.runtime.loop import Worker
+        from controller.services import Means
         from controller.store import Store
 
         emit = self._emit()
@@ -148,7 +149,7 @@ class Process:
             keeper=self.keeper, any_source=self.options.any_source,
         )  # fmt: skip
         dcc = Dcc(self.plan, means)
-        dcc.on_ready = self._say_ready
+        dcc.fabric.on_ready = self._say_ready
         over = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, over.set)
@@ -156,7 +157,7 @@ class Process:
             await self._open_border(dcc, emit)
             worker.every(dcc.table())
             worker.watch()
-            app.start(dcc, switches, self.options.openflow_port)
+            app.start(dcc.fabric, switches, self.options.openflow_port)
             _collect_seldom()
             await over.wait()
         finally:
@@ -170,7 +171,7 @@ class Process:
         self.options.runtime_dir.mkdir(parents=True, exist_ok=True)
         others = [k for k in dcc.kit.all_kas if k not in dcc.domain.kas]
         self.border = Border(sorted(dcc.domain.kas), others, self.options.runtime_dir, emit)
-        await self.border.open(dcc.serve)
+        await self.border.open(dcc.serving.serve)
 
     async def _ask(self, kas: int, body: Ask) -> Reply:
         if self.border is None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from controller.border.messages import Ask, Facilities, Facility, No, Reply
+from controller.border.serving import AskBorder
+from controller.brains import Brains
 from controller.domain import Domain
 from controller.errors import BorderError
+from controller.runtime.loop import Worker
+from controller.southbound.openflow import Southbound
 from controller.store import Store
 from controller.tools.communication import Communication
 from controller.tools.location import Location
@@ -16,8 +22,26 @@ from controller.tools.process import Processes
 from controller.topology.freshness import Freshness
 from controller.topology.krrm import Krrm
 from packets.events import Emit
+from packets.security.keeper import Keeper
 
 AskKas = Callable[[Ask], Awaitable[Reply]]
+
+
+@dataclass
+class Means:
+    """What a control centre is given to work with. ``seed`` None: handles are not repeatable."""
+
+    south: Southbound
+    worker: Worker
+    store: Store
+    clock: Callable[[], float]
+    emit: Emit
+    ask_border: AskBorder
+    seed: int | None = None
+    groups: dict[str, list[str]] | None = None
+    brains: Brains | None = None
+    keeper: Keeper | None = None
+    any_source: bool = False
 
 
 @dataclass
@@ -70,3 +94,24 @@ class Kit:
         """Return the places of a role in all K-AS, ordered by K-AS and handle."""
         found = [f for r in await self.ask_all(make) if isinstance(r, Facilities) for f in r.facilities]
         return sorted(found, key=lambda f: (f.kas, f.handle))
+
+
+def make_kit(domain: Domain, means: Means, ask: AskKas) -> Kit:
+    """Return the collaborators of one control centre; ``ask`` is how they reach others."""
+    seed, numbers = means.seed, sorted(domain.kas)
+    # under a seed, handles repeat from run to run: a planner breaks ties by them
+    salt = os.urandom(32) if seed is None else hashlib.blake2b(f"{seed}/{numbers}".encode(), digest_size=32).digest()
+    krrm = Krrm()
+    return Kit(
+        domain=domain,
+        clock=means.clock,
+        emit=means.emit,
+        store=means.store,
+        krrm=krrm,
+        communication=Communication(domain, means.south, means.emit),
+        location=Location(domain),
+        processes=Processes(domain, krrm),
+        ask=ask,
+        salt=salt,
+        groups=means.groups or {},
+    )

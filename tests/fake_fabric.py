@@ -15,8 +15,9 @@ from typing import Any
 
 from controller.border.messages import Ask, Reply, pack, unpack
 from controller.brains import Brains
-from controller.dcc import Dcc, Means
+from controller.dcc import Dcc
 from controller.runtime.loop import Worker
+from controller.services import Means
 from controller.southbound.frames import ETH_ARP, ETH_IPV4, ETH_LLDP, UDP, Datagram, build_udp, ether_type, parse_udp
 from controller.southbound.openflow import (
     ANY_TABLE,
@@ -414,7 +415,7 @@ class World:
         )  # fmt: skip
         dcc = Dcc(self.plan.domain(*kas), means)
         for switch in dcc.domain.plan.switches:
-            self.fabric.cores[switch.dpid] = dcc
+            self.fabric.cores[switch.dpid] = dcc.fabric
         self.by_kas |= dict.fromkeys(kas, dcc)
         return dcc
 
@@ -431,7 +432,7 @@ class World:
         if kas in self.mute:
             raise BorderError(f"the DCC of K-AS {kas} did not answer")
         asked = unpack(pack(1, body)[4:]).body
-        reply = await self.by_kas[kas].serve(asked)  # type: ignore[arg-type]
+        reply = await self.by_kas[kas].serving.serve(asked)  # type: ignore[arg-type]
         return unpack(pack(1, reply)[4:]).body  # type: ignore[return-value]
 
     def of(self, kind: str) -> list[dict[str, Any]]:
@@ -442,7 +443,7 @@ class World:
         """Let the control centres finish what they are at."""
         for _ in range(3):
             for dcc in self.dccs:
-                await dcc.worker.idle()
+                await dcc.fabric.worker.idle()
 
     async def start(self, *, meters: bool = True) -> None:
         """Connect every switch."""

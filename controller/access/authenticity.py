@@ -14,7 +14,7 @@ from packets.events import Emit
 from packets.labels import DCC_LABEL, is_class_label
 from packets.security.keeper import Keeper
 from packets.security.seal import Refusal
-from packets.wire import SHARD_TYPES, Flag, Header, decode
+from packets.wire import SHARD_TYPES, Flag, Header, encode
 from topologies.plan import HostPlan
 
 EVENTS_PER_S = 20.0
@@ -62,11 +62,10 @@ class Gate:
             return Refusal("unsigned", f"a shard of what {host.name} has not launched")
         return None  # its rules are gone in mid-transfer: sealed for its rendezvous, not for us
 
-    def seal(self, host: HostPlan, packet: bytes) -> bytes:
+    def seal(self, host: HostPlan, header: Header, payload: bytes) -> bytes:
         """Return a packet of ours as it goes to a terminal: with the time and our MAC."""
         if self.keeper is None:
-            return packet
-        header, payload = decode(packet)
+            return encode(header, payload)
         return self.keeper.sign_request(header, payload, host.address)
 
     def spoofed(self, host: HostPlan, source: str) -> None:

@@ -13,7 +13,7 @@ import msgspec
 from controller.errors import SteeringError
 from controller.tools.communication import Communication
 from packets.messages import Message, Refused, decode_message, encode_message
-from packets.wire import Header, PacketType, TrafficClass, encode
+from packets.wire import Header, PacketType, TrafficClass
 from topologies.plan import HostPlan
 
 PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)
@@ -38,7 +38,7 @@ class Line:
         done = self._waiting[host.name, number] = asyncio.get_running_loop().create_future()
         try:
             for pause_s in PAUSES_S:
-                self._communication.answer(host, encode(header, payload))
+                self._communication.answer(host, header, payload)
                 if (await asyncio.wait([done], timeout=pause_s))[0]:
                     return self._checked(host, message, done.result())
         finally:

@@ -13,9 +13,9 @@ from typing import Any
 
 from controller.services import Kit
 from controller.topology.errors import BadReport
-from controller.topology.krrm import Node
+from controller.values.knowledge import Node
 from packets.messages import Message, Pull, Report, encode_message
-from packets.wire import Header, PacketType, TrafficClass, encode
+from packets.wire import Header, PacketType, TrafficClass
 from topologies.plan import HostPlan
 
 NEWS_S = 0.2
@@ -177,4 +177,4 @@ class Gathering:
             type=PacketType.TELEMETRY, traffic_class=TrafficClass.CONTROL, transfer_id=self._numbers,
             total_length=len(payload),
         )  # fmt: skip
-        self.kit.communication.answer(host, encode(header, payload))
+        self.kit.communication.answer(host, header, payload)

@@ -6,13 +6,13 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from controller.border.messages import Facility
+from controller.border.messages import AskFacilities, Facilities, Facility
 from controller.errors import SteeringError
 from controller.services import Kit
 from controller.topology.drrt import DrrtA, MsDrrt
 from controller.topology.errors import UnknownHandle
-from controller.training.groups import read_member
 from controller.values.decisions import Option, Request
+from controller.values.handles import read_member
 from topologies.plan import HostPlan
 
 VIEWS_KEPT = 64
@@ -76,6 +76,10 @@ class Places:
         node, now_s = self.kit.krrm.node(name), self.kit.clock()
         held = {a: node.attributes[a] for a in FIXED_BASIS if a in node.attributes}
         return {f"{name}.{a}": {"value": v.value, "age_s": round(max(0.0, now_s - v.t_s), 3)} for a, v in held.items()}
+
+    def answer(self, ask: AskFacilities) -> Facilities:
+        """Say which places of a role a K-AS of this domain has."""
+        return Facilities(facilities=self.facilities(ask.kas, ask.role))
 
     def facilities(self, kas: int, role: str) -> list[Facility]:
         """Return the declared terminals of a role, nameless; ``ready``: registered, reachable, and not withdrawn."""

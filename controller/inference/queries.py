@@ -6,18 +6,19 @@ import asyncio
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from controller.access.packets import AiPacket
 from controller.access.places import Places
 from controller.border.messages import AskModels, Model, Models, Spread, Way, place_key
 from controller.brains import Brains
 from controller.errors import SteeringError
 from controller.services import Kit
-from controller.southbound.openflow import PacketIn
 from controller.tools.communication import Entry, Exit
-from controller.topology.qrrt import ModelAt, qs_qrrt
+from controller.topology.qrrt import qs_qrrt
 from controller.values.errors import NoPath
+from controller.values.knowledge import ModelAt
 from controller.values.paths import host_route, kas_graph
 from packets.labels import class_label
-from packets.messages import Ask
+from packets.messages import Ask, decode_message
 from topologies.plan import HostPlan
 
 ACCURACY_CLASSES = 10
@@ -41,13 +42,16 @@ class Queries:
         self.active: dict[tuple[int, str], Spreading] = {}
         self._locks: defaultdict[tuple[int, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def ask(self, packet: PacketIn, host: HostPlan, label: int, message: Ask) -> None:
+    async def ask(self, ai: AiPacket) -> None:
         """Steer this asker's queries of a class from now on, release this one; ``SteeringError`` when not admitted."""
-        floor = _floor(message.task, label)
-        async with self._locks[label, host.name]:
-            if (label, host.name) not in self.active:
-                await self._install(host, label, Spreading(message.task, floor))
-        self.kit.communication.release(packet)
+        message = decode_message(ai.payload)
+        if not isinstance(message, Ask):
+            raise SteeringError(f"a query packet carries an Ask, not {type(message).__name__}")
+        floor = _floor(message.task, ai.label)
+        async with self._locks[ai.label, ai.host.name]:
+            if (ai.label, ai.host.name) not in self.active:
+                await self._install(ai.host, ai.label, Spreading(message.task, floor))
+        self.kit.communication.release(ai.packet)
 
     async def _install(self, host: HostPlan, label: int, spreading: Spreading) -> None:
         spots, weights = await self._choose(host, spreading)
@@ -106,6 +110,10 @@ class Queries:
             latency_ms=model.latency_ms,
             inner_ms=inner_ms,
         )
+
+    def offer(self, ask: AskModels) -> Models:
+        """Say which deployed models of a task a K-AS of this domain has."""
+        return Models(models=self.models(ask.kas, ask.task))
 
     async def spread(self, request: Spread) -> None:
         """Queries from another K-AS come in: have their flows ready."""

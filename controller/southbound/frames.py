@@ -83,29 +83,28 @@ def build_udp(datagram: Datagram) -> bytes:
     return ethernet + header + bare[:6] + udp_sum.to_bytes(2, "big") + datagram.payload
 
 
-def parse_unreachable(frame: bytes) -> tuple[str, int] | None:
+def read_unreachable(frame: bytes) -> tuple[str, int] | None:
     """Read an ICMP "port unreachable" (RFC 792): the address that sent it and the UDP port at which nobody listens.
 
-    None for every other frame, and where the quoted datagram was not sent to that address.
+    ``frame``: of type ``ETH_IPV4``. None for every other packet, and where the quoted datagram was not sent to that
+    address.
     """
     try:
-        if ether_type(frame) != ETH_IPV4:
-            return None
         first, _, _, _, _, _, protocol, _, source, _ = _IPV4.unpack_from(frame, _ETHERNET.size)
         at = _ETHERNET.size + (first & 0xF) * 4
         quoted, _, _, _, _, _, inner, _, _, target = _IPV4.unpack_from(frame, at + 8)
         _, port, _, _ = _UDP.unpack_from(frame, at + 8 + (quoted & 0xF) * 4)
-    except (struct.error, FrameError):
+    except struct.error:
         return None
     if protocol != ICMP or frame[at : at + 2] != b"\x03\x03" or inner != UDP or source != target:
         return None
     return socket.inet_ntoa(source), port
 
 
-def ipv4_source(frame: bytes) -> str:
-    """Return the source address of an IPv4 frame; ``FrameError`` for any other frame and for one cut short."""
+def read_ipv4_source(frame: bytes) -> str:
+    """Return the source address of a frame of type ``ETH_IPV4``; ``FrameError`` for one cut short."""
     start = _ETHERNET.size
-    if ether_type(frame) != ETH_IPV4 or len(frame) < start + _IPV4.size:
+    if len(frame) < start + _IPV4.size:
         raise FrameError(f"frame of {len(frame)} bytes is no IPv4 packet")
     return str(ipaddress.IPv4Address(frame[start + 12 : start + 16]))
 
@@ -114,6 +113,11 @@ def parse_udp(frame: bytes) -> Datagram:
     """Read a UDP datagram; ``FrameError`` for any other frame and for one cut short."""
     if ether_type(frame) != ETH_IPV4:
         raise FrameError(f"frame of type {ether_type(frame):#06x} is not IPv4")
+    return read_udp(frame)
+
+
+def read_udp(frame: bytes) -> Datagram:
+    """Read the UDP datagram of a frame of type ``ETH_IPV4``; ``FrameError`` for any other and for one cut short."""
     try:
         eth_dst, eth_src, _ = _ETHERNET.unpack_from(frame)
         first, _, total, _, fragment, ttl, protocol, _, source, target = _IPV4.unpack_from(frame, _ETHERNET.size)

@@ -13,11 +13,11 @@ from controller.access.places import Places
 from controller.border.messages import AskFacilities, AskNextStop, Facility, Lost, Stop, place_key
 from controller.brains import Brains
 from controller.errors import SteeringError
+from controller.runtime.identities import Identities
 from controller.services import Kit
-from controller.topology.krrm import Attribute, Node
-from controller.training.groups import read_place
-from controller.training.submission import Identities
 from controller.values.errors import EngineError
+from controller.values.handles import read_place
+from controller.values.knowledge import Attribute, Node
 from packets.messages import AnnounceObject, AnnounceReply, Order, OrderRequest
 from topologies.plan import HostPlan
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from controller.access.packets import AiPacket
 from controller.access.places import Place, Places
 from controller.border.messages import Announce, AskNextStop, Ready, Reply, Stop, Withdraw, place_key
 from controller.errors import BorderError, ControllerError, SteeringError
 from controller.runtime.bounded import Recent
 from controller.services import Kit
-from controller.southbound.openflow import PacketIn
 from controller.tools.communication import Entry, Exit, LabelPath
 from controller.tools.location import Arrival
 from packets.labels import home_kas, object_label
@@ -74,12 +74,12 @@ class Steering:
 
     # --- the holder's side
 
-    async def launch(self, packet: PacketIn, host: HostPlan, header: Header) -> None:
+    async def launch(self, ai: AiPacket) -> None:
         """Steer the object that a terminal launches (once), and release the packet; ``SteeringError`` says why not."""
-        async with self.lock(header.object_id):
-            if not self._known(host, header):
-                await self._decide(host, header)
-        self.kit.communication.release(packet)
+        async with self.lock(ai.header.object_id):
+            if not self._known(ai.host, ai.header):
+                await self._decide(ai.host, ai.header)
+        self.kit.communication.release(ai.packet)
 
     def lock(self, object_id: int) -> asyncio.Lock:
         """Return the lock under which an object's next stop is decided here."""

@@ -31,6 +31,7 @@ from controller.southbound.openflow import (
 )
 from packets.events import Emit
 from packets.labels import AI_PORT, DCC_ADDRESS
+from packets.wire import Header, encode
 from topologies.plan import ROUTER_MAC, HostPlan
 
 PREPARE_S = 60.0  # a switch that is given its first rules shares the machine with all the others that start
@@ -79,7 +80,7 @@ class Communication:
         self.paths: dict[tuple[int, int], LabelPath] = {}
         self._locks: Recent[tuple[int, int], asyncio.Lock] = Recent()
         self.own_source = False  # whether a terminal may send from its own address alone
-        self.seal: Callable[[HostPlan, bytes], bytes] = lambda _, packet: packet
+        self.seal: Callable[[HostPlan, Header, bytes], bytes] = lambda _, header, payload: encode(header, payload)
         self._routes: dict[str, list[FlowMod]] = {}
         self._live_routes: tuple[object, dict[str, list[FlowMod]]] = (None, {})
         self._seen: set[str] = set()
@@ -280,8 +281,8 @@ class Communication:
         """Put a packet that was handed up back where it was, now that its rules are there."""
         self.south.send(packet.dpid, [PacketOut((Output(PORT_TABLE),), packet.data, in_port=packet.in_port)])
 
-    def answer(self, host: HostPlan, payload: bytes, *, target_port: int = AI_PORT) -> None:
-        """Put a datagram of the DCC out of a host's own port."""
+    def answer(self, host: HostPlan, header: Header, payload: bytes, *, target_port: int = AI_PORT) -> None:
+        """Put an AI packet of the DCC out of a host's own port, sealed and encoded here and only here."""
         frame = build_udp(
             Datagram(
                 eth_src=ROUTER_MAC,
@@ -290,7 +291,7 @@ class Communication:
                 target=host.address,
                 source_port=AI_PORT,
                 target_port=target_port,
-                payload=self.seal(host, payload),
+                payload=self.seal(host, header, payload),
             )
         )
         self.south.send(self.domain.switches[host.switch].dpid, [PacketOut((Output(host.port),), frame)])

@@ -18,9 +18,10 @@ import msgspec
 import networkx as nx
 
 from controller.topology.errors import UnknownHandle
-from controller.topology.krrm import Attribute, Krrm, Node
+from controller.topology.krrm import Krrm
 from controller.values.decisions import Mix, Option, Request
 from controller.values.errors import NoPath
+from controller.values.knowledge import Attribute, Node
 from controller.values.paths import Route, host_route
 from topologies.plan import DomainPlan
 

@@ -13,52 +13,19 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from controller.topology.errors import BadReport, UnknownNode
+from controller.values.knowledge import Attribute, Node
 
 MAX_ATTRIBUTES = 64
 MAX_GROUPS = 64
 MAX_NAME = 40
 SHARE_TOLERANCE = 0.02  # rounding on the wire and after noise; more is not a distribution
 MAX_NUMBER = 1e15
-
-
-class Attribute(msgspec.Struct, frozen=True):
-    """A value, the time of the report that last carried it, the map's count when it last changed, and its cost.
-
-    ``cost_bytes``: its share of the frames that reported it so far; ``changes``: how often its value changed.
-    """
-
-    value: Any
-    t_s: float
-    version: int = 0
-    cost_bytes: float = 0.0
-    changes: int = 0
-
-
-class Node(msgspec.Struct, frozen=True, kw_only=True):
-    """A terminal. ``heard_s``: its last sign of life; ``version``: the map's count at its last change of value."""
-
-    name: str
-    role: str
-    kas: int
-    address: str
-    attributes: dict[str, Attribute]
-    heard_s: float = 0.0
-    version: int = 0
-
-    def get(self, attribute: str, default: Any = None) -> Any:
-        """Return the value of an attribute, or ``default`` where the terminal never reported it."""
-        held = self.attributes.get(attribute)
-        return default if held is None else held.value
-
-    def changed(self, attributes: Collection[str]) -> int:
-        """Return the map's count at the last change of any of these attributes (0: none was ever reported)."""
-        return max((held.version for name, held in self.attributes.items() if name in attributes), default=0)
 
 
 class Krrm:

@@ -10,21 +10,10 @@ from collections.abc import Mapping
 import msgspec
 
 from controller.topology.drrt import usable
-from controller.topology.krrm import Krrm, Node
+from controller.topology.krrm import Krrm
 from controller.values.decisions import Mix
+from controller.values.knowledge import ModelAt, Node
 from topologies.plan import DomainPlan
-
-
-class ModelAt(msgspec.Struct, frozen=True, kw_only=True):
-    """A deployed model. ``accuracy``: ``broad`` and per group; ``load``: 1 is full; ``latency_ms``: one inference."""
-
-    node: str
-    task: str
-    accuracy: Mix
-    load: float = 0.0
-    latency_ms: float = 0.0
-    kas: int = 0
-    age_s: float = 0.0
 
 
 class QsQrrt(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,15 +14,14 @@ from dataclasses import dataclass
 from controller.border.messages import AskFacilities, AskNextStop, Facility
 from controller.engines.training import encoding, hpo
 from controller.engines.training.tag import rounds_of
-from controller.errors import SteeringError
 from controller.services import Kit
 from controller.training.jobs import Decision
 from controller.values.decisions import Mix, Option, Plan, Request, Step
 from controller.values.errors import EngineError
+from controller.values.handles import member_place
 
 ACTIONS = {"federated": "federate", "secure": "federate", "central": "central", "split": "split", "gossip": "gossip"}
 ORDER_ACTIONS = frozenset(ACTIONS.values())
-PLACES = ("@of/", "@compute/")  # nobody names a terminal of another K-AS
 MOST_MEMBERS = 24  # as many as fit one packet with the rest of the order
 
 
@@ -112,29 +111,3 @@ def encoding_of(wanted: str, decision: Decision) -> str:
     """Return how models and updates of a decided training stop travel: the owner's word, or HPO's (``auto``)."""
     assert decision.step is not None
     return encoding.choose(wanted, decision.step, 2 * len(decision.group.members) if decision.group else 1)
-
-
-# --- places of members -----------------------------------------------------------------------------------------------
-
-
-def member_place(object_id: int, option: Option) -> str:
-    """Name a place on offer to a job so that other objects of that job find it, too: ``kas:@of/job/handle``."""
-    return f"{option.kas}:@of/{object_id:x}/{option.handle}"
-
-
-def read_place(text: str) -> tuple[int, str]:
-    """Return (K-AS, handle) of a place as orders name it; ``SteeringError`` when it names none."""
-    kas, _, handle = text.partition(":")
-    known = handle.startswith(PLACES) and len(handle) <= 64
-    if not (known and kas.isdecimal() and len(kas) < 4 and 1 <= int(kas) <= 255):
-        raise SteeringError(f"{text[:80]!r} names no place")
-    return int(kas), handle
-
-
-def read_member(which: str) -> tuple[int, str]:
-    """Return (job's object id, handle) of what follows ``@of/``; ``SteeringError`` when it is malformed."""
-    job, _, handle = which.partition("/")
-    try:
-        return int(job, 16), handle
-    except ValueError:
-        raise SteeringError(f"{which[:64]!r} names no member of a group") from None

@@ -10,6 +10,7 @@ from controller.brains import Brains
 from controller.engines.training import hpo
 from controller.errors import SteeringError
 from controller.services import Kit
+from controller.steering.visits import ObjectMessage
 from controller.training import groups as rounds
 from controller.training.book import JobBook, key_of
 from controller.training.jobs import Decision, Job, hyper_of
@@ -33,7 +34,6 @@ from packets.messages import (
 LOG_BYTES = 900
 REASON_CHARS = 100
 JobAnswer = Ack | Refused | Order | VerdictReply | JobStatus | LogPart
-JobMessage = OrderRequest | VisitDone | Verdict | Returned | Inquire | LogRequest
 
 
 class Reports:
@@ -43,7 +43,7 @@ class Reports:
         self.kit, self.brains, self.book = kit, brains, book
         self.on_arrival: Callable[[Job, int], None] = lambda job, visit: None
 
-    async def handle(self, message: JobMessage) -> JobAnswer:
+    async def handle(self, message: ObjectMessage) -> JobAnswer:
         """Answer a terminal's message on one of our jobs (which may come from another K-AS)."""
         job = self.book.job(message.object_id)
         match message:

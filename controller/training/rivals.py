@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
+from controller.access.gathering import Gathering
 from controller.access.places import Places
-from controller.border.messages import Book, Options
+from controller.border.messages import AskOptions, Book, Options
 from controller.domain import Domain
 from controller.engines.routing.bookings import bookings_of
 from controller.errors import SteeringError
@@ -24,6 +25,7 @@ from controller.training.jobs import Job
 from controller.values.decisions import Booking, Load
 from packets.labels import object_label
 
+STALE_S = 3.0  # what a cut rests on and is older is pulled first
 LAPSE_S = 5.0  # a stop that was decided is announced in milliseconds, or never
 TOLERANCE_S = 0.25
 JOB_STOPS = ("train", "verify", "confirm", "home")
@@ -58,9 +60,25 @@ class Kept:
 class Rivals:
     """What a K-AS knows of the jobs that meet in it. ``legs``: the objects that are steered here, by (label, K-AS)."""
 
-    def __init__(self, kit: Kit, places: Places, sensing: SensingLink, legs: Mapping[tuple[int, int], Leg]) -> None:
-        self.kit, self.places, self.sensing, self.legs = kit, places, sensing, legs
+    def __init__(
+        self,
+        kit: Kit,
+        places: Places,
+        gathering: Gathering,
+        sensing: SensingLink,
+        legs: Mapping[tuple[int, int], Leg],
+    ) -> None:
+        self.kit, self.places, self.gathering, self.sensing, self.legs = kit, places, gathering, sensing, legs
         self._kept: dict[int, Kept] = {}
+
+    async def offer(self, ask: AskOptions) -> Options:
+        """Say what a K-AS offers a job now, and what others take of it; what that rests on is pulled when too old."""
+        await self.gathering.freshen(*self.places.wants(ask.kas), STALE_S)
+        return Options(
+            options=self.places.options(ask.object_id, ask.request, ask.kas),
+            bookings=self.bookings(ask.kas, ask.object_id),
+            share_left=self.share_left(ask.kas, ask.object_id),
+        )
 
     def book(self, ask: Book) -> None:
         """Keep a place for an object; ``SteeringError`` when others take it for longer than the home reckoned with."""

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
-import random
-
 import msgspec
 
 from controller.border.messages import AskFacilities, Facility, Interrupt
 from controller.brains import Brains
 from controller.errors import ControllerError, SteeringError
+from controller.runtime.identities import Identities
 from controller.services import Kit
 from controller.training import method as choosing
 from controller.training.book import JobBook
 from controller.training.jobs import Job, request_of
 from controller.training.next_stop import Stops
 from controller.training.outcomes import Reports
-from packets.labels import MAX_SEQUENCE, SEQUENCE_BITS, make_object_id
 from packets.messages import (
     Change,
     JobStatus,
-    Refused,
     Submit,
     SubmitReply,
 )
@@ -29,21 +25,6 @@ from topologies.plan import HostPlan
 CHANGEABLE = ("broad_accuracy", "expert_accuracy", "trust_floor", "max_visits", "deadline_s")
 REASON_CHARS = 100
 FAR = 256  # more than any K-AS number
-
-
-class Identities:
-    """Gives out object identities of the K-AS of this domain.
-
-    Never repeatable, whatever the seed: a DCC that starts again must not name new objects like those of its last life,
-    whose rules other K-AS may still hold and whose bytes terminals remember.
-    """
-
-    def __init__(self) -> None:
-        self._random = random.SystemRandom()
-        self._count = itertools.count(self._random.getrandbits(SEQUENCE_BITS))
-
-    def new(self, kas: int) -> int:
-        return make_object_id(kas, next(self._count) & MAX_SEQUENCE, self._random.getrandbits(36))
 
 
 class Training:
@@ -130,8 +111,3 @@ class Training:
             await self.kit.must(word)
         except ControllerError as error:
             self.kit.emit("warning", text=f"visit {latest.visit} of job {job.object_id} goes on to its end: {error}")
-
-
-def refusal(error: Exception) -> Refused:
-    """Return an error as words for a terminal."""
-    return Refused(reason=str(error)[:400])

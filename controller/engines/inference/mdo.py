@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from controller.topology.krrm import Node
 from controller.values.errors import NoPlacement
+from controller.values.knowledge import Node
 
 MEMORY_FACTOR = 4.0  # file read, weights loaded, activations of a query, and the file kept for hand-over
 PROCESS_MIB = 16.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from controller.topology.qrrt import ModelAt
 from controller.values.decisions import Assessment, Mix
+from controller.values.knowledge import ModelAt
 
 SATURATED = 1.0
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from controller.topology.qrrt import ModelAt
+from controller.values.knowledge import ModelAt
 
 BEST_WEIGHT = 100
 MAX_STRETCH = 100.0  # a node that says it is full is still counted as very slow, not as gone

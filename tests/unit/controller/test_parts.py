@@ -14,8 +14,8 @@ import pytest
 
 from controller.domain import Domain
 from controller.errors import FrameError
-from controller.southbound.discovery import build_lldp, parse_lldp
 from controller.southbound.frames import Datagram, build_udp, checksum, parse_udp
+from controller.southbound.lldp import Lldp, build_lldp, read_lldp
 from controller.southbound.openflow import PacketOut, PortCount
 from controller.store import Store
 from controller.tools.sensing import Sensing
@@ -58,12 +58,12 @@ def test_no_bytes_make_the_frame_parser_fail_otherwise() -> None:
         with contextlib.suppress(FrameError):
             parse_udp(bytes(data))
         with contextlib.suppress(FrameError):
-            parse_lldp(bytes(data))
+            read_lldp(bytes(data))
 
 
 def test_lldp_says_who_and_where() -> None:
     frame = build_lldp("k1s1", 0x101, 3)
-    assert parse_lldp(frame) == ("k1s1", 0x101, 3) and len(frame) >= 60
+    assert read_lldp(frame) == Lldp("k1s1", 0x101, 3) and len(frame) >= 60
 
 
 def test_every_declared_link_is_confirmed_from_both_ends() -> None:
@@ -88,7 +88,7 @@ def test_a_wrong_cable_and_a_missing_one_are_warnings_once() -> None:
         (name, port) = sorted(dcc.domain.trunks)[0]
         dpid = dcc.domain.switches[name].dpid
         for _ in range(2):
-            dcc.discovery.heard(dpid, port, build_lldp("k9s9", 0x901, 1))
+            dcc.discovery.heard(dpid, port, Lldp("k9s9", 0x901, 1))
         assert [("k9s9 port 1 is there" in d["text"]) for d in world.of("warning")] == [True]
         world.fabric._wire = {}
         world.fabric._emit = lambda *a: None  # type: ignore[method-assign,assignment]

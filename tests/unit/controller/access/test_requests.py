@@ -166,7 +166,7 @@ def test_who_is_silent_or_unplugged_leaves_the_map() -> None:
         world.now_s += 10
         await world.tell("c1", Report(name="c1", sequence=1))
         world.now_s += 10
-        dcc._look_for_dead()
+        dcc.liveness.look()
         assert [d["name"] for d in world.of("agent.gone")] == ["h13", "h11"]
         assert [n.name for n in dcc.kit.krrm.nodes()] == ["c1"]
 

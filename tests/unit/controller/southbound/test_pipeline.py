@@ -130,7 +130,7 @@ def test_a_switch_that_comes_back_keeps_its_label_rules_and_a_new_one_is_wiped()
         label_rule = FlowMod(3, {"in_port": 1}, 50, (Output(2),), cookie=77)
         world.fabric.switches["k1s1"].apply(label_rule)
         dcc = world.by_kas[1]
-        dcc.switch_down(0x101)
+        dcc.fabric.switch_down(0x101)
         await world.start()
         assert label_rule in world.fabric.switches["k1s1"].flows
 

@@ -187,7 +187,7 @@ def test_a_rendezvous_that_dies_is_replaced_without_a_restart() -> None:
         async def lost(message: object) -> None:
             from controller.border.messages import Lost
 
-            await world.by_kas[1].serve(Lost(kas=1, object_id=OBJECT, visit=0, to_holder=True))
+            await world.by_kas[1].serving.serve(Lost(kas=1, object_id=OBJECT, visit=0, to_holder=True))
 
         world.by_kas[2].custody.lost = lost  # type: ignore[method-assign,assignment]
         assert await world.launch("owner1", OBJECT, 0) == ["h31"]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from controller.border.messages import Lost
-from controller.southbound.frames import ICMP, mac_bytes, parse_unreachable
+from controller.southbound.frames import ICMP, mac_bytes, read_unreachable
 from controller.southbound.openflow import PacketIn
 from controller.southbound.pipeline import CLASSIFY
 from controller.values.decisions import JobView, Load, Option, Plan, Request
@@ -51,7 +51,7 @@ def unreachable(host: HostPlan, *, port: int = AI_PORT, told_by: str = "", code:
 
 def hand_up(world: World, host: HostPlan, frame: bytes) -> None:
     dcc = world.by_kas[host.kas]
-    dcc.packet_in(PacketIn(dcc.domain.switches[host.switch].dpid, host.port, CLASSIFY, frame))
+    dcc.fabric.packet_in(PacketIn(dcc.domain.switches[host.switch].dpid, host.port, CLASSIFY, frame))
 
 
 async def steered(world: World, *stops: str) -> Home:
@@ -68,8 +68,8 @@ async def steered(world: World, *stops: str) -> Home:
 def test_a_port_unreachable_is_read(rest: bytes) -> None:
     host = PLAN.hosts[0]
     frame = unreachable(host)
-    assert parse_unreachable(frame + rest) == (host.address, AI_PORT)
-    assert [parse_unreachable(frame[:n]) for n in range(len(frame) - 4)] == [None] * (len(frame) - 4), "cut short"
+    assert read_unreachable(frame + rest) == (host.address, AI_PORT)
+    assert [read_unreachable(frame[:n]) for n in range(len(frame) - 4)] == [None] * (len(frame) - 4), "cut short"
 
 
 def test_a_host_whose_agent_has_ended_is_no_rendezvous_any_more() -> None:
@@ -219,7 +219,7 @@ def test_a_border_that_only_the_far_side_sees_down_is_gone_around() -> None:
         link = next(k for k in PLAN.links if {k.a, k.b} == {"k1g", "k3g"})
         port = link.a_port if link.a == "k3g" else link.b_port
         dcc = world.by_kas[3]
-        dcc.port_changed(dcc.domain.switches["k3g"].dpid, port, False)
+        dcc.fabric.port_changed(dcc.domain.switches["k3g"].dpid, port, False)
         await world.settle()
         assert "k1g" in (journey := world.send("owner1", LABEL, b"shard")).switches
         assert journey.ends == ["h31"] and len({s[:2] for s in journey.switches}) == 3
@@ -461,11 +461,11 @@ def test_an_agent_that_hangs_is_missed_sooner_where_an_object_waits_for_it() -> 
     async def work() -> None:
         life, first = await under_way()
         dcc = life.world.by_kas[life.world.hosts[first].kas]
-        dcc._look_for_dead()
+        dcc.liveness.look()
         await life.world.settle()
         assert life.world.of("object.resteered") == [], "a late report is no death"
         life.world.now_s += 5.0
-        dcc._look_for_dead()
+        dcc.liveness.look()
         await life.world.settle()
         (moved,) = life.world.of("object.resteered")
         assert "fallen silent" in moved["reason"]

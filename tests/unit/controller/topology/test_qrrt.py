@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from controller.topology.krrm import Krrm
-from controller.topology.qrrt import ModelAt, QrrtA, qs_qrrt
+from controller.topology.qrrt import QrrtA, qs_qrrt
+from controller.values.knowledge import ModelAt
 from topologies.plan import DomainPlan
 
 PLAN = DomainPlan(kas=[1, 3], switches=[], hosts=[], links=[], borders=[], kas_links=[])

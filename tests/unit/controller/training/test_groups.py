@@ -11,10 +11,11 @@ import pytest
 from controller.border.messages import AskNextStop, Facility
 from controller.engines.training import encoding
 from controller.errors import SteeringError
-from controller.training.groups import decide, member_place, read_member, read_place, rounds_of, taking_part
+from controller.training.groups import decide, rounds_of, taking_part
 from controller.training.jobs import Decision, hyper_of
 from controller.values.decisions import Hyper, Option, Request, Step
 from controller.values.errors import EngineError
+from controller.values.handles import member_place, read_member, read_place
 from packets.messages import Fixed, Order, encode_message
 
 JOB = 0xABCDEF0123456789

@@ -187,7 +187,7 @@ def test_what_other_jobs_put_on_a_border_is_not_left_for_a_job() -> None:
         def count(share: float) -> None:
             counted.append(counted[-1] + int(border.rate_mbps * 1e6 / 8 * share))
             world.now_s += 1.0
-            dcc.port_counts(dpid, [PortCount(port, 0, counted[-1], 0, 0)])
+            dcc.fabric.port_counts(dpid, [PortCount(port, 0, counted[-1], 0, 0)])
 
         def left(object_id: int) -> dict[int, float]:
             return dcc.rivals.share_left(2, object_id)
@@ -217,7 +217,7 @@ def test_of_two_jobs_that_decide_in_the_same_moment_one_looks_again() -> None:
     async def work() -> None:
         world = two_homes(Seen())
         first, second = await submitted(world)
-        rivals, ask = world.by_kas[1].rivals, world.by_kas[3].ask
+        rivals, ask = world.by_kas[1].rivals, world.by_kas[3].serving.ask
         mine = Book(kas=1, object_id=first, visit=0, handle=place_at(world, 1, first), wait_s=0.0, expected_s=5.0)
         theirs = msgspec.structs.replace(mine, object_id=second, handle=place_at(world, 1, second))
         assert isinstance(await ask(mine), Done)
@@ -238,7 +238,7 @@ def test_a_booking_that_nobody_follows_lapses_and_one_that_is_followed_lasts_as_
         first, _ = await submitted(world)
         book = Book(kas=1, object_id=first, visit=0, handle=place_at(world, 1, first), wait_s=0.0, expected_s=60.0)
         rivals = world.by_kas[1].rivals
-        assert isinstance(await world.by_kas[1].ask(book), Done)
+        assert isinstance(await world.by_kas[1].serving.ask(book), Done)
         world.now_s += 5.5
         assert rivals.bookings(1, 0) == []
         await world.launch("owner1", first, 0)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from controller.engines.inference.mdo import memory_needed_mib, place
 from controller.engines.inference.qfam import assess_query
 from controller.engines.inference.qirce import choose, expected_ms
-from controller.topology.krrm import Krrm, Node
-from controller.topology.qrrt import ModelAt
+from controller.topology.krrm import Krrm
 from controller.values.errors import NoPlacement
+from controller.values.knowledge import ModelAt, Node
 
 
 def model(node: str, broad: float = 0.9, load: float = 0.0, latency_ms: float = 5.0, **groups: float) -> ModelAt:

@@ -1,0 +1,123 @@
+"""Switches and links as they come and go: prepared, routed around, told to the other K-AS of a border."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from controller.border.messages import LinkState
+from controller.domain import Domain
+from controller.errors import BorderError
+from controller.runtime.loop import Worker
+from controller.services import Kit
+from controller.southbound.discovery import Discovery
+from controller.southbound.openflow import PacketIn, PortCount
+from controller.steering.liveness import Liveness
+from controller.steering.resteer import Resteering
+from controller.tools.sensing import Sensing
+
+
+class Fabric:
+    """Hears what the shim tells. ``packet_in`` takes what switches hand up; ``on_ready`` is called once, when every
+    switch has its rules.
+    """
+
+    def __init__(
+        self,
+        kit: Kit,
+        worker: Worker,
+        packet_in: Callable[[PacketIn], None],
+        discovery: Discovery,
+        sensing: Sensing,
+        resteering: Resteering,
+        liveness: Liveness,
+    ) -> None:
+        self.packet_in = packet_in
+        self.kit, self.worker, self.discovery, self.sensing = kit, worker, discovery, sensing
+        self.resteering, self.liveness = resteering, liveness
+        self.on_ready: Callable[[], None] = lambda: None
+        self._ready = False
+
+    @property
+    def domain(self) -> Domain:
+        return self.kit.domain
+
+    def switch_up(self, dpid: int, ports: set[int], meters: bool) -> None:
+        """A switch has connected."""
+        if dpid not in self.domain.by_dpid:
+            self.kit.emit("warning", text=f"switch {dpid} connected, but is not in the plan of this DCC: left alone")
+            return
+        self.worker.spawn(self._prepare(dpid, ports, meters), f"prepare switch {dpid}")
+
+    async def _prepare(self, dpid: int, ports: set[int], meters: bool) -> None:
+        communication = self.kit.communication
+        await communication.prepare(self.domain.by_dpid[dpid].name, ports, meters=meters)
+        if communication.complete and not self._ready:
+            self._ready = True
+            for kas in sorted(self.domain.kas):
+                self.kit.emit("dcc.ready", kas=kas)
+            self.on_ready()
+            self.discovery.probe()
+
+    def switch_down(self, dpid: int) -> None:
+        """A switch's session has ended; it goes on forwarding by the rules it has."""
+        if dpid in self.domain.by_dpid:
+            name = self.domain.by_dpid[dpid].name
+            self.kit.communication.lost(name)
+            self.kit.emit("warning", text=f"switch {name} has disconnected")
+
+    def switch_error(self, dpid: int, text: str) -> None:
+        """A switch refused something."""
+        switch = self.domain.by_dpid.get(dpid)
+        self.kit.emit("error", text=f"switch {switch.name if switch else dpid}: {text}")
+
+    def port_changed(self, dpid: int, port: int, up: bool) -> None:
+        """A port went down or came up: route around it, mend label paths, tell the other K-AS of a border."""
+        switch = self.domain.by_dpid.get(dpid)
+        if switch is None or ((switch.name, port) not in self.domain.down) == up:
+            return
+        (self.domain.down.discard if up else self.domain.down.add)((switch.name, port))
+        self.worker.spawn(self._links_changed(switch.name, port, up), f"port {port} of {switch.name}")
+
+    async def _links_changed(self, name: str, port: int, up: bool) -> None:
+        border, host = self.domain.borders.get((name, port)), self.domain.host_at.get((name, port))
+        if host is not None and not up:
+            self.liveness.dead(host.name, "is cut off")
+        if border is not None:
+            await self._border_changed(self.domain.switches[name].kas, border.neighbour_kas, up)
+        self.kit.communication.reroute()
+        self.liveness.look()
+        await self.resteering.repair()
+
+    async def _border_changed(self, kas: int, neighbour: int, up: bool) -> None:
+        self._set_kas_link(kas, neighbour, up)
+        self.kit.emit("warning", text=f"link between K-AS {kas} and K-AS {neighbour} is {'up' if up else 'down'}")
+
+        async def tell(other: int) -> None:
+            try:
+                await self.kit.must(LinkState(kas=other, a_kas=kas, b_kas=neighbour, up=up))
+            except BorderError as error:
+                self.kit.emit("warning", text=str(error))
+
+        await asyncio.gather(*(tell(k) for k in self.kit.all_kas if k not in self.domain.kas))
+
+    def hear_of_link(self, link: LinkState) -> None:
+        """Another DCC tells of a border; both of its ends do, and it is news once."""
+        known_up = frozenset((link.a_kas, link.b_kas)) not in self.domain.down_kas
+        self._set_kas_link(link.a_kas, link.b_kas, link.up)
+        if known_up != link.up:
+            self.kit.communication.reroute()
+            self.worker.spawn(self.resteering.repair(), "repair of label paths")
+
+    def _set_kas_link(self, a: int, b: int, up: bool) -> None:
+        (self.domain.down_kas.discard if up else self.domain.down_kas.add)(frozenset((a, b)))
+
+    def port_counts(self, dpid: int, counts: list[PortCount]) -> None:
+        """A switch's counters came."""
+        if dpid in self.domain.by_dpid:
+            self.sensing.counted(dpid, counts, self.kit.clock(), self.discovery.peers)
+
+    def poll(self) -> None:
+        """Ask every connected switch for its port counters (periodic)."""
+        for name in self.kit.communication.connected:
+            self.kit.communication.south.ask_port_counts(self.domain.switches[name].dpid)

@@ -1,0 +1,118 @@
+"""Objects at the terminals of a domain, as the terminals speak of them; what concerns their home goes on to it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from controller.access.gathering import Gathering
+from controller.border.messages import Forward, Forwarded, Interrupt
+from controller.errors import SteeringError
+from controller.runtime.bounded import Recent
+from controller.services import Kit
+from controller.tools.location import Arrival
+from packets.labels import home_kas
+from packets.messages import (
+    Ack,
+    Inquire,
+    Leave,
+    LogRequest,
+    Message,
+    Order,
+    OrderRequest,
+    Returned,
+    Verdict,
+    VisitDone,
+)
+from topologies.plan import HostPlan
+
+UNDER_WAY = ("train", "verify", "confirm")
+JOURNEY_ENDS = ("keep_test_sample", "use_data", "deploy", "keep", "home")
+ABOUT_A_VISIT = (OrderRequest, VisitDone, Verdict)
+ObjectMessage = OrderRequest | VisitDone | Verdict | Returned | Inquire | LogRequest
+ABOUT_AN_OBJECT: tuple[type[ObjectMessage], ...] = (*ABOUT_A_VISIT, Returned, Inquire, LogRequest)
+
+
+class Visits:
+    """Takes terminals' messages on the objects they hold or await.
+
+    ``on_trained(object id, visit, data node)``: a visit has trained; ``on_leave(terminal, reason)``: a terminal goes.
+    """
+
+    def __init__(self, kit: Kit, gathering: Gathering) -> None:
+        self.kit, self.gathering = kit, gathering
+        self.on_trained: Callable[[int, int, str], None] = lambda object_id, visit, data_node: None
+        self.on_leave: Callable[[str, str], Awaitable[None]]
+        self._done: Recent[tuple[int, int], bool] = Recent()
+
+    async def leave(self, host: HostPlan, message: Leave) -> Message:
+        """A terminal withdraws: not offered any more, what is on its way to it goes elsewhere, then off the map."""
+        if host.name not in self.kit.krrm:
+            return Ack()
+        self.gathering.noted(host.name, {"reachable": False})
+        busy = [a for a in self.kit.location.at(host.name) if a.action in UNDER_WAY and not self._concluded(a)]
+        if busy and not message.force:
+            first = busy[0]
+            raise SteeringError(
+                f"object {first.object_id:#x} is at {host.name}, or on its way; finish visit {first.visit}"
+            )
+        kind = "terminal.withdrawn" if message.stay else "terminal.left"
+        if not message.stay:
+            self.gathering.gone(host.name)
+        self.kit.emit(kind, name=host.name, kas=host.kas, reason=message.reason, objects=len(busy))
+        await self.on_leave(host.name, message.reason or "withdrawn")
+        return Ack()
+
+    def _concluded(self, arrival: Arrival) -> bool:
+        """Tell whether an object's visit ended and it moved on (or its job is over): no reason for its host to stay."""
+        return (arrival.object_id, arrival.visit) in self._done
+
+    async def about_object(self, host: HostPlan, message: ObjectMessage) -> Message:
+        """Hand a terminal's message to the home of its object, and do here what the answer means here."""
+        arrival = self._arrival(host, message) if isinstance(message, ABOUT_A_VISIT) else None
+        nameless = msgspec.structs.replace(message, name="-")
+        if isinstance(message, VisitDone):
+            nameless = msgspec.structs.replace(nameless, data_node="-")
+        home = home_kas(message.object_id)
+        forward = Forward(kas=home, from_kas=host.kas, object_id=message.object_id, message=nameless)
+        reply = await self.kit.must(forward)
+        if not isinstance(reply, Forwarded):
+            raise SteeringError(f"K-AS {home} answered {type(reply).__name__} to a message on an object")
+        if arrival is not None:
+            self._note(arrival, message)
+            if isinstance(reply.message, Order):
+                if reply.message.action in JOURNEY_ENDS:
+                    self.kit.location.done(arrival)
+                return self._local_order(arrival, reply.message)
+        return reply.message
+
+    def _arrival(self, host: HostPlan, message: ObjectMessage) -> Arrival:
+        arrival = self.kit.location.arrival(message.object_id)
+        visit = getattr(message, "visit", -1)
+        if arrival is None or (arrival.node, arrival.visit) != (host.name, visit):
+            raise SteeringError(f"no object {message.object_id} was steered to {host.name} for visit {visit}")
+        return arrival
+
+    def _local_order(self, arrival: Arrival, order: Order) -> Order:
+        """Fill in what only this DCC knows: whose data is meant, and where it is."""
+        if order.action != "train":
+            return order
+        data = self.kit.domain.hosts[arrival.data_node or arrival.node]
+        return msgspec.structs.replace(order, data_node=data.name, data_address=data.address)
+
+    def _note(self, arrival: Arrival, message: ObjectMessage) -> None:
+        if isinstance(message, VisitDone | Verdict):
+            self._done[message.object_id, message.visit] = True
+            if isinstance(message, VisitDone) and message.samples:
+                self.on_trained(message.object_id, message.visit, arrival.data_node)
+            self.kit.store.visit(
+                message.object_id, message.visit, arrival.kas, arrival.action, arrival.node, arrival.data_node, message
+            )
+
+    async def interrupt(self, word: Interrupt) -> None:
+        """End the training of an object that is here; ``SteeringError`` when it is not, or on another visit."""
+        arrival = self.kit.location.arrival(word.object_id)
+        if arrival is None or arrival.visit != word.visit:
+            raise SteeringError(f"object {word.object_id} is not here on visit {word.visit}")
+        await self.kit.processes.halt(arrival.node, word.object_id, word.reason)

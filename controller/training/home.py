@@ -1,0 +1,68 @@
+"""The home of objects: where they go next, what becomes of them, what the places they visit say of them.
+
+Of an object that a terminal announced ``steering.announced`` knows all, of a job's ``training``.
+"""
+
+from __future__ import annotations
+
+from controller.border.messages import AskNextStop, Forward, Forwarded, Lost, Stop
+from controller.errors import ControllerError, SteeringError
+from controller.services import Kit
+from controller.steering.announced import Objects
+from controller.steering.resteer import Resteering
+from controller.steering.visits import ABOUT_AN_OBJECT
+from controller.training.recovery import Custody
+from controller.training.submission import Training
+from packets.messages import OrderRequest, Verdict
+
+
+class Home:
+    """Answers for all objects whose home is in this domain."""
+
+    def __init__(
+        self, kit: Kit, objects: Objects, training: Training, custody: Custody, resteering: Resteering
+    ) -> None:
+        self.kit, self.objects, self.training = kit, objects, training
+        self.custody, self.resteering = custody, resteering
+
+    async def forwarded(self, forward: Forward) -> Forwarded:
+        """Handle a message that another K-AS's DCC passes on to us, the home of its object."""
+        message = forward.message
+        if isinstance(message, OrderRequest) and message.object_id in self.objects.announced:
+            return Forwarded(message=self.objects.order(message))
+        if not isinstance(message, ABOUT_AN_OBJECT):
+            raise SteeringError(f"{type(message).__name__} is not for the home of an object")
+        evidence = self.training.reports.evidence(message) if isinstance(message, Verdict) else []
+        answer = await self.training.reports.handle(message)
+        for item in evidence:
+            try:
+                await self.kit.must(item)
+            except ControllerError as error:
+                self.kit.emit("warning", text=f"no evidence for K-AS {item.kas}: {error}")
+        return Forwarded(message=answer)
+
+    async def next_stop(self, ask: AskNextStop) -> Stop:
+        """Decide where an object goes next; ``SteeringError`` when there is nowhere, or another owner asks."""
+        known = ask.object_id in self.objects.announced
+        self._check_owner(ask)
+        return await (self.objects.next_stop(ask) if known else self.training.stops.next_stop(ask))
+
+    def _check_owner(self, ask: AskNextStop) -> None:
+        """An object's owner is who submitted or announced it, whoever else may have signed a mandate for it."""
+        announced, job = self.objects.announced.get(ask.object_id), self.training.book.jobs.get(ask.object_id)
+        name = announced.holder.name if announced else job.owner if job else ""
+        owner = self.kit.domain.hosts.get(name)
+        if ask.owner and owner is not None and ask.owner != owner.address:
+            raise SteeringError(f"owner: the object is not that of {ask.owner}")
+
+    async def lost(self, lost: Lost) -> None:
+        """A rendezvous, a way or a holder is gone: lead the object elsewhere, whoever's it is."""
+        if lost.to_holder:
+            await self.resteering.resteer(lost)
+        elif lost.leaving:
+            self.resteering.leave(lost)
+        elif lost.object_id in self.objects.announced:
+            if (to_holder := self.objects.lost(lost)) is not None:
+                await self.resteering.resteer(to_holder)
+        else:
+            await self.custody.lost(lost)

@@ -1,0 +1,56 @@
+"""What is known of terminals and of the models they host: the values that map and engines share."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import msgspec
+
+from controller.values.decisions import Mix
+
+
+class Attribute(msgspec.Struct, frozen=True):
+    """A value, the time of the report that last carried it, the map's count when it last changed, and its cost.
+
+    ``cost_bytes``: its share of the frames that reported it so far; ``changes``: how often its value changed.
+    """
+
+    value: Any
+    t_s: float
+    version: int = 0
+    cost_bytes: float = 0.0
+    changes: int = 0
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """A terminal. ``heard_s``: its last sign of life; ``version``: the map's count at its last change of value."""
+
+    name: str
+    role: str
+    kas: int
+    address: str
+    attributes: dict[str, Attribute]
+    heard_s: float = 0.0
+    version: int = 0
+
+    def get(self, attribute: str, default: Any = None) -> Any:
+        """Return the value of an attribute, or ``default`` where the terminal never reported it."""
+        held = self.attributes.get(attribute)
+        return default if held is None else held.value
+
+    def changed(self, attributes: Collection[str]) -> int:
+        """Return the map's count at the last change of any of these attributes (0: none was ever reported)."""
+        return max((held.version for name, held in self.attributes.items() if name in attributes), default=0)
+
+
+class ModelAt(msgspec.Struct, frozen=True, kw_only=True):
+    """A deployed model. ``accuracy``: ``broad`` and per group; ``load``: 1 is full; ``latency_ms``: one inference."""
+
+    node: str
+    task: str
+    accuracy: Mix
+    load: float = 0.0
+    latency_ms: float = 0.0
+    kas: int = 0
+    age_s: float = 0.0
