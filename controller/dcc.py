@@ -14,9 +14,9 @@ from controller.access.places import Places
 from controller.access.requests import Terminals
 from controller.border import messages as border
 from controller.border.serving import Serving
-from controller.brains import Brains
 from controller.domain import Domain
 from controller.inference.queries import Queries
+from controller.plugins.engines import Engines
 from controller.runtime.identities import Identities
 from controller.runtime.loop import Table
 from controller.services import Means, make_kit
@@ -45,7 +45,8 @@ class Dcc:
         self.domain = Domain(plan)
         self.serving = Serving(self.domain, means.worker, means.ask_border)
         self.kit = kit = make_kit(self.domain, means, self.serving.ask)
-        brains, identities = means.brains or Brains(), Identities()
+        engines, identities = means.engines or Engines(), Identities()
+        engines.emit = means.emit
         self.gate = Gate(means.keeper, means.clock, means.emit)
         self.limiter = Limiter(means.clock, means.emit)
         self.places = Places(kit)
@@ -57,7 +58,7 @@ class Dcc:
         self.packets = Packets(
             kit, means.worker, self.gate, self.limiter, self.discovery, self.line, self.terminals
         )  # fmt: skip
-        self.objects = Objects(kit, identities, brains, self.places)
+        self.objects = Objects(kit, identities, engines, self.places)
         self.steering = Steering(kit, self.places)
         self.resteering = Resteering(kit, self.steering, self.line)
         self.liveness = Liveness(kit, means.worker, self.gathering, self.resteering)
@@ -65,8 +66,8 @@ class Dcc:
             kit, means.worker, self.packets.packet_in, self.discovery, self.sensing, self.resteering, self.liveness
         )
         self.visits = Visits(kit, self.gathering)
-        self.queries = Queries(kit, brains, self.places)
-        self.training = Training(kit, identities, brains)
+        self.queries = Queries(kit, engines, self.places)
+        self.training = Training(kit, identities, engines)
         self.trusting = Trusting(kit, self.gathering)
         self.rivals = Rivals(kit, self.places, self.gathering, self.sensing, self.steering.legs)
         self.custody = Custody(kit, self.training, means.worker.spawn)

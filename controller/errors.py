@@ -15,6 +15,10 @@ class PortTaken(ControllerError):
     """Somebody listens already where the control centre must: the OpenFlow port, or a border socket."""
 
 
+class PluginError(ControllerError):
+    """An engine of one's own cannot be found or loaded."""
+
+
 class FrameError(ControllerError):
     """Bytes that are not the frame they claim to be (the sender's fault; counted, never fatal)."""
 

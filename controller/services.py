@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 from controller.border.messages import Ask, Facilities, Facility, No, Reply
 from controller.border.serving import AskBorder
-from controller.brains import Brains
 from controller.domain import Domain
 from controller.errors import BorderError
+from controller.plugins.engines import Engines
 from controller.runtime.loop import Worker
 from controller.southbound.openflow import Southbound
 from controller.store import Store
@@ -39,7 +39,7 @@ class Means:
     ask_border: AskBorder
     seed: int | None = None
     groups: dict[str, list[str]] | None = None
-    brains: Brains | None = None
+    engines: Engines | None = None
     keeper: Keeper | None = None
     any_source: bool = False
 

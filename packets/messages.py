@@ -93,6 +93,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ``train_on``: meeting the targets does not end the job, its budget of visits does. ``heed_load`` false: the route
     is planned as if no other job were there, to see what it is worth. ``compression``: how models and
     updates travel (``hosts/learning/compress.py``).
+    ``engines``: {engine: source} where this job wants another than its control centre uses, of those that this has.
     ``method`` ``auto``: TAG chooses. The owner's terminal says of the model itself ``model_bytes``, and where split
     learning would cut it: ``lower_bytes`` below the cut (0: it has no place to cut), ``activation_bytes`` a sample.
     """
@@ -115,6 +116,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     train_on: bool = False
     heed_load: bool = True
     hyper: Fixed = Fixed()
+    engines: Annotated[dict[Name, Annotated[str, msgspec.Meta(max_length=120)]], msgspec.Meta(max_length=8)] = {}
 
 
 class Submit(Message, frozen=True, kw_only=True, tag="submit"):

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from controller.border.messages import Ask, Reply, pack, unpack
-from controller.brains import Brains
 from controller.dcc import Dcc
+from controller.plugins.engines import Engines
 from controller.runtime.loop import Worker
 from controller.services import Means
 from controller.southbound.frames import ETH_ARP, ETH_IPV4, ETH_LLDP, UDP, Datagram, build_udp, ether_type, parse_udp
@@ -380,7 +380,7 @@ def small_plan() -> NetworkPlan:
 class World:
     """A fabric with its control centres (one per K-AS, or one for all) in one event loop, under a clock of its own."""
 
-    def __init__(self, plan: NetworkPlan, *, together: bool = False, brains: Brains | None = None) -> None:
+    def __init__(self, plan: NetworkPlan, *, together: bool = False, engines: Engines | None = None) -> None:
         self.plan, self.fabric = plan, FakeFabric(plan)
         self.now_s = 1000.0
         self.events: list[tuple[str, str, dict[str, Any]]] = []
@@ -388,7 +388,7 @@ class World:
         self.mute: set[int] = set()
         self.by_kas: dict[int, Dcc] = {}
         domains = [plan.kas_numbers] if together else [[k] for k in plan.kas_numbers]
-        self.dccs = [self._dcc(kas, brains) for kas in domains]
+        self.dccs = [self._dcc(kas, engines) for kas in domains]
         self._transfers = 0
         self.asked: list[tuple[str, AnyMessage]] = []
         self.speechless: set[str] = set()
@@ -406,12 +406,12 @@ class World:
             loop.call_soon(self.send, name, DCC_ADDRESS, encode(answer, encode_message(Ack())))
         return True
 
-    def _dcc(self, kas: list[int], brains: Brains | None) -> Dcc:
+    def _dcc(self, kas: list[int], engines: Engines | None) -> Dcc:
         name = f"dcc{kas[0]}"
         emit = self._voice(name)
         means = Means(
             south=self.fabric, worker=Worker(emit), store=Store(), clock=lambda: self.now_s, emit=emit,
-            ask_border=self._ask, seed=7, groups={"vignettes": ["cardiology", "neurology"]}, brains=brains,
+            ask_border=self._ask, seed=7, groups={"vignettes": ["cardiology", "neurology"]}, engines=engines,
         )  # fmt: skip
         dcc = Dcc(self.plan.domain(*kas), means)
         for switch in dcc.domain.plan.switches:

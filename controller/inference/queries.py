@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from controller.access.packets import AiPacket
 from controller.access.places import Places
 from controller.border.messages import AskModels, Model, Models, Spread, Way, place_key
-from controller.brains import Brains
 from controller.errors import SteeringError
+from controller.plugins.engines import Engines
 from controller.services import Kit
 from controller.tools.communication import Entry, Exit
 from controller.topology.qrrt import qs_qrrt
@@ -37,8 +37,8 @@ class Spreading:
 class Queries:
     """Steers queries out of, through and into one domain."""
 
-    def __init__(self, kit: Kit, brains: Brains, places: Places) -> None:
-        self.kit, self.brains, self.places = kit, brains, places
+    def __init__(self, kit: Kit, engines: Engines, places: Places) -> None:
+        self.kit, self.engines, self.places = kit, engines, places
         self.active: dict[tuple[int, str], Spreading] = {}
         self._locks: defaultdict[tuple[int, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -72,12 +72,12 @@ class Queries:
             answer = await self.kit.must(AskModels(kas=kas, task=spreading.task))
             found += [(kas, m) for m in answer.models] if isinstance(answer, Models) else []
         models = [_model_at(kas, model, spreading.task) for kas, model in found]
-        verdict = self.brains.assess_query(spreading.task, models, spreading.floor)
+        verdict = await self.engines.assess_query(spreading.task, models, spreading.floor)
         if not verdict.admitted:
             raise SteeringError("; ".join(verdict.reasons))
         good = [m for m in models if m.accuracy.get("broad", 0.0) >= spreading.floor]
         path_ms = {m.node: self._path_ms(host.kas, kas, model) for m, (kas, model) in zip(models, found, strict=True)}
-        weights = self.brains.choose(good, path_ms)
+        weights = await self.engines.choose(good, path_ms)
         if not weights:
             raise SteeringError(f"no MDFP that hosts task {spreading.task} can be reached")
         return {place_key(kas, m.handle): (kas, m.handle) for kas, m in found}, weights

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from controller.border.messages import place_key
-from controller.brains import Brains
+from controller.engines.training import gate
 from controller.errors import SteeringError
 from controller.services import Kit
 from controller.training.jobs import Decision, Job
@@ -19,8 +19,8 @@ REASON_CHARS = 100
 class JobBook:
     """All jobs of this domain by object id; keeps the store abreast of them."""
 
-    def __init__(self, kit: Kit, brains: Brains) -> None:
-        self.kit, self.brains = kit, brains
+    def __init__(self, kit: Kit) -> None:
+        self.kit = kit
         self.jobs: dict[int, Job] = {}
 
     def job(self, object_id: int) -> Job:
@@ -32,7 +32,7 @@ class JobBook:
 
     def met(self, job: Job, margin: float) -> bool:
         pooled = job.pooled()
-        return pooled is not None and self.brains.targets_met(job.request, pooled, margin)
+        return pooled is not None and gate.targets_met(job.request, pooled, margin)
 
     def end(self, job: Job, state: str, reason: str) -> None:
         pooled = job.pooled()

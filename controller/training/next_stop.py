@@ -8,17 +8,17 @@ from typing import Any
 import msgspec
 
 from controller.border.messages import AskNextStop, AskOptions, Book, Done, Options, Stop
-from controller.brains import Brains
 from controller.engines.routing.bookings import joined, place_of
 from controller.engines.training import gate, hpo
 from controller.engines.training.evidence import visit_s
 from controller.errors import BorderError, SteeringError
+from controller.plugins.engines import Engines
 from controller.services import Kit
 from controller.training import groups as rounds
 from controller.training import rivals
 from controller.training.book import JobBook, key_of
 from controller.training.jobs import Decision, Job
-from controller.values.decisions import Load, Option, Step
+from controller.values.decisions import Load, Option, Plan, Step
 from controller.values.errors import EngineError
 
 LOOKS = 3  # at what is on offer, where jobs decide in the same moment
@@ -28,12 +28,17 @@ TOLD = 8  # alternatives told of with a decision
 class Stops:
     """Decides the stops of the jobs in ``book``, on what all K-AS offer."""
 
-    def __init__(self, kit: Kit, brains: Brains, book: JobBook) -> None:
-        self.kit, self.brains, self.book = kit, brains, book
+    def __init__(self, kit: Kit, engines: Engines, book: JobBook) -> None:
+        self.kit, self.engines, self.book = kit, engines, book
 
     async def options(self, job: Job) -> list[Option]:
         """Return what all K-AS offer a job now, less what has turned out impossible."""
         return self._usable(job, await self._offers(job))
+
+    async def look(self, job: Job, holder_kas: int) -> tuple[list[Option], Load]:
+        """Return what is on offer to a job now, and what other jobs take of it and of the links."""
+        offers = await self._offers(job)
+        return self._usable(job, offers), self._load(job, offers, holder_kas)
 
     async def _offers(self, job: Job) -> dict[int, Options]:
         made = [AskOptions(kas=k, object_id=job.object_id, request=job.request) for k in self.kit.all_kas]
@@ -104,23 +109,37 @@ class Stops:
         try:
             if job.spec.method in rounds.ACTIONS:
                 return await self._group(job, ask, self._usable(job, await self._offers(job), ask.exclude))
-            return await self._routed(job, ask, now_s)
+            return await self._routed(job, ask)
         except EngineError as error:
             return self._wrap_up(job, ask, str(error))
 
-    async def _routed(self, job: Job, ask: AskNextStop, now_s: float) -> Decision:
+    async def _routed(self, job: Job, ask: AskNextStop) -> Decision:
         """Plan, and book the first place; where another job has taken it meanwhile, look again."""
         for tries_left in reversed(range(LOOKS)):
             offers = await self._offers(job)
             options, load = self._usable(job, offers, ask.exclude), self._load(job, offers, ask.holder_kas)
-            plan = self.brains.plan(job.aim, job.view(now_s, ask.holder_kas), options, load=load)
+            plan = await self.plan(job, ask.holder_kas, options, load)
             step = plan.steps[0]
             if await self._booked(job, ask.visit, step) or not tries_left:
                 break
         decision = self._decision(ask, "train", step.option.kas, step.option.handle, step.reason)
-        decision.step, decision.plan, decision.offers = step, plan, {o.handle: o for o in options}
+        decision.step, decision.plan = await self._tuned(job, step), plan
+        decision.offers = {o.handle: o for o in options}
         decision.load = load
         return decision
+
+    async def plan(self, job: Job, holder_kas: int, options: list[Option], load: Load) -> Plan:
+        """Plan a job from here on, on what is on offer and what others take: the one way, also for second thoughts.
+
+        ``EngineError`` when nothing may be visited any more.
+        """
+        view = job.view(self.kit.clock(), holder_kas)
+        return await self.engines.plan(job.aim, view, options, load, job.spec.engines)
+
+    async def _tuned(self, job: Job, step: Step) -> Step:
+        """Return a planned step with HPO's word on it."""
+        asked = step.hyper, job.request, len(job.visits), step.option.samples, job.spec.engines
+        return msgspec.structs.replace(step, hyper=await self.engines.tuned(*asked))
 
     async def _booked(self, job: Job, visit: int, step: Step) -> bool:
         """Have the K-AS keep the place for the job; False when others take it for longer than was planned with."""
@@ -140,7 +159,7 @@ class Stops:
         led = await rounds.decide(self.kit, job.request, job.object_id, len(job.visits), options, ask)
         step = led.plan.steps[0]
         decision = self._decision(ask, "train", led.kas, led.handle, step.reason)
-        decision.step, decision.plan, decision.group = step, led.plan, led.group
+        decision.step, decision.plan, decision.group = await self._tuned(job, step), led.plan, led.group
         return decision
 
     def _verify(self, job: Job, ask: AskNextStop) -> Decision:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from controller.border.messages import Evidence
-from controller.brains import Brains
 from controller.engines.training import hpo
 from controller.errors import SteeringError
+from controller.plugins.engines import Engines
 from controller.services import Kit
 from controller.steering.visits import ObjectMessage
 from controller.training import groups as rounds
@@ -39,8 +39,8 @@ JobAnswer = Ack | Refused | Order | VerdictReply | JobStatus | LogPart
 class Reports:
     """Answers terminals about the jobs in ``book``."""
 
-    def __init__(self, kit: Kit, brains: Brains, book: JobBook) -> None:
-        self.kit, self.brains, self.book = kit, brains, book
+    def __init__(self, kit: Kit, engines: Engines, book: JobBook) -> None:
+        self.kit, self.engines, self.book = kit, engines, book
         self.on_arrival: Callable[[Job, int], None] = lambda job, visit: None
 
     async def handle(self, message: ObjectMessage) -> JobAnswer:
@@ -54,7 +54,7 @@ class Reports:
             case VisitDone():
                 return self._visit_done(job, message)
             case Verdict():
-                return self._verdict(job, message)
+                return await self._verdict(job, message)
             case Returned():
                 return self._returned(job)
             case Inquire():
@@ -153,7 +153,7 @@ class Reports:
             for visit in visits
         ]  # fmt: skip
 
-    def _verdict(self, job: Job, message: Verdict) -> JobAnswer:
+    async def _verdict(self, job: Job, message: Verdict) -> JobAnswer:
         decision = self._decided(job, message.visit, "verify", "confirm")
         after = Measured(broad=message.broad, per_group=message.per_group, samples=message.samples)
         if decision.action == "confirm":
@@ -163,7 +163,7 @@ class Reports:
             if not decision.concluded:
                 job.verified(key_of(decision), after, accepted)
         else:
-            accepted, reason = self.brains.judge(job.request, job.measured, after)
+            accepted, reason = await self.engines.judge(job.request, job.measured, after, job.spec.engines)
             if not decision.concluded:
                 job.verified(key_of(decision), after, accepted)
         if not decision.concluded:

@@ -17,9 +17,7 @@ from controller.engines.training.evidence import visit_s
 from controller.errors import BorderError, ControllerError
 from controller.services import Kit
 from controller.training.jobs import Decision, Job
-from controller.training.rivals import load_of
 from controller.training.submission import Training
-from controller.values.decisions import Option
 from controller.values.errors import EngineError
 
 UNDER_WAY_S = 1.0
@@ -111,7 +109,7 @@ class Custody:
 
     async def _reconsider(self, job: Job, decision: Decision) -> None:
         try:
-            why = self._why_not(job, decision, await self.training.stops.options(job))
+            why = await self._why_not(job, decision)
         except (ControllerError, EngineError):
             return  # no better idea
         if why and not decision.arrived and job.decisions.get(decision.visit) is decision:
@@ -121,14 +119,14 @@ class Custody:
             await self.kit.must(away)
             await self.lost(lost)
 
-    def _why_not(self, job: Job, decision: Decision, options: list[Option]) -> str:
+    async def _why_not(self, job: Job, decision: Decision) -> str:
         """Return why a model should turn to another place in mid-transfer ('': it should not)."""
+        options, load = await self.training.stops.look(job, decision.holder_kas)
         now = next((o for o in options if o.handle == decision.handle), None)
         if now is None:
             return "the place is no longer on offer" if options else ""
-        view = job.view(self.kit.clock(), decision.holder_kas)
-        load = load_of(self.training.book.jobs.values(), job, self.kit.clock())
-        best = self.training.brains.plan(job.request, view, options, load=load).steps[0].option
+        plan = await self.training.stops.plan(job, decision.holder_kas, options, load)
+        best = plan.steps[0].option
         if best.handle != now.handle and visit_s(now) > MUCH_BETTER * visit_s(best) + WORTH_S:
             return f"a visit there takes {visit_s(now):.1f} s now, elsewhere {visit_s(best):.1f} s"
         return ""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from controller.border.messages import AskFacilities, Facility, Interrupt
-from controller.brains import Brains
 from controller.errors import ControllerError, SteeringError
+from controller.plugins.engines import Engines
 from controller.runtime.identities import Identities
 from controller.services import Kit
 from controller.training import method as choosing
@@ -30,14 +30,16 @@ FAR = 256  # more than any K-AS number
 class Training:
     """All jobs whose home is in this domain."""
 
-    def __init__(self, kit: Kit, identities: Identities, brains: Brains) -> None:
-        self.kit, self.identities, self.brains = kit, identities, brains
-        self.book = JobBook(kit, brains)
-        self.stops = Stops(kit, brains, self.book)
-        self.reports = Reports(kit, brains, self.book)
+    def __init__(self, kit: Kit, identities: Identities, engines: Engines) -> None:
+        self.kit, self.identities, self.engines = kit, identities, engines
+        self.book = JobBook(kit)
+        self.stops = Stops(kit, engines, self.book)
+        self.reports = Reports(kit, engines, self.book)
 
     async def submit(self, host: HostPlan, message: Submit) -> SubmitReply:
         """Ask T-FAM about a job, on the options of all K-AS; an admitted job gets its identity."""
+        if missing := self.engines.missing(message.spec.engines):
+            raise SteeringError(missing)
         object_id = self.identities.new(host.kas)
         request = request_of(message.spec, self._groups(message.spec.task))
         mpvus = await self.kit.facilities(lambda k: AskFacilities(kas=k, role="mpvu"))
@@ -45,8 +47,8 @@ class Training:
         job = Job(object_id, message.spec, request, host.name, host.kas, ready)
         self.kit.emit("job.submitted", object_id=object_id, owner=host.name, spec=msgspec.to_builtins(message.spec))
         options = await self.stops.options(job)
-        algorithm = await choosing.choose_method(self.kit, job, options)
-        verdict = self.brains.assess(job.request, options, len(ready))
+        algorithm = await choosing.choose_method(self.kit, self.engines, job, options)
+        verdict = await self.engines.assess(job.request, options, len(ready), message.spec.engines)
         self.kit.emit(
             "job.assessed",
             object_id=object_id,

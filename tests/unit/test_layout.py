@@ -25,9 +25,9 @@ FLOORS = {
 ROOMS = (
     ("errors",),
     ("values", "runtime"),
-    ("store", "domain", "brains"),
+    ("store", "domain"),
     ("engines", "southbound"),
-    ("topology",),
+    ("topology", "plugins"),
     ("tools",),
     ("border",),
     ("services",),

@@ -82,6 +82,23 @@ def plan(request: Request, view: JobView, options: Sequence[Option], load: Load 
     return _assemble(canvas, start, ranked[0].picks, _others(canvas, ranked))
 
 
+def follow(
+    request: Request, view: JobView, options: Sequence[Option], handles: Sequence[str], load: Load | None = None
+) -> Plan:
+    """Return the plan that visits ``options`` in a given order of their handles, with HPO's hyper-parameters and what
+    each step is expected to bring; ``NoRoute`` when none of them fits into what is left of the deadline.
+    """
+    by_handle = {o.handle: o for o in options}
+    ahead = [[by_handle[h]] for h in handles][: max(0, request.max_visits - len(view.visits))]
+    left_s = request.deadline_s - view.elapsed_s
+    usable = _usable(request, view, options, load)
+    canvas = draw(request, _visited(view, options), ahead or usable, usable, left_s, load)
+    built = _assemble(canvas, where(request, view, canvas.ceiling), tuple(range(len(ahead))), [])
+    if not built.steps:
+        raise NoRoute(f"none of the {len(ahead)} places in the given order fits into the {left_s:.0f} s that are left")
+    return built
+
+
 # --- what may be visited ---------------------------------------------------------------------------------------------
 
 

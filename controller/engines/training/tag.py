@@ -108,7 +108,7 @@ class Choice(NamedTuple):
 
 
 def choose(
-    request: Request, options: Sequence[Option], ways: Ways | None = None, *, cut: Cut | None = None,
+    request: Request, options: Sequence[Option], ways: Ways | None = None, cut: Cut | None = None,
     local: Hyper | None = None,
 ) -> Choice:  # fmt: skip
     """Choose a method for distinct data ``options``. ``local``: epochs and batches of a round (default: HPO's word)."""

@@ -6,6 +6,7 @@ import socket
 import struct
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from controller.border.messages import Lost
@@ -18,7 +19,7 @@ from packets.messages import HandOver, LaunchAgain, Leave, Order, OrderRequest, 
 from packets.wire import PacketType
 from tests.fake_fabric import World, run, udp
 from tests.unit.controller.steering.test_launch import OBJECT, PLAN, Itinerary, label_rules
-from tests.unit.controller.training.test_jobs import GOOD, Life, brains, one_step_plan
+from tests.unit.controller.training.test_jobs import GOOD, Life, engines, one_step_plan
 from topologies.plan import ROUTER_MAC, HostPlan
 
 LABEL = label_address(object_label(OBJECT))
@@ -259,7 +260,7 @@ def test_nowhere_to_go_takes_the_rules_out_and_a_later_launch_asks_anew() -> Non
 
 
 async def at_work() -> tuple[Life, str]:
-    life = Life(World(PLAN, brains=brains()))
+    life = Life(World(PLAN, engines=engines()))
     await life.begin()
     order = await life.hop()
     assert order.action == "train"
@@ -352,7 +353,7 @@ def test_copies_are_let_go_once_the_object_is_safe_two_stops_on() -> None:
 
 def test_a_job_that_is_over_is_left_alone() -> None:
     async def work() -> None:
-        life = Life(World(PLAN, brains=brains()))
+        life = Life(World(PLAN, engines=engines()))
         await life.begin()
         await life.play(GOOD)
         before = len(life.world.asked)
@@ -382,7 +383,7 @@ def test_a_terminal_that_withdraws_but_stays_is_offered_no_more() -> None:
 
 def test_an_order_for_the_old_rendezvous_is_refused_after_a_withdrawal() -> None:
     async def work() -> None:
-        life = Life(World(PLAN, brains=brains()))
+        life = Life(World(PLAN, engines=engines()))
         await life.begin()
         (first,) = await life.world.launch("owner1", life.object_id, 0)
         kas = life.world.hosts[first].kas
@@ -396,7 +397,7 @@ def test_an_order_for_the_old_rendezvous_is_refused_after_a_withdrawal() -> None
 
 async def under_way() -> tuple[Life, str]:
     """A job whose model is on its way to its first rendezvous; returns that."""
-    life = Life(World(PLAN, brains=brains()))
+    life = Life(World(PLAN, engines=engines()))
     await life.begin()
     (first,) = await life.world.launch("owner1", life.object_id, 0)
     life.world.now_s += 2.0
@@ -449,10 +450,32 @@ def test_a_much_better_place_is_turned_to_in_mid_transfer() -> None:
         def another(request: Request, view: JobView, options: Sequence[Option], load: Load | None = None) -> Plan:
             return one_step_plan(request, view, [o for o in options if o.handle != decided])
 
-        life.world.by_kas[1].training.brains = brains(another)
+        life.world.by_kas[1].training.stops.engines = engines(another)
         await life.world.by_kas[1].custody.reconsider()
         (moved,) = life.world.of("object.resteered")
         assert "takes" in moved["reason"] and moved["alive"]
+
+    run(work)
+
+
+def test_second_thoughts_are_planned_as_the_first_were() -> None:
+    async def work() -> None:
+        life, first = await under_way()
+        report = Report(name=first, sequence=1, attributes={"compute_samples_per_s": 0.5})
+        await life.world.tell(first, report, PacketType.TELEMETRY)
+        dcc = life.world.by_kas[1]
+        job = dcc.training.book.jobs[life.object_id]
+        job.spec = msgspec.structs.replace(job.spec, train_on=True)
+        seen: list[tuple[Request, Load | None]] = []
+
+        def plan(request: Request, view: JobView, options: Sequence[Option], load: Load | None = None) -> Plan:
+            seen.append((request, load))
+            return one_step_plan(request, view, options)
+
+        dcc.training.stops.engines = engines(plan)
+        await dcc.custody.reconsider()
+        await dcc.training.stops.plan(job, 1, *await dcc.training.stops.look(job, 1))
+        assert len(seen) == 2 and seen[0] == seen[1], "the same aim, and the load that every K-AS tells of"
 
     run(work)
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 import pytest
 
-from controller.brains import Brains
 from controller.engines.training import hpo
+from controller.plugins.engines import Engines
 from controller.values.decisions import Assessment, Hyper, JobView, Load, Measured, Option, Plan, Request, Step
 from controller.values.errors import EngineError
 from packets.labels import home_kas
@@ -66,8 +66,8 @@ def judge(request: Request, before: Measured | None, after: Measured) -> tuple[b
     return not worse, "worse" if worse else "better"
 
 
-def brains(plan: Callable[..., Plan] = one_step_plan) -> Brains:
-    return Brains(assess=admit, plan=plan, judge=judge)
+def engines(plan: Callable[..., Plan] = one_step_plan) -> Engines:
+    return Engines.of(tfam=admit, mtrce=plan, gate=judge)
 
 
 class Life:
@@ -140,7 +140,7 @@ class Life:
 
 def test_a_job_is_trained_verified_confirmed_and_brought_home() -> None:
     async def work() -> None:
-        life = Life(World(PLAN, brains=brains()))
+        life = Life(World(PLAN, engines=engines()))
         reply = await life.begin()
         assert reply.admitted and home_kas(reply.object_id) == 1
         await life.play(POOR, GOOD)
@@ -160,7 +160,7 @@ def test_a_job_is_trained_verified_confirmed_and_brought_home() -> None:
 
 def test_a_rejected_job_gets_every_reason_and_no_identity() -> None:
     async def work() -> None:
-        life = Life(World(PLAN, brains=brains()))
+        life = Life(World(PLAN, engines=engines()))
         reply = await life.begin(JobSpec(task="vignettes", broad_accuracy=0.99))
         assert (reply.admitted, reply.object_id, reply.reasons) == (False, 0, ["out of reach"])
         assert reply.nearest == {"broad_accuracy": 0.9}
@@ -171,7 +171,7 @@ def test_a_rejected_job_gets_every_reason_and_no_identity() -> None:
 
 def test_orders_carry_hyper_parameters_and_whose_data_without_telling_other_k_as() -> None:
     async def work() -> None:
-        life = Life(World(PLAN, brains=brains()))
+        life = Life(World(PLAN, engines=engines()))
         await life.begin()
         order = await life.hop()
         assert (order.epochs, order.batch_size, order.learning_rate) == (2, 32, 1e-3)
@@ -186,7 +186,7 @@ def test_orders_carry_hyper_parameters_and_whose_data_without_telling_other_k_as
 
 def test_a_rejected_visit_rolls_back_and_is_not_counted_for_accuracy() -> None:
     async def work() -> None:
-        life = Life(World(PLAN, brains=brains()))
+        life = Life(World(PLAN, engines=engines()))
         await life.begin()
         middling = {"broad": 0.7, "per_group": {"cardiology": 0.7}}
         await life.play(middling, POOR, GOOD)
@@ -200,7 +200,7 @@ def test_a_rejected_visit_rolls_back_and_is_not_counted_for_accuracy() -> None:
 
 def test_what_the_other_mpvu_does_not_confirm_goes_on_training() -> None:
     async def work() -> None:
-        life = Life(World(PLAN, brains=brains()))
+        life = Life(World(PLAN, engines=engines()))
         await life.begin()
         await life.play(GOOD, POOR, GOOD)
         assert [a for a, _ in life.journey] == ["train", "verify", "verify", "train", "verify", "verify", "home"]
@@ -212,7 +212,7 @@ def test_what_the_other_mpvu_does_not_confirm_goes_on_training() -> None:
 
 def test_the_budget_of_visits_ends_a_job_with_an_independent_measurement() -> None:
     async def work() -> None:
-        life = Life(World(PLAN, brains=brains()))
+        life = Life(World(PLAN, engines=engines()))
         await life.begin()
         await life.play(POOR)
         assert [a for a, _ in life.journey].count("train") == SPEC.max_visits
@@ -224,7 +224,7 @@ def test_the_budget_of_visits_ends_a_job_with_an_independent_measurement() -> No
 
 def test_the_deadline_brings_the_best_home_in_time() -> None:
     async def work() -> None:
-        life = Life(World(PLAN, brains=brains()))
+        life = Life(World(PLAN, engines=engines()))
         await life.begin(JobSpec(task="vignettes", max_visits=50, deadline_s=10))
         for _ in range(30):
             order = await life.hop()
@@ -240,7 +240,7 @@ def test_the_deadline_brings_the_best_home_in_time() -> None:
 
 def test_no_rendezvous_left_brings_the_model_home() -> None:
     async def work() -> None:
-        life = Life(World(PLAN, brains=brains()))
+        life = Life(World(PLAN, engines=engines()))
         await life.begin(JobSpec(task="vignettes", max_visits=50))
         await life.play(POOR)
         assert life.finished["state"] == "failed" and life.finished["reason"] == "no rendezvous is left"
@@ -251,7 +251,7 @@ def test_no_rendezvous_left_brings_the_model_home() -> None:
 
 def test_a_visit_that_came_to_nothing_is_not_repeated_there_nor_verified() -> None:
     async def work() -> None:
-        life = Life(World(PLAN, brains=brains()))
+        life = Life(World(PLAN, engines=engines()))
         await life.begin()
         order = await life.hop()
         await life.train(order, samples=0, problem="no data")
@@ -265,7 +265,7 @@ def test_a_visit_that_came_to_nothing_is_not_repeated_there_nor_verified() -> No
 
 def test_an_mpvu_without_samples_is_left_out_and_the_other_verifies() -> None:
     async def work() -> None:
-        life = Life(World(PLAN, brains=brains()))
+        life = Life(World(PLAN, engines=engines()))
         await life.begin()
         await life.train(await life.hop())
         order = await life.hop()
@@ -279,7 +279,7 @@ def test_an_mpvu_without_samples_is_left_out_and_the_other_verifies() -> None:
 
 def test_a_lost_object_ends_its_job() -> None:
     async def work() -> None:
-        life = Life(World(PLAN, brains=brains()))
+        life = Life(World(PLAN, engines=engines()))
         await life.begin()
         await life.train(await life.hop(), samples=0, problem="no model at all", lost=True)
         assert life.finished["state"] == "failed" and "lost" in str(life.finished["reason"])
@@ -290,7 +290,7 @@ def test_a_lost_object_ends_its_job() -> None:
 
 def test_a_rendezvous_that_dies_under_way_is_replaced_by_another() -> None:
     async def work() -> None:
-        life = Life(World(PLAN, brains=brains()))
+        life = Life(World(PLAN, engines=engines()))
         await life.begin()
         (first,) = await life.world.launch("owner1", life.object_id, 0)
         life.world.fabric.unplug(first, life.world.hosts[first].switch)
@@ -306,7 +306,7 @@ def test_a_rendezvous_that_dies_under_way_is_replaced_by_another() -> None:
 
 def test_a_repeated_verdict_or_report_changes_nothing() -> None:
     async def work() -> None:
-        life = Life(World(PLAN, brains=brains()))
+        life = Life(World(PLAN, engines=engines()))
         await life.begin()
         order = await life.hop()
         await life.train(order)
@@ -324,7 +324,7 @@ def test_a_repeated_verdict_or_report_changes_nothing() -> None:
 
 def test_only_the_rendezvous_of_the_visit_gets_orders_and_gives_verdicts() -> None:
     async def work() -> None:
-        life = Life(World(PLAN, brains=brains()))
+        life = Life(World(PLAN, engines=engines()))
         await life.begin()
         await life.train(await life.hop())
         await life.hop()
@@ -338,7 +338,7 @@ def test_only_the_rendezvous_of_the_visit_gets_orders_and_gives_verdicts() -> No
 
 def test_the_owner_may_ask_and_gets_the_whole_log() -> None:
     async def work() -> None:
-        life = Life(World(PLAN, brains=brains()))
+        life = Life(World(PLAN, engines=engines()))
         await life.begin(JobSpec(task="vignettes", max_visits=8, deadline_s=1000))
         await life.play(POOR)
         status = await life.world.tell("owner1", Inquire(name="owner1", object_id=life.object_id))
@@ -359,7 +359,7 @@ def test_the_owner_may_ask_and_gets_the_whole_log() -> None:
 
 def test_a_k_as_that_does_not_answer_is_left_out_of_the_options() -> None:
     async def work() -> None:
-        world = World(PLAN, brains=brains())
+        world = World(PLAN, engines=engines())
         life = Life(world)
         await life.begin()
         world.mute.add(2)
@@ -376,7 +376,7 @@ def test_a_k_as_that_does_not_answer_is_left_out_of_the_options() -> None:
 
 def test_test_samples_go_to_the_mpvu_of_their_copy() -> None:
     async def work() -> None:
-        world = World(PLAN, brains=brains())
+        world = World(PLAN, engines=engines())
         await Life(world).begin()
         for name, copy, wanted in (("h11", 0, "mpvu2"), ("h11", 1, "mpvu4"), ("h43", 0, "mpvu2"), ("h21", 1, "mpvu4")):
             message = AnnounceObject(name=name, kind="test_sample", task="vignettes", size_bytes=9, copy=copy)
@@ -399,7 +399,7 @@ def test_data_moves_only_to_the_facility_of_a_visit_that_needs_it() -> None:
         return msgspec.structs.replace(option, move_bytes=0)
 
     async def work() -> None:
-        world = World(PLAN, brains=brains(to_facility))
+        world = World(PLAN, engines=engines(to_facility))
         life = Life(world)
         await life.begin()
         announce = AnnounceObject(name="h13", kind="data", task="vignettes", size_bytes=9, for_object=life.object_id)
@@ -425,7 +425,7 @@ def test_data_moves_only_to_the_facility_of_a_visit_that_needs_it() -> None:
 @pytest.mark.parametrize("busy, wanted", [("mdfp1", "mdfp3"), ("mdfp3", "mdfp1")])
 def test_a_model_is_deployed_where_mdo_says_also_in_another_k_as(busy: str, wanted: str) -> None:
     async def work() -> None:
-        world = World(PLAN, brains=brains())
+        world = World(PLAN, engines=engines())
         await Life(world).begin()
         host = world.hosts[busy]
         full = Register(name=busy, role=host.role, address=host.address, attributes={"load": 0.99})
@@ -444,7 +444,7 @@ def test_a_model_is_deployed_where_mdo_says_also_in_another_k_as(busy: str, want
 
 def test_an_mpvu_is_told_to_merge_once_there_is_an_accepted_state() -> None:
     async def work() -> None:
-        life = Life(World(PLAN, brains=brains()))
+        life = Life(World(PLAN, engines=engines()))
         await life.begin()
         orders: list[Order] = []
         for found in (POOR, POOR, GOOD, GOOD):
@@ -462,7 +462,7 @@ def test_an_mpvu_is_told_to_merge_once_there_is_an_accepted_state() -> None:
 
 def test_without_merge_an_mpvu_keeps_all_or_nothing() -> None:
     async def work() -> None:
-        life = Life(World(PLAN, brains=brains()))
+        life = Life(World(PLAN, engines=engines()))
         await life.begin(msgspec.structs.replace(SPEC, merge=False))
         for _ in range(2):
             await life.train(await life.hop())
@@ -475,7 +475,7 @@ def test_without_merge_an_mpvu_keeps_all_or_nothing() -> None:
 
 def test_a_job_that_trains_on_uses_its_budget_and_says_when_its_targets_were_met() -> None:
     async def work() -> None:
-        world = World(PLAN, brains=brains())
+        world = World(PLAN, engines=engines())
         life = Life(world)
         await life.begin(msgspec.structs.replace(SPEC, train_on=True))
         await life.play(POOR, GOOD)
@@ -491,7 +491,7 @@ def test_a_job_that_trains_on_uses_its_budget_and_says_when_its_targets_were_met
 
 def test_trust_rests_on_the_model_as_it_came_not_on_what_was_kept_of_it() -> None:
     async def work() -> None:
-        world = World(PLAN, brains=brains())
+        world = World(PLAN, engines=engines())
         life = Life(world)
         await life.begin()
         await life.train(await life.hop())
@@ -509,7 +509,7 @@ def test_trust_rests_on_the_model_as_it_came_not_on_what_was_kept_of_it() -> Non
 
 def test_a_job_without_a_target_uses_its_budget() -> None:
     async def work() -> None:
-        life = Life(World(PLAN, brains=brains()))
+        life = Life(World(PLAN, engines=engines()))
         await life.begin(JobSpec(task="vignettes", broad_accuracy=0.0, max_visits=3, deadline_s=100))
         await life.play(GOOD)
         assert [action for action, _ in life.journey].count("train") == 3
@@ -519,7 +519,7 @@ def test_a_job_without_a_target_uses_its_budget() -> None:
 
 def test_an_mpvu_is_visited_as_often_as_the_owner_fixed() -> None:
     async def work() -> None:
-        life = Life(World(PLAN, brains=brains()))
+        life = Life(World(PLAN, engines=engines()))
         await life.begin(msgspec.structs.replace(SPEC, hyper=Fixed(verify_every=2)))
         await life.play(POOR)
         actions = [action for action, _ in life.journey]

@@ -10,6 +10,7 @@ import pytest
 
 from controller.border.messages import Facility
 from controller.domain import Domain
+from controller.plugins.engines import Engines
 from controller.training.jobs import Job, request_of
 from controller.training.method import choose_method, cut_of, links, local_of
 from controller.values.decisions import Option, Request
@@ -51,7 +52,7 @@ OFFERS = [offer(k, f"{k}{n}") for k in (1, 2, 3) for n in (1, 2)]
 
 
 def ask(kit: FakeKit, mine: Job, offers: list[Option] = OFFERS) -> dict[str, Any]:
-    return asyncio.run(choose_method(kit, mine, offers))  # type: ignore[arg-type]
+    return asyncio.run(choose_method(kit, Engines(), mine, offers))  # type: ignore[arg-type]
 
 
 def test_auto_gets_tags_choice_in_the_networks_words() -> None:

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from controller.border.messages import Book, Done, No, Options
-from controller.brains import Brains
 from controller.engines.routing import mtrce
+from controller.plugins.engines import Engines
 from controller.southbound.openflow import PortCount
 from controller.training.jobs import Decision, Job
 from controller.training.rivals import load_of, load_told
@@ -99,7 +99,9 @@ def two_homes(seen: Seen) -> World:
     }
     kas[1].append(Terminal("owner1", "model_owner"))
     kas[3].append(Terminal("owner3", "model_owner"))
-    return World(build_plan("fake", kas=kas, wan=[Wan(1, 2), Wan(2, 3)]), brains=Brains(assess=admit, plan=seen.plan))
+    return World(
+        build_plan("fake", kas=kas, wan=[Wan(1, 2), Wan(2, 3)]), engines=Engines.of(tfam=admit, mtrce=seen.plan)
+    )
 
 
 async def submitted(world: World, **changes: object) -> list[int]:

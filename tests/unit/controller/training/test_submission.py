@@ -6,7 +6,7 @@ import msgspec
 
 from packets.messages import Change, Halt, JobStatus, Message, Refused
 from tests.fake_fabric import World, run
-from tests.unit.controller.training.test_jobs import GOOD, PLAN, POOR, SPEC, Life, brains
+from tests.unit.controller.training.test_jobs import GOOD, PLAN, POOR, SPEC, Life, engines
 
 
 async def say(life: Life, word: Message, name: str = "owner1") -> object:
@@ -15,7 +15,7 @@ async def say(life: Life, word: Message, name: str = "owner1") -> object:
 
 def test_a_larger_budget_is_used_and_a_lower_target_is_enough() -> None:
     async def work() -> None:
-        life = Life(World(PLAN, brains=brains()))
+        life = Life(World(PLAN, engines=engines()))
         await life.begin(msgspec.structs.replace(SPEC, max_visits=1))
         order = await life.hop()
         change = Change(name="owner1", object_id=life.object_id, max_visits=3, broad_accuracy=0.55, expert_accuracy=0.3)
@@ -34,7 +34,7 @@ def test_a_larger_budget_is_used_and_a_lower_target_is_enough() -> None:
 
 def test_a_stopped_job_halts_its_training_and_comes_home_measured() -> None:
     async def work() -> None:
-        life = Life(World(PLAN, brains=brains()))
+        life = Life(World(PLAN, engines=engines()))
         await life.begin()
         await life.train(await life.hop())
         await life.hop()
@@ -55,7 +55,7 @@ def test_a_stopped_job_halts_its_training_and_comes_home_measured() -> None:
 
 def test_only_the_owner_may_and_only_while_it_runs() -> None:
     async def work() -> None:
-        life = Life(World(PLAN, brains=brains()))
+        life = Life(World(PLAN, engines=engines()))
         await life.begin()
         refused = await say(life, Change(name="h11", object_id=life.object_id, stop=True), "h11")
         assert isinstance(refused, Refused) and "is not h11's" in refused.reason

@@ -1,0 +1,90 @@
+"""Engines of one's own by name: ``file.py:function``, ``module:function``, or an entry point of ``daitn.engines``."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from controller.errors import PluginError
+from controller.plugins.contracts import CONTRACTS
+
+DEFAULT = "default"
+GROUP = "daitn.engines"
+
+
+def absolute(spec: str, folder: Path) -> str:
+    """Return a spec that means the same from anywhere: a file's path is resolved from ``folder``."""
+    where, colon, function = spec.rpartition(":")
+    return f"{(folder / where).resolve()}:{function}" if colon and where.endswith(".py") else spec
+
+
+def check_name(engine: str) -> None:
+    """``PluginError`` when there is no engine of this name; it names the nearest."""
+    if engine not in CONTRACTS:
+        near = difflib.get_close_matches(engine, CONTRACTS, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise PluginError(f"no engine is called {engine!r}; {hint}there are: {', '.join(CONTRACTS)}")
+
+
+def load(engine: str, spec: str) -> Callable[..., Any]:
+    """Return an engine's function; ``PluginError`` is one line that says what to mend. Runs the file's top level."""
+    check_name(engine)
+    if spec == DEFAULT:
+        return CONTRACTS[engine].of_default
+    where, _, function = spec.rpartition(":")
+    try:
+        found = getattr(_module(engine, where), function) if where else _entry_point(engine, spec)
+    except AttributeError:
+        raise PluginError(f"engine {engine}: {where} has no function {function!r}") from None
+    if not callable(found):
+        raise PluginError(f"engine {engine}: {spec} is a {type(found).__name__}, not a function")
+    return found  # type: ignore[no-any-return]
+
+
+def _module(engine: str, where: str) -> Any:
+    try:
+        return _from_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
+    except FileNotFoundError:
+        raise PluginError(f"engine {engine}: there is no file {where}") from None
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"engine {engine}: {where} cannot be loaded: {type(error).__name__}: {error}") from error
+
+
+def _from_file(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    spec = importlib.util.spec_from_file_location(f"daitn_own_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(path.parent))  # its own neighbours can be imported
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+def _entry_point(engine: str, name: str) -> Any:
+    found = {e.name: e for e in entry_points(group=GROUP)}
+    if name not in found:
+        known = f"installed are: {', '.join(sorted(found))}" if found else "none is installed"
+        raise PluginError(
+            f"engine {engine}: {name!r} is no entry point of {GROUP} ({known}); "
+            f"give {DEFAULT}, file.py:function or module:function"
+        )
+    try:
+        return found[name].load()
+    except Exception as error:
+        raise PluginError(f"engine {engine}: entry point {name} cannot be loaded: {error}") from error
+
+
+def installed() -> Mapping[str, str]:
+    """Return the entry points that packages on this machine offer: {name: module:function}."""
+    return {e.name: e.value for e in sorted(entry_points(group=GROUP), key=lambda e: e.name)}
