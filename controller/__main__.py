@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from controller.errors import BorderError, ControllerError, PlanError, PortTaken
+from controller.plugins.setup import read as read_engines
 from packets.errors import IdentityError
 from packets.events import Emit, Emitter, silent
 from packets.security.identity import Directory, Identity
@@ -58,6 +59,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--scenario-groups", type=Path, metavar="FILE", help="JSON: the groups of each task, {task: [group]}"
     )
+    parser.add_argument("--engines", type=Path, metavar="FILE", help="JSON: engines of one's own (daitn run --engine)")
     parser.add_argument(
         "--identity", type=Path, metavar="FILE", help="this DCC's keys; with them it refuses what is not authentic"
     )
@@ -125,6 +127,7 @@ class Process:
         self.plan = read_plan(options.plan)
         self.groups = read_groups(options.scenario_groups)
         self.keeper = read_keeper(options.identity, options.directory)
+        self.engines = read_engines(options.engines)
         self.border: Border | None = None
         self._ready_files: list[Path] = []
 
@@ -145,7 +148,7 @@ class Process:
         loop, worker = asyncio.get_running_loop(), Worker(emit)
         switches, store = app.Switches(loop), Store(self.options.database)
         means = Means(
-            switches, worker, store, time.monotonic, emit, self._ask, self.options.seed, self.groups,
+            switches, worker, store, time.monotonic, emit, self._ask, self.options.seed, self.groups, self.engines,
             keeper=self.keeper, any_source=self.options.any_source,
         )  # fmt: skip
         dcc = Dcc(self.plan, means)
@@ -161,6 +164,7 @@ class Process:
             _collect_seldom()
             await over.wait()
         finally:
+            await self.engines.close()
             self._close(store, worker)
 
     async def _open_border(self, dcc: Dcc, emit: Emit) -> None:

@@ -116,7 +116,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     train_on: bool = False
     heed_load: bool = True
     hyper: Fixed = Fixed()
-    engines: Annotated[dict[Name, Annotated[str, msgspec.Meta(max_length=120)]], msgspec.Meta(max_length=8)] = {}
+    engines: Annotated[dict[Name, Annotated[str, msgspec.Meta(max_length=255)]], msgspec.Meta(max_length=8)] = {}
 
 
 class Submit(Message, frozen=True, kw_only=True, tag="submit"):

@@ -36,6 +36,7 @@ METRICS = (
     Metric("daitn_agents_ready", "gauge", "", "Terminals whose agent is ready, by role.", ("role",)),
     Metric("daitn_dcc_ready", "gauge", "", "1 when the control centre of the K-AS is ready.", ("kas",)),
     Metric("daitn_phase_seconds", "gauge", "seconds", "Duration of each phase of the run.", ("phase",)),
+    Metric("daitn_engine_failures_total", "counter", "", "Decisions that an own engine failed to give.", ("engine",)),
     Metric("daitn_packet_ins_total", "counter", "", "Packets that had no rule and went to a DCC.", ("kas",)),
     Metric("daitn_packets_refused_total", "counter", "", "Packets refused, by reason.", ("reason",)),
     Metric("daitn_flows_installed_total", "counter", "", "Flows laid for labels.", ("kas",)),
@@ -187,6 +188,7 @@ OBSERVERS: dict[str, Callable[[Metrics, Data], None]] = {
     "job.finished": lambda m, d: m.count("daitn_jobs_total", state=text(d, "state", "finished")),
     "link.load": _load,
     "query.answered": _answered,
+    "engine.failed": lambda m, d: m.count("daitn_engine_failures_total", engine=text(d, "engine")),
     "warning": lambda m, d: m.count("daitn_notices_total", kind="warning"),
     "error": lambda m, d: m.count("daitn_notices_total", kind="error"),
 }

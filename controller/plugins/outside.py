@@ -36,7 +36,7 @@ class Outside:
     async def ask(self, arguments: Sequence[Any]) -> Any:
         """Return the engine's answer as plain values; ``EngineError``: it says that there is none; ``EngineFailed``."""
         async with self._lock:
-            process = self._process or await self._start()
+            process = self._process or await self.start()
             assert process.stdin is not None
             data = msgspec.msgpack.encode(tuple(arguments))
             try:
@@ -51,7 +51,8 @@ class Outside:
             raise EngineError(said.none)
         return said.answer
 
-    async def _start(self) -> asyncio.subprocess.Process:
+    async def start(self) -> asyncio.subprocess.Process:
+        """Start the engine's process; ``EngineFailed`` when its file cannot be loaded."""
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "controller.plugins.worker", self.engine, self.spec,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,

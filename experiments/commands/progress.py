@@ -113,6 +113,8 @@ class Progress:
     def _on_warning(self, data: dict[str, Any]) -> None:
         self._line("[yellow]![/]", escape(str(data.get("text", data))))
 
+    _on_engine_failed = _on_warning
+
     def _on_error(self, data: dict[str, Any]) -> None:
         self._line("[red]![/]", escape(str(data.get("text", data))))
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -20,6 +20,7 @@ from rich.table import Table
 from controller.oam.page import DEFAULT_PORT
 from experiments.commands.client import standing_socket
 from experiments.commands.control import ControlServer
+from experiments.commands.engines import check_engines, try_engines, with_words
 from experiments.commands.progress import Progress
 from experiments.errors import ExperimentError, RunFailed
 from experiments.run import Run, allow, check_method, gather
@@ -42,10 +43,16 @@ def choose_page_port(wanted: int | None, no_page: bool) -> int | None:
 
 
 def resolve(
-    name: str, *, seed: int | None = None, seeds: int | None = None, data: Path | None = None, label: str | None = None
+    name: str,
+    *,
+    seed: int | None = None,
+    seeds: int | None = None,
+    data: Path | None = None,
+    label: str | None = None,
+    engines: Sequence[str] = (),
 ) -> Scenario:
     """Load a scenario and lay the command line over it; checks that its data can be read."""
-    scenario = load(name)
+    scenario = with_words(load(name), engines)
     changes: dict[str, Any] = {}
     if seed is not None:
         changes["seed"] = seed
@@ -139,6 +146,7 @@ def run_scenario(
     data: Path | None,
     label: str | None,
     method: str | None,
+    engines: Sequence[str],
     run_dir: Path | None,
     page_port: int | None,
     capture: bool,
@@ -146,8 +154,9 @@ def run_scenario(
     started_s: float,
 ) -> dict[str, Any]:
     """Carry a scenario out from bring-up to teardown; return the report. ``method``: None for the scenario's own."""
-    scenario = resolve(name, seed=seed, seeds=seeds, data=data, label=label)
+    scenario = resolve(name, seed=seed, seeds=seeds, data=data, label=label, engines=engines)
     check_methods(scenario, method)
+    check_engines(scenario)
     method = method or scenario.jobs[0].method
     scenario = allow(scenario, method)
     with _standing(scenario, run_dir, page_port, capture, console) as (bed, progress):
@@ -164,12 +173,14 @@ def stand(
     seed: int | None,
     data: Path | None,
     label: str | None,
+    engines: Sequence[str],
     run_dir: Path | None,
     page_port: int | None,
     console: Console,
 ) -> None:
     """Bring the testbed up and keep it until the CLI is left, `daitn down`, or a signal."""
-    scenario = resolve(name, seed=seed, data=data, label=label)
+    scenario = resolve(name, seed=seed, data=data, label=label, engines=engines)
+    check_engines(scenario)
     with _standing(scenario, run_dir, page_port, True, console) as (bed, progress):
         run = Run(bed)
         bed.folder.write_manifest(seed=scenario.seed, run_id=bed.run_id)
@@ -256,9 +267,13 @@ def check_methods(scenario: Scenario, method: str | None = None) -> None:
             check_method(name)
 
 
-def check_all(name: str, *, data: Path | None, label: str | None, page_port: int | None, console: Console) -> None:
+def check_all(
+    name: str, *, data: Path | None, label: str | None, engines: Sequence[str], page_port: int | None, console: Console
+) -> None:
     """Check scenario, then machine; every problem is an error that says what to do."""
-    scenario = resolve_without_data(name) if data is None else resolve(name, data=data, label=label)
+    scenario = with_words(
+        resolve_without_data(name) if data is None else resolve(name, data=data, label=label), engines
+    )
     check_methods(scenario)
     plan = network_plan(scenario)
     terminals = sum(h.role != "host" for h in plan.hosts)
@@ -266,6 +281,7 @@ def check_all(name: str, *, data: Path | None, label: str | None, page_port: int
         f"[green]✓[/] scenario {scenario.name}: {len(plan.kas_numbers)} K-AS, {len(plan.switches)} switches, "
         f"{terminals} terminals, {len(plan.links)} links, {len(scenario.jobs)} job(s)", highlight=False
     )  # fmt: skip
+    try_engines(scenario, console)
     for line in check_machine(ports=[FIRST_OPENFLOW_PORT + k - 1 for k in plan.kas_numbers], page_port=page_port):
         console.print(f"[green]✓[/] {line}", highlight=False)
 

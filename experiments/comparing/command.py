@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 from rich.console import Console
 
+from experiments.commands.engines import check_engines, here, parse
 from experiments.commands.session import RUNS, need_root, resolve
 from experiments.comparing.page import table, write_page
 from experiments.comparing.runs import DEFAULT_METHODS, TOGETHER, Comparison, Plan
@@ -36,6 +37,7 @@ def compare_methods(
     methods: str,
     seeds: Sequence[int],
     *,
+    engine: str | None = None,
     data: Path | None,
     label: str | None,
     out: Path | None,
@@ -44,9 +46,15 @@ def compare_methods(
     budget: Budget | None = None,
 ) -> bool:
     """Compare; True when every run measured something. ``ExperimentError`` before the first run where one cannot be."""
-    plan = make_plan(scenario, methods, seeds, data=data, label=label, out=out, resume=resume, budget=budget)
+    plan = make_plan(
+        scenario, methods, seeds, engine=engine, data=data, label=label, out=out, resume=resume, budget=budget
+    )
     need_root()
-    console.print(f"{len(plan.methods)} methods, {len(plan.seeds)} seed(s); runs in {plan.out}", highlight=False)
+    sides = "engines" if engine else "methods"
+    console.print(
+        f"{len(plan.methods)} {sides}, {len(plan.seeds)} seed(s); runs in {plan.out}",
+        highlight=False,
+    )
     comparison = Comparison(plan, lambda line: console.print(line, highlight=False, soft_wrap=True))
     try:
         comparison.run()
@@ -61,6 +69,7 @@ def make_plan(
     methods: str,
     seeds: Sequence[int],
     *,
+    engine: str | None = None,
     data: Path | None = None,
     label: str | None = None,
     out: Path | None = None,
@@ -68,9 +77,15 @@ def make_plan(
     budget: Budget | None = None,
 ) -> Plan:
     """Check scenario, methods and data; return the plan. A ``budget`` makes scenarios of its own in the folder."""
-    names = DEFAULT_METHODS if methods == "all" else tuple(m.strip() for m in methods.split(","))
-    for name in names:
+    engines = engines_side_by_side(engine) if engine else {}
+    if engines and methods not in ("", "routed"):
+        raise ExperimentError("--engine compares engines, --methods compares methods: give one of them")
+    named = DEFAULT_METHODS if methods in ("", "all") else tuple(m.strip() for m in methods.split(","))
+    names = tuple(engines) or named
+    for name in () if engines else names:
         check_method(name)
+    for words in engines.values():
+        check_engines(resolve(scenario, data=data, label=label, engines=[words]))
     if resume and out is None:
         raise ExperimentError("--resume needs --out DIR: which results are to be kept?")
     resolved = resolve(scenario, data=data, label=label)
@@ -85,8 +100,26 @@ def make_plan(
         label,
         resume=resume,
         name=resolved.name,
+        engines=engines,
     )
     return plan if budget is None else _with_budget(plan, budget)
+
+
+def engines_side_by_side(word: str) -> dict[str, str]:
+    """Return {label: ``--engine`` word} of ``mtrce=default,mine.py:plan``; ``ExperimentError`` for what is none."""
+    name, _, sources = word.partition("=")
+    listed = [s.strip() for s in sources.split(",") if s.strip()]
+    found = {f"{name}={_short(s)}": f"{name}={parse([f'{name}={s}'])[name]}" for s in listed}
+    if len(found) < 2 or len(found) != len(listed):
+        raise ExperimentError(f"--engine {word}: name two different sources or more, as in mtrce=default,mine.py:plan")
+    absolute_words = {label: here([w]) for label, w in found.items()}
+    return {label: f"{name}={source[name]}" for label, source in absolute_words.items()}
+
+
+def _short(source: str) -> str:
+    """Return a source's name for a table: a file's without its folder."""
+    where, colon, function = source.rpartition(":")
+    return f"{Path(where).name}:{function}" if colon else source
 
 
 def _with_budget(plan: Plan, budget: Budget) -> Plan:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -56,7 +57,7 @@ class Result(NamedTuple):
 class Plan(NamedTuple):
     """What is to be compared. ``scenarios``: {method: scenario} where it is another; ``data``, ``label``: as of
     ``daitn run``; ``prefix``: words before it; ``settings``: what to tell of its budget;
-    ``name``: of the scenario.
+    ``name``: of the scenario; ``engines``: {label: engine word} where ``methods`` are labels of engines.
     """
 
     scenario: str
@@ -71,6 +72,15 @@ class Plan(NamedTuple):
     scenarios: Mapping[str, str] = {}
     settings: tuple[str, ...] = ()
     name: str = ""
+    engines: Mapping[str, str] = {}
+
+    def method(self, label: str) -> str:
+        """Return the method that a label of ``methods`` stands for."""
+        return "routed" if label in self.engines else label
+
+    def engine(self, label: str) -> list[str]:
+        """Return the ``--engine`` words that a label of ``methods`` stands for."""
+        return [self.engines[label]] if label in self.engines else []
 
     @property
     def given(self) -> list[str]:
@@ -89,8 +99,9 @@ class Comparison:
     def run(self) -> None:
         """Carry out all runs, seed by seed; those that measured nothing are tried twice, then listed as errors."""
         pairs = [(seed, method) for seed in self.plan.seeds for method in self.plan.methods]
+        width = max(9, *map(len, self.plan.methods))
         for number, (seed, method) in enumerate(pairs, 1):
-            head = f"[{number:2}/{len(pairs)}] seed {seed:<3} {method:<9}"
+            head = f"[{number:2}/{len(pairs)}] seed {seed:<3} {method:<{width}}"
             result = self._one(method, seed)
             if result is None:
                 self.say(f"{head} FAILED: {self.errors[-1]}")
@@ -117,11 +128,12 @@ class Comparison:
         except ExperimentError:
             return False
         scenario = self.plan.scenarios.get(method, self.plan.scenario)
-        now = allow(resolve(scenario, data=self.plan.data, label=self.plan.label), method)
+        now = resolve(scenario, data=self.plan.data, label=self.plan.label, engines=self.plan.engine(method))
+        now = allow(now, self.plan.method(method))
         return msgspec.structs.replace(then, seed=now.seed, seeds=now.seeds) == now
 
     def folder(self, method: str, seed: int) -> Path:
-        return self.plan.out / f"seed-{seed:03}-{method}"
+        return self.plan.out / f"seed-{seed:03}-{re.sub(r'[^A-Za-z0-9._-]+', '-', method)}"
 
     def _child(self, method: str, seed: int, attempt: int) -> str:
         """Run ``daitn run`` once; return its last words. ``ExperimentError`` when the machine is not ready for any."""
@@ -130,7 +142,8 @@ class Comparison:
             folder.rename(folder.with_name(f"{folder.name}.failed-{int(time.time())}-{attempt}"))
         log = self.plan.out / f"{folder.name}.log"
         scenario = self.plan.scenarios.get(method, self.plan.scenario)
-        words = ["run", scenario, "--seed", str(seed), "--seeds", "1", "--method", method]
+        words = ["run", scenario, "--seed", str(seed), "--seeds", "1", "--method", self.plan.method(method)]
+        words += [w for e in self.plan.engine(method) for w in ("--engine", e)]
         words += ["--run-dir", str(folder), "--no-page", "--no-capture", *self.plan.given]
         with contextlib.suppress(ChildTimeout):  # its report, if there is one, tells what came of it
             if (
@@ -146,7 +159,7 @@ class Comparison:
         try:
             report = json.loads((folder / "report.json").read_text())
             one = report["seeds"][0]
-            if (report["method"], one["seed"]) != (method, seed) or one["accuracy"]["broad"] is None:
+            if (report["method"], one["seed"]) != (self.plan.method(method), seed) or one["accuracy"]["broad"] is None:
                 return None
             total, met = int(one["train_bytes"]), one.get("reached")
             until = met or {"visits": len(one["route"]), "bytes": total, "seconds": one["train_s"]}

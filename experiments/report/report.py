@@ -215,7 +215,7 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def _warnings(events: list[Event]) -> list[str]:
-    texts = [str(e.data.get("text", e.data)) for e in events if e.kind in ("warning", "error")]
+    texts = [str(e.data.get("text", e.data)) for e in events if e.kind in ("warning", "error", "engine.failed")]
     for event in events:
         if event.kind == "link.calibrated" and not event.data.get("ok", True):
             data = event.data

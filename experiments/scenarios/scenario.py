@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
+from controller.errors import PluginError
+from controller.plugins.loading import absolute, check_name
+from controller.plugins.setup import Setup
 from experiments.errors import ScenarioError
 from experiments.scenarios.events import TimedEvent
 from experiments.scenarios.events import check as check_events
@@ -66,8 +70,9 @@ class QuerySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One experiment. ``jobs`` are submitted in order; one that T-FAM rejects is recorded and the next is tried.
 
-    ``events``: what happens to terminals meanwhile (``experiments.scenarios.events``). ``security: off`` leaves
-    signatures, MACs and encryption out (packets/README.md, "Security").
+    ``engines``: {engine: source} instead of the defaults, as of ``daitn engines``; a file's path is meant from where
+    the scenario lies. ``events``: what happens to terminals meanwhile (``experiments.scenarios.events``). ``security:
+    off`` leaves signatures, MACs and encryption out (packets/README.md, "Security").
     """
 
     name: str
@@ -80,6 +85,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     compare_pooled: bool = False
     query: QuerySpec | None = None
     security: bool = True
+    engines: dict[str, str] = {}
     events: Annotated[list[TimedEvent], msgspec.Meta(max_length=256)] = []
 
 
@@ -106,11 +112,35 @@ def from_raw(raw: Any, where: str) -> Scenario:
         scenario = msgspec.convert(raw, Scenario)
     except msgspec.ValidationError as error:
         raise ScenarioError(f"scenario {where}: {_explain(error)}") from None
+    scenario = with_engines(scenario, {}, where, Path(where).parent)
     _check_network(scenario.network, where)
     _check_flip(scenario, where)
     if scenario.events:
         check_events(scenario.events, {h.name: h.role for h in network_plan(scenario).hosts}, where)
     return scenario
+
+
+def with_engines(scenario: Scenario, more: Mapping[str, str], where: str, folder: Path) -> Scenario:
+    """Return a scenario with ``more`` engines, the files of its own found from ``folder``; ``ScenarioError`` for a name
+    that is no engine's.
+    """
+    try:
+        use = _resolved(scenario.engines | dict(more), folder)
+        jobs = [msgspec.structs.replace(j, engines=_resolved(j.engines, folder)) for j in scenario.jobs]
+    except PluginError as error:
+        raise ScenarioError(f"scenario {where}: engines: {error}") from None
+    return msgspec.structs.replace(scenario, engines=use, jobs=jobs)
+
+
+def _resolved(engines: Mapping[str, str], folder: Path) -> dict[str, str]:
+    for name in engines:
+        check_name(name)
+    return {name: absolute(source, folder) for name, source in engines.items()}
+
+
+def engine_setup(scenario: Scenario) -> Setup:
+    """Return what the control centres of a scenario are told of engines."""
+    return Setup.of(scenario.engines, [job.engines for job in scenario.jobs])
 
 
 def dump(scenario: Scenario) -> bytes:

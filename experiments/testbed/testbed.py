@@ -20,7 +20,7 @@ from controller.oam.state.run import NetworkState
 from experiments.commands import terminal
 from experiments.errors import RunFailed
 from experiments.scenarios import events as timed
-from experiments.scenarios.scenario import Scenario, network_plan
+from experiments.scenarios.scenario import Scenario, engine_setup, network_plan
 from experiments.testbed.capture import Capture
 from experiments.testbed.counters import port_bytes
 from experiments.testbed.folder import RunFolder
@@ -123,9 +123,19 @@ class Testbed:
             "--events": self.runtime / "events.sock",
             "--database": self.folder.path / f"dcc{kas}.sqlite",
             "--seed": seed,
+            **self._engines(),
             **(self.identities.controller_options(kas) if self.identities else {}),
         }
         return self._spawn(f"dcc{kas}", python("controller", *(str(x) for pair in arguments.items() for x in pair)))
+
+    def _engines(self) -> dict[str, object]:
+        """Return where a control centre reads which engines of one's own it uses (nothing: the defaults)."""
+        setup = engine_setup(self.scenario)
+        if not setup.own:
+            return {}
+        file = self.runtime / "engines.json"
+        file.write_bytes(msgspec.json.encode(setup))
+        return {"--engines": file}
 
     def _spawn(self, name: str, command: list[str]) -> Child:
         child = Child(name, command, self.folder.logs / f"{name}.log", self.run_id)

@@ -254,6 +254,7 @@ FOLDS = {
     "query.sent": query_sent,
     "query.answered": query_answered,
     "packet.refused": notice,
+    "engine.failed": notice,
     "warning": notice,
     "error": notice,
     "border.up": noted,

@@ -1,0 +1,44 @@
+"""The command line's root: where its commands hang, where they print, and the options that several of them share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="DA-ITN testbed: models, data and queries that travel, and a network that decides where they meet.",
+)
+out = Console()
+err = Console(stderr=True)
+
+ScenarioArgument = Annotated[
+    str, typer.Argument(help="Built-in scenario (healthcare, heart, table, digits, flipped) or path of a YAML file.")
+]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of data, models and plans.", min=0)]
+DataOption = Annotated[
+    Path | None, typer.Option(help="Real data: a directory (UCI heart disease) or a CSV/JSONL file.")
+]
+LabelOption = Annotated[str | None, typer.Option(help="Label column of --data FILE.")]
+PageOption = Annotated[
+    int | None,
+    typer.Option(help="Port of the status page on 127.0.0.1 [default: 8080, or a free one].", min=0, max=65535),
+]
+NoPageOption = Annotated[bool, typer.Option("--no-page", help="Serve no status page.")]
+FolderOption = Annotated[
+    Path | None, typer.Option(help="Folder of a run [default: the standing network's, else runs/latest].")
+]
+JobOption = Annotated[str | None, typer.Option(help="Job, by the beginning of its number, or `last`.")]
+RunDirOption = Annotated[
+    Path | None, typer.Option(help="Folder for the results [default: runs/<date>-<scenario>-s<seed>].")
+]
+EngineOption = Annotated[
+    list[str] | None,
+    typer.Option("--engine", help="An engine of your own, ENGINE=SOURCE: mtrce=mine.py:plan; see `daitn engines`."),
+]

@@ -1,0 +1,127 @@
+"""``daitn run``, ``compare``, ``up``: commands that bring a network up."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments.commands.app import (
+    DataOption,
+    EngineOption,
+    LabelOption,
+    NoPageOption,
+    PageOption,
+    RunDirOption,
+    ScenarioArgument,
+    SeedOption,
+    app,
+    err,
+    out,
+)
+
+
+@app.command()
+def run(
+    scenario: ScenarioArgument = "healthcare",
+    seed: SeedOption = None,
+    seeds: Annotated[int | None, typer.Option(help="Number of seeds, one after the other.", min=1, max=100)] = None,
+    data: DataOption = None,
+    label: LabelOption = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="routed, learned, random, cycle, tramfl, federated, secure, gossip, split, central, or auto: TAG "
+            "chooses [default: the scenario's, routed if it names none]."
+        ),
+    ] = None,
+    engine: EngineOption = None,
+    run_dir: RunDirOption = None,
+    page_port: PageOption = None,
+    no_page: NoPageOption = False,
+    no_capture: Annotated[
+        bool, typer.Option("--no-capture", help="Record no packets (bytes then come from port counters alone).")
+    ] = False,
+) -> None:
+    """Run a scenario from bring-up to report and teardown (what `make demo` does)."""
+    started_s = time.monotonic()
+    from experiments.commands.session import choose_page_port, run_scenario
+
+    report = run_scenario(
+        scenario, seed=seed, seeds=seeds, data=data, label=label, method=method, engines=engine or [],
+        run_dir=run_dir,
+        page_port=choose_page_port(page_port, no_page), capture=not no_capture, console=out, started_s=started_s,
+    )  # fmt: skip
+    if not report["targets_met"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    scenario: ScenarioArgument = "healthcare",
+    methods: Annotated[
+        str, typer.Option(help="Methods, comma between them; `all` for every one [default: all; routed with --engine].")
+    ] = "",
+    engine: Annotated[
+        str | None,
+        typer.Option(help="Engines side by side instead of methods: mtrce=default,mine.py:plan; see `daitn engines`."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Number of seeds.", min=1, max=100)] = 5,
+    seed: Annotated[int, typer.Option(help="The first seed.", min=0)] = 0,
+    data: DataOption = None,
+    label: LabelOption = None,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Folder for all runs [default: runs/compare-<date>-<scenario>].")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Keep what was measured in --out before.")] = False,
+    visits: Annotated[int, typer.Option(help="Budget of visits of one model [default: the scenario's].", min=0)] = 0,
+    rounds: Annotated[int, typer.Option(help="Budget of rounds of a group [default: the scenario's].", min=0)] = 0,
+    passes: Annotated[int, typer.Option(help="Budget of passes over pooled data.", min=0)] = 0,
+    train_on: Annotated[bool, typer.Option("--train-on", help="Go on past the targets, to the budget's end.")] = False,
+    merge: Annotated[bool, typer.Option(help="Whether MPVUs may keep part of a visit.")] = True,
+) -> None:
+    """Run a scenario with several methods and seeds: one table, one page of figures (accuracy against bytes, time)."""
+    from experiments.comparing.command import Budget, compare_methods
+
+    budget = Budget(visits, rounds, passes, train_on, merge)
+    if not compare_methods(
+        scenario, methods, range(seed, seed + seeds), engine=engine, data=data, label=label, out=out_dir, resume=resume,
+        console=out,
+        budget=None if budget == Budget() else budget,
+    ):  # fmt: skip
+        raise typer.Exit(1)
+
+
+@app.command()
+def up(
+    scenario: ScenarioArgument = "healthcare",
+    seed: SeedOption = None,
+    data: DataOption = None,
+    label: LabelOption = None,
+    engine: EngineOption = None,
+    run_dir: RunDirOption = None,
+    page_port: PageOption = None,
+    no_page: NoPageOption = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Leave it standing in the background; `daitn down` ends it.")
+    ] = False,
+) -> None:
+    """Bring the network up and leave it standing: Mininet's CLI here, `daitn submit` and `query` elsewhere."""
+    from experiments.commands.session import choose_page_port, stand, stand_detached
+
+    if detach:
+        stand_detached(sys.argv[1:], out, err)
+        return
+    stand(
+        scenario,
+        seed=seed,
+        data=data,
+        label=label,
+        engines=engine or [],
+        run_dir=run_dir,
+        page_port=choose_page_port(page_port, no_page),
+        console=out,
+    )
