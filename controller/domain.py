@@ -58,11 +58,17 @@ class Domain:
     def _all_borders(self) -> dict[tuple[str, int], BorderPlan]:
         """Borders towards other domains, and those between two K-AS of this one."""
         found = {(b.switch, b.port): b for b in self.plan.borders}
+        rank = {id(link): number for number, link in enumerate(self.plan.links)}
         for (name, port), link in self.trunks.items():
             other = self.switches[link.b if link.a == name else link.a]
             if other.kas != self.switches[name].kas:
                 found[name, port] = BorderPlan(
-                    switch=name, port=port, neighbour_kas=other.kas, rate_mbps=link.rate_mbps, delay_ms=link.delay_ms
+                    switch=name,
+                    port=port,
+                    neighbour_kas=other.kas,
+                    rate_mbps=link.rate_mbps,
+                    delay_ms=link.delay_ms,
+                    rank=rank[id(link)],
                 )
         return found
 
@@ -150,8 +156,10 @@ class Domain:
             return []
 
     def border(self, kas: int, neighbour: int) -> BorderPlan | None:
-        """Return the live border of ``kas`` towards a neighbouring K-AS, or None."""
-        for (name, port), border in sorted(self.borders.items()):
+        """Return the live border of ``kas`` towards a neighbouring K-AS, or None; of several the first declared, so
+        that both sides take the same.
+        """
+        for (name, port), border in sorted(self.borders.items(), key=lambda at: (at[1].rank, at[0])):
             if border.neighbour_kas == neighbour and self.switches[name].kas == kas and self.is_up(name, port):
                 return border
         return None

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
-from typing import get_args
+from typing import Any, get_args
+
+import msgspec
 
 from topologies.errors import PlanError
 from topologies.plan import (
@@ -26,6 +28,7 @@ from topologies.plan import (
 )
 
 MAX_RATE_MBPS = 10_000.0
+MIN_RATE_MBPS = 0.008  # 8 kbit/s: below, tc(8) rounds the rate to nothing, and one packet takes seconds
 _NAME = re.compile(r"[a-z][a-z0-9]*\Z")
 
 
@@ -75,7 +78,7 @@ def build_plan(
     access_switches: int = 2,
 ) -> NetworkPlan:
     """Build and check a plan. A terminal is a ``Terminal`` or ``"name:role"``; ``PlanError`` names what is wrong."""
-    builder = _Builder(rates or Rates())
+    builder = Builder(rates or Rates())
     for number in sorted(kas):
         builder.add_kas(number, access_switches)
     for link in wan:
@@ -83,9 +86,7 @@ def build_plan(
     for number in sorted(kas):
         for place, terminal in enumerate(kas[number]):
             builder.add_terminal(number, _terminal(terminal), 1 + place % access_switches)
-    plan = NetworkPlan(name=name, hosts=builder.hosts, switches=builder.switches, links=builder.links)
-    validate(plan)
-    return plan
+    return builder.plan(name)
 
 
 def _terminal(spec: Terminal | str) -> Terminal:
@@ -97,8 +98,11 @@ def _terminal(spec: Terminal | str) -> Terminal:
     return Terminal(name, role or "host")  # type: ignore[arg-type]  # checked in the line above
 
 
-class _Builder:
-    """Hands out ports and addresses while the lists grow."""
+class Builder:
+    """Hands out names, ports and addresses while switches, terminals and links are declared, one by one.
+
+    ``plan`` checks the whole. A switch with a link to another K-AS is a gateway (KBG), said or not.
+    """
 
     def __init__(self, rates: Rates) -> None:
         self.rates = rates
@@ -109,6 +113,16 @@ class _Builder:
         self._addresses: dict[str, count[int]] = {}
         self._by_index: dict[tuple[int, int], str] = {}
         self._gateways: dict[int, str] = {}
+
+    def plan(self, name: str) -> NetworkPlan:
+        """Return the checked plan of what was declared; ``PlanError`` names what is wrong."""
+        kas_of = {s.name: s.kas for s in self.switches}
+        borders = [{x.a, x.b} for x in self.links if x.a in kas_of and kas_of[x.a] != kas_of[x.b]]
+        ends = set().union(*borders)
+        switches = [msgspec.structs.replace(s, gateway=s.gateway or s.name in ends) for s in self.switches]
+        plan = NetworkPlan(name=name, hosts=self.hosts, switches=switches, links=self.links)
+        validate(plan)
+        return plan
 
     def add_kas(self, kas: int, access_switches: int) -> None:
         if not 1 <= kas <= 255 or not 1 <= access_switches <= 253:
@@ -131,6 +145,37 @@ class _Builder:
         rate = self.rates.wan_mbps if wan.rate_mbps is None else wan.rate_mbps
         delay = self.rates.wan_delay_ms if wan.delay_ms is None else wan.delay_ms
         self._join(self._gateways[wan.a], self._gateways[wan.b], rate, delay, wan.loss_percent)
+
+    def add_switch(self, kas: int, name: str = "", *, gateway: bool = False) -> str:
+        """Declare a switch of a K-AS (named ``k<kas>s<n>`` unless it has a name); return its name."""
+        if not 1 <= kas <= 255:
+            raise PlanError(f"switch {name or '?'}: K-AS {kas} is not in 1..255")
+        index = 1 + sum(s.kas == kas for s in self.switches)
+        if index > 254:
+            raise PlanError(f"K-AS {kas} has more than 254 switches; divide it")
+        name = name or f"k{kas}s{index}"
+        self._add_switch(kas, index, name, gateway=gateway)
+        return name
+
+    def add_terminal_at(self, switch: str, terminal: Terminal, **link: float) -> None:
+        """Declare a terminal at a switch; ``link``: loss_percent, queue_packets of its access link."""
+        found = next(((k, i) for (k, i), n in self._by_index.items() if n == switch), None)
+        if found is None:
+            raise PlanError(f"terminal {terminal.name}: there is no switch {switch}")
+        self.add_terminal(found[0], replace(terminal, switch=found[1]), found[1])
+        self.links[-1] = msgspec.structs.replace(self.links[-1], **link)
+
+    def add_link(
+        self, a: str, b: str, rate_mbps: float, delay_ms: float = 0.0, loss_percent: float = 0.0, queue_packets: int = 0
+    ) -> None:
+        """Declare a link between two switches; the second between the same two is a parallel one."""
+        for end in (a, b):
+            if end not in self._ports:
+                raise PlanError(f"link {a}-{b}: there is no switch {end}")
+        if a == b:
+            raise PlanError(f"link {a}-{b}: a link has two different ends")
+        self._join(a, b, rate_mbps, delay_ms, loss_percent)
+        self.links[-1] = msgspec.structs.replace(self.links[-1], queue_packets=queue_packets)
 
     def add_terminal(self, kas: int, terminal: Terminal, turn: int) -> None:
         index = terminal.switch or turn
@@ -166,6 +211,7 @@ class _Builder:
 
     def _join(self, a: str, b: str, rate_mbps: float, delay_ms: float = 0.0, loss_percent: float = 0.0) -> None:
         a_port, b_port = next(self._ports[a]), next(self._ports[b])
+        number = 1 + sum({x.a, x.b} == {a, b} for x in self.links)
         self.links.append(
             LinkPlan(
                 a=a,
@@ -175,6 +221,7 @@ class _Builder:
                 rate_mbps=rate_mbps,
                 delay_ms=delay_ms,
                 loss_percent=loss_percent,
+                number=number,
             )
         )
 
@@ -206,6 +253,39 @@ def validate(plan: NetworkPlan) -> None:
         raise PlanError(f"terminal {min(unplugged)[0]} has no link to its declared switch port")
 
 
+def check_reach(plan: NetworkPlan) -> None:
+    """Check that every K-AS holds together, and that every one can be reached from the first; ``PlanError`` names the
+    island.
+    """
+    kas_of = {s.name: s.kas for s in plan.switches}
+    trunks = [(x.a, x.b) for x in plan.links if x.a in kas_of]
+    for kas in plan.kas_numbers:
+        inside = [n for n, k in kas_of.items() if k == kas]
+        cut_off = set(inside) - _reached(inside[0], [(a, b) for a, b in trunks if kas_of[a] == kas_of[b]])
+        if cut_off:
+            raise PlanError(
+                f"K-AS {kas} falls into pieces: no link inside it joins {min(cut_off)} to {inside[0]}; add one, or "
+                "make it a K-AS of its own"
+            )
+    first = plan.kas_numbers[0]
+    islands = set(plan.kas_numbers) - _reached(first, [(kas_of[a], kas_of[b]) for a, b in trunks])
+    if islands:
+        raise PlanError(f"K-AS {min(islands)} is an island: no chain of WAN links joins it to K-AS {first}; add one")
+
+
+def _reached(start: Any, edges: Sequence[tuple[Any, Any]]) -> set[Any]:
+    ways: dict[Any, set[Any]] = {}
+    for a, b in edges:
+        ways.setdefault(a, set()).add(b)
+        ways.setdefault(b, set()).add(a)
+    seen, left = {start}, [start]
+    while left:
+        new = ways.get(left.pop(), set()) - seen
+        seen |= new
+        left += new
+    return seen
+
+
 def _check_host(host: HostPlan) -> None:
     prefix = kas_prefix(host.kas).removesuffix("0.0/16")
     if not host.address.startswith(prefix):
@@ -217,8 +297,12 @@ def _check_host(host: HostPlan) -> None:
 def _check_link(link: LinkPlan, names: set[str], switches: set[str]) -> None:
     if not {link.a, link.b} <= names or link.b not in switches:
         raise PlanError(f"link {link.name}: its ends must be declared, the second one a switch")
-    if not 0 < link.rate_mbps <= MAX_RATE_MBPS:
-        raise PlanError(f"link {link.name}: rate {link.rate_mbps} Mbit/s is not in 0..{MAX_RATE_MBPS:.0f}")
+    if not MIN_RATE_MBPS <= link.rate_mbps <= MAX_RATE_MBPS:
+        raise PlanError(
+            f"link {link.name}: rate {link.rate_mbps:g} Mbit/s is not in {MIN_RATE_MBPS:g}..{MAX_RATE_MBPS:.0f}"
+        )
+    if not 0 <= link.queue_packets <= 1_000_000:
+        raise PlanError(f"link {link.name}: queue of {link.queue_packets} packets is not in 0..1000000 (0: by rate)")
     if not 0 <= link.delay_ms <= 10_000:
         raise PlanError(f"link {link.name}: delay {link.delay_ms} ms is not in 0..10000")
     if not 0 <= link.loss_percent < 100:

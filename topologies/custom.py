@@ -21,13 +21,13 @@ from mininet.node import Controller, Host, OVSSwitch
 from mininet.topo import Topo
 
 from topologies import venv, wiring
-from topologies.errors import RefusedError, TopologyError
+from topologies.errors import PlanError, RefusedError, TopologyError
 from topologies.machine import netns, probe, shell, wires
 from topologies.machine.cleanup import clean
 from topologies.machine.ledger import RUN_VARIABLE
 from topologies.machine.preflight import check_machine, check_names, check_port
 from topologies.machine.waiting import wait_until
-from topologies.plan import HostPlan, LinkPlan, NetworkPlan, SwitchPlan
+from topologies.plan import HostPlan, LinkPlan, NetworkPlan, SwitchPlan, gateway_address
 from topologies.session import Session, mn_run_id, mn_session
 
 OPENFLOW_PORT = 6653
@@ -40,6 +40,13 @@ class PlanIntf(Intf):
 
     def config(self, *_: Any, **__: Any) -> dict[str, Any]:
         return {}
+
+    def ifconfig(self, *words: Any) -> str:
+        """Configure as Mininet does; a terminal's default route, which goes with its link, comes back with it."""
+        said = str(super().ifconfig(*words))
+        if words == ("up",) and isinstance(self.node, PlanHost):
+            self.node.cmd("ip route replace default via", gateway_address(self.node.plan.kas), "dev", self.name)
+        return said
 
 
 class PlanHost(Host):
@@ -78,6 +85,7 @@ class PlanSwitch(OVSSwitch):
         self.plan = plan
         self.session = session
         self.asked: list[Any] = []
+        self.targets: list[str] = []
         options = {
             "failMode": "secure",
             "protocols": "OpenFlow13",
@@ -103,9 +111,18 @@ class PlanSwitch(OVSSwitch):
 
     def start(self, controllers: list[Any]) -> None:
         """Make the bridge (never replacing one of the same name that somebody else made) and shape its ports."""
-        self.asked = controllers
-        shell.must("ovs-vsctl", *self.words([f"{c.protocol}:{c.IP()}:{c.port}" for c in controllers]))
+        self.asked = controllers or self.asked
+        self.targets = [f"{c.protocol}:{c.IP()}:{c.port}" for c in controllers] or self.targets
+        here = [intf.name for intf in self.intfList() if intf.name != "lo"]
+        shell.batch("ip", wiring.up_lines(here, self.session.run_id))  # one that was killed comes back whole
+        shell.must("ovs-vsctl", *self.words(self.targets))
         shell.batch("tc", self.shaping())
+
+    def stop(self, deleteIntfs: bool = True) -> None:
+        """Remove the bridge, if it is still there; the interfaces stay unless told otherwise."""
+        shell.run("ovs-vsctl", "--timeout=20", *wiring.unbridge_words([self.name]))
+        if deleteIntfs:
+            super(OVSSwitch, self).stop(deleteIntfs)
 
     @classmethod
     def batchStartup(cls, switches: Any, run: Any = None) -> Any:
@@ -177,8 +194,11 @@ class PlanTopo(Topo):
 
     plan: NetworkPlan
 
-    def build(self, **_: Any) -> None:
+    def build(self, *args: Any, **params: Any) -> None:
         try:
+            if args or params:
+                raise PlanError(f"topology {self.plan.name} takes no options, it was given {args or params}")
+            check_words(sys.argv)
             self._build()
         except TopologyError as error:
             leave(error)
@@ -197,6 +217,25 @@ class PlanTopo(Topo):
             self.addHost(host.name, cls=PlanHost, plan=host, session=session)
         for x in self.plan.links:
             self.addLink(x.a, x.b, port1=x.a_port, port2=x.b_port, cls=PlanLink, plan=x, session=session)
+
+
+NOT_OURS = {
+    "--switch": "the plan says what its switches are",
+    "--host": "the plan says what its terminals are",
+    "--link": "the plan shapes its links (in a topology of your own: addLink(..., bw=, delay=))",
+    "--nat": "the plan is the whole network",
+    "--innamespace": "control is over the loopback",
+    "--cluster": "it stands on one machine",
+    "--placement": "it stands on one machine",
+}
+
+
+def check_words(words: list[str]) -> None:
+    """Refuse the options of ``mn`` that a plan would have to leave unheeded; ``PlanError`` names the first."""
+    for word in words:
+        name = word.partition("=")[0]
+        if name in NOT_OURS:
+            raise PlanError(f"mn {name}: not with this topology, {NOT_OURS[name]}; leave it out")
 
 
 class DccController(Controller):

@@ -161,7 +161,8 @@ class Network(Mininet):
         words: list[str] = []
         for switch in self.switches:
             port = self._controller_ports.get(switch.plan.kas)
-            words += switch.words([f"tcp:127.0.0.1:{port}"] if port else [])
+            switch.targets = [f"tcp:127.0.0.1:{port}"] if port else []
+            words += switch.words(switch.targets)
         shell.must("ovs-vsctl", *words)
         self._check_ports()
         shell.batch("tc", [line for switch in self.switches for line in switch.shaping()])

@@ -38,7 +38,10 @@ class SwitchPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LinkPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """One link. ``a``/``b`` are node names (``b`` is always a switch; ``a`` may be a host); delay is one way."""
+    """One link. ``a``/``b`` are node names (``b`` is always a switch; ``a`` may be a host); delay is one way.
+
+    ``number`` counts parallel links between the same two nodes; ``queue_packets`` 0: as long as the rate asks for.
+    """
 
     a: str
     a_port: int
@@ -47,20 +50,27 @@ class LinkPlan(msgspec.Struct, frozen=True, kw_only=True):
     rate_mbps: float
     delay_ms: float = 0.0
     loss_percent: float = 0.0
+    number: int = 1
+    queue_packets: int = 0
 
     @property
     def name(self) -> str:
-        return f"{self.a}-{self.b}"
+        """The link's name, its own also among parallel links: ``k1g-k2g``, ``k1g-k2g-2``."""
+        return f"{self.a}-{self.b}" + (f"-{self.number}" if self.number > 1 else "")
 
 
 class BorderPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A WAN link as a K-AS sees it: own gateway port, and the number of the K-AS beyond."""
+    """A WAN link as a K-AS sees it: own gateway port, and the number of the K-AS beyond.
+
+    ``rank``: its place among all links, by which both sides of several borders prefer the same one.
+    """
 
     switch: str
     port: int
     neighbour_kas: int
     rate_mbps: float
     delay_ms: float
+    rank: int = 0
 
 
 class KasLink(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +112,7 @@ class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
         inside: list[LinkPlan] = []
         borders: list[BorderPlan] = []
         between: list[KasLink] = []
-        for link in self.links:
+        for rank, link in enumerate(self.links):
             a, b = kas_of[link.a], kas_of[link.b]
             if a != b:
                 between.append(KasLink(a_kas=a, b_kas=b, rate_mbps=link.rate_mbps, delay_ms=link.delay_ms))
@@ -112,7 +122,12 @@ class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
                 switch, port, other = (link.a, link.a_port, b) if a in mine else (link.b, link.b_port, a)
                 borders.append(
                     BorderPlan(
-                        switch=switch, port=port, neighbour_kas=other, rate_mbps=link.rate_mbps, delay_ms=link.delay_ms
+                        switch=switch,
+                        port=port,
+                        neighbour_kas=other,
+                        rate_mbps=link.rate_mbps,
+                        delay_ms=link.delay_ms,
+                        rank=rank,
                     )
                 )
         return DomainPlan(

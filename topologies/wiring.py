@@ -95,9 +95,10 @@ def shape_lines(link: LinkPlan, device: str, netem: bool) -> list[Line]:
     """Shape what leaves ``device``: HTB for the rate; netem below it for delay and loss, else a plain queue."""
     purpose = f"link {link.name}, shaping of {device}"
     kbit, burst = round(link.rate_mbps * 1000), burst_bytes(link.rate_mbps)
-    leaf = f"pfifo limit {queue_packets(link.rate_mbps)}"
+    leaf = f"pfifo limit {link.queue_packets or queue_packets(link.rate_mbps)}"
     if netem and (link.delay_ms or link.loss_percent):
-        leaf = f"netem limit {queue_packets(link.rate_mbps, link.delay_ms)} delay {round(link.delay_ms * 1000)}us"
+        limit = link.queue_packets or queue_packets(link.rate_mbps, link.delay_ms)
+        leaf = f"netem limit {limit} delay {round(link.delay_ms * 1000)}us"
         leaf += f" loss {link.loss_percent:g}%" if link.loss_percent else ""
     return [
         (f"qdisc replace dev {device} root handle 1: htb default 1", purpose),

@@ -84,12 +84,16 @@ class Fabric:
         if host is not None and not up:
             self.liveness.dead(host.name, "is cut off")
         if border is not None:
-            await self._border_changed(self.domain.switches[name].kas, border.neighbour_kas, up)
+            await self._border_changed(self.domain.switches[name].kas, border.neighbour_kas)
         self.kit.communication.reroute()
         self.liveness.look()
         await self.resteering.repair()
 
-    async def _border_changed(self, kas: int, neighbour: int, up: bool) -> None:
+    async def _border_changed(self, kas: int, neighbour: int) -> None:
+        """One of the links to a neighbour came or went: they are joined as long as one is there."""
+        up = self.domain.border(kas, neighbour) is not None
+        if (frozenset((kas, neighbour)) not in self.domain.down_kas) == up:
+            return
         self._set_kas_link(kas, neighbour, up)
         self.kit.emit("warning", text=f"link between K-AS {kas} and K-AS {neighbour} is {'up' if up else 'down'}")
 

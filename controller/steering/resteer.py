@@ -104,6 +104,8 @@ class Resteering:
         border = self.kit.domain.borders.get((path.exit.switch, path.exit.port))
         if border is None or self.kit.domain.leads_on(path.exit.switch, path.exit.port):
             return
+        if self.kit.domain.border(path.kas, border.neighbour_kas) is not None:
+            return  # another link joins the two
         try:
             await self.kit.must(LinkState(kas=home, a_kas=path.kas, b_kas=border.neighbour_kas, up=False))
         except BorderError as error:

@@ -100,7 +100,10 @@ class Communication:
             self.domain, switch, fresh=name not in self._seen, meters=meters, own_source=self.own_source
         )
         routes = self._wanted_routes()[name]
-        self.south.send(switch.dpid, [*mods, *routes])
+        labels = [
+            rule for path in self.paths.values() for at, rule in path.rules if at == name
+        ]  # it may be a new bridge
+        self.south.send(switch.dpid, [*mods, *routes, *labels])
         await self.south.barrier(switch.dpid, PREPARE_S)
         self._routes[name] = routes
         self._seen.add(name)

@@ -38,6 +38,10 @@ JobOption = Annotated[str | None, typer.Option(help="Job, by the beginning of it
 RunDirOption = Annotated[
     Path | None, typer.Option(help="Folder for the results [default: runs/<date>-<scenario>-s<seed>].")
 ]
+TopoOption = Annotated[
+    str | None,
+    typer.Option("--topo", help="Another network: file.py:Class, a subclass of topologies.own.topo.Topo."),
+]
 EngineOption = Annotated[
     list[str] | None,
     typer.Option("--engine", help="An engine of your own, ENGINE=SOURCE: mtrce=mine.py:plan; see `daitn engines`."),

@@ -16,6 +16,7 @@ from experiments.commands.app import (
     LabelOption,
     PageOption,
     ScenarioArgument,
+    TopoOption,
     app,
     out,
 )
@@ -109,12 +110,13 @@ def check(
     data: DataOption = None,
     label: LabelOption = None,
     engine: EngineOption = None,
+    topo: TopoOption = None,
     page_port: PageOption = None,
 ) -> None:
     """Check machine and scenario without starting anything."""
     from experiments.commands.session import check_all
 
-    check_all(scenario, data=data, label=label, engines=engine or [], page_port=page_port, console=out)
+    check_all(scenario, data=data, label=label, engines=engine or [], topo=topo, page_port=page_port, console=out)
 
 
 @app.command()

@@ -18,6 +18,7 @@ from experiments.commands.app import (
     RunDirOption,
     ScenarioArgument,
     SeedOption,
+    TopoOption,
     app,
     err,
     out,
@@ -39,6 +40,7 @@ def run(
         ),
     ] = None,
     engine: EngineOption = None,
+    topo: TopoOption = None,
     run_dir: RunDirOption = None,
     page_port: PageOption = None,
     no_page: NoPageOption = False,
@@ -51,7 +53,7 @@ def run(
     from experiments.commands.session import choose_page_port, run_scenario
 
     report = run_scenario(
-        scenario, seed=seed, seeds=seeds, data=data, label=label, method=method, engines=engine or [],
+        scenario, seed=seed, seeds=seeds, data=data, label=label, method=method, engines=engine or [], topo=topo,
         run_dir=run_dir,
         page_port=choose_page_port(page_port, no_page), capture=not no_capture, console=out, started_s=started_s,
     )  # fmt: skip
@@ -102,6 +104,7 @@ def up(
     data: DataOption = None,
     label: LabelOption = None,
     engine: EngineOption = None,
+    topo: TopoOption = None,
     run_dir: RunDirOption = None,
     page_port: PageOption = None,
     no_page: NoPageOption = False,
@@ -121,6 +124,7 @@ def up(
         data=data,
         label=label,
         engines=engine or [],
+        topo=topo,
         run_dir=run_dir,
         page_port=choose_page_port(page_port, no_page),
         console=out,

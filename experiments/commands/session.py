@@ -24,7 +24,7 @@ from experiments.commands.engines import check_engines, try_engines, with_words
 from experiments.commands.progress import Progress
 from experiments.errors import ExperimentError, RunFailed
 from experiments.run import Run, allow, check_method, gather
-from experiments.scenarios.scenario import Scenario, load, network_plan
+from experiments.scenarios.scenario import Scenario, load, network_plan, with_topo
 from experiments.testbed.folder import RunFolder
 from experiments.testbed.testbed import FIRST_OPENFLOW_PORT, Testbed
 from hosts.learning.data.clinic import DISEASES
@@ -50,9 +50,11 @@ def resolve(
     data: Path | None = None,
     label: str | None = None,
     engines: Sequence[str] = (),
+    topo: str | None = None,
 ) -> Scenario:
     """Load a scenario and lay the command line over it; checks that its data can be read."""
     scenario = with_words(load(name), engines)
+    scenario = with_topo(scenario, topo) if topo else scenario
     changes: dict[str, Any] = {}
     if seed is not None:
         changes["seed"] = seed
@@ -147,6 +149,7 @@ def run_scenario(
     label: str | None,
     method: str | None,
     engines: Sequence[str],
+    topo: str | None,
     run_dir: Path | None,
     page_port: int | None,
     capture: bool,
@@ -154,7 +157,7 @@ def run_scenario(
     started_s: float,
 ) -> dict[str, Any]:
     """Carry a scenario out from bring-up to teardown; return the report. ``method``: None for the scenario's own."""
-    scenario = resolve(name, seed=seed, seeds=seeds, data=data, label=label, engines=engines)
+    scenario = resolve(name, seed=seed, seeds=seeds, data=data, label=label, engines=engines, topo=topo)
     check_methods(scenario, method)
     check_engines(scenario)
     method = method or scenario.jobs[0].method
@@ -174,12 +177,13 @@ def stand(
     data: Path | None,
     label: str | None,
     engines: Sequence[str],
+    topo: str | None,
     run_dir: Path | None,
     page_port: int | None,
     console: Console,
 ) -> None:
     """Bring the testbed up and keep it until the CLI is left, `daitn down`, or a signal."""
-    scenario = resolve(name, seed=seed, data=data, label=label, engines=engines)
+    scenario = resolve(name, seed=seed, data=data, label=label, engines=engines, topo=topo)
     check_engines(scenario)
     with _standing(scenario, run_dir, page_port, True, console) as (bed, progress):
         run = Run(bed)
@@ -268,12 +272,19 @@ def check_methods(scenario: Scenario, method: str | None = None) -> None:
 
 
 def check_all(
-    name: str, *, data: Path | None, label: str | None, engines: Sequence[str], page_port: int | None, console: Console
+    name: str,
+    *,
+    data: Path | None,
+    label: str | None,
+    engines: Sequence[str],
+    topo: str | None,
+    page_port: int | None,
+    console: Console,
 ) -> None:
     """Check scenario, then machine; every problem is an error that says what to do."""
-    scenario = with_words(
-        resolve_without_data(name) if data is None else resolve(name, data=data, label=label), engines
-    )
+    scenario = resolve_without_data(name) if data is None else resolve(name, data=data, label=label)
+    scenario = with_words(scenario, engines)
+    scenario = with_topo(scenario, topo) if topo else scenario
     check_methods(scenario)
     plan = network_plan(scenario)
     terminals = sum(h.role != "host" for h in plan.hosts)

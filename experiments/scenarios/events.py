@@ -1,4 +1,4 @@
-"""Timed events of a scenario: what happens to terminals while models travel, at its second after the first launch.
+"""Timed events of a scenario: what happens to the network while models travel, at its second after the first launch.
 
 ::
 
@@ -7,6 +7,10 @@
       - {at_s: 5, do: leave, node: h22}                                    # withdraws in good order
       - {at_s: 8, do: join, node: h43}                                     # was not there from the start
       - {at_s: 9, do: crash, node: h31}                                    # its process is killed
+      - {at_s: 9, do: crash, node: k2g}                                    # a switch loses its power
+      - {at_s: 10, do: down, link: k1g-k2g}                                # a link is cut
+      - {at_s: 20, do: up, link: k1g-k2g}                                  # and mended
+      - {at_s: 25, do: change, link: k3g-k4g, rate_mbps: 5}                # or has another rate, delay, loss
 
 A node whose first event is ``join`` is not started with the others.
 """
@@ -14,6 +18,7 @@ A node whose first event is ``join`` is not started with the others.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import signal
 import threading
@@ -24,6 +29,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 
 from experiments.errors import ExperimentError, RunFailed, ScenarioError
+from topologies.errors import TopologyError
+from topologies.plan import NetworkPlan
 
 if TYPE_CHECKING:
     from experiments.testbed.testbed import Testbed
@@ -35,27 +42,63 @@ class TimedEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """One event. ``count`` and ``group`` ('' for the node's own mix) are those of ``collect``."""
 
     at_s: Annotated[float, msgspec.Meta(ge=0, le=3600)]
-    do: Literal["crash", "leave", "join", "collect"]
-    node: str
+    do: Literal["crash", "leave", "join", "collect", "down", "up", "change"]
+    node: str = ""
+    link: str = ""
+    rate_mbps: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    delay_ms: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    loss_percent: Annotated[float, msgspec.Meta(ge=0, lt=100)] | None = None
     count: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 200
     group: str = ""
 
+    @property
+    def subject(self) -> str:
+        """The link or node that it happens to."""
+        return self.link or self.node
 
-def check(events: Sequence[TimedEvent], roles: dict[str, str], where: str) -> None:
-    """Check that events name terminals, and collect at data nodes; ``ScenarioError``."""
+    @property
+    def changes(self) -> dict[str, float]:
+        """What ``change`` changes: {field of ``LinkPlan``: value}."""
+        said = {"rate_mbps": self.rate_mbps, "delay_ms": self.delay_ms, "loss_percent": self.loss_percent}
+        return {key: value for key, value in said.items() if value is not None}
+
+
+OF_LINKS = ("down", "up", "change")
+
+
+def check(events: Sequence[TimedEvent], plan: NetworkPlan, where: str) -> None:
+    """Check that events name what is there: terminals, switches (``crash``), data nodes (``collect``), links;
+    ``ScenarioError``.
+    """
+    roles = {h.name: h.role for h in plan.hosts}
     for event in events:
-        if event.node not in roles:
-            known, what = ", ".join(sorted(roles)), f"event {event.do} names {event.node}"
-            raise ScenarioError(f"scenario {where}: {what}, which is no terminal; there are {known}")
+        what = f"scenario {where}: event {event.do} names {event.subject or 'nothing'}"
+        if event.do in OF_LINKS:
+            _one_of(event.link, [x.name for x in plan.links], f"{what}, which is no link", "link: k1g-k2g")
+            if event.do == "change" and not event.changes:
+                raise ScenarioError(f"{what} and no change: give rate_mbps, delay_ms or loss_percent")
+        elif event.do == "crash":
+            _one_of(event.node, [*roles, *(s.name for s in plan.switches)], f"{what}, which is no terminal or switch")
+        else:
+            _one_of(event.node, list(roles), f"{what}, which is no terminal")
         if event.do == "collect" and roles[event.node] != "data":
             raise ScenarioError(f"scenario {where}: {event.node} is no data node, it cannot collect samples")
+
+
+def _one_of(name: str, known: Sequence[str], what: str, example: str = "") -> None:
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]!r}? " if near else f"for example {example}; " if example else ""
+    raise ScenarioError(f"{what}; {hint}there are {', '.join(sorted(known))}")
 
 
 def late(events: Sequence[TimedEvent]) -> set[str]:
     """Return the terminals that are not there from the start."""
     first: dict[str, str] = {}
     for event in sorted(events, key=lambda e: e.at_s):
-        first.setdefault(event.node, event.do)
+        if event.node:
+            first.setdefault(event.node, event.do)
     return {node for node, do in first.items() if do == "join"}
 
 
@@ -83,14 +126,16 @@ class Timeline:
                 return
             try:
                 carry_out(self.bed, event)
-            except (RunFailed, ExperimentError) as error:
-                self.bed.hub.emit("warning", text=f"{event.do} of {event.node} failed: {error}")
+            except (RunFailed, ExperimentError, TopologyError) as error:
+                self.bed.hub.emit("warning", text=f"{event.do} of {event.subject} failed: {error}")
 
 
 def carry_out(bed: Testbed, event: TimedEvent) -> None:
     """Let one event happen."""
-    bed.hub.emit("timed.event", do=event.do, node=event.node, at_s=event.at_s)
-    if event.do == "collect":
+    bed.hub.emit("timed.event", do=event.do, node=event.subject, at_s=event.at_s)
+    if event.do in OF_LINKS:
+        _change(bed, event)
+    elif event.do == "collect":
         bed.tell(event.node, "collect", count=event.count, group=event.group)
     elif event.do == "leave":
         bed.tell(event.node, "leave", LEAVE_TIMEOUT_S)
@@ -100,8 +145,22 @@ def carry_out(bed: Testbed, event: TimedEvent) -> None:
         crash(bed, event.node)
 
 
+def _change(bed: Testbed, event: TimedEvent) -> None:
+    from topologies.changes import change_link, set_link  # brings Mininet along: not for every command
+
+    if event.do == "change":
+        change_link(bed.network, event.link, **event.changes)
+    else:
+        set_link(bed.network, event.link, up=event.do == "up")
+
+
 def crash(bed: Testbed, node: str) -> None:
-    """Kill a terminal's process, as a power cut would."""
+    """Kill a terminal's process, or a switch, as a power cut would."""
+    if any(s.name == node for s in bed.plan.switches):
+        from topologies.changes import kill_switch
+
+        kill_switch(bed.network, node)
+        return
     pids = [e.data["pid"] for e in bed.events if e.kind == "agent.ready" and e.data.get("name") == node]
     if not pids:
         raise RunFailed(f"{node} has no process to kill")

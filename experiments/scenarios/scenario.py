@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+import yaml
 
 from controller.errors import PluginError
 from controller.plugins.loading import absolute, check_name
@@ -19,46 +20,22 @@ from controller.plugins.setup import Setup
 from experiments.errors import ScenarioError
 from experiments.scenarios.events import TimedEvent
 from experiments.scenarios.events import check as check_events
+from experiments.scenarios.network import (
+    KasSpec,
+    NetworkSpec,
+    RolesSpec,
+    WanSpec,
+    check_network,
+    check_roles,
+    plan_of,
+    resolved,
+)
 from hosts.learning.task_spec import TaskSpec
 from packets.messages import Fixed, JobSpec
-from topologies.build import Rates, Terminal, Wan, build_plan
-from topologies.plan import NetworkPlan, Role
+from topologies.errors import TopologyError
+from topologies.plan import NetworkPlan
 
 SCENARIO_FOLDER = Path(__file__).parent
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-Count = Annotated[int, msgspec.Meta(ge=0, le=64)]
-
-
-class KasSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many terminals of each role one K-AS has."""
-
-    data: Count = 0
-    compute: Count = 0
-    mpvu: Count = 0
-    mdfp: Count = 0
-    model_owner: Count = 0
-    query_owner: Count = 0
-
-
-class WanSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One WAN link between the gateways of two K-AS; delay is one way."""
-
-    a: Annotated[int, msgspec.Meta(ge=1, le=255)]
-    b: Annotated[int, msgspec.Meta(ge=1, le=255)]
-    rate_mbps: Positive = 50.0
-    delay_ms: Annotated[float, msgspec.Meta(ge=0)] = 10.0
-    loss_percent: Annotated[float, msgspec.Meta(ge=0, lt=100)] = 0.0
-
-
-class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The network: K-AS by number, the WAN between them, rates inside, CPU shares (cores) by role."""
-
-    kas: dict[int, KasSpec]
-    wan: list[WanSpec]
-    access_mbps: Positive = 100.0
-    lan_mbps: Positive = 200.0
-    cpu_share: dict[str, Positive] = {}
-    data_may_move: bool | list[str] = False
 
 
 class QuerySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,12 +71,25 @@ def names() -> list[str]:
     return sorted(p.stem for p in SCENARIO_FOLDER.glob("*.yaml"))
 
 
+class _Once(yaml.SafeLoader):
+    """Reads YAML whose mappings say each key once: of two, the first would be lost in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if key in seen:
+                raise yaml.YAMLError(f"key {key!r} in line {line} is there already, in line {seen[key]}; keep one")
+            seen[key] = line
+        return super().construct_mapping(node, deep)
+
+
 def load(name_or_path: str) -> Scenario:
     """Read a scenario by built-in name or path; ``ScenarioError`` names key, place and the nearest right key."""
     path = _find(name_or_path)
     try:
-        raw = msgspec.yaml.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError) as error:
+        raw = yaml.load(path.read_bytes(), _Once)
+    except (OSError, yaml.YAMLError, ValueError) as error:
         raise ScenarioError(f"scenario {path}: cannot be read as YAML: {_one_line(error)}") from None
     return from_raw(raw, str(path))
 
@@ -113,11 +103,31 @@ def from_raw(raw: Any, where: str) -> Scenario:
     except msgspec.ValidationError as error:
         raise ScenarioError(f"scenario {where}: {_explain(error)}") from None
     scenario = with_engines(scenario, {}, where, Path(where).parent)
-    _check_network(scenario.network, where)
-    _check_flip(scenario, where)
-    if scenario.events:
-        check_events(scenario.events, {h.name: h.role for h in network_plan(scenario).hosts}, where)
+    check_network(scenario.network, where)
+    return _checked(msgspec.structs.replace(scenario, network=resolved(scenario.network, Path(where).parent)), where)
+
+
+def with_topo(scenario: Scenario, spec: str) -> Scenario:
+    """Return a scenario on another network, a ``file.py:Class`` found from here; ``ScenarioError``."""
+    may_move = scenario.network.data_may_move is True
+    network = resolved(NetworkSpec(topo=spec, data_may_move=may_move), Path.cwd())
+    return _checked(msgspec.structs.replace(scenario, network=network), scenario.name)
+
+
+def _checked(scenario: Scenario, where: str) -> Scenario:
+    try:
+        plan = network_plan(scenario)
+    except TopologyError as error:
+        raise ScenarioError(f"scenario {where}: network: {error}") from None
+    check_roles(plan, scenario.network, where)
+    _check_flip(scenario, plan, where)
+    check_events(scenario.events, plan, where)
     return scenario
+
+
+def network_plan(scenario: Scenario) -> NetworkPlan:
+    """Return the plan of the scenario's network; ``TopologyError`` names what is wrong with it."""
+    return plan_of(scenario.name, scenario.network)
 
 
 def with_engines(scenario: Scenario, more: Mapping[str, str], where: str, folder: Path) -> Scenario:
@@ -148,35 +158,6 @@ def dump(scenario: Scenario) -> bytes:
     return msgspec.yaml.encode(scenario)
 
 
-def network_plan(scenario: Scenario) -> NetworkPlan:
-    """Declare the scenario's network: ``h<k><n>`` data nodes, and a name from its role for every other terminal."""
-    network = scenario.network
-    rates = Rates(access_mbps=network.access_mbps, lan_mbps=network.lan_mbps)
-    wan = [Wan(w.a, w.b, w.rate_mbps, w.delay_ms, w.loss_percent) for w in network.wan]
-    return build_plan(
-        scenario.name, kas={k: _terminals(k, spec, network) for k, spec in network.kas.items()}, wan=wan, rates=rates
-    )
-
-
-def _terminals(kas: int, spec: KasSpec, network: NetworkSpec) -> list[Terminal]:
-    built = []
-    for role, stem in _STEMS.items():
-        count = getattr(spec, role)
-        for number in range(1, count + 1):
-            name = f"{stem}{kas}{number}" if role == "data" else f"{stem}{kas}" + (f"n{number}" if count > 1 else "")
-            movable = (
-                network.data_may_move if isinstance(network.data_may_move, bool) else name in network.data_may_move
-            )
-            share = network.cpu_share.get(role, 1.0)
-            built.append(Terminal(name, role, cpu_share=share, data_may_move=movable and role == "data"))
-    return built
-
-
-_STEMS: dict[Role, str] = {
-    "data": "h", "compute": "c", "mpvu": "mpvu", "mdfp": "mdfp", "model_owner": "owner", "query_owner": "asker"
-}  # fmt: skip
-
-
 def _find(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.suffix in {".yaml", ".yml"} or "/" in name_or_path:
@@ -195,27 +176,8 @@ def _find(name_or_path: str) -> Path:
     return built_in
 
 
-def _check_network(network: NetworkSpec, where: str) -> None:
-    if not network.kas:
-        raise ScenarioError(
-            f"scenario {where}: network.kas is empty; declare at least one K-AS, for example `1: {{data: 3}}`"
-        )
-    for number in network.kas:
-        if not 1 <= number <= 250:
-            raise ScenarioError(f"scenario {where}: K-AS number {number} in network.kas is not in 1..250")
-    for role in ("data", "mpvu", "model_owner"):
-        if not any(getattr(kas, role) for kas in network.kas.values()):
-            raise ScenarioError(f"scenario {where}: no K-AS in network.kas has a {role}; add `{role}: 1` to one")
-    for link in network.wan:
-        for end in (link.a, link.b):
-            if end not in network.kas:
-                raise ScenarioError(
-                    f"scenario {where}: WAN link {link.a}-{link.b} names K-AS {end}, which network.kas does not declare"
-                )
-
-
-def _check_flip(scenario: Scenario, where: str) -> None:
-    nodes = [h.name for h in network_plan(scenario).hosts if h.role == "data"] if scenario.data.flip else []
+def _check_flip(scenario: Scenario, plan: NetworkPlan, where: str) -> None:
+    nodes = [h.name for h in plan.hosts if h.role == "data"]
     for name in scenario.data.flip:
         if name not in nodes:
             raise ScenarioError(
@@ -228,6 +190,8 @@ def _explain(error: msgspec.ValidationError) -> str:
     text = _one_line(error)
     unknown = re.match(r"Object contains unknown field `([^`]*)`(?: - at `([^`]*)`)?", text)
     if unknown is None:
+        got = re.search(r"Expected `str.*got `(bool|int|float)`", text)
+        text += "; YAML takes it for no text: put quotes around it" if got else ""
         return text.replace(" - at `$", " - at `scenario")
     key, path = unknown.group(1), unknown.group(2) or "$"
     place = re.sub(r"\[[^]]*\]", "[]", path)
@@ -241,6 +205,7 @@ _STRUCT_AT: dict[str, type[msgspec.Struct]] = {
     "$": Scenario,
     "$.network": NetworkSpec,
     "$.network.kas[]": KasSpec,
+    "$.network.roles": RolesSpec,
     "$.network.wan[]": WanSpec,
     "$.data": TaskSpec,
     "$.jobs[]": JobSpec,

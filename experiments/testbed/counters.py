@@ -13,19 +13,21 @@ from experiments.testbed.processes import RUN_VARIABLE
 _PORT = re.compile(r'port\s+"?([\w.-]+)"?:\s+rx pkts=\d+, bytes=(\d+).*?tx pkts=\d+, bytes=(\d+)', re.DOTALL)
 
 
-def port_bytes(bridges: list[str]) -> dict[str, int]:
-    """Return rx + tx bytes of every port of these switches, by interface name, from OpenFlow port statistics."""
+def port_bytes(bridges: list[str]) -> tuple[dict[str, int], list[str]]:
+    """Return rx + tx bytes of every port of these switches, by interface name, from OpenFlow port statistics; and the
+    switches that did not answer.
+    """
     counted: dict[str, int] = {}
+    silent: list[str] = []
     for bridge in bridges:
-        text = subprocess.run(
-            ["ovs-ofctl", "-O", "OpenFlow13", "--names", "dump-ports", bridge],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        ).stdout
-        counted |= {name: int(rx) + int(tx) for name, rx, tx in _PORT.findall(text)}
-    return counted
+        command = ["ovs-ofctl", "-O", "OpenFlow13", "--names", "dump-ports", bridge]
+        try:
+            text = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+            silent.append(bridge)
+        else:
+            counted |= {name: int(rx) + int(tx) for name, rx, tx in _PORT.findall(text)}
+    return counted, silent
 
 
 def run_processes(run_id: str) -> list[int]:

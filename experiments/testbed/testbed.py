@@ -36,6 +36,7 @@ from topologies.machine.preflight import RunLock, check_machine
 from topologies.machine.selftest import check_udp
 from topologies.network import Network
 from topologies.plan import HostPlan, LinkPlan, interface_name
+from topologies.wiring import ends
 
 FIRST_OPENFLOW_PORT = 6653
 READY_TIMEOUT_S = 120.0  # a slow virtual machine gets there too
@@ -58,6 +59,8 @@ class Testbed:
         self._want_capture = capture
         self._zygote: Child | None = None
         self.identities: Identities | None = None
+        self._counted: dict[str, int] = {}
+        self._silent: set[str] = set()
         self._cleanup = contextlib.ExitStack()
         self.capture: Capture | None = None
         self.page: PageServer | None = None
@@ -220,6 +223,11 @@ class Testbed:
         results = [msgspec.to_builtins(r) for r in calibrate.calibrate(self.network)]
         for result in results:
             self.hub.emit("link.calibrated", **result)
+        for link in self.plan.links:
+            if link.rate_mbps < calibrate.SLOWEST_MBPS:
+                self.hub.emit(
+                    "warning", text=f"link {link.name}: not measured, {link.rate_mbps:g} Mbit/s is too slow for it"
+                )
         return results
 
     def start_measuring(self) -> None:
@@ -238,10 +246,17 @@ class Testbed:
         return {_interface(link, switches): link.name for link in self.plan.links}
 
     def port_bytes(self) -> dict[str, int]:
-        """Return rx + tx bytes of each link as the switches count them."""
-        interfaces = self.link_interfaces()
-        counted = port_bytes([s.name for s in self.plan.switches])
-        return {link: counted.get(interface, 0) for interface, link in interfaces.items()}
+        """Return rx + tx bytes of each link as the switches count them: where one is gone, by the switch at the other
+        end, else as was last read.
+        """
+        counted, silent = port_bytes([s.name for s in self.plan.switches])
+        for name in sorted(set(silent) - self._silent):
+            self.hub.emit("warning", text=f"switch {name} does not answer any more; its counters are as last read")
+        self._silent.update(silent)
+        for link in self.plan.links:
+            here = [counted[end] for end in reversed(ends(link)) if end in counted]
+            self._counted[link.name] = here[0] if here else self._counted.get(link.name, 0)
+        return dict(self._counted)
 
     # --- talking to terminals ---
 

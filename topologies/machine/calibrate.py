@@ -22,6 +22,7 @@ from topologies.wiring import FRAME_BYTES, burst_bytes, ends
 TOLERANCE = 0.15
 DELAY_FLOOR_MS = 0.5  # scheduling noise: no delay is told from none below this
 TRAIN_MS = 40.0
+SLOWEST_MBPS = 1.0
 MIN_TRAIN_FRAMES = 60
 PROBES = 5
 PROBE_GAP_S = 0.002
@@ -100,8 +101,11 @@ def rate_mbps(arrivals: Sequence[Arrival], first: int) -> float:
 
 
 def calibrate(network: Measurable, links: Iterable[LinkPlan] | None = None) -> list[LinkCalibration]:
-    """Measure links (default: all of the plan) of a standing, idle network; return one entry each, in their order."""
-    wanted = list(network.plan.links if links is None else links)
+    """Measure links (default: all of the plan) of a standing, idle network; return one entry each, in their order.
+
+    Links slower than ``SLOWEST_MBPS`` are left out: a train over one would take many seconds.
+    """
+    wanted = [x for x in (network.plan.links if links is None else links) if x.rate_mbps >= SLOWEST_MBPS]
     results: dict[str, LinkCalibration] = {}
     with ThreadPoolExecutor(max_workers=64, thread_name_prefix="calibrate") as pool:
         for group in _groups(wanted):

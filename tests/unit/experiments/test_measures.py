@@ -72,7 +72,13 @@ def test_port_statistics_are_parsed(monkeypatch) -> None:
         stdout = text
 
     monkeypatch.setattr(counters.subprocess, "run", lambda *_, **__: Done)
-    assert counters.port_bytes(["k1s1"]) == {"LOCAL": 0, "k1s1-eth1": 1200, "k1g_tap": 33}
+    assert counters.port_bytes(["k1s1"]) == ({"LOCAL": 0, "k1s1-eth1": 1200, "k1g_tap": 33}, [])
+
+
+def test_a_switch_that_is_gone_is_named_and_the_others_counted(monkeypatch) -> None:
+    real = counters.subprocess.run
+    monkeypatch.setattr(counters.subprocess, "run", lambda *_, **how: real(["false"], **how))
+    assert counters.port_bytes(["k1g"]) == ({}, ["k1g"])
 
 
 def event(kind: str, **data: object) -> Event:

@@ -9,7 +9,7 @@ import pytest
 
 from experiments.errors import RunFailed, ScenarioError
 from experiments.scenarios.events import TimedEvent, Timeline, late
-from experiments.scenarios.scenario import from_raw, load
+from experiments.scenarios.scenario import from_raw, load, network_plan
 from tests.helpers import wait_until
 
 
@@ -26,7 +26,10 @@ def test_events_are_part_of_a_scenario() -> None:
 @pytest.mark.parametrize(
     "event, why",
     [
-        ({"at_s": 3, "do": "crash", "node": "h99"}, "event crash names h99, which is no terminal; there are asker4"),
+        (
+            {"at_s": 3, "do": "crash", "node": "h99"},
+            "event crash names h99, which is no terminal or switch",
+        ),
         ({"at_s": 3, "do": "collect", "node": "mpvu2"}, "mpvu2 is no data node"),
         ({"at_s": -1, "do": "crash", "node": "h11"}, "at_s"),
         ({"at_s": 3, "do": "dance", "node": "h11"}, "dance"),
@@ -54,6 +57,7 @@ class Bed:
         self.done: list[tuple[str, ...]] = []
         self.events: list[Any] = []
         self.hub = self
+        self.plan = network_plan(load("healthcare"))
 
     def emit(self, kind: str, /, **data: Any) -> None:
         if kind == "warning":
