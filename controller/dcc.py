@@ -65,7 +65,7 @@ class Dcc:
         self.fabric = Fabric(
             kit, means.worker, self.packets.packet_in, self.discovery, self.sensing, self.resteering, self.liveness
         )
-        self.visits = Visits(kit, self.gathering)
+        self.visits = Visits(kit, means.worker, self.gathering)
         self.queries = Queries(kit, engines, self.places)
         self.training = Training(kit, identities, engines)
         self.trusting = Trusting(kit, self.gathering)

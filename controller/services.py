@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import time
@@ -71,8 +72,8 @@ class Kit:
         return sorted(self.domain.kas.union(*((k.a_kas, k.b_kas) for k in self.domain.plan.kas_links)))
 
     async def ask_all(self, make: Callable[[int], Ask]) -> list[Reply]:
-        """Ask every K-AS; those that do not answer are left out, with a warning."""
-        replies = [await self.may(make(kas)) for kas in self.all_kas]
+        """Ask every K-AS, side by side; those that do not answer are left out, with a warning."""
+        replies = await asyncio.gather(*(self.may(make(kas)) for kas in self.all_kas))
         return [r for r in replies if r is not None]
 
     async def may(self, body: Ask) -> Reply | None:

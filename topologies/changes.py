@@ -63,6 +63,7 @@ def kill_switch(network: Network, name: str) -> None:
     switch = next((s for s in network.switches if s.name == name), None)
     if switch is None:
         raise PlanError(f"there is no switch {name} in this network")
-    names = [intf.name for intf in switch.intfList() if intf.name != "lo"]
-    shell.batch("ip", [(f"link set dev {intf} down", f"switch {name}") for intf in names])
+    for link in network.links:
+        if name in (link.plan.a, link.plan.b):  # a wire filter hands no loss of carrier on: both ends
+            set_link(network, link.plan.name, up=False)
     switch.stop(deleteIntfs=False)

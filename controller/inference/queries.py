@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from controller.access.packets import AiPacket
 from controller.access.places import Places
 from controller.border.messages import AskModels, Model, Models, Spread, Way, place_key
-from controller.errors import SteeringError
+from controller.errors import BorderError, SteeringError
 from controller.plugins.engines import Engines
 from controller.services import Kit
 from controller.tools.communication import Entry, Exit
@@ -67,10 +67,10 @@ class Queries:
 
     async def _choose(self, host: HostPlan, spreading: Spreading) -> tuple[dict[str, Spot], list[tuple[str, int]]]:
         """Return where each candidate is, and the weights that QIRCE gives those that satisfy the class."""
-        found: list[tuple[int, Model]] = []
-        for kas in self.kit.all_kas:
-            answer = await self.kit.must(AskModels(kas=kas, task=spreading.task))
-            found += [(kas, m) for m in answer.models] if isinstance(answer, Models) else []
+        asked = [AskModels(kas=kas, task=spreading.task) for kas in self.kit.all_kas]
+        answers = await asyncio.gather(*(self.kit.must(a) for a in asked))
+        said = [(a.kas, r.models) for a, r in zip(asked, answers, strict=True) if isinstance(r, Models)]
+        found = [(kas, model) for kas, models in said for model in models]
         models = [_model_at(kas, model, spreading.task) for kas, model in found]
         verdict = await self.engines.assess_query(spreading.task, models, spreading.floor)
         if not verdict.admitted:
@@ -131,13 +131,14 @@ class Queries:
             before = dict(spreading.weights)
             try:
                 _, weights = await self._choose(host, spreading)
+                if _differs(before, dict(weights)):
+                    await self._install(host, label, spreading)
+            except BorderError as error:  # one K-AS says nothing now: its classes stay as they are, others go on
+                self.kit.emit("warning", text=f"queries of {spreading.task} by {asker} keep their weights: {error}")
             except SteeringError as error:
                 del self.active[label, asker]
                 await self.kit.communication.unspread(label, host.address)
                 self.kit.emit("query.unserved", asker=asker, task=spreading.task, reason=str(error))
-                continue
-            if _differs(before, dict(weights)):
-                await self._install(host, label, spreading)
 
 
 def _differs(before: dict[str, int], after: dict[str, int]) -> bool:

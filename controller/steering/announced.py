@@ -5,6 +5,7 @@ Each is announced by its holder at the DCC of its own K-AS, which becomes its ho
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -86,7 +87,8 @@ class Objects:
 
     async def _test_target(self, copy: int) -> tuple[int, str]:
         """MPVU number ``copy`` of the whole network; every K-AS must have answered, or the count would shift."""
-        answers = [await self.kit.must(AskFacilities(kas=k, role="mpvu")) for k in self.kit.all_kas]
+        asked = [AskFacilities(kas=k, role="mpvu") for k in self.kit.all_kas]
+        answers = await asyncio.gather(*(self.kit.must(a) for a in asked))
         mpvus = sorted((f for a in answers for f in getattr(a, "facilities", [])), key=lambda f: (f.kas, f.handle))
         if not mpvus:
             raise SteeringError("there is no MPVU to send test samples to")

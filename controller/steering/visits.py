@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from controller.access.gathering import Gathering
-from controller.border.messages import Forward, Forwarded, Interrupt
+from controller.border.messages import Forward, Forwarded, Interrupt, Withdraw
 from controller.errors import SteeringError
 from controller.runtime.bounded import Recent
+from controller.runtime.loop import Worker
 from controller.services import Kit
 from controller.tools.location import Arrival
 from packets.labels import home_kas
@@ -28,6 +30,9 @@ from packets.messages import (
 from topologies.plan import HostPlan
 
 UNDER_WAY = ("train", "verify", "confirm")
+LINGER_S = {  # of the rules of an object that makes one journey; a piece of a group's round is answered along its track
+    "keep_test_sample": 5.0, "use_data": 5.0, "deploy": 5.0, "keep": 5.0, "home": 5.0, "exchange": 120.0
+}  # fmt: skip
 JOURNEY_ENDS = ("keep_test_sample", "use_data", "deploy", "keep", "home")
 ABOUT_A_VISIT = (OrderRequest, VisitDone, Verdict)
 ObjectMessage = OrderRequest | VisitDone | Verdict | Returned | Inquire | LogRequest
@@ -40,8 +45,8 @@ class Visits:
     ``on_trained(object id, visit, data node)``: a visit has trained; ``on_leave(terminal, reason)``: a terminal goes.
     """
 
-    def __init__(self, kit: Kit, gathering: Gathering) -> None:
-        self.kit, self.gathering = kit, gathering
+    def __init__(self, kit: Kit, worker: Worker, gathering: Gathering) -> None:
+        self.kit, self.worker, self.gathering = kit, worker, gathering
         self.on_trained: Callable[[int, int, str], None] = lambda object_id, visit, data_node: None
         self.on_leave: Callable[[str, str], Awaitable[None]]
         self._done: Recent[tuple[int, int], bool] = Recent()
@@ -84,8 +89,21 @@ class Visits:
             if isinstance(reply.message, Order):
                 if reply.message.action in JOURNEY_ENDS:
                     self.kit.location.done(arrival)
+                self._linger(arrival, reply.message.action)
                 return self._local_order(arrival, reply.message)
         return reply.message
+
+    def _linger(self, arrival: Arrival, action: str) -> None:
+        """See to it that what led an object of one journey here is gone soon: not at once, its last words repeat."""
+        if action in LINGER_S:
+            doing = f"end of the journey of object {arrival.object_id}"
+            loop = asyncio.get_running_loop()
+            loop.call_later(LINGER_S[action], lambda: self.worker.spawn(self.end_journey(arrival), doing))
+
+    async def end_journey(self, arrival: Arrival) -> None:
+        """Take an object's rules and tracks out of every K-AS: it stays where it is."""
+        words = [Withdraw(kas=k, object_id=arrival.object_id, before_visit=arrival.visit + 1) for k in self.kit.all_kas]
+        await asyncio.gather(*(self.kit.may(word) for word in words))
 
     def _arrival(self, host: HostPlan, message: ObjectMessage) -> Arrival:
         arrival = self.kit.location.arrival(message.object_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -42,8 +43,8 @@ class Stops:
 
     async def _offers(self, job: Job) -> dict[int, Options]:
         made = [AskOptions(kas=k, object_id=job.object_id, request=job.request) for k in self.kit.all_kas]
-        replies = {ask.kas: await self.kit.may(ask) for ask in made}
-        return {kas: r for kas, r in replies.items() if isinstance(r, Options)}
+        replies = await asyncio.gather(*(self.kit.may(ask) for ask in made))
+        return {ask.kas: r for ask, r in zip(made, replies, strict=True) if isinstance(r, Options)}
 
     def _usable(self, job: Job, offers: Mapping[int, Options], exclude: Collection[str] = ()) -> list[Option]:
         offered = [o for r in offers.values() for o in r.options]

@@ -161,3 +161,19 @@ def test_a_query_under_the_label_of_another_task_is_refused() -> None:
         assert "not one of task heart" in world.of("packet.refused")[0]["reason"]
 
     run(work)
+
+
+def test_a_silent_k_as_keeps_its_classes_and_costs_no_other() -> None:
+    async def work() -> None:
+        world = await deployed("mdfp1", "mdfp3")
+        ask(world)
+        await world.settle()
+        queries = world.by_kas[4].queries
+        before = {key: spreading.weights for key, spreading in queries.active.items()}
+        world.mute.add(3)
+        await queries.reweigh()
+        assert {key: spreading.weights for key, spreading in queries.active.items()} == before
+        assert any("keep their weights" in d["text"] for d in world.of("warning"))
+        assert world.of("query.unserved") == []
+
+    run(work)
