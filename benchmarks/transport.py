@@ -8,7 +8,8 @@ Goodput of a 64 MB object between two terminals of a Mininet network of ours (ag
 namespaces) against iperf3 TCP with CUBIC for the same bytes, over two and over four switches, alternating; medians.
 ``ratio_*`` is the worse of the two paths. ``loss_share_of_link``: 1 % random loss each way, 20 ms round trip,
 100 Mbit/s. ``jain``: index of fairness beside one TCP flow for 20 s at a drop-tail bottleneck of 50 Mbit/s.
-``cpu_s_per_gb``: user and system seconds of both ends' processes on the unshaped path over two switches.
+``cpu_s_per_gb``: user and system seconds of both ends' processes on the unshaped path over two switches,
+``cpu_s_per_gb_100`` at 100 Mbit/s.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from topologies.errors import TopologyError
 OBJECT_BYTES = 64_000_000
 REPEATS = 5
 RATES: dict[str, float | None] = {"10": 10.0, "100": 100.0, "500": 500.0, "unshaped": None}
+CPU_OF = {"100": "_100", "unshaped": ""}
 PARTS = (*RATES, "loss", "jain")
 PATHS = {"2": ("a", "b"), "4": ("a", "c")}
 LOSS_MBPS, LOSS_PERCENT, LOSS_DELAY_MS = 100.0, 1.0, 10.0
@@ -117,9 +119,9 @@ class Benchmark:
                 runs[path].measure(bench, source, target, self.options.size, self.repeats)
         self.result[f"ratio_{part}"] = round(min(found.ratio for found in runs.values()), 3)
         self.details[part] = {path: found.details() for path, found in runs.items()}
-        if part == "unshaped":
-            self.result["cpu_s_per_gb"] = round(cpu_per_gb(runs["2"].ours), 2)
-            self.result["tcp_cpu_s_per_gb"] = round(cpu_per_gb(runs["2"].tcp), 2)
+        if part in CPU_OF:
+            self.result[f"cpu_s_per_gb{CPU_OF[part]}"] = round(cpu_per_gb(runs["2"].ours), 2)
+            self.result[f"tcp_cpu_s_per_gb{CPU_OF[part]}"] = round(cpu_per_gb(runs["2"].tcp), 2)
 
     def loss(self) -> None:
         """Ours and TCP with random loss on a long path."""

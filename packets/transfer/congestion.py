@@ -77,6 +77,11 @@ class Congestion:
     # --- what a sender asks ---------------------------------------------------------------------------------------
 
     @property
+    def filled(self) -> bool:
+        """Tell whether the start is over: the rate has been found."""
+        return self._filled
+
+    @property
     def rate(self) -> float:
         """Packets/s to send at now."""
         if not self._filled:

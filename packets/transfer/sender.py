@@ -35,6 +35,7 @@ MAX_BATCH = 88
 MAX_BURST = 1500
 BURST_S = 0.02  # a process that waited for a core that long has lost nothing
 TICK_S = 0.001
+TRAIN_S = 0.006  # of the rate that leaves together: few wakes a second, and little of a bottleneck's queue (50 ms)
 MAX_FLIGHT = 4096  # what a receiver's socket holds while its process waits for a core
 MASK_32 = 0xFFFF_FFFF
 NEVER = float("inf")
@@ -429,6 +430,12 @@ class Sending:
         elif not self.launching and now - self._heard_at > IDLE_TIMEOUT_S:
             self.handle.fail(TransportError(f"{self.peer} fell silent during {self.name}: launch it again"))
 
+    def gather_s(self, packets: int) -> float:
+        """Return how long so many packets take to become due; at once while the rate is still being found out."""
+        if self._congestion is None or not self._congestion.filled:
+            return 0.0
+        return packets / self._congestion.rate
+
     def wake_at(self, now: float) -> float:
         """Return when this transfer next wants the processor."""
         if self.launching or self._congestion is None:
@@ -436,7 +443,8 @@ class Sending:
         due = min(self._probe_at, self._heard_at + IDLE_TIMEOUT_S, self._tail_at if self._waits else NEVER)
         room = self._window - self._flying
         if room > 0 and self._unsent:
-            waiting = min(room, BATCH) - self._tokens
+            train = min(max(self._congestion.rate * TRAIN_S, BATCH), MAX_BATCH)
+            waiting = min(room, train) - self._tokens
             due = min(due, now + max(waiting / self._congestion.rate, TICK_S))
         return due
 
