@@ -5,6 +5,7 @@ Exit status: 0 done, 1 the work did not reach its goal, 2 bad input or a machine
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -18,6 +19,7 @@ from experiments.commands import running  # noqa: F401  the commands, in the ord
 from experiments.commands import standing  # noqa: F401  isort: skip
 from experiments.commands import looking  # noqa: F401  isort: skip
 from experiments.commands.app import app, err
+from experiments.commands.words import shown
 from experiments.errors import ExperimentError, RunFailed
 from experiments.testbed.processes import ENDINGS, end_in_order
 from hosts.learning.errors import LearningError
@@ -25,11 +27,13 @@ from packets.errors import IdentityError
 from topologies.errors import TopologyError
 
 INTERRUPTED = 130
+SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
 def main() -> None:
     """Entry point: errors a person can act on become one line and an exit status."""
     end_in_order()
+    find_tools()
     status = 0
     try:
         status = app(standalone_mode=False)
@@ -54,8 +58,14 @@ def main() -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
+def find_tools() -> None:
+    """Look for programs where root's are, too: a root through ``su`` has not got them in its PATH."""
+    have = os.environ.get("PATH", "").split(os.pathsep)
+    os.environ["PATH"] = os.pathsep.join([*have, *(d for d in SBIN if d not in have)])
+
+
 def _fail(error: Exception, status: int) -> None:
-    err.print(f"[red]error:[/] {' '.join(str(error).split())}", highlight=False, soft_wrap=True)
+    err.print(f"[red]error:[/] {shown(' '.join(str(error).split()))}", highlight=False, soft_wrap=True)
     sys.exit(status)
 
 

@@ -163,7 +163,7 @@ def route_flows(domain: Domain) -> dict[str, list[FlowMod]]:
     flows: dict[str, list[FlowMod]] = {name: [] for name in domain.switches}
     for kas in sorted(domain.kas):
         for switch in domain.switches_of(kas):
-            flows[switch.name].append(_echo_reply(kas))
+            flows[switch.name] += [_echo_reply(kas), _echo_rest(kas)]
         for host in domain.hosts_of(kas):
             _host_routes(domain, host, flows)
         for other in sorted({k for link in domain.plan.kas_links for k in (link.a_kas, link.b_kas)} - {kas}):
@@ -207,6 +207,20 @@ def _echo_reply(kas: int) -> FlowMod:
         Output(PORT_IN),
     )
     return FlowMod(ROUTE, match, 300, back)
+
+
+def _echo_rest(kas: int) -> FlowMod:
+    """The later fragments of a long ping, which have no ICMP header, go the way of the first."""
+    address = gateway_address(kas)
+    match: Match = {"eth_type": ETH_IPV4, "ip_proto": ICMP, "ipv4_dst": address}
+    back: tuple[Action, ...] = (
+        Move("eth_src", "eth_dst", 48),
+        SetField("eth_src", ROUTER_MAC),
+        Move("ipv4_src", "ipv4_dst", 32),
+        SetField("ipv4_src", address),
+        Output(PORT_IN),
+    )
+    return FlowMod(ROUTE, match, 290, back)
 
 
 def to_host(host: HostPlan, *, rewrite_address: bool) -> tuple[Action, ...]:

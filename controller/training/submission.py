@@ -43,7 +43,9 @@ class Training:
         object_id = self.identities.new(host.kas)
         request = request_of(message.spec, self._groups(message.spec.task))
         mpvus = await self.kit.facilities(lambda k: AskFacilities(kas=k, role="mpvu"))
-        ready = sorted((m for m in mpvus if m.attributes.get("ready", True)), key=lambda m: self._farness(host.kas, m))
+        able = [m for m in mpvus if m.attributes.get("ready", True)]
+        able = [m for m in able if m.attributes.get("test_samples", 1)] or able
+        ready = sorted(able, key=lambda m: self._farness(host.kas, m))
         job = Job(object_id, message.spec, request, host.name, host.kas, ready)
         self.kit.emit("job.submitted", object_id=object_id, owner=host.name, spec=msgspec.to_builtins(message.spec))
         options = await self.stops.options(job)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from experiments.commands.words import make_console
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,8 +16,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="DA-ITN testbed: models, data and queries that travel, and a network that decides where they meet.",
 )
-out = Console()
-err = Console(stderr=True)
+out = make_console()
+err = make_console(stderr=True)
 
 ScenarioArgument = Annotated[
     str, typer.Argument(help="Built-in scenario (healthcare, heart, table, digits, flipped) or path of a YAML file.")

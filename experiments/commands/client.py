@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.commands.progress import Progress, say_rejected
+from experiments.commands.words import make_console, shown
 from experiments.errors import ExperimentError, NoTestbed, RunFailed
 from packets.events import Event
 from topologies.machine.ledger import RUN_BASE
@@ -40,7 +41,7 @@ def request(op: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
                 f"run {run} is under way and takes no commands; wait for its end, or use `daitn up` next time"
             )
         raise NoTestbed("no network is standing; start one with `daitn up` (or do everything at once with `daitn run`)")
-    progress = Progress(Console())
+    progress = Progress(make_console())
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout_s)
@@ -84,7 +85,7 @@ def say_job(result: dict[str, Any], console: Console) -> None:
     if result["state"] == "rejected":
         say_rejected(result["assessments"][-1], console)
         return
-    expert = f", {result['expert_group']} {result['accuracy']['expert']:.3f}" if result["expert_group"] else ""
+    expert = f", {shown(result['expert_group'])} {result['accuracy']['expert']:.3f}" if result["expert_group"] else ""
     verdict = "[green]targets met[/]" if result["targets_met"] else "[yellow]targets missed[/]"
     console.print(
         f"{verdict}: broad {result['accuracy']['broad']:.3f}{expert} after {len(result['route'])} training visits",

@@ -16,6 +16,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from experiments.commands.words import shown
 from experiments.errors import ExperimentError
 from packets.events import Event, decode_event
 
@@ -145,11 +146,11 @@ def say(told: Record, console: Console) -> None:
     spec, admission = told["spec"], told["admission"]
     goal = f"broad {spec.get('broad_accuracy', 0):.2f}"
     if spec.get("expert_group"):
-        goal += f", {spec['expert_group']} {spec.get('expert_accuracy', 0):.2f}"
-    verdict = "admitted" if admission["admitted"] else f"rejected: {'; '.join(admission['reasons'] or [])}"
+        goal += f", {shown(spec['expert_group'])} {spec.get('expert_accuracy', 0):.2f}"
+    verdict = "admitted" if admission["admitted"] else f"rejected: {shown('; '.join(admission['reasons'] or []))}"
     console.print(f"[bold]job {told['job']}[/] of {told['owner']} ({goal}): {verdict}", highlight=False)
     if admission["predicted"]:
-        console.print(f"  T-FAM predicted {_figures(admission['predicted'])}", highlight=False)
+        console.print(f"  T-FAM predicted {shown(_figures(admission['predicted']))}", highlight=False)
     if told["algorithm"]:
         _say_algorithm(told["algorithm"], console)
     for decision in told["decisions"]:
@@ -158,14 +159,14 @@ def say(told: Record, console: Console) -> None:
         end = told["finished"]
         console.print(
             f"[bold]{end['state']}[/]: broad {end['broad']:.3f}, expert {end['expert']:.3f} after {end['visits']} "
-            f"visits; {end['reason']}", highlight=False
+            f"visits; {shown(end['reason'])}", highlight=False
         )  # fmt: skip
 
 
 def _say_algorithm(told: Record, console: Console) -> None:
     """Say how the job trains, what TAG made of it, and every method's prospect."""
     by = "as TAG chose" if told["asked"] == "auto" else f"as its owner wants; TAG would choose {told['chosen']}"
-    console.print(f"  trains [bold]{told['method']}[/], {by}: {told['reason']}", highlight=False, soft_wrap=True)
+    console.print(f"  trains [bold]{told['method']}[/], {by}: {shown(told['reason'])}", highlight=False, soft_wrap=True)
     if not told["prospects"]:
         return
     table = Table("method", "accuracy", "rounds", "a round", "bytes", box=None, padding=(0, 2, 0, 2))
@@ -182,7 +183,7 @@ def _say_decision(decision: Record, console: Console) -> None:
         f"\n[bold]visit {decision['visit']}: {decision['action']}[/] at {where} (K-AS {decision['kas']}){cost}",
         highlight=False,
     )
-    console.print(f"  because {decision['reason']}", highlight=False, soft_wrap=True)
+    console.print(f"  because {shown(decision['reason'])}", highlight=False, soft_wrap=True)
     if others := _others(decision):
         console.print(f"  other jobs: {others}", highlight=False, soft_wrap=True)
     if decision["attributes"]:
@@ -190,7 +191,7 @@ def _say_decision(decision: Record, console: Console) -> None:
     if decision["alternatives"]:
         console.print(_alternative_table(decision["alternatives"]))
     if decision["outcome"]:
-        console.print(f"  came of it: {_figures(decision['outcome'])}", highlight=False, soft_wrap=True)
+        console.print(f"  came of it: {shown(_figures(decision['outcome']))}", highlight=False, soft_wrap=True)
 
 
 def _others(decision: Record) -> str:
@@ -203,7 +204,7 @@ def _others(decision: Record) -> str:
 def _attribute_table(attributes: list[Record]) -> Table:
     table = Table("rested on", "value", "age", box=None, padding=(0, 2, 0, 2))
     for held in attributes:
-        table.add_row(held["attribute"], _short(held["value"]), f"{held['age_s']:.2f} s")
+        table.add_row(shown(held["attribute"]), shown(_short(held["value"])), f"{held['age_s']:.2f} s")
     return table
 
 

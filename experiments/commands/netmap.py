@@ -18,6 +18,7 @@ import networkx as nx
 from rich.console import Console
 from rich.table import Table
 
+from experiments.commands.words import shown
 from experiments.errors import ExperimentError
 from packets.events import decode_event
 from topologies.plan import NetworkPlan
@@ -182,7 +183,7 @@ def say_cut(cut: Record, console: Console) -> None:
             top = sorted(m["mix"].items(), key=lambda item: -item[1])[:2]
             table.add_row(
                 kas, m["data_node"], m["facility"], str(m["samples"]), f"{m['quality']:.2f}", f"{m['trust']:.2f}",
-                *times, ", ".join(f"{g} {share:.2f}" for g, share in top),
+                *times, shown(", ".join(f"{g} {share:.2f}" for g, share in top)),
             )  # fmt: skip
     console.print(table)
     for kas, part in cut.items():

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
+from experiments.commands.words import shown
 from packets.events import Event
 
 PHASES = {
@@ -65,7 +66,7 @@ class Progress:
 
     def _on_job_submitted(self, data: dict[str, Any]) -> None:
         self._visits = 0
-        self._expert = data.get("spec", {}).get("expert_group") or ""
+        self._expert = shown(data.get("spec", {}).get("expert_group") or "")
 
     def _on_job_assessed(self, data: dict[str, Any]) -> None:
         if data["admitted"]:
@@ -107,7 +108,7 @@ class Progress:
         mark = "[green]✓[/]" if data["answer"] == data["expected"] else "[yellow]✗[/]"
         self._line(
             mark,
-            f"query      {escape(str(data['answer']))} [dim]by {data['answered_by']} in {data['latency_ms']:.0f} ms[/]",
+            f"query      {shown(data['answer'])} [dim]by {data['answered_by']} in {data['latency_ms']:.0f} ms[/]",
         )
 
     def _on_warning(self, data: dict[str, Any]) -> None:
@@ -125,4 +126,7 @@ def say_rejected(assessment: dict[str, Any], console: Console) -> None:
     for reason in assessment["reasons"]:
         console.print(f"  - {escape(reason)}", highlight=False, soft_wrap=True)
     nearest = ", ".join(f"{k} {v:g}" for k, v in assessment.get("nearest", {}).items())
-    console.print(f"  - nearest requirement that would be admitted: {escape(nearest)}", highlight=False, soft_wrap=True)
+    words = (
+        f"nearest requirement that would be admitted: {nearest}" if nearest else "no requirement would be admitted here"
+    )
+    console.print(f"  - {escape(words)}", highlight=False, soft_wrap=True)

@@ -22,6 +22,7 @@ from experiments.commands.client import standing_socket
 from experiments.commands.control import ControlServer
 from experiments.commands.engines import check_engines, try_engines, with_words
 from experiments.commands.progress import Progress
+from experiments.commands.words import shown
 from experiments.errors import ExperimentError, RunFailed
 from experiments.run import Run, allow, check_method, gather
 from experiments.scenarios.scenario import Scenario, load, network_plan, with_topo
@@ -309,7 +310,7 @@ def say_report(report: dict[str, Any], folder: Path, console: Console) -> None:
     """Print a report's figures on one screen."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for key, value in _rows(report):
-        table.add_row(key, value)
+        table.add_row(shown(key), value)
     console.print(table)
     console.print(f"report     {folder / 'report.html'}", highlight=False, soft_wrap=True)
 
@@ -319,7 +320,7 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     met = (
         "[green]targets met[/]"
         if report["targets_met"]
-        else f"[yellow]{report['state']}: targets missed[/] {report['reason']}"
+        else f"[yellow]{report['state']}: targets missed[/] {shown(report['reason'])}"
     )
     yield "result", met
     if accuracy["broad"] is not None:
@@ -340,7 +341,7 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if report["query"]:
         yield (
             "query",
-            f"{report['query']['answer']}, expected {report['query']['expected']}, "
+            f"{shown(report['query']['answer'])}, expected {shown(report['query']['expected'])}, "
             f"{report['query']['latency_ms']:.1f} ms",
         )
     yield "wall", f"{report['wall_s']:.1f} s, peak memory {report['peak_memory_mib']:.0f} MiB"

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from experiments.commands.app import EngineOption, app, out
+from experiments.commands.words import shown
 from experiments.errors import ExperimentError
 
 
@@ -82,9 +83,10 @@ def query(
     from experiments.commands.client import request
 
     answer = request("query", timeout_s=60, group=group)
-    right = "right" if answer["answer"] == answer["expected"] else f"expected {answer['expected']}"
+    right = "right" if answer["answer"] == answer["expected"] else f"expected {shown(answer['expected'])}"
     out.print(
-        f"{answer['answer']} ({right}), by {answer['answered_by']} in {answer['latency_ms']:.1f} ms", highlight=False
+        f"{shown(answer['answer'])} ({right}), by {answer['answered_by']} in {answer['latency_ms']:.1f} ms",
+        highlight=False,
     )
 
 
