@@ -42,15 +42,24 @@ def end_in_order(*, once: bool = False) -> None:
 
 
 class Child:
-    """One process of ours. ``stop`` asks (TERM), waits, then insists (KILL)."""
+    """One process of ours. ``stop`` asks (TERM), waits, then insists (KILL).
+
+    ``mortal``: its death is no failure, somebody starts it again (``revival``).
+    """
 
     def __init__(self, name: str, command: list[str], log: Path, run_id: str) -> None:
         self.name = name
         self.log = log
-        environment = os.environ | {RUN_VARIABLE: run_id, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
-        with log.open("ab") as output:
+        self.mortal = False
+        self._command, self._run_id = command, run_id
+        self.start()
+
+    def start(self) -> None:
+        """Start the process, for the first time or again."""
+        environment = os.environ | {RUN_VARIABLE: self._run_id, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
+        with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                command,
+                self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -61,7 +70,7 @@ class Child:
 
     def check(self) -> None:
         """Raise ``RunFailed`` with the process's last words when it has ended."""
-        if self.process.poll() is not None:
+        if self.process.poll() is not None and not self.mortal:
             raise RunFailed(
                 f"{self.name} ended with status {self.process.returncode}: {last_words(self.log)} (log: {self.log})"
             )

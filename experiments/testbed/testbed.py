@@ -26,6 +26,7 @@ from experiments.testbed.counters import port_bytes
 from experiments.testbed.folder import RunFolder
 from experiments.testbed.identities import Identities
 from experiments.testbed.processes import Child, python, undisturbed, wait_for
+from experiments.testbed.revival import Revival
 from hosts.learning.task_spec import TaskSpec
 from packets.events import Event
 from topologies.machine import calibrate
@@ -115,6 +116,9 @@ class Testbed:
         wait_for("the control centres", lambda: all(p.exists() for p in ready), READY_TIMEOUT_S, controllers)
         first, last = self.plan.hosts[0].name, self.plan.hosts[-1].name
         check_udp(self.network.hosts[first], self.network.hosts[last])
+        revival = Revival(controllers, lambda text: self.hub.emit("warning", text=text))
+        revival.start()
+        self._cleanup.callback(revival.stop)
 
     def _start_controller(self, kas: int, seed: int) -> Child:
         plan_file = self.runtime / f"dcc{kas}.json"

@@ -1,0 +1,53 @@
+"""Control centres that die are started again: the switches keep forwarding meanwhile, the terminals register anew."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from experiments.testbed.processes import Child, last_words
+
+LOOK_S = 0.25
+MOST, WITHIN_S = 5, 60.0  # one that dies more often than that has a reason that a new life does not mend
+
+
+class Revival:
+    """Watches processes from a thread of its own, from ``start`` to ``stop``; ``warn`` gets one line about a death."""
+
+    def __init__(self, children: Sequence[Child], warn: Callable[[str], None]) -> None:
+        self._children, self._warn = children, warn
+        self._deaths: dict[str, deque[float]] = {child.name: deque() for child in children}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="revival", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        for child in self._children:
+            child.mortal = True
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let what dies from now on stay dead."""
+        self._over.set()
+        self._thread.join(5.0)
+
+    def _watch(self) -> None:
+        while not self._over.wait(LOOK_S):
+            for child in self._children:
+                if child.mortal and child.process.poll() is not None:
+                    self._revive(child)
+
+    def _revive(self, child: Child) -> None:
+        status, words, now_s = child.process.returncode, last_words(child.log), time.monotonic()
+        deaths = self._deaths[child.name]
+        deaths.append(now_s)
+        while deaths[0] < now_s - WITHIN_S:
+            deaths.popleft()
+        if len(deaths) > MOST:
+            child.mortal = False  # whoever waits for it is told
+            self._warn(f"{child.name} ended with status {status} for the {len(deaths)}th time: left dead ({words})")
+            return
+        child.start()
+        self._warn(f"{child.name} ended with status {status} and is started again ({words}; log: {child.log})")
