@@ -20,7 +20,7 @@ from experiments.scenarios.events import LEAVE_TIMEOUT_S, Timeline
 from experiments.scenarios.scenario import Scenario, dump
 from experiments.testbed.counters import MemoryWatch
 from experiments.testbed.processes import PROJECT, python
-from experiments.testbed.testbed import Testbed
+from experiments.testbed.testbed import Bed
 from packets.messages import JobSpec
 
 METHODS = (
@@ -35,7 +35,7 @@ POOLED_EPOCHS = {"vignettes": 6, "table": 60, "text": 20, "digits": 40}  # to co
 class Run:
     """One run of a scenario. ``outcomes`` has one entry a seed, in order."""
 
-    def __init__(self, bed: Testbed, *, method: str = "routed") -> None:
+    def __init__(self, bed: Bed, *, method: str = "routed") -> None:
         self.bed = bed
         self.scenario = bed.scenario
         self.folder = bed.folder
@@ -173,7 +173,7 @@ def check_method(method: str) -> None:
         raise ExperimentError(f"no method is called {method!r}; there are: {', '.join(METHODS)}")
 
 
-def gather(bed: Testbed) -> None:
+def gather(bed: Bed) -> None:
     """Have every data node see to it that its test samples reached both MPVUs; ``RunFailed`` names one that did not."""
     data_nodes = bed.terminals("data")
 
@@ -186,14 +186,14 @@ def gather(bed: Testbed) -> None:
                 raise RunFailed(f"test samples of {name} did not reach the MPVUs: {answer['failed']}")
 
 
-def submit(bed: Testbed, job: JobSpec, owner: str = "") -> dict[str, Any]:
+def submit(bed: Bed, job: JobSpec, owner: str = "") -> dict[str, Any]:
     """Submit a job at a model owner (none named: the first); return T-FAM's verdict."""
     name = owner_named(bed, owner)
     reply: dict[str, Any] = bed.tell(name, "submit", ANSWER_TIMEOUT_S, spec=msgspec.to_builtins(job))["reply"]
     return reply
 
 
-def owner_named(bed: Testbed, name: str) -> str:
+def owner_named(bed: Bed, name: str) -> str:
     """Return a model owner's name, the first one's for ''; ``ExperimentError`` when there is none of that name."""
     owners = bed.terminals("model_owner")
     if not owners:
@@ -205,13 +205,13 @@ def owner_named(bed: Testbed, name: str) -> str:
     return name or owners[0]
 
 
-def come_home(bed: Testbed, job: JobSpec, outcome: Outcome) -> None:
+def come_home(bed: Bed, job: JobSpec, outcome: Outcome) -> None:
     """Wait until the owner has its model back and the DCC has closed the job; ``RunFailed`` past the deadline."""
     for kind, timeout_s in (("object.returned", job.deadline_s + GRACE_S), ("job.finished", ANSWER_TIMEOUT_S)):
         bed.wait_event(kind, timeout_s, outcome.first_event, object_id=outcome.object_id)
 
 
-def keep_model(bed: Testbed, subfolder: str = "", owner: str = "", object_id: int = 0) -> Path:
+def keep_model(bed: Bed, subfolder: str = "", owner: str = "", object_id: int = 0) -> Path:
     """Copy a model and its training log (no object: what came home last) into the run's folder; return where."""
     target = bed.folder.model / subfolder
     target.mkdir(parents=True, exist_ok=True)
@@ -221,7 +221,7 @@ def keep_model(bed: Testbed, subfolder: str = "", owner: str = "", object_id: in
     return target
 
 
-def deploy(bed: Testbed, object_id: int, owner: str = "") -> None:
+def deploy(bed: Bed, object_id: int, owner: str = "") -> None:
     """Have the owner deploy a trained model; returns when an MDFP hosts it and its DCC's map knows."""
     mark = len(bed.events)
     bed.tell(owner_named(bed, owner), "deploy", object_id=object_id)
@@ -229,7 +229,7 @@ def deploy(bed: Testbed, object_id: int, owner: str = "") -> None:
     bed.wait_event("krrm.updated", ANSWER_TIMEOUT_S, mark, name=node, where=lambda data: "models" in data["attributes"])
 
 
-def query(bed: Testbed, task: str, group: str) -> dict[str, Any]:
+def query(bed: Bed, task: str, group: str) -> dict[str, Any]:
     """Put one query at the first query owner; return answer, expected answer, who answered and the latency."""
     askers = bed.terminals("query_owner")
     if not askers:

@@ -10,17 +10,16 @@ import os
 import signal
 import socketserver
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from experiments.commands.explain import choose_job
 from experiments.errors import ExperimentError, RunFailed
-from experiments.report.report import Outcome, summarise
-from experiments.run import check_method, come_home, deploy, keep_model, submit
+from experiments.job import run_job
+from experiments.run import check_method
 from experiments.run import query as ask
-from experiments.testbed.testbed import Testbed
+from experiments.testbed.testbed import Bed
 from packets.events import Event, encode_event
 from packets.messages import JobSpec
 
@@ -28,7 +27,7 @@ from packets.messages import JobSpec
 class ControlServer:
     """Serve commands on ``<runtime>/control.sock`` until closed; one thread a command."""
 
-    def __init__(self, bed: Testbed) -> None:
+    def __init__(self, bed: Bed) -> None:
         self.bed = bed
         path = bed.runtime / "control.sock"
         path.unlink(missing_ok=True)
@@ -109,24 +108,9 @@ class ControlServer:
         teller = _Teller(connection)
         listening = self.bed.hub.add_listener(teller, "submit")
         try:
-            return self._run_job(job, owner, teller.only)
+            return run_job(self.bed, job, owner, teller.only)
         finally:
             self.bed.hub.unsubscribe(listening)
-
-    def _run_job(self, job: JobSpec, owner: str, known: Callable[[int], None]) -> dict[str, Any]:
-        bed = self.bed
-        outcome = Outcome(seed=job.seed, first_event=len(bed.events), spec=job)
-        reply, folder = submit(bed, job, owner), None
-        outcome.assessments.append(msgspec.to_builtins(job) | reply)
-        outcome.object_id = reply["object_id"]
-        known(outcome.object_id)
-        if reply["admitted"]:
-            come_home(bed, job, outcome)
-            folder = keep_model(bed, f"{outcome.object_id:x}", owner, outcome.object_id)
-            if bed.terminals("mdfp"):
-                deploy(bed, outcome.object_id, owner)
-        result = summarise(outcome, bed.events, {h.name: h.kas for h in bed.plan.hosts})
-        return result | {"model": folder and str(folder)}
 
 
 class _Teller:

@@ -27,7 +27,7 @@ from experiments.errors import ExperimentError, RunFailed
 from experiments.run import Run, allow, check_method, gather
 from experiments.scenarios.scenario import Scenario, load, network_plan, with_topo
 from experiments.testbed.folder import RunFolder
-from experiments.testbed.testbed import FIRST_OPENFLOW_PORT, Testbed
+from experiments.testbed.testbed import FIRST_OPENFLOW_PORT, Bed
 from hosts.learning.data.clinic import DISEASES
 from topologies.machine.preflight import check_machine, port_owner
 
@@ -44,7 +44,7 @@ def choose_page_port(wanted: int | None, no_page: bool) -> int | None:
 
 
 def resolve(
-    name: str,
+    name: str | Scenario,
     *,
     seed: int | None = None,
     seeds: int | None = None,
@@ -54,7 +54,7 @@ def resolve(
     topo: str | None = None,
 ) -> Scenario:
     """Load a scenario and lay the command line over it; checks that its data can be read."""
-    scenario = with_words(load(name), engines)
+    scenario = with_words(load(name) if isinstance(name, str) else name, engines)
     scenario = with_topo(scenario, topo) if topo else scenario
     changes: dict[str, Any] = {}
     if seed is not None:
@@ -118,12 +118,12 @@ def need_root() -> None:
 @contextlib.contextmanager
 def _standing(
     scenario: Scenario, run_dir: Path | None, page_port: int | None, capture: bool, console: Console
-) -> Iterator[tuple[Testbed, Progress]]:
+) -> Iterator[tuple[Bed, Progress]]:
     need_root()
     folder = RunFolder.create(RUNS, scenario.name, scenario.seed, run_dir)
     progress = Progress(console)
     try:
-        with Testbed(scenario, folder, page_port=page_port, capture=capture) as bed:
+        with Bed(scenario, folder, page_port=page_port, capture=capture) as bed:
             folder.publish()
             bed.hub.add_listener(progress)
             if bed.page:
@@ -203,7 +203,7 @@ def stand(
             server.close()
 
 
-def _keep(bed: Testbed, console: Console) -> None:
+def _keep(bed: Bed, console: Console) -> None:
     while os.environ.get(DETACHED_VARIABLE):
         time.sleep(1.0)  # signals end it; pause() would miss one that comes just before
     from mininet.cli import CLI

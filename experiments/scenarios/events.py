@@ -33,7 +33,7 @@ from topologies.errors import TopologyError
 from topologies.plan import NetworkPlan
 
 if TYPE_CHECKING:
-    from experiments.testbed.testbed import Testbed
+    from experiments.testbed.testbed import Bed
 
 LEAVE_TIMEOUT_S = 60.0
 
@@ -105,7 +105,7 @@ def late(events: Sequence[TimedEvent]) -> set[str]:
 class Timeline:
     """Carries events out on a thread of its own, from ``start`` on; what fails is a warning event."""
 
-    def __init__(self, bed: Testbed, events: Sequence[TimedEvent]) -> None:
+    def __init__(self, bed: Bed, events: Sequence[TimedEvent]) -> None:
         self.bed = bed
         self._events = sorted(events, key=lambda e: e.at_s)
         self._over = threading.Event()
@@ -130,7 +130,7 @@ class Timeline:
                 self.bed.hub.emit("warning", text=f"{event.do} of {event.subject} failed: {error}")
 
 
-def carry_out(bed: Testbed, event: TimedEvent) -> None:
+def carry_out(bed: Bed, event: TimedEvent) -> None:
     """Let one event happen."""
     bed.hub.emit("timed.event", do=event.do, node=event.subject, at_s=event.at_s)
     if event.do in OF_LINKS:
@@ -145,7 +145,7 @@ def carry_out(bed: Testbed, event: TimedEvent) -> None:
         crash(bed, event.node)
 
 
-def _change(bed: Testbed, event: TimedEvent) -> None:
+def _change(bed: Bed, event: TimedEvent) -> None:
     from topologies.changes import change_link, set_link  # brings Mininet along: not for every command
 
     if event.do == "change":
@@ -154,7 +154,7 @@ def _change(bed: Testbed, event: TimedEvent) -> None:
         set_link(bed.network, event.link, up=event.do == "up")
 
 
-def crash(bed: Testbed, node: str) -> None:
+def crash(bed: Bed, node: str) -> None:
     """Kill a terminal's process, or a switch, as a power cut would."""
     if any(s.name == node for s in bed.plan.switches):
         from topologies.changes import kill_switch

@@ -43,7 +43,7 @@ FIRST_OPENFLOW_PORT = 6653
 READY_TIMEOUT_S = 120.0  # a slow virtual machine gets there too
 
 
-class Testbed:
+class Bed:
     """One standing testbed, a context manager: whatever happens inside, all that was made is removed, nothing else."""
 
     def __init__(self, scenario: Scenario, folder: RunFolder, *, page_port: int | None, capture: bool = True) -> None:
@@ -66,7 +66,7 @@ class Testbed:
         self.capture: Capture | None = None
         self.page: PageServer | None = None
 
-    def __enter__(self) -> Testbed:
+    def __enter__(self) -> Bed:
         try:
             self._prepare()
         except BaseException:

@@ -76,7 +76,7 @@ class Collector:
         self._hub.close()
 
 
-class Testbed:
+class Bed:
     """Fig. 3 with its control centres; one per K-AS, or one for all."""
 
     __test__ = False
@@ -148,8 +148,8 @@ class Testbed:
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["one DCC per K-AS", "one DCC for all"])
-def testbed(request: pytest.FixtureRequest) -> Iterator[Testbed]:
-    bed = Testbed(request.param)
+def testbed(request: pytest.FixtureRequest) -> Iterator[Bed]:
+    bed = Bed(request.param)
     try:
         bed.start()
         yield bed
@@ -168,12 +168,12 @@ def hear(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def test_pingall_loses_nothing(testbed: Testbed) -> None:
+def test_pingall_loses_nothing(testbed: Bed) -> None:
     assert testbed.unreached() == []
     assert not testbed.collector.of("error")
 
 
-def test_declared_links_are_confirmed_and_loads_are_told(testbed: Testbed) -> None:
+def test_declared_links_are_confirmed_and_loads_are_told(testbed: Bed) -> None:
     trunks = [k for k in PLAN.links if k.a in {s.name for s in PLAN.switches}]
     wait_until(lambda: len(testbed.collector.of("link.confirmed")) >= 2 * len(trunks), 40, "all links confirmed")
     testbed.ping("h11", "10.4.1.1")
@@ -183,7 +183,7 @@ def test_declared_links_are_confirmed_and_loads_are_told(testbed: Testbed) -> No
     }
 
 
-def test_the_gateway_answers_and_time_to_live_ends_packets(testbed: Testbed) -> None:
+def test_the_gateway_answers_and_time_to_live_ends_packets(testbed: Bed) -> None:
     assert testbed.ping("h11", gateway_address(1))
     assert not testbed.ping("h11", "10.3.1.1", "-t", "2")
     assert testbed.ping("h11", "10.3.1.1", "-t", "3")
@@ -192,7 +192,7 @@ def test_the_gateway_answers_and_time_to_live_ends_packets(testbed: Testbed) -> 
 
 @pytest.mark.parametrize("sender, copy, receiver", [("h11", 0, "mpvu2"), ("h12", 1, "mpvu4"), ("h21", 1, "mpvu4")])
 def test_an_object_is_steered_across_k_as_and_delivered_whole(
-    testbed: Testbed, sender: str, copy: int, receiver: str
+    testbed: Bed, sender: str, copy: int, receiver: str
 ) -> None:
     terminals = {n: testbed.terminal(n, copy) for n in ("mpvu2", "mpvu4", sender)}
     try:
@@ -215,7 +215,7 @@ def test_an_object_is_steered_across_k_as_and_delivered_whole(
             terminal.communicate(timeout=5)
 
 
-def test_a_dead_link_is_routed_around_and_taken_back(testbed: Testbed) -> None:
+def test_a_dead_link_is_routed_around_and_taken_back(testbed: Bed) -> None:
     host = next(h for h in PLAN.hosts if h.name == "h11")
     before, _ = trace_path(PLAN, "h11", "10.2.1.1")
     assert before[:2] == [host.switch, "k1g"]
@@ -231,7 +231,7 @@ def test_a_dead_link_is_routed_around_and_taken_back(testbed: Testbed) -> None:
     assert_path(PLAN, "h11", "h21", via=[*before])
 
 
-def test_a_killed_control_centre_loses_no_packet_and_comes_back(testbed: Testbed) -> None:
+def test_a_killed_control_centre_loses_no_packet_and_comes_back(testbed: Bed) -> None:
     ready = len(testbed.collector.of("dcc.ready"))
     process = testbed.processes[0]
     process.send_signal(signal.SIGKILL)
