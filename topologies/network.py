@@ -23,7 +23,7 @@ from topologies.build import validate
 from topologies.custom import PlanHost, PlanLink, PlanSwitch
 from topologies.errors import PlanError, RefusedError
 from topologies.machine import cgroups, netns, shell, wires
-from topologies.machine.preflight import check_machine, check_names
+from topologies.machine.preflight import check_files, check_machine, check_names
 from topologies.machine.probe import Datapath
 from topologies.machine.waiting import wait_until
 from topologies.plan import LinkPlan, NetworkPlan
@@ -94,6 +94,7 @@ class Network(Mininet):
         if self.built:
             return
         check_machine()
+        check_files(self.plan)
         check_names(self.plan)
         session = Session(self.run_id, self._runtime_dir, self._wanted_datapath)
         wired = {x.name for x in self.plan.links if wiring.needs_wire(x, session.netem, session.wirefilter)}

@@ -29,7 +29,7 @@ from experiments.scenarios.scenario import Scenario, load, network_plan, with_to
 from experiments.testbed.folder import RunFolder
 from experiments.testbed.testbed import FIRST_OPENFLOW_PORT, Bed
 from hosts.learning.data.clinic import DISEASES
-from topologies.machine.preflight import check_machine, port_owner
+from topologies.machine.preflight import check_files, check_machine, port_owner
 
 RUNS = Path("runs")
 DETACHED_VARIABLE = "DAITN_DETACHED"
@@ -120,6 +120,7 @@ def _standing(
     scenario: Scenario, run_dir: Path | None, page_port: int | None, capture: bool, console: Console
 ) -> Iterator[tuple[Bed, Progress]]:
     need_root()
+    check_files(network_plan(scenario))
     folder = RunFolder.create(RUNS, scenario.name, scenario.seed, run_dir)
     progress = Progress(console)
     try:

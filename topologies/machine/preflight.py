@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import os
+import resource
 import shutil
 import socket
 from pathlib import Path
@@ -14,6 +15,7 @@ from topologies.errors import (
     NotRootError,
     OvsNotRunningError,
     PortTakenError,
+    RefusedError,
     RunLiveError,
     ToolMissingError,
 )
@@ -169,6 +171,22 @@ def _listening_inodes(port: int) -> set[str]:
             if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
                 found.add(f"socket:[{fields[9]}]")
     return found
+
+
+FILES_BESIDES, FILES_A_NODE = 128, 8  # open at once: a node's shell, its pipes and sockets; all else
+
+
+def check_files(plan: NetworkPlan) -> None:
+    """See to it that as many files may be open as a network needs; ``RefusedError`` says how many where not."""
+    needed = FILES_BESIDES + FILES_A_NODE * (len(plan.hosts) + len(plan.switches))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise RefusedError(
+            f"{plan.name}: its {len(plan.hosts)} terminals and {len(plan.switches)} switches need {needed} open files, "
+            f"{hard} are allowed: ulimit -n {needed}"
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def check_names(plan: NetworkPlan) -> None:

@@ -11,7 +11,8 @@ import pytest
 from controller.domain import Domain
 from topologies.build import Builder, Terminal, check_reach
 from topologies.custom import check_words
-from topologies.errors import PlanError
+from topologies.errors import PlanError, RefusedError
+from topologies.machine import preflight
 from topologies.own.graphs import LONGEST_NAME, PARTITIONS, STEMS, Rules, graph_plan, terminal_name
 from topologies.own.profiles import PROFILES, profile
 from topologies.own.topo import Topo, for_mn, load_topo
@@ -231,3 +232,15 @@ def test_both_sides_of_several_borders_prefer_the_same_and_turn_to_the_next() ->
         there.down.add((right.switch, right.port))
         left, right = here.border(1, 2), there.border(2, 1)
         assert left and right and (left.switch, right.switch) == ("a1", "z2")
+
+
+def test_too_few_open_files_are_told_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Two().plan
+    monkeypatch.setattr(preflight.resource, "getrlimit", lambda _: (64, 64))
+    with pytest.raises(RefusedError, match="need 168 open files, 64 are allowed: ulimit -n 168"):
+        preflight.check_files(plan)
+    raised: list[tuple[int, int]] = []
+    monkeypatch.setattr(preflight.resource, "getrlimit", lambda _: (64, 4096))
+    monkeypatch.setattr(preflight.resource, "setrlimit", lambda _, limits: raised.append(limits))
+    preflight.check_files(plan)
+    assert raised == [(168, 4096)], "what may be raised is"
