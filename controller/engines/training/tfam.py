@@ -15,56 +15,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import msgspec
 
-from controller.engines.routing.canvas import NEAR_CEILING, Canvas
 from controller.engines.training import forecast
-from controller.engines.training.evidence import Evidence, distinct_data, gather, visit_s
-from controller.engines.training.forecast import Forecast, NoForecast
-from controller.engines.training.hpo import SMALL_MODEL_BYTES
-from controller.engines.training.tag import mix_skew
+from controller.engines.training.evidence import Evidence
+from controller.engines.training.outlook import (
+    EPSILON,
+    LEAST_ERROR,
+    LEAST_ERROR_EXPERT,
+    MOST_VISITS,
+    Outlook,
+    aim,
+    along,
+    is_possible,
+    leeway,
+    look,
+    reached,
+    unbound,
+    usable,
+    wants_expert,
+)
 from controller.values.decisions import Assessment, Mix, Option, Request
 
 MIN_SAMPLES = 40  # fewer cannot be split into training and two test samples
 MIN_EXPERT_SAMPLES = 20
-# A target is out of reach when it allows less than this share of the error that is forecast: one group may be much
-# easier than the mean that the evidence speaks of. Nothing above what the forecast itself holds possible is in reach.
-LEAST_ERROR, LEAST_ERROR_EXPERT = 1.0, 0.5
-# For small models (tables), fitted to 330 random requests carried out (``benchmarks.tfam``, seeds 10000-10493):
-QUICK_LEARNER = 8.0  # it learns so much more from a sample at first than the transformer that was fitted
-SLACK, SLACK_EXPERT = 0.04, 0.03  # a target so little above what a forecast admits is more often met than missed
-SKEW_LOSS = 0.3  # broad accuracy missing at full skew where one visit is all that fits; falls with the root of visits
 NEAREST_TRIES = 12
 NEAREST_STEP = 0.03
-MOST_VISITS = 40
-NO_DEADLINE_S = 1e9
-EPSILON = 1e-9
-
-
-class Outlook(NamedTuple):
-    """What T-FAM reckons with: the evidence, the canvas, and both routes (``None``: not one visit fits)."""
-
-    evidence: Evidence
-    canvas: Canvas
-    skew: float
-    wanted: Forecast | None
-    reach: Forecast | None
-
-    def bars(self, request: Request) -> tuple[float, float]:
-        """Return the accuracies that a forecast has to reach (0: none asked for)."""
-        slack = _slack(request)
-        broad = 1 - (1 - request.broad_accuracy + slack[0]) / LEAST_ERROR if request.broad_accuracy else 0.0
-        expert = 1 - (1 - request.expert_accuracy + slack[1]) / LEAST_ERROR_EXPERT
-        expert = max(expert, request.expert_accuracy - forecast.margin(self.skew))
-        return broad, expert if _wants_expert(request) else 0.0
 
 
 def assess(request: Request, options: Sequence[Option], mpvus: int) -> Assessment:
     """Assess a training request against everything on offer. ``mpvus``: how many MPVUs could verify it."""
-    sound, reasons = _sound(request, options)
-    outlook = _look(request, sound) if sound else None
+    sound, reasons = usable(request, options)
+    outlook = look(request, sound) if sound else None
     if outlook:
         reasons += _data_reasons(request, outlook.evidence)
     if mpvus < 1:
@@ -76,84 +59,11 @@ def assess(request: Request, options: Sequence[Option], mpvus: int) -> Assessmen
     return Assessment(admitted=not reasons, reasons=reasons, nearest=nearest, predicted=predicted)
 
 
-def _look(request: Request, sound: Sequence[Option]) -> Outlook:
-    """Forecast the route to the targets and the route as far as the budget goes."""
-    capable = request.model_bytes >= SMALL_MODEL_BYTES
-    evidence = gather(sound, request.groups, capable=capable)
-    known = request if request.groups else msgspec.structs.replace(request, groups=evidence.groups)
-    canvas = forecast.canvas_of(known, [[o] for o in sound], evidence, QUICK_LEARNER if _small(known) else 1.0)
-    bare = Outlook(evidence, canvas, mix_skew(sound), None, None)
-    wanted = _along(bare, known, *_aim(known))
-    return bare._replace(wanted=wanted, reach=_along(bare, known, 1.0, 1.0))
-
-
-def _small(request: Request) -> bool:
-    return 0 < request.model_bytes < SMALL_MODEL_BYTES
-
-
-def _slack(request: Request) -> tuple[float, float]:
-    return (SLACK, SLACK_EXPERT) if _small(request) else (0.0, 0.0)
-
-
-def _along(outlook: Outlook, request: Request, broad: float, expert: float) -> Forecast | None:
-    if not request.groups:
-        request = msgspec.structs.replace(request, groups=outlook.canvas.request.groups)
-    try:
-        found = forecast.along(outlook.canvas, request, broad, expert)
-    except NoForecast:
-        return None
-    loss = SKEW_LOSS * outlook.skew / math.sqrt(_fitting(request, found)) if _small(request) else 0.0
-    return found._replace(broad=max(0.0, found.broad - loss))
-
-
-def _fitting(request: Request, found: Forecast) -> float:
-    """Return how many visits such as these fit into the budget, at least one."""
-    return max(1.0, min(request.max_visits, request.deadline_s * found.visits / max(found.seconds, EPSILON)))
-
-
-def _sound(request: Request, options: Sequence[Option]) -> tuple[list[Option], list[str]]:
-    """Return the options that can be used (each data set once), and the reason when none can."""
-    honest = [
-        o for o in options if _is_finite(o) and o.samples > 0 and any(o.mix.get(g, 0) > 0 for g in _groups(request, o))
-    ]
-    trusted = [o for o in honest if o.trust >= request.trust_floor]
-    lasting = [o for o in trusted if o.available_s >= visit_s(o)]
-    if lasting:
-        return distinct_data(lasting), []
-    if not honest:
-        return [], [
-            f"no reachable data node offers data of task {request.task} (trust floor {request.trust_floor:.2f})"
-        ]
-    if not trusted:
-        top = max(o.trust for o in honest)
-        return [], [
-            f"no data node reaches the trust floor {request.trust_floor:.2f}; "
-            f"the most trusted of {len(honest)} offers has {top:.2f}"
-        ]
-    return [], [f"all {len(trusted)} rendezvous on offer become unreachable before one visit could end"]
-
-
-def _groups(request: Request, option: Option) -> Sequence[str]:
-    return request.groups or list(option.mix)
-
-
-def _is_finite(option: Option) -> bool:
-    """Tell whether an offer is possible at all: a foreign K-AS's word is checked, not believed."""
-    amounts = (option.samples, option.epoch_s, option.reach_s, option.move_s, *option.mix.values())
-    shares = (option.quality, option.trust, *option.mix.values())
-    return (
-        all(math.isfinite(a) and a >= 0 for a in amounts)
-        and all(0.0 <= s <= 1.0 for s in shares)
-        and sum(option.mix.values()) <= 1.05
-        and option.available_s >= 0
-    )
-
-
 def _data_reasons(request: Request, evidence: Evidence) -> list[str]:
     total, reasons = evidence.counts.sum(), []
     if total < MIN_SAMPLES:
         reasons.append(f"too few samples: {total:.0f} in all data nodes together, at least {MIN_SAMPLES} are needed")
-    if _wants_expert(request):
+    if wants_expert(request):
         group, held = request.expert_group or "", _expert_count(request, evidence)
         if group not in evidence.groups:
             reasons.append(f"expert group {group} is not one of the task's groups: {', '.join(evidence.groups)}")
@@ -162,10 +72,6 @@ def _data_reasons(request: Request, evidence: Evidence) -> list[str]:
                 f"too few samples of expert group {group}: {held:.0f}, at least {MIN_EXPERT_SAMPLES} are needed"
             )
     return reasons
-
-
-def _wants_expert(request: Request) -> bool:
-    return request.expert_group is not None and request.expert_accuracy > 0
 
 
 def _expert_count(request: Request, evidence: Evidence) -> float:
@@ -210,7 +116,7 @@ def _accuracy_reasons(request: Request, outlook: Outlook) -> list[str]:
     total, local = evidence.counts.sum(), 1 - evidence.probe_error
     basis = f"(data nodes' own probes: {local:.2f})"
     reasons = []
-    slack = _slack(request)
+    slack = leeway(request)
     if request.broad_accuracy > _most(taught["broad"], LEAST_ERROR) + slack[0]:
         reasons.append(
             f"broad accuracy {request.broad_accuracy:.2f} is out of reach: "
@@ -218,7 +124,7 @@ def _accuracy_reasons(request: Request, outlook: Outlook) -> list[str]:
         )
     expert = taught.get("expert", 1.0)
     most = min(_most(expert, LEAST_ERROR_EXPERT) + slack[1], expert + forecast.margin(outlook.skew))
-    if _wants_expert(request) and request.expert_accuracy > most:
+    if wants_expert(request) and request.expert_accuracy > most:
         reasons.append(
             f"{request.expert_group} accuracy {request.expert_accuracy:.2f} is out of reach: "
             f"{_expert_count(request, evidence):.0f} samples of it predict {taught['expert']:.2f} {basis}"
@@ -252,12 +158,12 @@ def _cut(
 
 def _budget_reasons(request: Request, outlook: Outlook) -> list[str]:
     """Say whether visits or time run out before the targets (or what the data can teach of them) are reached."""
-    cut = _cut(request, outlook, (LEAST_ERROR, LEAST_ERROR_EXPERT), _slack(request))
-    if any(_reached(cut, found, outlook) for found in (outlook.wanted, outlook.reach)):
+    cut = _cut(request, outlook, (LEAST_ERROR, LEAST_ERROR_EXPERT), leeway(request))
+    if any(reached(cut, found, outlook) for found in (outlook.wanted, outlook.reach)):
         return []
-    free = _along(outlook, _unbound(cut), *_aim(cut))
+    free = along(outlook, unbound(cut), *aim(cut))
     out_of_reach = _out_of_reach(request, cut)
-    if free is None or not (out_of_reach or _reached(cut, free, outlook)):
+    if free is None or not (out_of_reach or reached(cut, free, outlook)):
         return [] if out_of_reach else [_too_skewed(request, outlook)]
     reasons = []
     short = request.deadline_s >= free.seconds * request.max_visits / free.visits  # visits run out before time does
@@ -277,31 +183,12 @@ def _too_skewed(request: Request, outlook: Outlook) -> str:
     best = outlook.reach
     if best is None:
         return "no visit can be made in time"
-    told = f"broad {best.broad:.2f}" + (f", {request.expert_group} {best.expert:.2f}" if _wants_expert(request) else "")
+    told = f"broad {best.broad:.2f}" + (f", {request.expert_group} {best.expert:.2f}" if wants_expert(request) else "")
     return f"no route is expected to reach the targets: mixes differ by {outlook.skew:.2f}, the best one reaches {told}"
 
 
 def _out_of_reach(request: Request, cut: Request) -> bool:
     return (request.broad_accuracy, request.expert_accuracy) != (cut.broad_accuracy, cut.expert_accuracy)
-
-
-def _unbound(request: Request) -> Request:
-    return msgspec.structs.replace(request, max_visits=MOST_VISITS, deadline_s=NO_DEADLINE_S)
-
-
-def _aim(request: Request) -> tuple[float, float]:
-    """Return the accuracies to plan for."""
-    return request.broad_accuracy, request.expert_accuracy if _wants_expert(request) else 0.0
-
-
-def _reached(request: Request, found: Forecast | None, outlook: Outlook) -> bool:
-    """Tell whether a route reaches what a forecast has to reach, or as near as skill comes to its ceiling."""
-    if found is None:
-        return False
-    ceiling = outlook.canvas.ceiling
-    top = (float(ceiling @ outlook.canvas.share), float(ceiling[outlook.canvas.expert]))
-    goals = [min(bar, most - 2 * NEAR_CEILING) for bar, most in zip(outlook.bars(request), top, strict=True)]
-    return found.broad >= goals[0] and (not _wants_expert(request) or found.expert >= goals[1])
 
 
 def _own_terms(request: Request) -> Mix:
@@ -319,14 +206,14 @@ def _nearest(request: Request, options: Sequence[Option], mpvus: int) -> Mix:
 
     First the budget is widened to what the route to the targets takes, then the targets are lowered step by step.
     """
-    sound, _ = _sound(request, options)
+    sound, _ = usable(request, options)
     if not sound and options:
-        lowest = _floor2(min((o.trust for o in options if _is_finite(o)), default=0.0))
+        lowest = _floor2(min((o.trust for o in options if is_possible(o)), default=0.0))
         request = msgspec.structs.replace(request, trust_floor=lowest)
-        sound, _ = _sound(request, options)
+        sound, _ = usable(request, options)
     if not sound or mpvus < 1:
         return {}
-    outlook = _look(request, sound)
+    outlook = look(request, sound)
     if outlook.evidence.counts.sum() < MIN_SAMPLES:
         return {}
     if _expert_count(request, outlook.evidence) < MIN_EXPERT_SAMPLES:
@@ -349,10 +236,10 @@ def _scaled(request: Request, share: float) -> Request:
 
 def _eased(request: Request, outlook: Outlook) -> Request | None:
     """Return the request with as much more budget as its targets take; ``None`` when none suffices."""
-    if _reached(request, _along(outlook, request, *_aim(request)), outlook):
+    if reached(request, along(outlook, request, *aim(request)), outlook):
         return request
-    free = _along(outlook, _unbound(request), *_aim(request))
-    if free is None or not _reached(request, free, outlook):
+    free = along(outlook, unbound(request), *aim(request))
+    if free is None or not reached(request, free, outlook):
         return None
     for more in (0, 2, MOST_VISITS):  # a wider budget may be planned another way
         eased = msgspec.structs.replace(
@@ -360,6 +247,6 @@ def _eased(request: Request, outlook: Outlook) -> Request | None:
             max_visits=max(request.max_visits, min(free.visits + more, MOST_VISITS)),
             deadline_s=max(request.deadline_s, float(math.ceil(free.seconds * (1 + more / 2)))),
         )
-        if _reached(eased, _along(outlook, eased, *_aim(eased)), outlook):
+        if reached(eased, along(outlook, eased, *aim(eased)), outlook):
             return eased
     return None
