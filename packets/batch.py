@@ -18,10 +18,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from packets.checksums import CHECKSUM_AT, NO_CHECKSUM, SEALED_BYTES, TAG_BYTES, header_checksums
 from packets.errors import PacketError
 from packets.options import Authentication, AuthenticationAlgorithm
 from packets.wire import (
-    AUTHENTICATION_BYTES,
     FIXED_BYTES,
     SHARD_TYPES,
     VERSION,
@@ -32,8 +32,6 @@ from packets.wire import (
     encode,
 )
 
-TAG_BYTES = 8
-SEALED_BYTES = FIXED_BYTES + AUTHENTICATION_BYTES + TAG_BYTES
 REASONS: Final = ("", "short", "version", "length", "header-checksum", "type", "option", "payload-checksum", "shard")
 GOOD, USE_DECODE = 0, 255
 SHORT, WRONG_VERSION, WRONG_LENGTH, WRONG_HEADER, WRONG_TYPE, _, WRONG_PAYLOAD, WRONG_SHARD = range(1, len(REASONS))
@@ -46,9 +44,6 @@ _FIXED: Final = np.dtype(
         ("payload_checksum", ">u4"), ("header_checksum", ">u4"),
     ]
 )  # fmt: skip
-FEW = 50
-_CHECKSUM_AT: Final = FIXED_BYTES - 4
-_NO_CHECKSUM: Final = bytes(4)
 _LONE_MAC: Final = np.frombuffer(struct.pack("!HHBB", 0xFFFF, 4 + TAG_BYTES, 1, 0), np.uint8)
 _KNOWN_TYPE: Final = np.isin(np.arange(256), list(PacketType))
 _IS_SHARD: Final = np.isin(np.arange(256), list(SHARD_TYPES))
@@ -59,42 +54,6 @@ Bytes = NDArray[np.uint8]
 Numbers = NDArray[np.int64]
 Longs = NDArray[np.uint64]
 Truths = NDArray[np.bool_]
-
-
-def _crc_table(distance: int) -> NDArray[np.uint32]:
-    """Return what a byte (0 to 255) does to a CRC when ``i`` bytes follow it, (distance, 256)."""
-    table = np.empty((distance, 256), np.uint32)
-    table[0] = [zlib.crc32(bytes((byte,))) ^ zlib.crc32(b"\0") for byte in range(256)]
-    for i in range(1, distance):
-        table[i] = table[0][table[i - 1] & 0xFF] ^ (table[i - 1] >> np.uint32(8))
-    return table
-
-
-_CRC: Final = _crc_table(SEALED_BYTES)
-
-
-def header_checksums(headers: Bytes) -> NDArray[np.uint32]:
-    """Return the checksum of every row of ``headers`` (n, header length), its own field taken as 0."""
-    if len(headers) < FEW:
-        return _checksums_of_few(headers)
-    first = headers[0].tobytes()
-    start = zlib.crc32(first[FIXED_BYTES:], zlib.crc32(_NO_CHECKSUM, zlib.crc32(first[:_CHECKSUM_AT])))
-    differ = headers ^ headers[0]
-    columns = np.flatnonzero(np.bitwise_or.reduce(differ, axis=0))
-    columns = columns[(columns < _CHECKSUM_AT) | (columns >= FIXED_BYTES)]
-    places = differ.T[columns] + 256 * (headers.shape[1] - 1 - columns)[:, None]  # (columns that differ, n)
-    sums: NDArray[np.uint32] = np.bitwise_xor.reduce(_CRC.reshape(-1).take(places), axis=0) ^ np.uint32(start)
-    return sums
-
-
-def _checksums_of_few(headers: Bytes) -> NDArray[np.uint32]:
-    """Return the same one by one: below some fifty rows that is cheaper than arrays."""
-    rows, length, crc32 = headers.tobytes(), headers.shape[1], zlib.crc32
-    sums = [
-        crc32(rows[at + FIXED_BYTES : at + length], crc32(_NO_CHECKSUM, crc32(rows[at : at + _CHECKSUM_AT])))
-        for at in range(0, len(rows), length)
-    ]
-    return np.array(sums, np.uint32)
 
 
 class _Field(Generic[_Kind]):
@@ -146,7 +105,7 @@ class ShardTrain:
         header = bytearray(encode(msgspec.structs.replace(template, **changes)))
         if len(header) != self.header_bytes:
             raise PacketError("field", "shards carry no option but Authentication")
-        header[_CHECKSUM_AT:FIXED_BYTES] = _NO_CHECKSUM
+        header[CHECKSUM_AT:FIXED_BYTES] = NO_CHECKSUM
         return bytes(header)
 
     def write(
@@ -276,7 +235,7 @@ class Parsed:
         rows = np.flatnonzero(asked if among is None else asked & among)
         if len(rows):
             heads = self._heads[rows]
-            heads[:, _CHECKSUM_AT:FIXED_BYTES] = 0
+            heads[:, CHECKSUM_AT:FIXED_BYTES] = 0
             begin, end = self._payload_bounds(rows)
             made = _tags(hashlib.blake2b(key=key, digest_size=TAG_BYTES), heads, self._frames, begin, end)
             right[rows] = (made == self.tag[rows]).all(axis=1)

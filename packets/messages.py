@@ -11,16 +11,16 @@ from typing import Annotated, Any
 
 import msgspec
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
-Text = Annotated[str, msgspec.Meta(max_length=400)]
-Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
-Member = Annotated[str, msgspec.Meta(max_length=80)]
-Groups = Annotated[dict[str, float], msgspec.Meta(max_length=64)]
-Attributes = Annotated[dict[str, Any], msgspec.Meta(max_length=64)]
+from packets.calls import Halt, HandOver, LaunchAgain, Pull, Release
+from packets.terms import Attributes, Fixed, Groups, JobSpec, Member, Message, Name, Share, Text
 
-
-class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="m"):
-    """Base of every message; the class name is its tag."""
+__all__ = [
+    "Ack", "AnnounceObject", "AnnounceReply", "Answer", "AnyMessage", "Ask", "Change",
+    "Fixed", "Halt", "HandOver", "Inquire", "JobSpec", "JobStatus", "LaunchAgain",
+    "Leave", "LogPart", "LogRequest", "Message", "Order", "OrderRequest", "Pull",
+    "Refused", "Register", "Release", "Report", "Returned", "SendData", "Submit",
+    "SubmitReply", "Verdict", "VerdictReply", "VisitDone", "decode_message", "encode_message",
+]  # fmt: skip
 
 
 # --- terminal -> DCC -------------------------------------------------------------------------------------------------
@@ -66,57 +66,6 @@ class Leave(Message, frozen=True, kw_only=True, tag="leave"):
     reason: Text = ""
     force: bool = False
     stay: bool = False
-
-
-class Fixed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Hyper-parameters that the owner fixes; 0 leaves one to HPO. ``rate_decay``: the rate's factor per visit.
-
-    ``momentum``: weight of quasi-global momentum in groups (federated, gossip). ``weighted_loss``: how much more a
-    group weighs in the loss where it is rare (0: not at all, 1: inversely to its share;
-    ``engines.hpo.group_weights``). ``verify_every``: training visits to one MPVU visit.
-    """
-
-    epochs: Annotated[float, msgspec.Meta(ge=0.0, le=1000.0)] = 0.0
-    batch_size: Annotated[int, msgspec.Meta(ge=0, le=1 << 16)] = 0
-    learning_rate: Share = 0.0
-    rate_decay: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1.0
-    momentum: Share = 0.0
-    weighted_loss: Share = 0.0
-    verify_every: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
-
-
-class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a model owner asks for. Accuracies are shares of 1, ``expert_group`` is the group of ``expert_accuracy``.
-
-    ``gate`` false: no MPVU is asked until the budget is used, so nothing is rolled back and nobody's trust moves; to
-    see what the gate is worth. ``merge`` false: an MPVU keeps a visit whole or not at all (``Order.merge``).
-    ``train_on``: meeting the targets does not end the job, its budget of visits does. ``heed_load`` false: the route
-    is planned as if no other job were there, to see what it is worth. ``compression``: how models and
-    updates travel (``hosts/learning/compress.py``).
-    ``engines``: {engine: source} where this job wants another than its control centre uses, of those that this has.
-    ``method`` ``auto``: TAG chooses. The owner's terminal says of the model itself ``model_bytes``, and where split
-    learning would cut it: ``lower_bytes`` below the cut (0: it has no place to cut), ``activation_bytes`` a sample.
-    """
-
-    task: Name
-    broad_accuracy: Share = 0.8
-    expert_group: str | None = None
-    expert_accuracy: Share = 0.0
-    max_visits: int = 16
-    deadline_s: float = 170.0
-    trust_floor: Share = 0.5
-    model_bytes: int = 0
-    lower_bytes: int = 0
-    activation_bytes: int = 0
-    method: str = "routed"
-    seed: int = 0
-    compression: Annotated[str, msgspec.Meta(max_length=16)] = "none"
-    gate: bool = True
-    merge: bool = True
-    train_on: bool = False
-    heed_load: bool = True
-    hyper: Fixed = Fixed()
-    engines: Annotated[dict[Name, Annotated[str, msgspec.Meta(max_length=255)]], msgspec.Meta(max_length=8)] = {}
 
 
 class Submit(Message, frozen=True, kw_only=True, tag="submit"):
@@ -315,33 +264,6 @@ class VerdictReply(Message, frozen=True, kw_only=True, tag="verdict="):
     reason: Text = ""
 
 
-class LaunchAgain(Message, frozen=True, kw_only=True, tag="again"):
-    """The DCC has moved an object's flows to another rendezvous: launch it again (``Ack``, or ``Refused``: not held).
-
-    A transfer under way goes back to its launch; one that is over is repeated from the copy that its sender keeps.
-    ``former_lives``: the rendezvous so far hands over what it holds, which then need not be sent again.
-    """
-
-    object_id: int
-    visit: int
-    former_lives: bool = False
-
-
-class HandOver(Message, frozen=True, kw_only=True, tag="handover"):
-    """A withdrawn rendezvous passes on what it holds of an object that is still coming in (``Ack``, or ``Refused``)."""
-
-    object_id: int
-    visit: int
-    address: Name
-
-
-class Release(Message, frozen=True, kw_only=True, tag="release"):
-    """An object that was launched here for this visit is safe further on: its copy may go; answered by ``Ack``."""
-
-    object_id: int
-    visit: int
-
-
 class JobStatus(Message, frozen=True, kw_only=True, tag="status"):
     """How a job stands: ``submitted``, ``running``, ``finished``, ``failed`` or ``stopped``."""
 
@@ -349,22 +271,6 @@ class JobStatus(Message, frozen=True, kw_only=True, tag="status"):
     visits: int
     broad: float
     expert: float
-    reason: Text = ""
-
-
-class Pull(Message, frozen=True, kw_only=True, tag="pull"):
-    """The DCC asks for fresh values (DRRT-O, pull on demand); the terminal answers with a ``Report`` of its own.
-
-    Empty ``attributes``: all of them.
-    """
-
-    attributes: Annotated[list[Name], msgspec.Meta(max_length=64)] = []
-
-
-class Halt(Message, frozen=True, kw_only=True, tag="halt"):
-    """The DCC tells a terminal to stop working on an object (its job was stopped, or it is needed elsewhere)."""
-
-    object_id: int
     reason: Text = ""
 
 

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from packets.batch import SEALED_BYTES, TAG_BYTES
+from packets.checksums import SEALED_BYTES, TAG_BYTES
 from packets.errors import PacketError, RequestTimeout, TransferRefused, TransportError
 from packets.events import Emit, silent
 from packets.labels import AI_PORT

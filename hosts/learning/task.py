@@ -27,6 +27,7 @@ from hosts.learning.data.privacy import private_shares
 from hosts.learning.data.read import read_rows
 from hosts.learning.errors import LearningError, shown
 from hosts.learning.models import TableModel, VignetteTransformer
+from hosts.learning.ridge import ridge_accuracy
 from hosts.learning.safe_bytes import bytes_to_model, bytes_to_samples, model_to_bytes, samples_to_bytes
 from hosts.learning.spec import Evaluation, NodeData, Samples, TaskSpec, TrainResult, TrainSettings, concat_samples
 
@@ -159,7 +160,7 @@ class Task:
         features = self._probe_features(samples.inputs[torch.from_numpy(rows)])
         labels = samples.labels.numpy()[rows].astype(int)
         folds = np.arange(len(rows)) % _FOLDS
-        return float(np.mean([_ridge_accuracy(features, labels, folds == fold) for fold in range(_FOLDS)]))
+        return float(np.mean([ridge_accuracy(features, labels, folds == fold) for fold in range(_FOLDS)]))
 
     def _probe_features(self, inputs: torch.Tensor) -> np.ndarray:
         return np.asarray(inputs.numpy(), dtype=float)
@@ -341,11 +342,3 @@ def batches(count: int, settings: TrainSettings) -> list[torch.Tensor]:
         steps.extend(torch.split(rows, settings.batch_size))
         wanted -= len(rows)
     return steps
-
-
-def _ridge_accuracy(features: np.ndarray, labels: np.ndarray, held_out: np.ndarray) -> float:
-    known = np.unique(labels)
-    x = np.concatenate([features, np.ones((len(features), 1))], axis=1)
-    fit, goal = x[~held_out], (labels[~held_out, None] == known).astype(float)
-    weights = np.linalg.solve(fit.T @ fit + np.eye(x.shape[1]), fit.T @ goal)
-    return float(np.mean(known[(x[held_out] @ weights).argmax(axis=1)] == labels[held_out]))

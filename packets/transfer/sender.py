@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from packets.batch import SEALED_BYTES, ShardTrain
+from packets.batch import ShardTrain
+from packets.checksums import SEALED_BYTES
 from packets.errors import TransferRefused, TransportError
 from packets.transfer.assembly import Assembly
 from packets.transfer.congestion import Congestion, Sent

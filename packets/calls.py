@@ -1,0 +1,52 @@
+"""What a DCC asks of its terminals, out of their own port (``controller/access/calls.py``)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from packets.terms import Message, Name, Text
+
+
+class LaunchAgain(Message, frozen=True, kw_only=True, tag="again"):
+    """The DCC has moved an object's flows to another rendezvous: launch it again (``Ack``, or ``Refused``: not held).
+
+    A transfer under way goes back to its launch; one that is over is repeated from the copy that its sender keeps.
+    ``former_lives``: the rendezvous so far hands over what it holds, which then need not be sent again.
+    """
+
+    object_id: int
+    visit: int
+    former_lives: bool = False
+
+
+class HandOver(Message, frozen=True, kw_only=True, tag="handover"):
+    """A withdrawn rendezvous passes on what it holds of an object that is still coming in (``Ack``, or ``Refused``)."""
+
+    object_id: int
+    visit: int
+    address: Name
+
+
+class Release(Message, frozen=True, kw_only=True, tag="release"):
+    """An object that was launched here for this visit is safe further on: its copy may go; answered by ``Ack``."""
+
+    object_id: int
+    visit: int
+
+
+class Pull(Message, frozen=True, kw_only=True, tag="pull"):
+    """The DCC asks for fresh values (DRRT-O, pull on demand); the terminal answers with a ``Report`` of its own.
+
+    Empty ``attributes``: all of them.
+    """
+
+    attributes: Annotated[list[Name], msgspec.Meta(max_length=64)] = []
+
+
+class Halt(Message, frozen=True, kw_only=True, tag="halt"):
+    """The DCC tells a terminal to stop working on an object (its job was stopped, or it is needed elsewhere)."""
+
+    object_id: int
+    reason: Text = ""

@@ -1,0 +1,69 @@
+"""What control messages are made of: bounded names and figures, the base of them all, and what an owner asks for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
+Text = Annotated[str, msgspec.Meta(max_length=400)]
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Member = Annotated[str, msgspec.Meta(max_length=80)]
+Groups = Annotated[dict[str, float], msgspec.Meta(max_length=64)]
+Attributes = Annotated[dict[str, Any], msgspec.Meta(max_length=64)]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="m"):
+    """Base of every message; the class name is its tag."""
+
+
+class Fixed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Hyper-parameters that the owner fixes; 0 leaves one to HPO. ``rate_decay``: the rate's factor per visit.
+
+    ``momentum``: weight of quasi-global momentum in groups (federated, gossip). ``weighted_loss``: how much more a
+    group weighs in the loss where it is rare (0: not at all, 1: inversely to its share;
+    ``engines.hpo.group_weights``). ``verify_every``: training visits to one MPVU visit.
+    """
+
+    epochs: Annotated[float, msgspec.Meta(ge=0.0, le=1000.0)] = 0.0
+    batch_size: Annotated[int, msgspec.Meta(ge=0, le=1 << 16)] = 0
+    learning_rate: Share = 0.0
+    rate_decay: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1.0
+    momentum: Share = 0.0
+    weighted_loss: Share = 0.0
+    verify_every: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
+
+
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a model owner asks for. Accuracies are shares of 1, ``expert_group`` is the group of ``expert_accuracy``.
+
+    ``gate`` false: no MPVU is asked until the budget is used, so nothing is rolled back and nobody's trust moves; to
+    see what the gate is worth. ``merge`` false: an MPVU keeps a visit whole or not at all (``Order.merge``).
+    ``train_on``: meeting the targets does not end the job, its budget of visits does. ``heed_load`` false: the route
+    is planned as if no other job were there, to see what it is worth. ``compression``: how models and
+    updates travel (``hosts/learning/compress.py``).
+    ``engines``: {engine: source} where this job wants another than its control centre uses, of those that this has.
+    ``method`` ``auto``: TAG chooses. The owner's terminal says of the model itself ``model_bytes``, and where split
+    learning would cut it: ``lower_bytes`` below the cut (0: it has no place to cut), ``activation_bytes`` a sample.
+    """
+
+    task: Name
+    broad_accuracy: Share = 0.8
+    expert_group: str | None = None
+    expert_accuracy: Share = 0.0
+    max_visits: int = 16
+    deadline_s: float = 170.0
+    trust_floor: Share = 0.5
+    model_bytes: int = 0
+    lower_bytes: int = 0
+    activation_bytes: int = 0
+    method: str = "routed"
+    seed: int = 0
+    compression: Annotated[str, msgspec.Meta(max_length=16)] = "none"
+    gate: bool = True
+    merge: bool = True
+    train_on: bool = False
+    heed_load: bool = True
+    hyper: Fixed = Fixed()
+    engines: Annotated[dict[Name, Annotated[str, msgspec.Meta(max_length=255)]], msgspec.Meta(max_length=8)] = {}
