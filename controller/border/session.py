@@ -13,8 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from controller.border import messages as protocol
-from controller.border.messages import MAX_FRAME_BYTES, PROTOCOL_VERSION, Ask, Envelope, Hello, No, Reply
+from controller.border.messages import MAX_FRAME_BYTES, PROTOCOL_VERSION, Ask, Envelope, Hello, Reply, pack, unpack
 from controller.errors import BorderError, PortTaken
 from packets.events import Emit
 
@@ -33,7 +32,7 @@ async def read_envelope(reader: asyncio.StreamReader) -> Envelope:
     if size > MAX_FRAME_BYTES:
         raise BorderError(f"border frame of {size} bytes is larger than {MAX_FRAME_BYTES}")
     try:
-        return protocol.unpack(await reader.readexactly(size))
+        return unpack(await reader.readexactly(size))
     except msgspec.DecodeError as error:
         raise BorderError(f"border frame of {size} bytes is no message: {error}") from error
 
@@ -75,7 +74,7 @@ class Session:
     async def _one_session(self) -> None:
         reader, writer = await asyncio.open_unix_connection(self.path)
         try:
-            writer.write(protocol.pack(0, Hello(version=PROTOCOL_VERSION, kas=self.own)))
+            writer.write(pack(0, Hello(version=PROTOCOL_VERSION, kas=self.own)))
             check_hello(await read_envelope(reader))
             self._writer, self._was_up = writer, True
             self._open.set()
@@ -110,7 +109,7 @@ class Session:
             async with asyncio.timeout(timeout_s):
                 await self._open.wait()
                 assert self._writer is not None
-                self._writer.write(protocol.pack(number, body))
+                self._writer.write(pack(number, body))
                 return await done
         except TimeoutError as error:
             name = type(body).__name__
@@ -157,7 +156,7 @@ class Border:
     async def _serve_session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, serve: Serve) -> None:
         try:
             hello = check_hello(await read_envelope(reader))
-            writer.write(protocol.pack(0, Hello(version=PROTOCOL_VERSION, kas=self.own)))
+            writer.write(pack(0, Hello(version=PROTOCOL_VERSION, kas=self.own)))
             while True:
                 self._keep(asyncio.create_task(self._answer(await read_envelope(reader), writer, hello, serve)))
         except BorderError as error:
@@ -173,7 +172,7 @@ class Border:
             return
         reply = await serve(envelope.body)
         with contextlib.suppress(OSError):
-            writer.write(protocol.pack(envelope.id, reply))
+            writer.write(pack(envelope.id, reply))
 
     async def ask(self, kas: int, body: Ask, timeout_s: float = 5.0) -> Reply:
         """Send a request to the DCC of a K-AS; ``BorderError`` when it refuses, or does not answer in time."""
@@ -189,9 +188,3 @@ class Border:
             task.cancel()
         for kas in self.own:
             socket_path(self.runtime_dir, kas).unlink(missing_ok=True)
-
-
-def expect_done(reply: Reply) -> None:
-    """Raise ``BorderError`` with the other side's reason unless it said Done."""
-    if isinstance(reply, No):
-        raise BorderError(reply.reason)

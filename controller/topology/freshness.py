@@ -72,10 +72,6 @@ class Freshness:
         """Return what a terminal's reports have cost (nothing, for one that never reported)."""
         return self._costs.get(name, Cost())
 
-    def restart_lags(self) -> None:
-        """Forget the lags so far, so that a measurement starts from here."""
-        self._lags, self._next = array("d"), 0
-
     def lags_ms(self) -> dict[str, float]:
         """Return quantiles of the lag in milliseconds, and over how many reports; empty when none told its time."""
         if not self._lags:

@@ -15,25 +15,13 @@ from controller.border.messages import AskFacilities, AskNextStop, Facility
 from controller.engines.training import encoding, hpo
 from controller.engines.training.tag import rounds_of
 from controller.services import Kit
-from controller.training.jobs import Decision
+from controller.training.jobs import Decision, Group
 from controller.values.decisions import Mix, Option, Plan, Request, Step
 from controller.values.errors import EngineError
 from controller.values.handles import member_place
 
 ACTIONS = {"federated": "federate", "secure": "federate", "central": "central", "split": "split", "gossip": "gossip"}
-ORDER_ACTIONS = frozenset(ACTIONS.values())
 MOST_MEMBERS = 24  # as many as fit one packet with the rest of the order
-
-
-@dataclass(frozen=True)
-class Group:
-    """One visit of a job as a group: the order's action, the members' places, the leader's own place."""
-
-    action: str
-    members: list[str]
-    place: str
-    rounds: int
-    secure: bool
 
 
 @dataclass(frozen=True)

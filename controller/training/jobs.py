@@ -8,7 +8,7 @@ foreign node's name.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -17,12 +17,19 @@ from controller.engines.training import gate, hpo
 from controller.values.decisions import Hyper, JobView, Load, Measured, Option, Plan, Request, Step, Visit
 from packets.messages import Fixed, JobSpec
 
-if TYPE_CHECKING:
-    from controller.training.groups import Group
-
 MARGIN = 0.0  # a confirmation costs half a visit, and raises the bar when it fails
-MARGIN_STEP = 0.01
 OVER = ("finished", "failed", "stopped", "rejected")
+
+
+@dataclass(frozen=True)
+class Group:
+    """One visit of a job as a group: the order's action, the members' places, the leader's own place."""
+
+    action: str
+    members: list[str]
+    place: str
+    rounds: int
+    secure: bool
 
 
 @dataclass

@@ -19,7 +19,7 @@ from controller.engines.training import hpo
 from controller.engines.training.tag import Choice, Cut, Ways, choose
 from controller.plugins.engines import Engines
 from controller.services import Kit
-from controller.training import groups as rounds
+from controller.training import groups
 from controller.training.jobs import Job
 from controller.values.decisions import Hyper, Option, Request
 from controller.values.errors import EngineError
@@ -33,7 +33,7 @@ FALLBACK_MBPS = 100.0
 
 async def choose_method(kit: Kit, engines: Engines, job: Job, options: Sequence[Option]) -> dict[str, Any]:
     """Ask TAG; an ``auto`` job gets its method. Returns what to tell: asked, chosen, method, reason, prospects."""
-    asked, choice = job.spec.method, await _ask(kit, engines, job, rounds.taking_part(job.request, options))
+    asked, choice = job.spec.method, await _ask(kit, engines, job, groups.taking_part(job.request, options))
     chosen = "routed" if choice.method == "sequential" else choice.method
     if asked == AUTO:
         job.spec = msgspec.structs.replace(job.spec, method=chosen)
@@ -49,7 +49,7 @@ async def _ask(kit: Kit, engines: Engines, job: Job, members: Sequence[Option]) 
     if len(members) < 2:
         return choose(job.request, members)
     try:
-        leader = (await rounds.leader(kit, members)).kas
+        leader = (await groups.leader(kit, members)).kas
     except EngineError as error:
         return Choice("sequential", f"sequential: {error}", [])
     ways = links(kit.domain, leader, Counter(o.kas for o in members))

@@ -15,8 +15,7 @@ from controller.engines.training.evidence import visit_s
 from controller.errors import BorderError, SteeringError
 from controller.plugins.engines import Engines
 from controller.services import Kit
-from controller.training import groups as rounds
-from controller.training import rivals
+from controller.training import groups, rivals
 from controller.training.book import JobBook, key_of
 from controller.training.jobs import Decision, Job
 from controller.values.decisions import Load, Option, Plan, Step
@@ -108,7 +107,7 @@ class Stops:
         if spent:
             return self._wrap_up(job, ask, spent)
         try:
-            if job.spec.method in rounds.ACTIONS:
+            if job.spec.method in groups.ACTIONS:
                 return await self._group(job, ask, self._usable(job, await self._offers(job), ask.exclude))
             return await self._routed(job, ask)
         except EngineError as error:
@@ -157,7 +156,7 @@ class Stops:
 
     async def _group(self, job: Job, ask: AskNextStop, options: list[Option]) -> Decision:
         """The visit is some rounds of a group (``controller/training/groups.py``)."""
-        led = await rounds.decide(self.kit, job.request, job.object_id, len(job.visits), options, ask)
+        led = await groups.decide(self.kit, job.request, job.object_id, len(job.visits), options, ask)
         step = led.plan.steps[0]
         decision = self._decision(ask, "train", led.kas, led.handle, step.reason)
         decision.step, decision.plan, decision.group = await self._tuned(job, step), led.plan, led.group

@@ -11,7 +11,7 @@ from controller.errors import SteeringError
 from controller.plugins.engines import Engines
 from controller.services import Kit
 from controller.steering.visits import ObjectMessage
-from controller.training import groups as rounds
+from controller.training import groups
 from controller.training.book import JobBook, key_of
 from controller.training.jobs import Decision, Job, hyper_of
 from controller.values.decisions import Measured, Step
@@ -88,7 +88,7 @@ class Reports:
             )
             return Order(
                 action=group.action if group else "train",
-                compression=rounds.encoding_of(job.spec.compression, decision),
+                compression=groups.encoding_of(job.spec.compression, decision),
                 **together,
                 epochs=hyper.epochs,
                 batch_size=hyper.batch_size,
@@ -209,7 +209,7 @@ class Reports:
             "merge": hpo.MERGE,
             "broad_accuracy": job.spec.broad_accuracy,
             "expert_accuracy": job.spec.expert_accuracy,
-            "compression": rounds.encoding_of(job.spec.compression, trained[-1]),
+            "compression": groups.encoding_of(job.spec.compression, trained[-1]),
         }
 
 

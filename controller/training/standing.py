@@ -1,7 +1,7 @@
 """Who is trusted, and why: MPVU evidence and false reports become trust in the map (``topology.trust`` does the sums).
 
 Only the DCC of a terminal's own K-AS knows which terminal stood behind a visit; the job's home sends it what the MPVU
-measured before and after (``protocol.Evidence``), and gets no name back.
+measured before and after (``border.messages.Evidence``), and gets no name back.
 """
 
 from __future__ import annotations

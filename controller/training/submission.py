@@ -9,9 +9,9 @@ from controller.errors import ControllerError, SteeringError
 from controller.plugins.engines import Engines
 from controller.runtime.identities import Identities
 from controller.services import Kit
-from controller.training import method as choosing
 from controller.training.book import JobBook
 from controller.training.jobs import Job, request_of
+from controller.training.method import choose_method
 from controller.training.next_stop import Stops
 from controller.training.outcomes import Reports
 from packets.messages import (
@@ -49,7 +49,7 @@ class Training:
         job = Job(object_id, message.spec, request, host.name, host.kas, ready)
         self.kit.emit("job.submitted", object_id=object_id, owner=host.name, spec=msgspec.to_builtins(message.spec))
         options = await self.stops.options(job)
-        algorithm = await choosing.choose_method(self.kit, self.engines, job, options)
+        algorithm = await choose_method(self.kit, self.engines, job, options)
         verdict = await self.engines.assess(job.request, options, len(ready), message.spec.engines)
         self.kit.emit(
             "job.assessed",

@@ -19,7 +19,7 @@ from controller.oam.page import PageServer, create_app
 from controller.oam.state.run import NetworkState
 from experiments.commands import terminal
 from experiments.errors import RunFailed
-from experiments.scenarios import events as timed
+from experiments.scenarios import events
 from experiments.scenarios.scenario import Scenario, engine_setup, network_plan
 from experiments.testbed.capture import Capture
 from experiments.testbed.counters import port_bytes
@@ -177,7 +177,7 @@ class Bed:
         socket = self.runtime / "zygote.sock"
         wait_for("the zygote (PyTorch)", socket.exists, READY_TIMEOUT_S, [self._zygote])
         mark = len(self.events)
-        self.absent = timed.late(self.scenario.events)
+        self.absent = events.late(self.scenario.events)
         names = {h.name for h in self.plan.hosts if h.role != "host"} - self.absent
         for host in self.plan.hosts:
             if host.name in names:

@@ -23,7 +23,6 @@ from packets.options import Authentication, AuthenticationAlgorithm, Mandate, Op
 from packets.security.identity import Certificate, Identity
 from packets.wire import FIXED_BYTES, Buffer, Header, PacketType, authenticated, decode, encode
 
-SHARD_TAG_BYTES = 8
 REQUEST_TAG_BYTES = 16
 SIGNATURE_BYTES = 64
 OPTION_BYTES = 8

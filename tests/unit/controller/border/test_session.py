@@ -8,8 +8,19 @@ from typing import Any
 
 import pytest
 
-from controller.border import messages as protocol
-from controller.border.messages import Ask, AskFacilities, Done, Facilities, Facility, Hello, LinkState, Reply, pack
+from controller.border.messages import (
+    MAX_FRAME_BYTES,
+    PROTOCOL_VERSION,
+    Ask,
+    AskFacilities,
+    Done,
+    Facilities,
+    Facility,
+    Hello,
+    LinkState,
+    Reply,
+    pack,
+)
 from controller.border.session import Border, read_envelope, socket_path
 from controller.errors import BorderError, PortTaken
 from tests.fake_fabric import run
@@ -90,8 +101,8 @@ def test_who_does_not_answer_in_time_is_named(tmp_path: Path) -> None:
         (b"\x00\x00\x00\x03abc", "no message"),
         (pack(1, Done()), "opened with Done"),
         (pack(0, Hello(version=99, kas=[2])), "version 99"),
-        (pack(0, Hello(version=protocol.PROTOCOL_VERSION, kas=[2])) + b"\x00\x00\x00\x01\xc1", "no message"),
-        (pack(0, Hello(version=protocol.PROTOCOL_VERSION, kas=[2])) + pack(3, Done()), "where a request belongs"),
+        (pack(0, Hello(version=PROTOCOL_VERSION, kas=[2])) + b"\x00\x00\x00\x01\xc1", "no message"),
+        (pack(0, Hello(version=PROTOCOL_VERSION, kas=[2])) + pack(3, Done()), "where a request belongs"),
     ],
 )
 def test_malformed_input_is_an_error_event_and_others_go_on(tmp_path: Path, rubbish: bytes, why: str) -> None:
@@ -127,7 +138,7 @@ def test_two_control_centres_of_one_k_as_are_refused(tmp_path: Path) -> None:
 def test_a_frame_larger_than_allowed_is_not_even_read(tmp_path: Path) -> None:
     async def work() -> None:
         reader = asyncio.StreamReader()
-        reader.feed_data((protocol.MAX_FRAME_BYTES + 1).to_bytes(4, "big"))
+        reader.feed_data((MAX_FRAME_BYTES + 1).to_bytes(4, "big"))
         with pytest.raises(BorderError, match="larger"):
             await read_envelope(reader)
 
