@@ -29,6 +29,7 @@ LAUNCH_PAUSES_S = (0.25, 0.5, 1.0, 2.0)
 LAUNCH_TIMEOUT_S = 20.0
 IDLE_TIMEOUT_S = 15.0
 FORMER_PATIENCE_S = 1.0
+WORD_S = 0.05  # how long a rendezvous that knows nothing may be ahead of the word to launch again
 PROBE_SHARDS = 2
 MAX_PROBE_PAUSE_S = 2.0
 BATCH = 8
@@ -119,6 +120,7 @@ class Sending:
         self._probes: list[int] = []
         self._newest_at = 0.0
         self._tokens, self._tokens_at = 0.0, now
+        self._relaunch_at = NEVER
         self._probe_at, self._probe_pause_s = NEVER, 0.0
 
     def _new_order(self) -> Indices:
@@ -206,7 +208,7 @@ class Sending:
 
         Each must then be told to ``sent`` or ``put_back``.
         """
-        if self._congestion is None or self.launching:
+        if self._congestion is None or self.launching or self._relaunch_at < NEVER:
             return NOTHING
         self._waits = now < self._tail_at
         self._judge_silence(now)
@@ -388,8 +390,8 @@ class Sending:
     def on_error(self, header: Header, text: str, now: float) -> None:
         """Take an ERROR packet: start over where that helps, else give up."""
         if header.error == ErrorCode.UNKNOWN_TRANSFER:
-            if not self.launching:
-                self._relaunch(now)
+            if not self.launching:  # it was led elsewhere; whoever did so says in a moment what became of the rest
+                self._relaunch_at = min(self._relaunch_at, now + WORD_S)
         elif header.error == ErrorCode.BUSY:
             self._heard_at = now
         else:
@@ -421,6 +423,8 @@ class Sending:
 
     def check(self, now: float) -> None:
         """Fail the transfer when it waited too long or was cancelled."""
+        if now >= self._relaunch_at:
+            self._relaunch(now)
         if self.handle.cancelled:
             self.handle.fail(TransportError(f"{self.name} was cancelled"))
         elif self.launching and now - self._launched_at > LAUNCH_TIMEOUT_S:
@@ -441,7 +445,8 @@ class Sending:
         """Return when this transfer next wants the processor."""
         if self.launching or self._congestion is None:
             return min(self._launch_at, self._launched_at + LAUNCH_TIMEOUT_S)
-        due = min(self._probe_at, self._heard_at + IDLE_TIMEOUT_S, self._tail_at if self._waits else NEVER)
+        due = min(self._relaunch_at, self._probe_at, self._heard_at + IDLE_TIMEOUT_S)
+        due = min(due, self._tail_at if self._waits else NEVER)
         room = self._window - self._flying
         if room > 0 and self._unsent:
             train = min(max(self._congestion.rate * TRAIN_S, BATCH), MAX_BATCH)

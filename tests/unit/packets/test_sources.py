@@ -17,7 +17,7 @@ from packets.transfer.congestion import Congestion
 from packets.transfer.inbox import FEW, STRANGERS_PER_S, Inbox
 from packets.transfer.receiver import STRANGERS_PER_S as ANSWERS_PER_S
 from packets.transfer.receiver import Receiving
-from packets.transfer.sender import HELD, Sending, remainder
+from packets.transfer.sender import HELD, WORD_S, Sending, remainder
 from packets.transfer.udp import Arrivals, UdpSocket, peer_number, peer_of
 from packets.transfers import OutgoingObject, ReceivedObject
 from packets.wire import Digest, ErrorCode, Flag, Header, PacketType, decode, encode
@@ -194,7 +194,18 @@ def test_a_withdrawn_object_is_forgotten_and_its_sender_told_to_launch_again() -
     assert former.withdraw(0x100001, 0) is not None
     assert not former.busy
     wire.step(sending, former, HOLDER)
+    assert not sending.launching and not sending.take(wire.now).size, "the word to launch again may be on its way"
+    sending.check(wire.now + WORD_S)
     assert sending.launching
+
+
+def test_the_word_to_launch_again_finds_what_the_former_rendezvous_held() -> None:
+    wire = Exchange()
+    sending, former = half_way(wire)
+    former.withdraw(0x100001, 0)
+    wire.step(sending, former, HOLDER)
+    assert sending.relaunch(wire.now, former_lives=True), "a rendezvous that knows nothing was heard of first"
+    assert sending._tail < sending._order.size, "what the former one holds comes from there"
 
 
 def test_a_late_front_does_not_hold_up_shards_far_beyond_the_bitmap() -> None:
