@@ -12,65 +12,18 @@ import os
 import queue
 import select
 import socket
-import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from controller.oam.errors import CollectorError
+from controller.oam.event_socket import MAX_DATAGRAM_BYTES, open_socket
 from controller.oam.state.fields import whole
+from controller.oam.subscription import Listener, Subscription, listen
 from packets.events import EVENT_VERSION, Event, decode_event, encode_event
-
-MAX_DATAGRAM_BYTES = 1 << 16
-MAX_UNIX_PATH = 107
-RECEIVE_BUFFER_BYTES = 8 << 20
-QUEUE_SETTING = Path("/proc/sys/net/unix/max_dgram_qlen")
-DATAGRAM_QUEUE = 4096
-
-Listener = Callable[[Event], object]
-
-
-class Subscription:
-    """One listener's bounded queue: iterate (ends when closed) or ``get``; what found no room is ``dropped``."""
-
-    def __init__(self, name: str, limit: int) -> None:
-        self.name = name
-        self.dropped = 0
-        self.errors = 0
-        self.closed = False
-        self.listener: Listener | None = None
-        self._queue: queue.Queue[Event | None] = queue.Queue()
-        self._limit = limit
-
-    def put(self, event: Event) -> None:
-        """Offer an event; counts a drop instead of waiting."""
-        if self.closed or self._queue.qsize() >= self._limit:
-            self.dropped += not self.closed
-            return
-        self._queue.put(event)
-
-    def get(self, timeout_s: float | None = None) -> Event | None:
-        """Return the next event, or ``None`` when closed and empty or when ``timeout_s`` has passed."""
-        if self.closed and self._queue.empty():
-            return None
-        try:
-            return self._queue.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
-
-    def __iter__(self) -> Iterator[Event]:
-        while (event := self.get()) is not None:
-            yield event
-
-    def close(self) -> None:
-        """Take no more; what is queued is still handed out."""
-        if not self.closed:
-            self.closed = True
-            self._queue.put(None)
 
 
 class EventHub:
@@ -109,7 +62,7 @@ class EventHub:
     def start(self) -> EventHub:
         """Bind, open the log, start collecting; returns itself."""
         self._open_log()
-        self._socket = _bind(self.socket_path)
+        self._socket = open_socket(self.socket_path)
         self._wake_r, self._wake_w = os.pipe()
         for target, name in ((self._read, "events-read"), (self._work, "events-work")):
             thread = threading.Thread(target=target, name=name, daemon=True)
@@ -148,17 +101,10 @@ class EventHub:
         subscription = self.subscribe(name or getattr(listener, "__qualname__", type(listener).__name__))
         subscription.listener = listener
         label = f"events-{subscription.name}"
-        thread = threading.Thread(target=_listen, args=(subscription, listener), name=label, daemon=True)
+        thread = threading.Thread(target=listen, args=(subscription, listener), name=label, daemon=True)
         self._listener_threads.append(thread)
         thread.start()
         return subscription
-
-    def remove_listener(self, listener: Listener) -> None:
-        """Call ``listener`` no more (one that was never added: nothing happens)."""
-        with self._lock:
-            mine = [s for s in self._subscriptions if s.listener == listener]
-        for subscription in mine:
-            self.unsubscribe(subscription)
 
     def stats(self) -> dict[str, Any]:
         """Return the counters: received, malformed, dropped (here, before arrival, per listener), errors."""
@@ -282,69 +228,3 @@ class EventHub:
         if self._log is not None:
             with contextlib.suppress(OSError):
                 self._log.close()
-
-
-def _listen(subscription: Subscription, listener: Listener) -> None:
-    for event in subscription:
-        try:
-            listener(event)
-        except Exception:  # a listener's mistake is its own: counted, shown in the metrics, the stream goes on
-            subscription.errors += 1
-
-
-def _bind(path: Path) -> socket.socket:
-    if len(os.fsencode(path)) > MAX_UNIX_PATH:
-        raise CollectorError(
-            f"event socket {path}: longer than {MAX_UNIX_PATH} bytes; choose a shorter runtime directory"
-        )
-    _remove_stale(path)
-    with _longer_datagram_queue():
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-    try:
-        sock.bind(os.fspath(path))
-        os.chmod(path, 0o600)
-    except OSError as error:
-        sock.close()
-        raise CollectorError(f"event socket {path}: {error.strerror}; make its directory or choose another") from error
-    return sock
-
-
-@contextlib.contextmanager
-def _longer_datagram_queue() -> Iterator[None]:
-    """Let sockets made inside hold ``DATAGRAM_QUEUE`` datagrams: Linux's default is 10, less than one burst of a DCC.
-
-    A socket keeps the limit it was born with, so the setting is put back at once; without root it stays as it is.
-    """
-    try:
-        before = QUEUE_SETTING.read_text().strip()
-        if int(before) < DATAGRAM_QUEUE:
-            QUEUE_SETTING.write_text(str(DATAGRAM_QUEUE))
-    except (OSError, ValueError):
-        before = ""
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            if before:
-                QUEUE_SETTING.write_text(before)
-
-
-def _remove_stale(path: Path) -> None:
-    """Unlink a socket that nobody reads any more; a live one, or a file that is no socket, is an error."""
-    try:
-        mode = path.lstat().st_mode
-    except OSError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise CollectorError(f"event socket {path}: a file of that name is in the way; move it")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(os.fspath(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-        except OSError:
-            return
-    raise CollectorError(f"event socket {path}: another collector is listening; end that run first (daitn down)")
