@@ -30,12 +30,23 @@ from controller.southbound.translate import to_message
 class Core(Protocol):
     """What the shim needs of the core; every method runs in the core's loop."""
 
-    def switch_up(self, dpid: int, ports: set[int], meters: bool) -> None: ...
-    def switch_down(self, dpid: int) -> None: ...
-    def packet_in(self, packet: PacketIn) -> None: ...
-    def port_changed(self, dpid: int, port: int, up: bool) -> None: ...
-    def port_counts(self, dpid: int, counts: list[PortCount]) -> None: ...
-    def switch_error(self, dpid: int, text: str) -> None: ...
+    def switch_up(self, dpid: int, ports: set[int], meters: bool) -> None:
+        """A switch has connected, with the ports that are up; ``meters``: it can meter packet-ins."""
+
+    def switch_down(self, dpid: int) -> None:
+        """A switch's session has ended."""
+
+    def packet_in(self, packet: PacketIn) -> None:
+        """A switch handed a packet up (OpenFlow 1.3, section 7.4.1)."""
+
+    def port_changed(self, dpid: int, port: int, up: bool) -> None:
+        """A port went up or down."""
+
+    def port_counts(self, dpid: int, counts: list[PortCount]) -> None:
+        """The counters of a switch's ports came, in bytes and packets since it started."""
+
+    def switch_error(self, dpid: int, text: str) -> None:
+        """A switch refused a message of ours; ``dpid`` 0: it has not said who it is."""
 
 
 class Switches:
@@ -48,6 +59,7 @@ class Switches:
         self._xids = itertools.count(1)
 
     def send(self, dpid: int, mods: list[Mod]) -> None:
+        """Send messages to a switch, in order; to one that is not connected, nothing."""
         datapath = self.datapaths.get(dpid)
         if datapath is None:
             return
@@ -61,6 +73,7 @@ class Switches:
                 datapath.send_msg(message)
 
     async def barrier(self, dpid: int, timeout_s: float = 5.0) -> None:
+        """Return when a switch has done all it was sent; ``SwitchTimeout`` when it does not say so in time."""
         datapath = self.datapaths.get(dpid)
         if datapath is None:
             raise SwitchTimeout(f"switch {dpid} is not connected")
@@ -76,6 +89,7 @@ class Switches:
             self._waiting.pop(key, None)
 
     def barrier_answered(self, dpid: int, xid: int) -> None:
+        """A barrier's answer came; one that nobody waits for any more is left aside."""
         done = self._waiting.get((dpid, xid))
         if done is not None and not done.done():
             done.set_result(None)
@@ -88,6 +102,7 @@ class Switches:
                 done.set_exception(SwitchTimeout(f"switch {dpid} has disconnected"))
 
     def ask_port_counts(self, dpid: int) -> None:
+        """Ask a switch for the counters of all its ports; they come in as ``port_counts``."""
         datapath = self.datapaths.get(dpid)
         if datapath is not None:
             datapath.send_msg(datapath.ofproto_parser.OFPPortStatsRequest(datapath, 0, datapath.ofproto.OFPP_ANY))

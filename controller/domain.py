@@ -80,6 +80,7 @@ class Domain:
         return (link.b, link.b_port) if (link.a, link.a_port) == (name, port) else (link.a, link.a_port)
 
     def is_up(self, name: str, port: int) -> bool:
+        """Tell whether the link at a port is up, as far as either of its ends in this domain has said."""
         return (name, port) not in self.down and self.far_end(name, port) not in self.down
 
     def leads_on(self, name: str, port: int) -> bool:
@@ -99,9 +100,11 @@ class Domain:
                 yield other, port, link_cost(link.rate_mbps, link.delay_ms)
 
     def switches_of(self, kas: int) -> list[SwitchPlan]:
+        """Return the switches of a K-AS, as declared."""
         return [s for s in self.plan.switches if s.kas == kas]
 
     def hosts_of(self, kas: int) -> list[HostPlan]:
+        """Return the terminals of a K-AS, as declared."""
         return [h for h in self.plan.hosts if h.kas == kas]
 
     def next_ports(self, target: str) -> dict[str, int]:
@@ -125,6 +128,7 @@ class Domain:
         return port_to
 
     def live_kas_links(self) -> list[KasLink]:
+        """Return the links between K-AS that nobody has said to be down."""
         return [k for k in self.plan.kas_links if frozenset((k.a_kas, k.b_kas)) not in self.down_kas]
 
     def next_kas(self, target: int) -> dict[int, int]:

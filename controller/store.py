@@ -60,24 +60,29 @@ class Store:
             self._db.execute("COMMIT")
 
     def node(self, name: str, role: str, kas: int, address: str, attributes: dict[str, Any]) -> None:
+        """What the map now holds of a terminal; replaces what it held."""
         row = (name, role, kas, address, as_json(attributes), time.time())
         self._db.execute("INSERT OR REPLACE INTO nodes VALUES (?,?,?,?,?,?)", row)
 
     def node_gone(self, name: str) -> None:
+        """A terminal is off the map."""
         self._db.execute("DELETE FROM nodes WHERE name = ?", (name,))
         self._db.execute("DELETE FROM freshness WHERE name = ?", (name,))
 
     def job(self, object_id: int, owner: str, state: str, spec: Any, broad: float, expert: float, reason: str) -> None:
+        """The state of a job, with the accuracies (0..1) that MPVUs measured last."""
         row = (str(object_id), owner, state, as_json(spec), broad, expert, reason, time.time())
         self._db.execute("INSERT OR REPLACE INTO jobs VALUES (?,?,?,?,?,?,?,?)", row)
 
     def visit(self, object_id: int, visit: int, kas: int, action: str, node: str, data_node: str, detail: Any) -> None:
+        """What became of one visit of an object; a later word on the same visit replaces it."""
         row = (str(object_id), visit, kas, action, node, data_node, as_json(detail), time.time())
         self._db.execute("INSERT OR REPLACE INTO visits VALUES (?,?,?,?,?,?,?,?)", row)
 
     def decision(
         self, object_id: int, visit: int, action: str, kas: int, handle: str, reason: str, ages: Any, plan: Any
     ) -> None:
+        """One stop decided: where and why, on attributes of which ages (seconds), by which plan."""
         row = (str(object_id), visit, action, kas, handle, reason, as_json(ages), as_json(plan), time.time())
         self._db.execute("INSERT INTO decisions VALUES (?,?,?,?,?,?,?,?,?)", row)
 
@@ -104,4 +109,5 @@ class Store:
         return [dict(zip(names, row, strict=True)) for row in cursor]
 
     def close(self) -> None:
+        """Close the database; nothing can be written after."""
         self._db.close()

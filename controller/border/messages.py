@@ -74,6 +74,8 @@ class Facility(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Facilities(Say, frozen=True, kw_only=True, tag="facilities="):
+    """The places of that role in the K-AS, ready or not."""
+
     facilities: list[Facility]
 
 
@@ -206,6 +208,8 @@ class Forward(Say, frozen=True, kw_only=True, tag="forward"):
 
 
 class Forwarded(Say, frozen=True, kw_only=True, tag="forwarded"):
+    """The home's answer to a message on an object, for the terminal that sent it."""
+
     message: AnyMessage
 
 
@@ -217,6 +221,10 @@ class AskModels(Say, frozen=True, kw_only=True, tag="models?"):
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """A deployed model on offer (QS-QRRT): accuracy by group in 0..1, load in 0..1, times in milliseconds;
+    ``inner_ms``: from the K-AS's gateway to it.
+    """
+
     handle: Handle
     accuracy: dict[str, float]
     load: float
@@ -225,6 +233,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Models(Say, frozen=True, kw_only=True, tag="models="):
+    """The deployed models of that task in the K-AS."""
+
     models: list[Model]
 
 

@@ -182,6 +182,7 @@ class Border:
         return await session.ask(body, timeout_s)
 
     def close(self) -> None:
+        """End all sessions, stop listening and remove the sockets."""
         for server in self._servers:
             server.close()
         for task in self._tasks:

@@ -69,6 +69,7 @@ class Worker:
             await asyncio.wait(set(self._tasks))
 
     def stop(self) -> None:
+        """Cancel all work that is under way."""
         for task in self._tasks:
             task.cancel()
 

@@ -135,7 +135,8 @@ class PortCount:
 class Southbound(Protocol):
     """How the core speaks to its switches. Never blocks for long; a switch that is not connected is skipped."""
 
-    def send(self, dpid: int, mods: list[Mod]) -> None: ...
+    def send(self, dpid: int, mods: list[Mod]) -> None:
+        """Send messages to a switch, in order; to one that is not connected, nothing."""
 
     async def barrier(self, dpid: int, timeout_s: float = 5.0) -> None:
         """Return when the switch has done all it was sent; ``SwitchTimeout`` when it does not answer."""

@@ -40,6 +40,7 @@ class Fabric:
 
     @property
     def domain(self) -> Domain:
+        """The declared network, with what is up and down in it."""
         return self.kit.domain
 
     def switch_up(self, dpid: int, ports: set[int], meters: bool) -> None:

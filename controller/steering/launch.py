@@ -56,6 +56,7 @@ class Leg:
 
     @property
     def label(self) -> int:
+        """The 28-bit label under which switches know the object."""
         return object_label(self.object_id)
 
 

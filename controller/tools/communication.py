@@ -54,6 +54,7 @@ class Exit:
     host: HostPlan | None = None
 
     def actions(self) -> tuple[Action, ...]:
+        """What the last switch does: output and, towards a terminal, its own addresses written in first."""
         if self.host is not None:
             return pipeline.to_host(self.host, rewrite_address=True)
         return (DecTtl(), Output(self.port))
@@ -130,6 +131,7 @@ class Communication:
 
     @property
     def complete(self) -> bool:
+        """Whether every switch of the domain is connected and prepared."""
         return self.connected == set(self.domain.switches)
 
     def reroute(self) -> int:

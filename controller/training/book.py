@@ -31,10 +31,12 @@ class JobBook:
         return job
 
     def met(self, job: Job, margin: float) -> bool:
+        """Tell whether the accepted model meets the job's targets by ``margin`` (0..1) over all MPVUs that saw it."""
         pooled = job.pooled()
         return pooled is not None and gate.targets_met(job.request, pooled, margin)
 
     def end(self, job: Job, state: str, reason: str) -> None:
+        """End a job in one of the states ``jobs.OVER``, and tell with what accuracy."""
         pooled = job.pooled()
         job.state, job.reason = state, reason
         self.kit.emit(
@@ -50,6 +52,7 @@ class JobBook:
         self.save(job)
 
     def status(self, job: Job) -> JobStatus:
+        """Return what a job's owner is told of it."""
         pooled = job.pooled()
         broad = pooled.broad if pooled else 0.0
         return JobStatus(
@@ -61,6 +64,7 @@ class JobBook:
         )
 
     def save(self, job: Job) -> None:
+        """Write a job down as it is now."""
         pooled = job.pooled()
         broad, expert = (pooled.broad if pooled else 0.0), job.expert(pooled)
         self.kit.store.job(

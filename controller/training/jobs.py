@@ -93,12 +93,15 @@ class Job:
 
     @property
     def over(self) -> bool:
+        """Whether nothing more is decided for the job."""
         return self.state in OVER
 
     def last(self, visit: int) -> Decision | None:
+        """Return the stop decided before a visit, or None."""
         return self.decisions.get(visit - 1)
 
     def elapsed_s(self, now_s: float) -> float:
+        """Return the seconds since the job's first launch (0: not launched yet)."""
         return 0.0 if self.started_s is None else now_s - self.started_s
 
     def view(self, now_s: float, at_kas: int) -> JobView:
@@ -116,6 +119,7 @@ class Job:
         return Measured(broad=sum(m.broad * share for m, share in shares), per_group=per_group, samples=total)
 
     def expert(self, measured: Measured | None) -> float:
+        """Return the accuracy (0..1) in the job's expert group, 0 where nothing was measured or none is asked."""
         group = self.spec.expert_group
         return measured.per_group.get(group, 0.0) if measured and group else 0.0
 

@@ -38,6 +38,7 @@ class Edge(msgspec.Struct, frozen=True):
 
     @property
     def cost_ns(self) -> int:
+        """What a link costs, in nanoseconds: its delay and the time that it takes to send on it."""
         return 1 + round(self.delay_ms * 1e6) + round(OBJECT_BITS * 1e3 / self.rate_mbps)
 
 

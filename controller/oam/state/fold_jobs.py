@@ -95,6 +95,7 @@ def stop_steered(canvas: Canvas, event: Event) -> None:
 
 
 def stop_arrived(canvas: Canvas, event: Event) -> None:
+    """A job's object came in whole at a stop: how long it took, in seconds and bytes."""
     data = event.data
     if canvas.get("jobs", identity(data)) is None:
         return
@@ -105,6 +106,7 @@ def stop_arrived(canvas: Canvas, event: Event) -> None:
 
 
 def visit_trained(canvas: Canvas, event: Event) -> None:
+    """A visit trained the model: where, on how many samples, for how many epochs."""
     data = event.data
     stop = _stop(_job(canvas, _need(data)), whole(data, "visit"))
     stop["action"] = stop.get("action") or "train"
@@ -137,6 +139,7 @@ def job_changed(canvas: Canvas, event: Event) -> None:
 
 
 def job_finished(canvas: Canvas, event: Event) -> None:
+    """A job is over: its state, why, and the accuracies (0..1) that it ends with."""
     data = event.data
     job = _job(canvas, _need(data))
     job.update(state=text(data, "state", "finished"), reason=text(data, "reason"), finished_unix_s=event.t_unix_s)
@@ -147,6 +150,7 @@ def job_finished(canvas: Canvas, event: Event) -> None:
 
 
 def object_returned(canvas: Canvas, event: Event) -> None:
+    """A job's model is back with its owner."""
     if canvas.get("jobs", identity(event.data)) is not None:
         job = _job(canvas, identity(event.data))
         job.update(returned=True, returned_unix_s=event.t_unix_s)

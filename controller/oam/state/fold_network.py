@@ -13,6 +13,7 @@ LINK_FIGURES = ("rate_mbps", "delay_ms", "measured_mbps", "measured_delay_ms")
 
 
 def run_phase(canvas: Canvas, event: Event) -> None:
+    """A phase of the run began or ended, after so many seconds."""
     phase, ended = text(event.data, "phase"), text(event.data, "state") == "end"
     phases = canvas.touch("run", "phases", order=[], seconds={})
     if phase not in phases["order"] and len(phases["order"]) < 64:
@@ -25,6 +26,7 @@ def run_phase(canvas: Canvas, event: Event) -> None:
 
 
 def network_up(canvas: Canvas, event: Event) -> None:
+    """The network stands as planned: its switches, terminals and links."""
     plan = mapping(event.data, "plan")
     run = canvas.touch("run", "network")
     run.update(name=text(plan, "name"), up_unix_s=event.t_unix_s)
@@ -63,6 +65,7 @@ def _plan_link(canvas: Canvas, data: Data) -> None:
 
 
 def link_calibrated(canvas: Canvas, event: Event) -> None:
+    """A link was measured against what was configured (Mbit/s, milliseconds)."""
     link = _link(canvas, text(event.data, "link"))
     link.update(ok=event.data.get("ok") is not False, **_some(event.data, LINK_FIGURES))
 
@@ -108,12 +111,14 @@ def fade(canvas: Canvas, now_s: float) -> None:
 
 
 def dcc_ready(canvas: Canvas, event: Event) -> None:
+    """A control centre has all switches of its K-AS."""
     listed = event.data.get("kas")
     for kas in listed if isinstance(listed, list) else [whole(event.data, "kas")]:
         _kas(canvas, whole({"kas": kas}, "kas")).update(ready=True, ready_unix_s=event.t_unix_s)
 
 
 def packet_in(canvas: Canvas, event: Event) -> None:
+    """A first packet went up: one more decision of this K-AS."""
     record = _kas(canvas, whole(event.data, "kas"))
     record["packet_ins"] += 1
 
@@ -122,6 +127,7 @@ FRESH = ("terminals", "reports_per_s", "telemetry_bytes_per_s", "p50_ms", "p99_m
 
 
 def agent_ready(canvas: Canvas, event: Event) -> None:
+    """A terminal's agent runs and has registered."""
     record = _terminal(canvas, text(event.data, "name"))
     known = {key: value for key in ("role", "address") if (value := text(event.data, key))}
     record.update(known, ready=True, state="idle", since_unix_s=event.t_unix_s)
@@ -129,12 +135,14 @@ def agent_ready(canvas: Canvas, event: Event) -> None:
 
 
 def agent_state(canvas: Canvas, event: Event) -> None:
+    """A terminal's agent does something else now."""
     record = _terminal(canvas, text(event.data, "name"))
     record.update(state=text(event.data, "state", "idle"), object_id=identity(event.data))
     record.update(since_unix_s=event.t_unix_s, ready=True)
 
 
 def agent_gone(canvas: Canvas, event: Event) -> None:
+    """A terminal's agent has ended, or is taken for dead."""
     record = _terminal(canvas, text(event.data, "name"))
     record.update(state="gone", ready=False, since_unix_s=event.t_unix_s)
 
@@ -159,18 +167,21 @@ def map_fresh(canvas: Canvas, event: Event) -> None:
 
 
 def model_deployed(canvas: Canvas, event: Event) -> None:
+    """An MDFP serves a model from now on, of these accuracies by group."""
     record, task = _terminal(canvas, text(event.data, "node")), text(event.data, "task")
     record["models"] = sorted({*record["models"], task} - {""})
     record["deployed"] = {**record.get("deployed", {}), task: figures(event.data, "accuracy")}
 
 
 def query_sent(canvas: Canvas, event: Event) -> None:
+    """A query left its owner."""
     key = text(event.data, "id")
     record = canvas.touch("queries", key, id=key, state="sent")
     record.update(node=text(event.data, "node"), task=text(event.data, "task"), sent_unix_s=event.t_unix_s)
 
 
 def query_answered(canvas: Canvas, event: Event) -> None:
+    """A query was answered: by whom, after how many milliseconds, and whether rightly."""
     key, data = text(event.data, "id"), event.data
     record = canvas.touch("queries", key, id=key, sent_unix_s=None)
     record.update(state="answered", answered_unix_s=event.t_unix_s, latency_ms=number(data, "latency_ms"))

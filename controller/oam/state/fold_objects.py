@@ -78,12 +78,14 @@ def object_delivered(canvas: Canvas, event: Event) -> None:
 
 
 def object_returned(canvas: Canvas, event: Event) -> None:
+    """An object's journey ended at its owner."""
     record, node = track(canvas, _need(event.data)), text(event.data, "node")
     record.update(node=node or record["node"], moving=False, purpose="home", since_unix_s=event.t_unix_s)
     fold_jobs.object_returned(canvas, event)
 
 
 def model_deployed(canvas: Canvas, event: Event) -> None:
+    """An object's journey ended at an MDFP, which serves it."""
     fold_network.model_deployed(canvas, event)
     if identity(event.data):
         record, node = track(canvas, _need(event.data)), text(event.data, "node")
