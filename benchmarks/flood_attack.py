@@ -22,7 +22,7 @@ import msgspec
 
 from packets.labels import AI_PORT, label_address, object_label
 from packets.security.identity import Identity
-from packets.security.seal import make_mandate, now_ms, with_mac, with_signature
+from packets.security.seal import make_mandate, now_ms, seal_with_mac, seal_with_signature
 from packets.wire import Digest, Header, decode, encode
 
 DSCP = 10
@@ -91,7 +91,7 @@ class Forger:
             offset=index * room, total_length=self.header.total_length,
         )  # fmt: skip
         poison = self.random.randbytes(room)
-        return self.victim, encode(with_mac(shard, poison, self.random.randbytes(32), 1, 8), poison)
+        return self.victim, seal_with_mac(shard, poison, self.random.randbytes(32), 1, 8)
 
     def truncated(self) -> tuple[str, bytes]:
         return self.victim, self.launch[: self.random.randrange(len(self.launch))]
@@ -115,7 +115,7 @@ class Forger:
         header = msgspec.structs.replace(self.header, **fields)
         digest = Digest.of(b"other").value
         word = make_mandate(header, digest, now_ms() - 1000, now_ms() + 600_000, self.identity)
-        return encode(with_signature(msgspec.structs.replace(header, mandate=word), b"", self.identity))
+        return seal_with_signature(msgspec.structs.replace(header, mandate=word), b"", self.identity)
 
     def to_label(self) -> tuple[str, bytes]:
         """A forged launch of the object, from the attacker's own port and address, to the object's label."""

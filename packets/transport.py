@@ -25,7 +25,7 @@ from packets.checksums import SEALED_BYTES, TAG_BYTES
 from packets.errors import PacketError, RequestTimeout, TransferRefused, TransportError
 from packets.events import Emit, silent
 from packets.labels import AI_PORT
-from packets.security.seal import mac_matches, with_mac
+from packets.security.seal import mac_matches, seal_with_mac
 from packets.transfer.assembly import Feed, Rows
 from packets.transfer.guard import Guard, Session
 from packets.transfer.inbox import Inbox
@@ -500,8 +500,7 @@ class Endpoint:
         elif first:
             self._send_raw(self._guard.answer(header, session), peer)
         else:
-            sealed = with_mac(header, payload, session.send_key, session.key_id, TAG_BYTES)
-            self._send_raw(encode(sealed, payload), peer)
+            self._send_raw(seal_with_mac(header, payload, session.send_key, session.key_id, TAG_BYTES), peer)
 
     def _send_raw(self, data: bytes, peer: Peer) -> None:
         self._count_out(1, len(data))

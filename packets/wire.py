@@ -90,7 +90,7 @@ class TrafficClass(enum.IntEnum):
 __all__ = [
     "Acknowledgement", "Authentication", "Buffer", "Digest", "DigestAlgorithm", "ErrorCode", "Flag", "Header",
     "Mandate", "Options", "PacketError", "PacketType", "Requirements", "TrafficClass", "authenticated", "decode",
-    "encode", "payload_room", "write",
+    "encode", "payload_room", "seal", "write",
 ]  # fmt: skip
 
 SHARD_TYPES = frozenset((PacketType.MODEL_SHARD, PacketType.DATA_SHARD))
@@ -167,6 +167,29 @@ def write(buffer: bytearray, at: int, header: Header, payload: Buffer, options: 
     return end
 
 
+def seal(header: Header, payload: Buffer, tag: Callable[[bytes, Buffer], bytes]) -> bytes:
+    """Return the bytes of a packet whose Authentication is filled in on the way: encoded once, nothing read again.
+
+    ``header.authentication`` comes with a blank tag of the right size; ``tag`` is given what it covers, as
+    ``authenticated`` would: all before the option (checksum as 0), and the payload.  ``PacketError`` as ``encode``.
+    """
+    try:
+        options = encode_options(header)
+        unsummed = _encode_fixed(header, payload, options)[:_CHECKSUM_AT]
+    except (struct.error, OverflowError, OSError, TypeError, ValueError) as error:
+        raise PacketError("field", f"AI packet cannot be built: {error}") from error
+    if header.authentication is None:
+        raise PacketError("option", "AI packet without an Authentication option")
+    size = len(header.authentication.tag)
+    covered = unsummed + _NO_CHECKSUM + options[: len(options) - AUTHENTICATION_BYTES - size]
+    options = options[: len(options) - size] + tag(covered, payload)
+    return b"".join((unsummed, _header_checksum(unsummed, options), options, payload))
+
+
+def _header_checksum(unsummed: bytes, options: bytes) -> bytes:
+    return crc32(options, crc32(_NO_CHECKSUM, crc32(unsummed))).to_bytes(4, "big")
+
+
 def _encode_fixed(header: Header, payload: Buffer, options: bytes) -> bytes:
     unsummed = _UNSUMMED.pack(
         (header.version & 0xF) << 4 | (header.traffic_class & 0xF), header.type, header.flags,
@@ -174,7 +197,7 @@ def _encode_fixed(header: Header, payload: Buffer, options: bytes) -> bytes:
         header.shard_index, header.shard_count, header.offset, header.total_length, header.visit, header.visit_limit,
         header.timestamp_us, crc32(payload),
     )  # fmt: skip
-    return unsummed + crc32(options, crc32(_NO_CHECKSUM, crc32(unsummed))).to_bytes(4, "big")
+    return unsummed + _header_checksum(unsummed, options)
 
 
 def authenticated(packet: Buffer) -> tuple[bytes, memoryview]:

@@ -30,12 +30,12 @@ from packets.security.seal import (
     mandate_matches,
     mandate_text,
     now_ms,
+    seal_with_mac,
+    seal_with_signature,
     signature_matches,
-    with_mac,
-    with_signature,
 )
 from packets.transfers import OutgoingObject
-from packets.wire import Buffer, Flag, Header, PacketType, encode
+from packets.wire import Buffer, Flag, Header, PacketType
 
 LIFE_MS = 600_000
 SLACK_MS = 300_000
@@ -103,7 +103,7 @@ class Keeper:
         full = msgspec.structs.replace(
             header, mandate=going.mandate, key_share=share, sent_at_ms=going.sent_at_ms, authentication=None
         )
-        return encode(with_signature(full, b"", self.identity))
+        return seal_with_signature(full, b"", self.identity)
 
     def _readers(self, obj: OutgoingObject) -> tuple[str, ...]:
         """Who may answer; what was encrypted for us is handed over to our like alone."""
@@ -180,7 +180,7 @@ class Keeper:
     def answer(self, header: Header, session: Session) -> bytes:
         """Return an acknowledgement with our key share and signature, for as long as the sender has shown no MAC."""
         full = msgspec.structs.replace(header, key_share=session.own_share, authentication=None)
-        return encode(with_signature(full, b"", self.identity))
+        return seal_with_signature(full, b"", self.identity)
 
     def check_launch(self, header: Header, raw: Buffer, address: str) -> Refusal | None:
         """Look at a launch: who holds the object, whose it is, whether it is fresh, and both signatures."""
@@ -229,8 +229,8 @@ class Keeper:
         full = msgspec.structs.replace(header, sent_at_ms=self._wall_ms(), authentication=None)
         peer = self.peer(to)
         if peer is None:
-            return encode(with_signature(full, payload, self.identity), payload)
-        return encode(with_mac(full, payload, self._pair(peer)[0], self.own.number), payload)
+            return seal_with_signature(full, payload, self.identity)
+        return seal_with_mac(full, payload, self._pair(peer)[0], self.own.number)
 
     def check_request(self, header: Header, raw: Buffer, source: Peer) -> Refusal | None:
         """Look at a request, reply or error that came from an address."""

@@ -18,10 +18,11 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from packets import wire
 from packets.errors import IdentityError, PacketError
 from packets.options import Authentication, AuthenticationAlgorithm, Mandate, Options, encode_options
 from packets.security.identity import Certificate, Identity
-from packets.wire import FIXED_BYTES, Buffer, Header, PacketType, authenticated, decode, encode
+from packets.wire import FIXED_BYTES, Buffer, Header, PacketType, decode
 
 REQUEST_TAG_BYTES = 16
 SIGNATURE_BYTES = 64
@@ -73,10 +74,10 @@ def tag(key: bytes, parts: tuple[Buffer, Buffer], size: int) -> bytes:
     return mac.digest()
 
 
-def with_mac(header: Header, payload: Buffer, key: bytes, key_id: int, size: int = REQUEST_TAG_BYTES) -> Header:
-    """Return the header with a MAC over it and the payload; ``encode`` then gives the packet."""
+def seal_with_mac(header: Header, payload: Buffer, key: bytes, key_id: int, size: int = REQUEST_TAG_BYTES) -> bytes:
+    """Return the packet of a header and a payload with a MAC of ``size`` bytes over both."""
     blank = _blank(header, BLAKE2B, key_id, size)
-    return _filled(blank, tag(key, authenticated(encode(blank, payload)), size))
+    return wire.seal(blank, payload, lambda *parts: tag(key, parts, size))
 
 
 def mac_matches(header: Header, raw: Buffer, key: bytes, size: int = REQUEST_TAG_BYTES) -> bool:
@@ -90,10 +91,10 @@ def mac_matches(header: Header, raw: Buffer, key: bytes, size: int = REQUEST_TAG
 # --- signatures -------------------------------------------------------------------------------------------------------
 
 
-def with_signature(header: Header, payload: Buffer, identity: Identity) -> Header:
-    """Return the header with an Ed25519 signature over it and the payload."""
+def seal_with_signature(header: Header, payload: Buffer, identity: Identity) -> bytes:
+    """Return the packet of a header and a payload with an Ed25519 signature over both."""
     blank = _blank(header, ED25519, identity.certificate.number, SIGNATURE_BYTES)
-    return _filled(blank, identity.signing.sign(b"".join(authenticated(encode(blank, payload)))))
+    return wire.seal(blank, payload, lambda *parts: identity.signing.sign(b"".join(parts)))
 
 
 def signature_matches(header: Header, raw: Buffer, key: Ed25519PublicKey) -> bool:
@@ -115,12 +116,6 @@ def _verified(key: Ed25519PublicKey, signature: bytes, text: bytes) -> bool:
 def _blank(header: Header, algorithm: int, key_id: int, size: int) -> Header:
     auth = Authentication(algorithm=algorithm, key_id=key_id, tag=bytes(size))
     return msgspec.structs.replace(header, authentication=auth)
-
-
-def _filled(blank: Header, value: bytes) -> Header:
-    assert blank.authentication is not None
-    auth = msgspec.structs.replace(blank.authentication, tag=value)
-    return msgspec.structs.replace(blank, authentication=auth)
 
 
 # --- mandates ---------------------------------------------------------------------------------------------------------
@@ -164,4 +159,4 @@ def sign_query(packet: Buffer, identity: Identity, sent_at_ms: int | None = None
     if header.owner != own.address:
         raise IdentityError(f"the query's owner is {header.owner}, the key is that of {own.name} ({own.address})")
     header = msgspec.structs.replace(header, sent_at_ms=sent_at_ms or now_ms(), authentication=None)
-    return encode(with_signature(header, payload, identity), payload)
+    return seal_with_signature(header, payload, identity)

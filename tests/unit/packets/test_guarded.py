@@ -180,14 +180,14 @@ def test_forged_shards_and_answers_change_nothing_even_afterwards(stage: dict[st
     shard = Header(type=PacketType.DATA_SHARD, **fields)
     before = len(h12.overheard)
     inject(encode(shard, b"poison"), "h11", "h12")
-    inject(encode(seal.with_mac(shard, b"poison", bytes(32), 2, 8), b"poison"), "h11", "h12")
+    inject(seal.seal_with_mac(shard, b"poison", bytes(32), 2, 8), "h11", "h12")
     wait_until(lambda: h12.refused.get("mac") == 2, 5)
     assert len(h12.overheard) == before, "a forged shard draws no answer"
     second = h11.endpoint.send_object(h11.object("mpvu2", object_id=9, payload=SECRET * 100))
     wait_until(lambda: second.delivered_bytes > 0 or second.done, 5)
     done = Header(type=PacketType.ACK, flags=Flag.REPLY | Flag.COMPLETE, **(fields | {"object_id": 9}))
     done = msgspec.structs.replace(done, transfer_id=second.transfer_id)
-    inject(encode(seal.with_mac(done, b"", bytes(32), 3, 8)), "mpvu2", "h11")
+    inject(seal.seal_with_mac(done, b"", bytes(32), 3, 8), "mpvu2", "h11")
     assert second.result(20).bytes == len(SECRET) * 100
     wait_until(lambda: stage["mpvu2"].objects, 5)
     assert stage["mpvu2"].objects[0].payload == SECRET * 100

@@ -122,14 +122,14 @@ def long_mandate(stage: Stage) -> bytes:
     header, _ = decode(raw)
     assert header.mandate is not None
     word = msgspec.structs.replace(header.mandate, expires_ms=header.mandate.expires_ms + 1)
-    return encode(seal.with_signature(msgspec.structs.replace(header, mandate=word), b"", PEOPLE["h11"]))
+    return seal.seal_with_signature(msgspec.structs.replace(header, mandate=word), b"", PEOPLE["h11"])
 
 
 def old_mandate(stage: Stage) -> bytes:
     raw = launch(stage["h11"], second_hand(stage))
     stage.clock.now_ms += 24 * 3_600_000
     header = msgspec.structs.replace(decode(raw)[0], sent_at_ms=stage.clock.now_ms)
-    return encode(seal.with_signature(header, b"", PEOPLE["h11"]))
+    return seal.seal_with_signature(header, b"", PEOPLE["h11"])
 
 
 def another_start(stage: Stage) -> bytes:
@@ -153,7 +153,7 @@ def early(stage: Stage) -> bytes:
 
 def no_owner(stage: Stage) -> bytes:
     header = msgspec.structs.replace(decode(launch(stage["h11"], second_hand(stage)))[0], owner="10.8.8.8")
-    return encode(seal.with_signature(header, b"", PEOPLE["h11"]))
+    return seal.seal_with_signature(header, b"", PEOPLE["h11"])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from packets.security import seal
 from packets.security.pair_keys import Session, pair_keys, receiver_session, sender_session
 from packets.security.replay import WINDOW_MS, Budget, Memory
-from packets.wire import Header, Mandate, PacketType, decode, encode
+from packets.wire import Header, Mandate, PacketType, decode
 from tests.keys import NEED, PAYLOAD, PEOPLE, Stage, an_object, launched
 
 # --- exact bytes ---
@@ -36,7 +36,7 @@ def test_what_an_owner_signs_is_exactly_this() -> None:
 def test_a_mac_covers_header_with_zero_checksum_and_payload() -> None:
     header = Header(type=PacketType.ANNOUNCE, object_id=3, owner="10.1.1.2", transfer_id=9, sent_at_ms=77)
     key = bytes(range(32))
-    raw = encode(seal.with_mac(header, b"payload", key, 0x0203, 8), b"payload")
+    raw = seal.seal_with_mac(header, b"payload", key, 0x0203, 8)
     expected = hashlib.blake2b(raw[:60] + bytes(4) + raw[64:76] + b"payload", key=key, digest_size=8).digest()
     assert raw[76:92] == bytes.fromhex("ffff000c01000203") + expected and raw[92:] == b"payload"
     assert expected.hex() == "9e5d8d5a8ab358cb"
@@ -47,7 +47,7 @@ def test_a_mac_covers_header_with_zero_checksum_and_payload() -> None:
 
 def test_a_signature_is_ed25519_over_the_same_bytes() -> None:
     header = Header(type=PacketType.QUERY, object_id=3, owner="10.1.1.2", transfer_id=9, sent_at_ms=77)
-    raw = encode(seal.with_signature(header, b"ask", PEOPLE["h11"]), b"ask")
+    raw = seal.seal_with_signature(header, b"ask", PEOPLE["h11"])
     covered = raw[:60] + bytes(4) + raw[64:76] + b"ask"
     assert raw[76:84] == bytes.fromhex("ffff004402000002")
     PEOPLE["h11"].certificate.signing_key.verify(raw[84:148], covered)

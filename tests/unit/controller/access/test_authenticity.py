@@ -16,7 +16,7 @@ from packets.labels import AI_PORT, DCC_ADDRESS, class_label, label_address, obj
 from packets.messages import Ack, AnnounceObject, Ask, Message, Register, decode_message, encode_message
 from packets.security.identity import Directory, Identity
 from packets.security.keeper import Keeper
-from packets.security.seal import with_mac
+from packets.security.seal import seal_with_mac
 from packets.transfers import OutgoingObject
 from packets.wire import Digest, Flag, Header, PacketType, decode, encode
 from tests.fake_fabric import World, run, small_plan, udp
@@ -131,7 +131,7 @@ def test_a_signed_launch_is_steered_and_every_other_stops_at_the_first_switch(tm
         decisions = Decisions(world, "h31")
         packet = world.launch_of("owner1", "owner1")
         shard = Header(type=PacketType.MODEL_SHARD, object_id=OBJECT, transfer_id=7, shard_count=1, total_length=5)
-        early = encode(with_mac(shard, b"model", bytes(32), 1, 8), b"model")
+        early = seal_with_mac(shard, b"model", bytes(32), 1, 8)
         assert await world.reached("owner1", early) == [], "a shard of what was never launched"
         unsigned = msgspec.structs.replace(decode(packet)[0], authentication=None)
         assert await world.reached("owner1", encode(unsigned)) == []
