@@ -150,12 +150,12 @@ class Sending:
         return self.launching and header.ack is not None and header.ack.echo_us in self._launch_stamps
 
     def relaunch(self, now: float, *, former_lives: bool = False) -> bool:
-        """Launch again, at whoever answers now; False when it is being launched already, or over.
+        """Launch again, at whoever answers now, unless that is being done already; False when it is over.
 
         ``former_lives``: what the former rendezvous holds comes from there; it is sent from here only when that stops.
         """
         if self.launching or self.handle.done:
-            return False
+            return not self.handle.done
         had = int(np.count_nonzero(self._state == HELD))
         self._relaunch(now)
         if former_lives and self._only is None:

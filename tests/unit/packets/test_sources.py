@@ -97,7 +97,7 @@ def test_a_relaunch_sends_what_the_former_rendezvous_held_last_and_backwards() -
     sending, _ = half_way(wire)
     had = np.flatnonzero(sending._state == HELD)
     assert sending.relaunch(wire.now)
-    assert not sending.relaunch(wire.now)  # it is being launched already
+    assert sending.relaunch(wire.now), "it is being launched already, at whoever answers: nothing is amiss"
     new = wire.receiving()
     wire.launch(sending, new, HOLDER)
     order: list[int] = []
@@ -206,6 +206,20 @@ def test_the_word_to_launch_again_finds_what_the_former_rendezvous_held() -> Non
     wire.step(sending, former, HOLDER)
     assert sending.relaunch(wire.now, former_lives=True), "a rendezvous that knows nothing was heard of first"
     assert sending._tail < sending._order.size, "what the former one holds comes from there"
+
+
+def test_a_word_to_launch_again_that_comes_late_finds_it_done() -> None:
+    """Else the control centre takes the holder for one that has lost the object, and a kept model goes out twice."""
+    wire = Exchange()
+    sending, former = half_way(wire)
+    former.withdraw(0x100001, 0)
+    wire.step(sending, former, HOLDER)
+    sending.check(wire.now + WORD_S)
+    assert sending.launching
+    assert sending.relaunch(wire.now + 2 * WORD_S, former_lives=True)
+    sending.handle.cancel()
+    sending.check(wire.now + 3 * WORD_S)
+    assert sending.handle.done and not sending.relaunch(wire.now + 3 * WORD_S), "what is over is not launched again"
 
 
 def test_a_late_front_does_not_hold_up_shards_far_beyond_the_bitmap() -> None:
