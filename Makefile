@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-unit demo test test-unit test-wire test-network test-browser lint types bench-flood bench-route bench-methods bench-transport bench-map bench-resteer bench-flipped bench-rivals bench-codec fuzz \
+.PHONY: help docs setup setup-demo setup-unit demo test test-unit test-wire test-network test-browser lint types bench-flood bench-route bench-methods bench-transport bench-map bench-resteer bench-flipped bench-rivals bench-codec fuzz \
 	install-dissector uninstall-dissector clean
 
 help:  ## this list
@@ -75,6 +75,9 @@ bench-codec: setup-unit  ## packets/s of the codec, single and in batches, besid
 
 fuzz: setup-unit  ## coverage-guided fuzzing of all that reads packets (SECONDS=600)
 	@$(PY) -m tests.fuzz --seconds $(or $(SECONDS),600)
+
+docs: setup-unit  ## write the pages of docs/ that come from the code: CLI, metrics, the scenario's schema
+	@$(PY) -m experiments.commands.reference
 
 install-dissector:  ## AI packets in your Wireshark (no root)
 	@scripts/dissector.sh install

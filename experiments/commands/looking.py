@@ -156,3 +156,11 @@ def scenarios() -> None:
 
     for name in names():
         out.print(f"[bold]{name:<12}[/] {load(name).description}", highlight=False)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a scenario file, for editors that check YAML as it is typed."""
+    from experiments.scenarios.schema import schema_text
+
+    out.print(schema_text(), end="", markup=False, highlight=False, soft_wrap=True)
