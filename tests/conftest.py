@@ -23,6 +23,7 @@ import pytest
 from hypothesis import settings
 
 from tests.helpers import wait_until
+from topologies.machine import cleanup
 
 TESTS = Path(__file__).parent
 TIMEOUT_S = {"unit": 20, "wire": 60, "network": 400, "browser": 400}
@@ -98,13 +99,15 @@ def _look_for_missing(tier: str) -> str:
 def tidy_network(request: pytest.FixtureRequest) -> Iterator[None]:
     """Network tests of a module run alone on this machine, and what they create is gone when the module is done.
 
-    Networks in fixtures are therefore at most module-scoped.
+    Networks in fixtures are therefore at most module-scoped.  What a killed run left before (another module's, another
+    session's) is removed first: one failure stays one.
     """
     tier = tier_of(request.path)
     if tier not in ("network", "browser") or missing(tier):
         yield
         return
     with NetworkLock():
+        cleanup.clean()
         before = standing()
         yield
         wait_until(lambda: not (standing() - before), TIDY_TIMEOUT_S, f"gone: {sorted(standing() - before)}")
