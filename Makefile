@@ -98,6 +98,10 @@ bench-tfam: setup-unit  ## T-FAM: are admitted requests met, do rejected ones mi
 bench-tag: setup-unit  ## TAG against every method really trained, 24 settings; the last line is JSON
 	@$(PY) -m benchmarks.tag
 
+.PHONY: bench-text
+bench-text: setup-unit  ## the text task beside TF-IDF and logistic regression, pooled; the last line is JSON
+	@$(PY) -m benchmarks.text
+
 clean:  ## take down what runs have left standing, and the caches (keeps runs/ and .venv/)
 	@[ ! -x .venv/bin/daitn ] || .venv/bin/daitn clean
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -67,7 +67,7 @@ class Outcome(NamedTuple):
 
 def write_tables(folder: Path) -> dict[str, str]:
     """Write scikit-learn's bundled sets as CSV files; name -> path."""
-    from sklearn import datasets  # type: ignore[import-untyped]
+    from sklearn import datasets
 
     paths = {}
     for name in TABLES:

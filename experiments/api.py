@@ -147,11 +147,11 @@ class Testbed:
         check_method(job.method)
         return Job(run_job(self.bed, job, owner))
 
-    def query(self, group: str) -> dict[str, Any]:
-        """Put one question (a sample of a group) to whichever deployed model the network steers it to."""
+    def query(self, group: str = "", *, text: str = "") -> dict[str, Any]:
+        """Put one question (a sample of a group, or a text) to whichever deployed model the network steers it to."""
         from experiments.run import query
 
-        return query(self.bed, self.scenario.data.name, group)
+        return query(self.bed, self.scenario.data.name, group, text)
 
     @property
     def events(self) -> list[Event]:

@@ -229,12 +229,15 @@ def deploy(bed: Bed, object_id: int, owner: str = "") -> None:
     bed.wait_event("krrm.updated", ANSWER_TIMEOUT_S, mark, name=node, where=lambda data: "models" in data["attributes"])
 
 
-def query(bed: Bed, task: str, group: str) -> dict[str, Any]:
-    """Put one query at the first query owner; return answer, expected answer, who answered and the latency."""
+def query(bed: Bed, task: str, group: str, text: str = "") -> dict[str, Any]:
+    """Put one query at the first query owner; return answer, expected answer, who answered and the latency.
+
+    It asks an unseen sample of ``group``, or for a ``text`` in somebody's own words, to which no answer is expected.
+    """
     askers = bed.terminals("query_owner")
     if not askers:
         raise ExperimentError(f"scenario {bed.scenario.name}: no K-AS has a query_owner; add `query_owner: 1` to one")
-    reply = bed.tell(askers[0], "query", ANSWER_TIMEOUT_S, task=task, group=group)
+    reply = bed.tell(askers[0], "query", ANSWER_TIMEOUT_S, task=task, group=group, text=text)
     return {key: value for key, value in reply.items() if key != "ok"}
 
 

@@ -1,8 +1,9 @@
 """Control messages between a terminal and its DCC (msgpack in the payload of an AI packet).
 
 A terminal sends a request to the label ``DCC_ADDRESS`` (its access switch hands it to the DCC of its K-AS) and repeats
-it until the reply with the same transfer id comes back; the DCC handles a repeated request once.  Each fits one
-datagram.  Decoding never trusts: unknown tags, wrong types and oversize lists raise ``msgspec.DecodeError``.
+it until the reply with the same transfer id comes back; the DCC handles a repeated request once.  One that is
+larger than a packet goes in parts (``parts.py``).  Decoding never trusts: unknown tags, wrong types and oversize lists
+raise ``msgspec.DecodeError``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 
 from packets.calls import Halt, HandOver, LaunchAgain, Pull, Release
-from packets.terms import Attributes, Fixed, Groups, JobSpec, Member, Message, Name, Share, Text
+from packets.terms import Attributes, Fixed, Groups, JobSpec, Member, Message, Name, Sample, Share, Text
 
 __all__ = [
     "Ack", "AnnounceObject", "AnnounceReply", "Answer", "AnyMessage", "Ask", "Change",
@@ -290,7 +291,7 @@ class Ask(Message, frozen=True, kw_only=True, tag="ask"):
     """A query: one sample for a deployed model, as token or feature list."""
 
     task: Name
-    sample: Annotated[list[float], msgspec.Meta(max_length=256)]
+    sample: Sample
 
 
 class Answer(Message, frozen=True, kw_only=True, tag="answer"):

@@ -11,6 +11,8 @@ Text = Annotated[str, msgspec.Meta(max_length=400)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Member = Annotated[str, msgspec.Meta(max_length=80)]
 Groups = Annotated[dict[str, float], msgspec.Meta(max_length=64)]
+MAX_SAMPLE = 4096  # numbers of a query: as many as a message's parts hold
+Sample = Annotated[list[int | float], msgspec.Meta(max_length=MAX_SAMPLE)]
 Attributes = Annotated[dict[str, Any], msgspec.Meta(max_length=64)]
 
 

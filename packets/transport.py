@@ -25,6 +25,7 @@ from packets.checksums import SEALED_BYTES, TAG_BYTES
 from packets.errors import PacketError, RequestTimeout, TransferRefused, TransportError
 from packets.events import Emit, silent
 from packets.labels import AI_PORT
+from packets.parts import MESSAGE_ROOM, Unfinished, cut
 from packets.security.seal import mac_matches, seal_with_mac
 from packets.transfer.assembly import Feed, Rows
 from packets.transfer.guard import Guard, Session
@@ -111,7 +112,7 @@ class Endpoint:
         self.counters = Counters()
         self._emit, self._guard = emit, guard
         self._room = payload_room(mtu)
-        self._message_room = self._room - (0 if guard is None else SIGNED_BYTES)
+        self._message_room, self._unfinished = min(self._room - SIGNED_BYTES, MESSAGE_ROOM), Unfinished[None]()
         self._shard_bytes = self._room - (0 if guard is None else SEALED_BYTES - FIXED_BYTES)
         try:
             self._socket = UdpSocket(address, port)
@@ -230,12 +231,8 @@ class Endpoint:
         """Send a packet and repeat it until the reply with its transfer id comes; ``RequestTimeout`` when none does.
 
         The other side must handle a repeated request once (same source, same transfer id). An ERROR reply raises
-        ``TransferRefused``; a payload that does not fit one packet raises ``TransportError``.
+        ``TransferRefused``; a payload over the declared bound (``parts.py``) raises ``TransportError``.
         """
-        if len(payload) > self._message_room:
-            raise TransportError(
-                f"request of {len(payload)} bytes to {to}: at most {self._message_room} fit one packet"
-            )
         pending = _Pending()
         transfer_id = self._random.getrandbits(32)
         header = Header(
@@ -250,11 +247,8 @@ class Endpoint:
 
     def reply(self, header: Header, payload: bytes, peer: Peer, *, type: PacketType) -> None:
         """Answer a request that ``on_message`` got."""
-        if len(payload) > self._message_room:
-            text = f"reply of {len(payload)} bytes to {peer[0]}: at most {self._message_room} fit one packet"
-            raise TransportError(text)
         answer = msgspec.structs.replace(answer_to(header, type, NO_FLAGS, _now_us()), shard_count=0)
-        self._send(answer, payload, peer)
+        self._send_message(answer, payload, peer)
 
     def _repeat(
         self, header: Header, payload: bytes, to: str, pending: _Pending, deadline: float, timeout_s: float
@@ -262,7 +256,8 @@ class Endpoint:
         tries = 0
         while (left := deadline - time.monotonic()) > 0 and not self._closing:
             flags = Flag.REPEATED if tries else NO_FLAGS
-            self._send(msgspec.structs.replace(header, flags=flags, timestamp_us=_now_us()), payload, (to, AI_PORT))
+            again = msgspec.structs.replace(header, flags=flags, timestamp_us=_now_us())
+            self._send_message(again, payload, (to, AI_PORT))
             pause = REQUEST_PAUSES_S[min(tries, len(REQUEST_PAUSES_S) - 1)]
             tries += 1
             if pending.event.wait(min(pause, left)):
@@ -383,13 +378,26 @@ class Endpoint:
             self._take_answer(header, payload, raw, peer)
         elif self._guard is not None and (reason := self._guard.check_request(header, raw, peer)) is not None:
             self._refuse_header(reason, header, peer)
-        elif header.flags & Flag.REPLY and (pending := self._pending.get(header.transfer_id)) is not None:
-            pending.put(header, bytes(payload))
-        elif header.type in (PacketType.ACK, PacketType.ERROR):
+        elif header.type in (PacketType.ACK, PacketType.ERROR) and self._awaiting(header) is None:
             self.counters.ignored += 1
         else:
+            self._take_message(header, bytes(payload), peer)
+
+    def _take_message(self, header: Header, payload: bytes, peer: Peer) -> None:
+        """Take a packet of a message: an answer that somebody waits for, or a question; whole ones are handed on."""
+        try:
+            whole = self._unfinished.take(peer, header, payload, None)
+        except PacketError as error:
+            self._refuse(error.reason, peer, text=str(error))
+            return
+        if whole is None:
+            return
+        pending = self._awaiting(header)
+        if pending is not None:
+            pending.put(header, whole[0])
+        else:
             self.counters.messages_in += 1
-            if not self._messages.put(header, bytes(payload), peer):
+            if not self._messages.put(header, whole[0], peer):
                 self.counters.overruns += 1
 
     def ignore(self, peer: Peer, count: int) -> None:
@@ -402,6 +410,9 @@ class Endpoint:
     def refuse(self, reason: str, peer: Peer, count: int) -> None:
         """Note datagrams that were refused."""
         self._refuse(reason, peer, count)
+
+    def _awaiting(self, header: Header) -> _Pending | None:
+        return self._pending.get(header.transfer_id) if header.flags & Flag.REPLY else None
 
     def _take_shard(self, header: Header, payload: memoryview, raw: memoryview, peer: Peer) -> None:
         """Take a launch or a single shard, if the guard lets it pass."""
@@ -492,6 +503,10 @@ class Endpoint:
         """Send a packet that belongs to no transfer."""
         sign = self._guard.sign_request if self._guard is not None else None
         self._send_raw(sign(header, payload, peer[0]) if sign else encode(header, payload), peer)
+
+    def _send_message(self, header: Header, payload: bytes, peer: Peer) -> None:
+        for part, piece in cut(header, payload, self._message_room):
+            self._send(part, piece, peer)
 
     def _answer(self, header: Header, payload: bytes, peer: Peer, session: Session | None, first: bool) -> None:
         """Send what the receiving side has to say about a transfer."""

@@ -22,6 +22,7 @@ from controller.topology.errors import TopologyError
 from packets.errors import PacketError
 from packets.labels import AI_PORT, DCC_LABEL, address_label, is_class_label
 from packets.messages import encode_message
+from packets.parts import Unfinished
 from packets.wire import SHARD_TYPES, Flag, Header, PacketType, decode
 from topologies.plan import HostPlan
 
@@ -30,7 +31,8 @@ from topologies.plan import HostPlan
 class AiPacket:
     """An AI packet that a terminal put on the wire; ``packet`` is what a switch releases once it has its rules.
 
-    ``label``: what it is addressed to (28 bits); ``port``: the UDP port that awaits the answer.
+    ``label``: what it is addressed to (28 bits); ``port``: the UDP port that awaits the answer; ``payload``: the whole
+    message where it came in parts, ``packets`` are then all of them.
     """
 
     packet: PacketIn
@@ -39,6 +41,7 @@ class AiPacket:
     payload: bytes = field(repr=False)
     label: int
     port: int
+    packets: tuple[PacketIn, ...] = ()
 
 
 Steer = Callable[[AiPacket], Awaitable[None]]
@@ -64,6 +67,7 @@ class Packets:
         self.on_object: Steer
         self.on_query: Steer
         self.on_closed: Callable[[str], None]
+        self._unfinished: Unfinished[PacketIn] = Unfinished()
 
     def packet_in(self, packet: PacketIn) -> None:
         """A switch handed a packet up: find out what it is; whatever is wrong with it is counted and told, no more."""
@@ -104,7 +108,13 @@ class Packets:
             return
         if self.kit.location.first_seen(host.name):
             self.kit.emit("host.confirmed", name=host.name, kas=host.kas, switch=host.switch, port=host.port)
-        ai_packet = AiPacket(packet, host, header, bytes(payload), label, datagram.source_port)
+        message, packets = bytes(payload), [packet]
+        if header.type not in SHARD_TYPES:
+            whole = self._unfinished.take(host.name, header, message, packet)
+            if whole is None:
+                return
+            message, packets = whole
+        ai_packet = AiPacket(packet, host, header, message, label, datagram.source_port, tuple(packets))
         if label == DCC_LABEL:
             self._to_us(ai_packet)
         else:
@@ -116,7 +126,8 @@ class Packets:
             self.line.answered(ai.host, ai.header, ai.payload)
         elif ai.header.type is PacketType.TELEMETRY:
             try:
-                self.requests.telemetry(ai.host, ai.header, ai.payload, ai.port, len(ai.packet.data))
+                size_bytes = sum(len(packet.data) for packet in ai.packets)
+                self.requests.telemetry(ai.host, ai.header, ai.payload, ai.port, size_bytes)
             except Exception as error:
                 self.worker.report(error, f"report of {ai.host.name}")
         else:

@@ -51,7 +51,8 @@ class Queries:
         async with self._locks[ai.label, ai.host.name]:
             if (ai.label, ai.host.name) not in self.active:
                 await self._install(ai.host, ai.label, Spreading(message.task, floor))
-        self.kit.communication.release(ai.packet)
+        for packet in ai.packets:
+            self.kit.communication.release(packet)
 
     async def _install(self, host: HostPlan, label: int, spreading: Spreading) -> None:
         spots, weights = await self._choose(host, spreading)

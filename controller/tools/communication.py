@@ -31,6 +31,7 @@ from controller.southbound.openflow import (
 )
 from packets.events import Emit
 from packets.labels import AI_PORT, DCC_ADDRESS
+from packets.parts import cut
 from packets.wire import Header, encode
 from topologies.plan import ROUTER_MAC, HostPlan
 
@@ -287,16 +288,20 @@ class Communication:
         self.south.send(packet.dpid, [PacketOut((Output(PORT_TABLE),), packet.data, in_port=packet.in_port)])
 
     def answer(self, host: HostPlan, header: Header, payload: bytes, *, target_port: int = AI_PORT) -> None:
-        """Put an AI packet of the DCC out of a host's own port, sealed and encoded here and only here."""
-        frame = build_udp(
-            Datagram(
-                eth_src=ROUTER_MAC,
-                eth_dst=host.mac,
-                source=DCC_ADDRESS,
-                target=host.address,
-                source_port=AI_PORT,
-                target_port=target_port,
-                payload=self.seal(host, header, payload),
+        """Put a message of the DCC out of a host's own port, sealed and encoded here and only here."""
+        frames = [
+            build_udp(
+                Datagram(
+                    eth_src=ROUTER_MAC,
+                    eth_dst=host.mac,
+                    source=DCC_ADDRESS,
+                    target=host.address,
+                    source_port=AI_PORT,
+                    target_port=target_port,
+                    payload=self.seal(host, part, piece),
+                )
             )
-        )
-        self.south.send(self.domain.switches[host.switch].dpid, [PacketOut((Output(host.port),), frame)])
+            for part, piece in cut(header, payload)
+        ]
+        out = (Output(host.port),)
+        self.south.send(self.domain.switches[host.switch].dpid, [PacketOut(out, frame) for frame in frames])

@@ -221,8 +221,8 @@ def _accuracy(job: Job, pooled: Measured) -> dict[str, float]:
 
 
 def _fitting(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the first entries of a log, as many as fit one packet."""
+    """Return the first entries of a log, as many as fit one packet, and one at least: an empty part ends a log."""
     count = min(len(entries), 64)
-    while count and len(encode_message(LogPart(entries=entries[:count]))) > LOG_BYTES:
+    while count > 1 and len(encode_message(LogPart(entries=entries[:count]))) > LOG_BYTES:
         count -= 1
     return entries[:count]

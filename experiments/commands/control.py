@@ -70,8 +70,8 @@ class ControlServer:
         page = self.bed.page.url if self.bed.page else None
         return {"run": self.bed.run_id, "folder": str(self.bed.folder.path), "page": page, "state": snapshot}
 
-    def _op_query(self, _: object, group: str) -> dict[str, Any]:
-        return ask(self.bed, self.bed.scenario.data.name, group)
+    def _op_query(self, _: object, group: str, text: str = "") -> dict[str, Any]:
+        return ask(self.bed, self.bed.scenario.data.name, group, text)
 
     def _op_keys(self, _: object, name: str) -> dict[str, Any]:
         """The keys of one terminal, for whoever holds this socket (root): the person at that terminal."""

@@ -78,14 +78,16 @@ def query(
     group: Annotated[
         str, typer.Argument(help="Group from which to draw the question, for example cardiology.")
     ] = "cardiology",
+    text: Annotated[str, typer.Option(help="Ask with words of your own instead, where the task is one of texts.")] = "",
 ) -> None:
     """Put one question to whichever deployed model the network steers it to."""
     from experiments.commands.client import request
 
-    answer = request("query", timeout_s=60, group=group)
+    answer = request("query", timeout_s=60, group="" if text else group, text=text)
     right = "right" if answer["answer"] == answer["expected"] else f"expected {shown(answer['expected'])}"
+    how = f"confidence {answer['confidence']:.2f}" if text else right
     out.print(
-        f"{shown(answer['answer'])} ({right}), by {answer['answered_by']} in {answer['latency_ms']:.1f} ms",
+        f"{shown(answer['answer'])} ({how}), by {answer['answered_by']} in {answer['latency_ms']:.1f} ms",
         highlight=False,
     )
 

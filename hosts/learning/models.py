@@ -1,4 +1,4 @@
-"""The models: a small transformer over findings, and a linear or one-hidden-layer model over features."""
+"""The models: a small transformer over findings, and a linear or one-hidden-layer model over features or words."""
 
 from __future__ import annotations
 
@@ -61,6 +61,32 @@ class TableModel(nn.Module):
         else:
             self.layers = nn.Sequential(nn.Linear(features, labels))
 
+    def features(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return what the layers see of inputs, (batch, features)."""
+        return inputs.float()
+
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.layers(inputs.float())  # (batch, labels)
+        logits: torch.Tensor = self.layers(self.features(inputs))  # (batch, labels)
         return logits
+
+
+class TextModel(TableModel):
+    """The same over tf-idf weights of words; ``idf`` (words + 1,) is the task's and does not travel."""
+
+    idf: torch.Tensor
+
+    def __init__(self, idf: torch.Tensor, labels: int, hidden: int, length: float) -> None:
+        super().__init__(len(idf), labels, hidden)
+        self.length = length
+        self.register_buffer("idf", idf, persistent=False)
+
+    def features(self, inputs: torch.Tensor) -> torch.Tensor:
+        return word_weights(inputs, self.idf, self.length)
+
+
+def word_weights(numbers: torch.Tensor, idf: torch.Tensor, length: float) -> torch.Tensor:
+    """Return (batch, words + 1): tf-idf of texts as numbers of words (batch, words), each ``length`` long."""
+    counts = torch.zeros(len(numbers), len(idf))
+    counts.scatter_add_(1, numbers.long(), torch.ones(numbers.shape))
+    weights = torch.where(counts > 0, 1 + counts.clamp(min=1).log(), counts) * idf
+    return length * F.normalize(weights, dim=1)

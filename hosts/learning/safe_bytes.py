@@ -14,7 +14,7 @@ from hosts.learning.spec import Samples
 from hosts.learning.tensors import load_tensors
 
 if TYPE_CHECKING:
-    from hosts.learning.task import Task
+    from hosts.learning.base import Task
 
 MAX_SAMPLES = 1_000_000
 _HEADER_SLACK = 1 << 16

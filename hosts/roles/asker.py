@@ -10,13 +10,14 @@ import msgspec
 
 from hosts.control import Command
 from hosts.errors import BadCommand, TerminalRefused
+from hosts.learning.errors import LearningError
 from hosts.roles.base import Role
 from hosts.terminal.terminal import Terminal
 from packets.labels import class_label, label_address
 from packets.messages import Answer, Ask, Refused, decode_message, encode_message
+from packets.terms import MAX_SAMPLE
 from packets.wire import PacketType
 
-MAX_SAMPLE = 256
 ANSWER_TIMEOUT_S = 15.0
 
 
@@ -49,12 +50,17 @@ class QueryOwner(Role):
         return {"id": query, "confidence": answer.confidence, "infer_ms": answer.infer_ms, **result}
 
     def _sample(self, command: Command) -> tuple[list[float], str]:
-        """The given sample, or an unseen one of the group, whose right answer is known."""
+        """The given sample or text, or an unseen one of the group, whose right answer is known."""
         if "sample" in command:
             try:
                 return msgspec.convert(command["sample"], list[float]), ""
             except msgspec.ValidationError as error:
                 raise BadCommand(f"sample: {error}; give a list of numbers") from None
+        if command.get("text"):
+            try:
+                return self.terminal.task.sample_from(str(command["text"])), ""
+            except LearningError as error:
+                raise BadCommand(str(error)) from None
         task, group = self.terminal.task, str(command.get("group") or "")
         if group and group not in task.groups:
             raise BadCommand(f"no group {group!r} in task {task.name}; it has: {', '.join(task.groups)}")
@@ -64,7 +70,7 @@ class QueryOwner(Role):
 
     def _ask(self, question: Ask) -> Answer:
         if len(question.sample) > MAX_SAMPLE:
-            raise BadCommand(f"sample of {len(question.sample)} numbers; one query packet takes {MAX_SAMPLE}")
+            raise BadCommand(f"sample of {len(question.sample)} numbers; a query takes {MAX_SAMPLE}")
         label = class_label(question.task)
         with self.terminal.activities.doing("sending", label):
             _, payload = self.terminal.network.request(

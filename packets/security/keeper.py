@@ -241,7 +241,8 @@ class Keeper:
         peer = self.peer(address)
         if peer is None or auth.key_id != peer.number:
             return Refusal("holder", f"{address} does not speak for key {auth.key_id}")
-        now, what = self._wall_ms(), (header.type, header.flags & Flag.REPLY, header.transfer_id)
+        now = self._wall_ms()
+        what = header.type, header.flags & Flag.REPLY, header.transfer_id, header.shard_index
         stale = self._memory.judge(peer.number, what, sent, now)
         if stale == "expired" or (stale and not _is_reply(header)):
             return Refusal(stale, f"{header.type.name} of {peer.name}, sent {now - sent} ms ago")

@@ -46,7 +46,6 @@ LONGER = {  # still to be divided; this list only shrinks
 }
 FOR_TYPES_ALONE = {  # still to be opened; this list only shrinks
     "experiments.scenarios.events": "experiments.testbed.testbed",
-    "hosts.learning.safe_bytes": "hosts.learning.task",
 }
 TOLD_IN_WORDS = 0.9  # of the public classes and functions of the control centre
 SIZED = ("controller", "hosts", "experiments", "packets")

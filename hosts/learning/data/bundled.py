@@ -13,7 +13,7 @@ _FULL = 16.0
 def digits() -> Table:
     """Return the 1,797 handwritten digits: 64 pixels scaled to 0..1, ten classes ``digit 0`` to ``digit 9``."""
     try:
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # seconds: only when asked for
+        from sklearn.datasets import load_digits  # seconds: only when asked for
     except ImportError:
         raise LearningError("task digits needs scikit-learn, which `make setup` installs") from None
     found = load_digits()

@@ -1,4 +1,4 @@
-"""Raw rows to tensors: numeric columns scaled, categorical columns one-hot, text hashed to a bag of words.
+"""Raw rows to tensors: numeric columns scaled, categorical columns one-hot, texts as numbers of their words.
 
 Scaling. The heart files use fixed clinical constants (below), so no hospital tells anything. Any other table is
 scaled by median and interquartile range of each column over the file that the scenario names: two aggregates per
@@ -9,16 +9,15 @@ takes part.
 from __future__ import annotations
 
 import re
-import zlib
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from hosts.learning.data.read import HEART_COLUMNS, HEART_DROPPED, MISSING, Rows
+from hosts.learning.data.words import Vocabulary
 from hosts.learning.errors import LearningError, shown
 
 MAX_CATEGORIES = 24
-TEXT_BUCKETS = 512
 MIN_ROWS = 40
 MIN_PER_LABEL = 4
 MAX_LABELS = 64
@@ -37,7 +36,10 @@ HEART_CATEGORIES = {"cp": ("1", "2", "3", "4"), "restecg": ("0", "1", "2")}
 
 @dataclass(frozen=True)
 class Table:
-    """Encoded rows: ``features`` (rows, width) float32, ``labels`` (rows,) into ``label_names``, ``sites`` (rows,)."""
+    """Encoded rows: ``features`` (rows, width) float32, ``labels`` (rows,) into ``label_names``, ``sites`` (rows,).
+
+    Of texts, ``features`` are int16 numbers of words in ``vocabulary``, and their names are their places.
+    """
 
     features: np.ndarray
     labels: np.ndarray
@@ -45,6 +47,7 @@ class Table:
     label_names: list[str]
     feature_names: list[str]
     scaling: dict[str, tuple[float, float]] = field(default_factory=dict)
+    vocabulary: Vocabulary | None = None
 
 
 def encode(rows: Rows, *, source: str, text_column: str = "", as_text: bool = False) -> Table:
@@ -56,9 +59,15 @@ def encode(rows: Rows, *, source: str, text_column: str = "", as_text: bool = Fa
     columns = {name: [row[i] for row in cells] for i, name in enumerate(rows.columns) if i != at}
     if not columns:
         raise LearningError(f"{source}: only the label column {rows.label!r}; there is nothing to learn from")
-    blocks, scaling = _text_block(columns, text_column, source) if as_text else _columns(columns, rows)
-    features = np.concatenate([block for _, block in blocks], axis=1).astype(np.float32)
     sites = np.asarray([rows.sites[i] for i in kept])
+    if as_text:
+        name, texts = _texts(columns, text_column, source)
+        vocabulary = Vocabulary.of(texts)
+        features = vocabulary.encode_all(texts)
+        places = [f"{name}#{at}" for at in range(features.shape[1])]
+        return Table(features, labels, sites, names, places, vocabulary=vocabulary)
+    blocks, scaling = _columns(columns, rows)
+    features = np.concatenate([block for _, block in blocks], axis=1).astype(np.float32)
     return Table(features, labels, sites, names, [n for ns, _ in blocks for n in ns], scaling)
 
 
@@ -67,8 +76,8 @@ def prose_columns(rows: Rows) -> list[str]:
     found = []
     for at, name in enumerate(rows.columns):
         cells = [row[at] for row in rows.cells]
-        words = sorted(len(_WORD.findall(cell)) for cell in cells)
-        if name != rows.label and cells and words[len(words) // 2] >= 3 and len(set(cells)) > len(cells) / 2:
+        lengths = sorted(len(_WORD.findall(cell)) for cell in cells)
+        if name != rows.label and cells and lengths[len(lengths) // 2] >= 3 and len(set(cells)) > len(cells) / 2:
             found.append(name)
     return found
 
@@ -155,17 +164,8 @@ def _one_hot(name: str, cells: list[str], values: tuple[str, ...]) -> Block:
     return [f"{name}={value[:24]}" for value in values], block
 
 
-def _text_block(
-    columns: dict[str, list[str]], wanted: str, source: str
-) -> tuple[list[Block], dict[str, tuple[float, float]]]:
-    """Hash words into buckets (signed, so that collisions cancel on average) and scale every text to length 4."""
+def _texts(columns: dict[str, list[str]], wanted: str, source: str) -> tuple[str, list[str]]:
     name = wanted or max(columns, key=lambda c: sum(len(cell) for cell in columns[c]))
     if name not in columns:
         raise LearningError(f"{source}: no text column {name!r}; it has {', '.join(map(shown, columns))}")
-    block = np.zeros((len(columns[name]), TEXT_BUCKETS))
-    for row, text in enumerate(columns[name]):
-        for word in _WORD.findall(text.lower()):
-            code = zlib.crc32(word.encode())
-            block[row, code % TEXT_BUCKETS] += 1.0 if code >> 31 else -1.0
-    length = np.linalg.norm(block, axis=1, keepdims=True)
-    return [([f"{name}#{i}" for i in range(TEXT_BUCKETS)], 4 * block / np.maximum(length, 1))], {}
+    return name, columns[name]

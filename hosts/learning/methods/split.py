@@ -39,7 +39,8 @@ def stages(model: nn.Module) -> tuple[list[Stage], list[list[nn.Module]]]:
     if isinstance(model, TableModel):
         layers = list(model.layers)
         pairs = [layers[i : i + 2] for i in range(0, len(layers), 2)]
-        return [_chain(pair) for pair in pairs], pairs
+        lowest, *others = (_chain(pair) for pair in pairs)
+        return [lambda x: lowest(model.features(x)), *others], pairs
     raise LearningError(f"split learning knows no layers of {type(model).__name__}")
 
 
@@ -65,7 +66,7 @@ def cut_sizes(model: nn.Module) -> tuple[int, int]:
 def _chain(pair: list[nn.Module]) -> Stage:
     def run(x: torch.Tensor) -> torch.Tensor:
         for layer in pair:
-            x = layer(x.float())
+            x = layer(x)
         return x
 
     return run

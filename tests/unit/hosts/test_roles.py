@@ -639,7 +639,7 @@ def test_a_query_with_an_own_sample(tmp_path: Path) -> None:
     [
         ({"group": "astrology"}, "cardiology"),
         ({"sample": ["a"]}, "list of numbers"),
-        ({"sample": [0.0] * 300}, "takes 256"),
+        ({"sample": [0.0] * 5000}, "takes 4096"),
     ],
 )
 def test_a_query_that_makes_no_sense_is_a_bad_command(tmp_path: Path, command: dict[str, Any], hint: str) -> None:

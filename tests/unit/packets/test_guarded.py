@@ -149,11 +149,18 @@ def test_a_request_is_answered_and_its_copy_is_not(stage: dict[str, Terminal]) -
     assert h12.messages == [b"hello"]
 
 
+def test_a_signed_message_of_many_parts_is_answered_and_a_copy_of_one_is_refused(stage: dict[str, Terminal]) -> None:
+    h11, h12 = stage["h11"], stage["h12"]
+    _, answer = h11.endpoint.request(bytes(20_000), to=ADDRESS["h12"], type=PacketType.QUERY, timeout_s=5)
+    assert answer == b"re:" + bytes(20_000)
+    assert h12.messages == [bytes(20_000)]
+    inject(h11.overheard[-1], "h11", "h12")
+    wait_until(lambda: h12.refused.get("replayed"), 5)
+
+
 def test_a_signed_request_still_fits_one_frame(stage: dict[str, Terminal]) -> None:
     h11 = stage["h11"].endpoint
     room = payload_room() - SIGNED_BYTES
-    with pytest.raises(TransportError, match=f"at most {room} fit"):
-        h11.request(bytes(room + 1), to=ADDRESS["h12"], type=PacketType.ANNOUNCE)
     for to in (ADDRESS["h12"], "240.1.2.3"):  # by pair key, and by signature to a label
         with contextlib.suppress(TransportError, RequestTimeout, OSError):
             h11.request(bytes(room), to=to, type=PacketType.QUERY, timeout_s=0.1)

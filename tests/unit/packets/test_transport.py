@@ -225,6 +225,18 @@ def test_a_request_through_foul_weather(pair: tuple[Terminal, Terminal]) -> None
         relay.close()
 
 
+def test_messages_larger_than_a_packet_through_foul_weather(pair: tuple[Terminal, Terminal]) -> None:
+    a, b = pair
+    question = random.Random(3).randbytes(20_000)
+    relay = Relay(5, loss=0.1, duplicate=0.2, reorder=0.3)
+    try:
+        _, answer = a.endpoint.request(question, to=RELAY, type=PacketType.QUERY, object_id=9)
+    finally:
+        relay.close()
+    assert answer == b"re:" + question
+    assert {payload for _, payload, _ in b.messages} == {question}
+
+
 def test_a_refused_request_says_why(pair: tuple[Terminal, Terminal]) -> None:
     with pytest.raises(TransferRefused, match="not today"):
         pair[0].endpoint.request(b"refuse", to=B, type=PacketType.ANNOUNCE)
@@ -332,8 +344,8 @@ def _ack(launch: Header, base: int, flags: Flag = Flag.REPLY) -> Header:
 
 def test_what_does_not_fit_is_said_at_once(pair: tuple[Terminal, Terminal]) -> None:
     a, _ = pair
-    with pytest.raises(TransportError, match="at most 1408 fit one packet"):
-        a.endpoint.request(bytes(1409), to=B, type=PacketType.QUERY)
+    with pytest.raises(TransportError, match="message of 50000 bytes: at most 42368 go in 32 parts"):
+        a.endpoint.request(bytes(50_000), to=B, type=PacketType.QUERY)
     with pytest.raises(TransportError, match="not as QUERY"):
         a.endpoint.send_object(msgspec.structs.replace(model(1), type=PacketType.QUERY))
     with pytest.raises(TransportError, match="cannot bind"):

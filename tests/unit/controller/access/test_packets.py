@@ -15,6 +15,7 @@ from controller.southbound.openflow import PacketIn
 from controller.southbound.pipeline import LABEL
 from packets.labels import AI_PORT, DCC_ADDRESS
 from packets.messages import Leave, Message, Register, encode_message
+from packets.parts import cut
 from packets.wire import Header, PacketType, encode
 from tests.fake_fabric import World, run, small_plan
 from topologies.plan import ROUTER_MAC
@@ -57,6 +58,28 @@ def test_a_packet_in_has_its_ethernet_type_read_once(frame: bytes, monkeypatch: 
         world.by_kas[HOST.kas].fabric.packet_in(packet(world, frame))
         await world.settle()
         assert seen == [frame]
+
+    run(work)
+
+
+def test_a_registration_larger_than_a_packet_is_taken_once_its_parts_are_there() -> None:
+    shares = {f"Certain conditions originating in the perinatal period {i}": 1 / 64 for i in range(64)}
+    message = encode_message(
+        Register(name=HOST.name, role="data", address=HOST.address, attributes={"group_shares": shares})
+    )
+    parts = [encode(part, piece) for part, piece in cut(Header(type=PacketType.TELEMETRY, transfer_id=9), message)]
+    assert len(parts) > 3
+
+    async def work() -> None:
+        world = World(PLAN)
+        await world.start()
+        dcc = world.by_kas[HOST.kas]
+        for payload in reversed(parts):
+            assert HOST.name not in dcc.kit.krrm
+            datagram = frames.Datagram(HOST.mac, ROUTER_MAC, HOST.address, DCC_ADDRESS, AI_PORT, AI_PORT, payload)
+            dcc.fabric.packet_in(packet(world, frames.build_udp(datagram)))
+            await world.settle()
+        assert dcc.kit.krrm.node(HOST.name).attributes["group_shares"].value == shares
 
     run(work)
 
