@@ -96,7 +96,7 @@ def baseline(task: Task, seed: int = 0) -> float:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    rows = read_rows(task.spec.data, task.spec.label_column)
+    rows = read_rows(task.spec.data, task.spec.label_column, task.spec.columns)
     at = rows.columns.index(task.spec.text_column or prose_columns(rows)[0])
     named: dict[tuple[int, ...], str] = {}
     whole = load_task(task.spec)

@@ -13,7 +13,7 @@ leaving the block, also by an exception, takes everything down.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +79,7 @@ class Testbed:
         engines: Mapping[str, str] | None = None,
         data: Path | None = None,
         label: str | None = None,
+        columns: Sequence[str] = (),
         results: Path | None = None,
         page: bool = False,
         capture: bool = True,
@@ -87,7 +88,7 @@ class Testbed:
         from experiments.commands.session import resolve
 
         words = [f"{name}={source}" for name, source in (engines or {}).items()]
-        self.scenario = resolve(scenario, seed=seed, data=data, label=label, engines=words, topo=topo)
+        self.scenario = resolve(scenario, seed=seed, data=data, label=label, columns=columns, engines=words, topo=topo)
         check_engines(self.scenario)
         self._results, self._page, self._capture = results, page, capture
         self._cleanup = contextlib.ExitStack()

@@ -27,6 +27,10 @@ DataOption = Annotated[
     Path | None, typer.Option(help="Real data: a directory (UCI heart disease) or a CSV/JSONL file.")
 ]
 LabelOption = Annotated[str | None, typer.Option(help="Label column of --data FILE.")]
+ColumnOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Column of --data FILE to learn from; may be given several times [default: all, or its texts]."),
+]
 PageOption = Annotated[
     int | None,
     typer.Option(help="Port of the status page on 127.0.0.1 [default: 8080, or a free one].", min=0, max=65535),

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from experiments.commands.app import (
+    ColumnOption,
     DataOption,
     EngineOption,
     FolderOption,
@@ -109,6 +110,7 @@ def check(
     scenario: ScenarioArgument = "healthcare",
     data: DataOption = None,
     label: LabelOption = None,
+    column: ColumnOption = None,
     engine: EngineOption = None,
     topo: TopoOption = None,
     page_port: PageOption = None,
@@ -116,7 +118,16 @@ def check(
     """Check machine and scenario without starting anything."""
     from experiments.commands.session import check_all
 
-    check_all(scenario, data=data, label=label, engines=engine or [], topo=topo, page_port=page_port, console=out)
+    check_all(
+        scenario,
+        data=data,
+        label=label,
+        columns=column or [],
+        engines=engine or [],
+        topo=topo,
+        page_port=page_port,
+        console=out,
+    )
 
 
 @app.command()
@@ -133,7 +144,7 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json.")] = False,
 ) -> None:
     """Show the report of a finished run again."""
-    from experiments.commands.session import say_report
+    from experiments.commands.progress import say_report
 
     file = folder / "report.json"
     if not file.is_file():

@@ -1,12 +1,15 @@
-"""What a person sees while a run goes on: one line for each thing done, one moving line for what is going on now."""
+"""What a person sees of a run: a line for each thing done, a moving one for what is going on, figures at its end."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
+from rich.table import Table
 
 from experiments.commands.words import shown
 from packets.events import Event
@@ -130,3 +133,44 @@ def say_rejected(assessment: dict[str, Any], console: Console) -> None:
         f"nearest requirement that would be admitted: {nearest}" if nearest else "no requirement would be admitted here"
     )
     console.print(f"  - {escape(words)}", highlight=False, soft_wrap=True)
+
+
+def say_report(report: dict[str, Any], folder: Path, console: Console) -> None:
+    """Print a report's figures on one screen."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for key, value in _rows(report):
+        table.add_row(shown(key), value)
+    console.print(table)
+    console.print(f"report     {folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    accuracy, targets = report["accuracy"], report["targets"] or {}
+    met = (
+        "[green]targets met[/]"
+        if report["targets_met"]
+        else f"[yellow]{report['state']}: targets missed[/] {shown(report['reason'])}"
+    )
+    yield "result", met
+    if accuracy["broad"] is not None:
+        yield "broad", f"{accuracy['broad']:.3f} (target {targets['broad']:.2f})"
+    if accuracy["expert"] is not None and report["expert_group"]:
+        yield str(report["expert_group"]), f"{accuracy['expert']:.3f} (target {targets['expert']:.2f})"
+    if report["pooled_accuracy"] is not None:
+        yield (
+            "pooled",
+            f"{report['pooled_accuracy']:.3f} (all data in one place, same command; {len(report['seeds'])} seed(s))",
+        )
+    yield "visits", str(len(report["route"]))
+    yield (
+        "on wire",
+        f"{report['bytes_on_wire'] / 1e6:.1f} MB in AI frames; port counters "
+        f"{report['port_counter_bytes'] / 1e6:.1f} MB",
+    )
+    if report["query"]:
+        yield (
+            "query",
+            f"{shown(report['query']['answer'])}, expected {shown(report['query']['expected'])}, "
+            f"{report['query']['latency_ms']:.1f} ms",
+        )
+    yield "wall", f"{report['wall_s']:.1f} s, peak memory {report['peak_memory_mib']:.0f} MiB"

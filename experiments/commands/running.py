@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from experiments.commands.app import (
+    ColumnOption,
     DataOption,
     EngineOption,
     LabelOption,
@@ -32,6 +33,7 @@ def run(
     seeds: Annotated[int | None, typer.Option(help="Number of seeds, one after the other.", min=1, max=100)] = None,
     data: DataOption = None,
     label: LabelOption = None,
+    column: ColumnOption = None,
     method: Annotated[
         str | None,
         typer.Option(
@@ -53,8 +55,8 @@ def run(
     from experiments.commands.session import choose_page_port, run_scenario
 
     report = run_scenario(
-        scenario, seed=seed, seeds=seeds, data=data, label=label, method=method, engines=engine or [], topo=topo,
-        run_dir=run_dir,
+        scenario, seed=seed, seeds=seeds, data=data, label=label, columns=column or [], method=method,
+        engines=engine or [], topo=topo, run_dir=run_dir,
         page_port=choose_page_port(page_port, no_page), capture=not no_capture, console=out, started_s=started_s,
     )  # fmt: skip
     if not report["targets_met"]:
@@ -75,6 +77,7 @@ def compare(
     seed: Annotated[int, typer.Option(help="The first seed.", min=0)] = 0,
     data: DataOption = None,
     label: LabelOption = None,
+    column: ColumnOption = None,
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Folder for all runs [default: runs/compare-<date>-<scenario>].")
     ] = None,
@@ -90,8 +93,8 @@ def compare(
 
     budget = Budget(visits, rounds, passes, train_on, merge)
     if not compare_methods(
-        scenario, methods, range(seed, seed + seeds), engine=engine, data=data, label=label, out=out_dir, resume=resume,
-        console=out,
+        scenario, methods, range(seed, seed + seeds), engine=engine, data=data, label=label,
+        columns=column or [], out=out_dir, resume=resume, console=out,
         budget=None if budget == Budget() else budget,
     ):  # fmt: skip
         raise typer.Exit(1)
@@ -103,6 +106,7 @@ def up(
     seed: SeedOption = None,
     data: DataOption = None,
     label: LabelOption = None,
+    column: ColumnOption = None,
     engine: EngineOption = None,
     topo: TopoOption = None,
     run_dir: RunDirOption = None,
@@ -123,6 +127,7 @@ def up(
         seed=seed,
         data=data,
         label=label,
+        columns=column or [],
         engines=engine or [],
         topo=topo,
         run_dir=run_dir,

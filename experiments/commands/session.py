@@ -9,20 +9,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
 import msgspec
 from rich.console import Console
-from rich.table import Table
 
 from controller.oam.page import DEFAULT_PORT
 from experiments.commands.client import standing_socket
 from experiments.commands.control import ControlServer
 from experiments.commands.engines import check_engines, try_engines, with_words
-from experiments.commands.progress import Progress
-from experiments.commands.words import shown
+from experiments.commands.progress import Progress, say_report
 from experiments.errors import ExperimentError, RunFailed
 from experiments.run import Run, allow, check_method, gather
 from experiments.scenarios.scenario import Scenario, load, network_plan, with_topo
@@ -50,10 +48,15 @@ def resolve(
     seeds: int | None = None,
     data: Path | None = None,
     label: str | None = None,
+    columns: Sequence[str] = (),
     engines: Sequence[str] = (),
     topo: str | None = None,
+    tell: Callable[[str], None] = lambda note: None,
 ) -> Scenario:
-    """Load a scenario and lay the command line over it; checks that its data can be read."""
+    """Load a scenario and lay the command line over it; checks that its data can be read.
+
+    ``tell``: hears what of the data is left aside, and what is used.
+    """
     scenario = with_words(load(name) if isinstance(name, str) else name, engines)
     scenario = with_topo(scenario, topo) if topo else scenario
     changes: dict[str, Any] = {}
@@ -62,10 +65,10 @@ def resolve(
     if seeds is not None:
         changes["seeds"] = seeds
     if data is not None:
-        changes["data"] = _data_spec(scenario, data, label)
+        changes["data"] = _data_spec(scenario, data, label, columns)
         changes["jobs"] = [msgspec.structs.replace(j, task=changes["data"].name) for j in scenario.jobs]
-    elif label is not None:
-        raise ExperimentError("--label names a column of --data FILE; give --data as well")
+    elif label is not None or columns:
+        raise ExperimentError("--label and --columns name columns of --data FILE; give --data as well")
     scenario = msgspec.structs.replace(scenario, **changes)
     if scenario.data.name == "vignettes":
         _fit_jobs(scenario, list(DISEASES))
@@ -74,29 +77,41 @@ def resolve(
             raise ExperimentError(f"scenario {scenario.name} needs real data: give it with --data PATH")
         from hosts.learning.task import load_task  # brings PyTorch along: not for every command
 
-        _fit_jobs(scenario, load_task(scenario.data).groups)
+        task = load_task(scenario.data)
+        for note in task.notes:
+            tell(note)
+        _fit_jobs(scenario, task.groups)
     return scenario
 
 
-def _data_spec(scenario: Scenario, path: Path, label: str | None) -> Any:
+def told(console: Console) -> Callable[[str], None]:
+    """Return what says a note on data on a console."""
+    return lambda note: console.print(f"data: {note}", highlight=False, markup=False, style="dim")
+
+
+def _data_spec(scenario: Scenario, path: Path, label: str | None, columns: Sequence[str]) -> Any:
     if not path.exists():
         raise ExperimentError(f"--data {path} does not exist; give a directory (UCI heart disease) or a CSV/JSONL file")
     spec = scenario.data
     if path.is_file():
-        spec = msgspec.structs.replace(spec, name=_kind_of(path, label or spec.label_column))
+        spec = msgspec.structs.replace(spec, name=_kind_of(path, label or spec.label_column, columns))
     elif spec.name == "vignettes":
         spec = msgspec.structs.replace(spec, name="table")
     partition = "natural" if path.is_dir() else "dirichlet"
     return msgspec.structs.replace(
-        spec, data=str(path.resolve()), partition=partition, label_column=label or spec.label_column
+        spec,
+        data=str(path.resolve()),
+        partition=partition,
+        label_column=label or spec.label_column,
+        columns=[*columns],
     )
 
 
-def _kind_of(file: Path, label: str) -> Literal["table", "text"]:
-    from hosts.learning.data.encode import prose_columns
+def _kind_of(file: Path, label: str, columns: Sequence[str]) -> Literal["table", "text"]:
+    from hosts.learning.data.encode import is_prose
     from hosts.learning.data.read import read_rows
 
-    return "text" if prose_columns(read_rows(str(file), label)) else "table"
+    return "text" if is_prose(read_rows(str(file), label, columns)) else "table"
 
 
 def _fit_jobs(scenario: Scenario, groups: list[str]) -> None:
@@ -149,6 +164,7 @@ def run_scenario(
     seeds: int | None,
     data: Path | None,
     label: str | None,
+    columns: Sequence[str],
     method: str | None,
     engines: Sequence[str],
     topo: str | None,
@@ -159,7 +175,17 @@ def run_scenario(
     started_s: float,
 ) -> dict[str, Any]:
     """Carry a scenario out from bring-up to teardown; return the report. ``method``: None for the scenario's own."""
-    scenario = resolve(name, seed=seed, seeds=seeds, data=data, label=label, engines=engines, topo=topo)
+    scenario = resolve(
+        name,
+        seed=seed,
+        seeds=seeds,
+        data=data,
+        label=label,
+        columns=columns,
+        engines=engines,
+        topo=topo,
+        tell=told(console),
+    )
     check_methods(scenario, method)
     check_engines(scenario)
     method = method or scenario.jobs[0].method
@@ -178,6 +204,7 @@ def stand(
     seed: int | None,
     data: Path | None,
     label: str | None,
+    columns: Sequence[str],
     engines: Sequence[str],
     topo: str | None,
     run_dir: Path | None,
@@ -185,7 +212,9 @@ def stand(
     console: Console,
 ) -> None:
     """Bring the testbed up and keep it until the CLI is left, `daitn down`, or a signal."""
-    scenario = resolve(name, seed=seed, data=data, label=label, engines=engines, topo=topo)
+    scenario = resolve(
+        name, seed=seed, data=data, label=label, columns=columns, engines=engines, topo=topo, tell=told(console)
+    )
     check_engines(scenario)
     with _standing(scenario, run_dir, page_port, True, console) as (bed, progress):
         run = Run(bed)
@@ -278,17 +307,23 @@ def check_all(
     *,
     data: Path | None,
     label: str | None,
+    columns: Sequence[str],
     engines: Sequence[str],
     topo: str | None,
     page_port: int | None,
     console: Console,
 ) -> None:
     """Check scenario, then machine; every problem is an error that says what to do."""
-    scenario = resolve_without_data(name) if data is None else resolve(name, data=data, label=label)
+    scenario = (
+        resolve_without_data(name)
+        if data is None
+        else resolve(name, data=data, label=label, columns=columns, tell=told(console))
+    )
     scenario = with_words(scenario, engines)
     scenario = with_topo(scenario, topo) if topo else scenario
     check_methods(scenario)
     plan = network_plan(scenario)
+    check_files(plan)
     terminals = sum(h.role != "host" for h in plan.hosts)
     console.print(
         f"[green]✓[/] scenario {scenario.name}: {len(plan.kas_numbers)} K-AS, {len(plan.switches)} switches, "
@@ -305,44 +340,3 @@ def resolve_without_data(name: str) -> Scenario:
     if scenario.data.name == "vignettes":
         _fit_jobs(scenario, list(DISEASES))
     return scenario
-
-
-def say_report(report: dict[str, Any], folder: Path, console: Console) -> None:
-    """Print a report's figures on one screen."""
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for key, value in _rows(report):
-        table.add_row(shown(key), value)
-    console.print(table)
-    console.print(f"report     {folder / 'report.html'}", highlight=False, soft_wrap=True)
-
-
-def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    accuracy, targets = report["accuracy"], report["targets"] or {}
-    met = (
-        "[green]targets met[/]"
-        if report["targets_met"]
-        else f"[yellow]{report['state']}: targets missed[/] {shown(report['reason'])}"
-    )
-    yield "result", met
-    if accuracy["broad"] is not None:
-        yield "broad", f"{accuracy['broad']:.3f} (target {targets['broad']:.2f})"
-    if accuracy["expert"] is not None and report["expert_group"]:
-        yield str(report["expert_group"]), f"{accuracy['expert']:.3f} (target {targets['expert']:.2f})"
-    if report["pooled_accuracy"] is not None:
-        yield (
-            "pooled",
-            f"{report['pooled_accuracy']:.3f} (all data in one place, same command; {len(report['seeds'])} seed(s))",
-        )
-    yield "visits", str(len(report["route"]))
-    yield (
-        "on wire",
-        f"{report['bytes_on_wire'] / 1e6:.1f} MB in AI frames; port counters "
-        f"{report['port_counter_bytes'] / 1e6:.1f} MB",
-    )
-    if report["query"]:
-        yield (
-            "query",
-            f"{shown(report['query']['answer'])}, expected {shown(report['query']['expected'])}, "
-            f"{report['query']['latency_ms']:.1f} ms",
-        )
-    yield "wall", f"{report['wall_s']:.1f} s, peak memory {report['peak_memory_mib']:.0f} MiB"

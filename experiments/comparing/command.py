@@ -40,6 +40,7 @@ def compare_methods(
     engine: str | None = None,
     data: Path | None,
     label: str | None,
+    columns: Sequence[str] = (),
     out: Path | None,
     resume: bool,
     console: Console,
@@ -47,7 +48,16 @@ def compare_methods(
 ) -> bool:
     """Compare; True when every run measured something. ``ExperimentError`` before the first run where one cannot be."""
     plan = make_plan(
-        scenario, methods, seeds, engine=engine, data=data, label=label, out=out, resume=resume, budget=budget
+        scenario,
+        methods,
+        seeds,
+        engine=engine,
+        data=data,
+        label=label,
+        columns=columns,
+        out=out,
+        resume=resume,
+        budget=budget,
     )
     need_root()
     sides = "engines" if engine else "methods"
@@ -72,6 +82,7 @@ def make_plan(
     engine: str | None = None,
     data: Path | None = None,
     label: str | None = None,
+    columns: Sequence[str] = (),
     out: Path | None = None,
     resume: bool = False,
     budget: Budget | None = None,
@@ -85,10 +96,10 @@ def make_plan(
     for name in () if engines else names:
         check_method(name)
     for words in engines.values():
-        check_engines(resolve(scenario, data=data, label=label, engines=[words]))
+        check_engines(resolve(scenario, data=data, label=label, columns=columns, engines=[words]))
     if resume and out is None:
         raise ExperimentError("--resume needs --out DIR: which results are to be kept?")
-    resolved = resolve(scenario, data=data, label=label)
+    resolved = resolve(scenario, data=data, label=label, columns=columns)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = (out or RUNS / f"compare-{stamp}-{resolved.name}").resolve()
     plan = Plan(
@@ -98,6 +109,7 @@ def make_plan(
         folder,
         data.resolve() if data else None,
         label,
+        tuple(columns),
         resume=resume,
         name=resolved.name,
         engines=engines,
@@ -149,7 +161,7 @@ def _with_budget(plan: Plan, budget: Budget) -> Plan:
 
 def _show(comparison: Comparison, console: Console) -> None:
     plan, summary = comparison.plan, comparison.summary()
-    job = resolve(plan.scenario, data=plan.data, label=plan.label).jobs[-1]
+    job = resolve(plan.scenario, data=plan.data, label=plan.label, columns=plan.columns).jobs[-1]
     targets = {"broad": job.broad_accuracy} | ({"expert": job.expert_accuracy} if job.expert_group else {})
     plan.out.mkdir(parents=True, exist_ok=True)
     (plan.out / "compare.json").write_text(json.dumps(summary, indent=2) + "\n")

@@ -55,8 +55,8 @@ class Result(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is to be compared. ``scenarios``: {method: scenario} where it is another; ``data``, ``label``: as of
-    ``daitn run``; ``prefix``: words before it; ``settings``: what to tell of its budget;
+    """What is to be compared. ``scenarios``: {method: scenario} where it is another; ``data``, ``label``,
+    ``columns``: as of ``daitn run``; ``prefix``: words before it; ``settings``: what to tell of its budget;
     ``name``: of the scenario; ``engines``: {label: engine word} where ``methods`` are labels of engines.
     """
 
@@ -66,6 +66,7 @@ class Plan(NamedTuple):
     out: Path
     data: Path | None = None
     label: str | None = None
+    columns: tuple[str, ...] = ()
     timeout_s: float = RUN_TIMEOUT_S
     resume: bool = False
     prefix: tuple[str, ...] = ()
@@ -85,7 +86,9 @@ class Plan(NamedTuple):
     @property
     def given(self) -> list[str]:
         """The data as words for ``daitn run``."""
-        return [*(["--data", str(self.data)] if self.data else []), *(["--label", self.label] if self.label else [])]
+        said = {"--data": [str(self.data)] if self.data else [], "--label": [self.label] if self.label else []}
+        said["--column"] = [*self.columns]
+        return [word for option, values in said.items() for value in values for word in (option, value)]
 
 
 class Comparison:
@@ -128,7 +131,13 @@ class Comparison:
         except ExperimentError:
             return False
         scenario = self.plan.scenarios.get(method, self.plan.scenario)
-        now = resolve(scenario, data=self.plan.data, label=self.plan.label, engines=self.plan.engine(method))
+        now = resolve(
+            scenario,
+            data=self.plan.data,
+            label=self.plan.label,
+            columns=self.plan.columns,
+            engines=self.plan.engine(method),
+        )
         now = allow(now, self.plan.method(method))
         return msgspec.structs.replace(then, seed=now.seed, seeds=now.seeds) == now
 

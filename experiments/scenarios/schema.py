@@ -18,7 +18,15 @@ def scenario_schema() -> dict[str, Any]:
     for part in schema["$defs"].values():
         if "description" in part:
             part["description"] = " ".join(part["description"].replace("``", "`").split())
-    return {"$schema": DIALECT, "title": "DA-ITN scenario", **schema}
+    return {"$schema": DIALECT, "title": "DA-ITN scenario", **_plain(schema)}
+
+
+def _plain(value: Any) -> Any:
+    """Write whole bounds as whole numbers: ``typing`` takes 0 and 0.0 for one, and keeps whichever came first."""
+    if isinstance(value, dict):
+        bounds = {k: int(v) for k, v in value.items() if "imum" in k and isinstance(v, float) and v.is_integer()}
+        return {key: bounds.get(key, _plain(part)) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, list) else value
 
 
 def schema_text() -> str:

@@ -29,6 +29,7 @@ class Task:
     """
 
     input_type: torch.dtype
+    notes: tuple[str, ...] = ()  # on its data, for a person
 
     def __init__(
         self, spec: TaskSpec, *, groups: list[str], labels: list[str], group_of: list[int], width: int

@@ -35,7 +35,7 @@ def load_task(spec: TaskSpec) -> Task:
         return VignetteTask(spec)
     if spec.name == "digits":
         return TableTask(spec, digits())
-    rows = read_rows(spec.data, spec.label_column)
+    rows = read_rows(spec.data, spec.label_column, spec.columns)
     as_text = spec.name == "text"
     table = encode(rows, source=spec.data, text_column=spec.text_column, as_text=as_text)
     return (TextTask if as_text else TableTask)(spec, table)

@@ -21,8 +21,8 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     by file). ``epsilon``: privacy budget of the class histogram a node publishes. ``noise``: share of a vignette's
     findings that have nothing to do with its disease. ``optimiser``: AdamW (with ``weight_decay``), or plain
     gradient descent, which one visit to one-sided data throws less far off course. ``hidden``: width of the table
-    model's hidden layer (0: logistic regression). ``flip``: faults to try, {data node: share of its training labels
-    that are wrong}.
+    model's hidden layer (0: logistic regression). ``columns``: of the file those to learn from (default:
+    all). ``flip``: faults to try, {data node: share of its training labels that are wrong}.
     """
 
     name: Literal["vignettes", "table", "text", "digits"] = "vignettes"
@@ -37,6 +37,7 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     noise: Share = 0.3
     findings_per_vignette: Count = 12
     label_column: str = ""
+    columns: list[str] = []
     text_column: str = ""
     hidden: Annotated[int, msgspec.Meta(ge=0)] = 0
     weight_decay: Annotated[float, msgspec.Meta(ge=0.0)] = 0.01

@@ -90,6 +90,7 @@ class TableTask(Task):
             spec, groups=names, labels=names, group_of=list(range(len(names))), width=table.features.shape[1]
         )
         self.table = table
+        self.notes = table.notes
 
     def _build(self) -> nn.Module:
         return TableModel(self.width, len(self.labels), self.spec.hidden)

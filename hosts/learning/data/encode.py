@@ -9,15 +9,19 @@ takes part.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from hosts.learning.data.read import HEART_COLUMNS, HEART_DROPPED, MISSING, Rows
-from hosts.learning.data.words import Vocabulary
+from hosts.learning.data.words import LONGEST_TEXT, Vocabulary, words
 from hosts.learning.errors import LearningError, shown
 
+NO_LABEL = MISSING - {"none"}  # a class may well be called so
+LONG_PROSE = 8  # words: a column of names or phrases beside others is one category among them
 MAX_CATEGORIES = 24
+MAX_LABEL_CHARS = 120
 MIN_ROWS = 40
 MIN_PER_LABEL = 4
 MAX_LABELS = 64
@@ -38,7 +42,8 @@ HEART_CATEGORIES = {"cp": ("1", "2", "3", "4"), "restecg": ("0", "1", "2")}
 class Table:
     """Encoded rows: ``features`` (rows, width) float32, ``labels`` (rows,) into ``label_names``, ``sites`` (rows,).
 
-    Of texts, ``features`` are int16 numbers of words in ``vocabulary``, and their names are their places.
+    ``notes``: what was left aside, and the columns that are used. Of texts, ``features`` are int16 numbers of words in
+    ``vocabulary``, and their names are their places.
     """
 
     features: np.ndarray
@@ -48,27 +53,63 @@ class Table:
     feature_names: list[str]
     scaling: dict[str, tuple[float, float]] = field(default_factory=dict)
     vocabulary: Vocabulary | None = None
+    notes: tuple[str, ...] = ()
 
 
 def encode(rows: Rows, *, source: str, text_column: str = "", as_text: bool = False) -> Table:
     """Encode rows; ``LearningError`` when there is too little to learn from."""
     at = rows.columns.index(rows.label)
-    kept = [i for i, row in enumerate(rows.cells) if row[at].lower() not in MISSING]
+    kept = [i for i, row in enumerate(rows.cells) if row[at].lower() not in NO_LABEL]
     cells = [rows.cells[i] for i in kept]
-    names, labels = _labels([row[at] for row in cells], source, rows.label)
+    names, labels = _labels([_class(row[at]) for row in cells], source, rows.label)
     columns = {name: [row[i] for row in cells] for i, name in enumerate(rows.columns) if i != at}
     if not columns:
         raise LearningError(f"{source}: only the label column {rows.label!r}; there is nothing to learn from")
     sites = np.asarray([rows.sites[i] for i in kept])
+    notes = list(rows.notes)
+    if len(kept) < len(rows.cells):
+        notes.append(f"{len(rows.cells) - len(kept)} of {len(rows.cells)} rows have no label and are left aside")
     if as_text:
         name, texts = _texts(columns, text_column, source)
         vocabulary = Vocabulary.of(texts)
         features = vocabulary.encode_all(texts)
         places = [f"{name}#{at}" for at in range(features.shape[1])]
-        return Table(features, labels, sites, names, places, vocabulary=vocabulary)
+        notes += _said_of_texts(name, texts, columns)
+        return Table(features, labels, sites, names, places, vocabulary=vocabulary, notes=tuple(notes))
     blocks, scaling = _columns(columns, rows)
     features = np.concatenate([block for _, block in blocks], axis=1).astype(np.float32)
-    return Table(features, labels, sites, names, [n for ns, _ in blocks for n in ns], scaling)
+    notes.append(f"{len(columns)} columns are learnt from: {_listed(columns)}")
+    return Table(features, labels, sites, names, [n for ns, _ in blocks for n in ns], scaling, notes=tuple(notes))
+
+
+def _said_of_texts(name: str, texts: list[str], columns: Iterable[str]) -> list[str]:
+    longer = sum(len(words(text)) > LONGEST_TEXT for text in texts)
+    cut = [f"{longer} texts are cut at {LONGEST_TEXT} words"] if longer else []
+    others = [column for column in columns if column != name]
+    aside = [f"texts of column {shown(name)} are learnt from; left aside: {_listed(others)}"] if others else []
+    return cut + aside
+
+
+def _listed(names: Iterable[str]) -> str:
+    every = [*names]
+    return ", ".join(map(shown, every[:8])) + (f" and {len(every) - 8} more" if len(every) > 8 else "")
+
+
+def _class(cell: str) -> str:
+    """Return a class in its plain form: ``0.0`` and ``0`` are one."""
+    try:
+        number = float(cell)
+    except ValueError:
+        return cell
+    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else cell
+
+
+def is_prose(rows: Rows) -> bool:
+    """Tell whether a file is one of texts: it has a column of prose, and that is long or has nothing beside it."""
+    prose = prose_columns(rows)
+    others = [name for name in rows.columns if name != rows.label and name not in prose]
+    lengths = [sorted(len(_WORD.findall(row[rows.columns.index(name)])) for row in rows.cells) for name in prose]
+    return bool(prose) and (not others or max(found[len(found) // 2] for found in lengths) >= LONG_PROSE)
 
 
 def prose_columns(rows: Rows) -> list[str]:
@@ -99,7 +140,14 @@ def _labels(cells: list[str], source: str, column: str) -> tuple[list[str], np.n
         raise LearningError(
             f"{source}: column {column!r} holds {len(names)} different values; at most {MAX_LABELS} can be classes"
         )
-    labels = np.asarray([names.index(cell) for cell in cells])
+    longest = max(names, key=len)
+    if len(longest) > MAX_LABEL_CHARS:
+        raise LearningError(
+            f"{source}: class {shown(longest)!r}... of column {column!r} has {len(longest)} characters; at most "
+            f"{MAX_LABEL_CHARS} can name a class"
+        )
+    place = {name: at for at, name in enumerate(names)}
+    labels = np.asarray([place[cell] for cell in cells])
     rare = int(np.bincount(labels).min())
     if rare < MIN_PER_LABEL:
         name = names[int(np.bincount(labels).argmin())]

@@ -1,20 +1,16 @@
-"""Reading labelled tables and texts: CSV or JSON lines, and the four UCI heart files. Values only, nothing is
-executed.
-"""
+"""Reading labelled tables and texts: one file (``tables.py``), or the four UCI heart files. Nothing is executed."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from hosts.learning.data.tables import read_table
 from hosts.learning.errors import LearningError, shown
 
 LABEL_NAMES = ("label", "target", "class", "y", "diagnosis")
 MISSING = frozenset({"", "?", "na", "nan", "null", "none"})
-MAX_FILE_BYTES = 512 << 20
 
 HEART_FILES = (
     "processed.cleveland.data",
@@ -30,16 +26,22 @@ HEART_DROPPED = frozenset({"slope", "ca", "thal"})
 
 
 class Rows(NamedTuple):
-    """Raw rows: column names, rows of text cells, and the site (file) each row came from."""
+    """Raw rows: column names, rows of text cells, and the site (file) each row came from; ``notes``: what was left
+    aside.
+    """
 
     columns: list[str]
     cells: list[list[str]]
     sites: list[int]
     label: str
+    notes: tuple[str, ...] = ()
 
 
-def read_rows(path: str, label_column: str = "") -> Rows:
-    """Read a file, or a directory of UCI heart files; ``LearningError`` says what is wrong, where, and the cure."""
+def read_rows(path: str, label_column: str = "", columns: Sequence[str] = ()) -> Rows:
+    """Read a file, or a directory of UCI heart files; ``LearningError`` says what is wrong, where, and the cure.
+
+    ``columns``: those to learn from, where it is not all of them.
+    """
     place = Path(path)
     if not path or not _exists(place):
         raise LearningError(
@@ -48,10 +50,15 @@ def read_rows(path: str, label_column: str = "") -> Rows:
         )
     if place.is_dir():
         return _heart(place)
-    text = _text(place)
-    columns, cells = _json_lines(place, text) if place.suffix in (".jsonl", ".ndjson", ".json") else _csv(place, text)
-    label = _label(place, columns, label_column)
-    return Rows(columns, cells, [0] * len(cells), label)
+    names, cells, notes = read_table(place)
+    label = _label(place, names, label_column)
+    unknown = [name for name in columns if name not in names]
+    if unknown:
+        raise LearningError(f"{place}: no column {shown(unknown[0])!r}; it has {_names(names)}")
+    if columns:
+        kept = [at for at, name in enumerate(names) if name in columns or name == label]
+        names, cells = [names[at] for at in kept], [[row[at] for at in kept] for row in cells]
+    return Rows(names, cells, [0] * len(cells), label, tuple(notes))
 
 
 def _exists(place: Path) -> bool:
@@ -59,66 +66,6 @@ def _exists(place: Path) -> bool:
         return place.exists()
     except (OSError, ValueError):  # longer than the file system takes, or no path at all
         return False
-
-
-def _text(place: Path) -> str:
-    try:
-        if place.stat().st_size > MAX_FILE_BYTES:
-            raise LearningError(f"{place}: over {MAX_FILE_BYTES >> 20} MiB; sample its rows first")
-        return place.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as problem:
-        raise LearningError(
-            f"{place}: byte {problem.start} is not UTF-8 text; convert it to UTF-8 CSV or JSONL"
-        ) from None
-    except OSError as problem:
-        raise LearningError(f"{place}: cannot be read ({problem.strerror}); check its permissions") from None
-
-
-def _csv(place: Path, text: str) -> tuple[list[str], list[list[str]]]:
-    if not text.strip():
-        raise LearningError(f"{place}: empty file; it needs a header line and labelled rows")
-    header = text[: text.find("\n")] if "\n" in text else text
-    separator = max(",;\t", key=header.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    try:
-        lines = [[cell.strip() for cell in line] for line in reader if line]
-    except csv.Error as problem:
-        raise LearningError(
-            f"{place} line {reader.line_num}: {problem}; is the file cut, or a quote not closed?"
-        ) from None
-    columns = lines[0]
-    if len(set(columns)) != len(columns):
-        raise LearningError(f"{place}: a column name occurs twice in {_names(columns)}; rename one")
-    for number, line in enumerate(lines[1:], start=2):
-        if len(line) != len(columns):
-            raise LearningError(
-                f"{place} row {number}: {len(line)} cells where the header has {len(columns)}; is the file cut?"
-            )
-    return columns, lines[1:]
-
-
-def _json_lines(place: Path, text: str) -> tuple[list[str], list[list[str]]]:
-    records: list[dict[str, Any]] = []
-    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: JSON allows U+2028
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):  # a number of thousands of digits is a ValueError too
-            raise LearningError(f"{place} line {number}: not one JSON object per line; is the file cut?") from None
-        if not isinstance(record, dict):
-            raise LearningError(
-                f"{place} line {number}: {type(record).__name__} instead of an object with named values"
-            )
-        records.append(record)
-    columns = list(dict.fromkeys(name for record in records for name in record))
-    return columns, [[_cell(record.get(name)) for name in columns] for record in records]
-
-
-def _cell(value: Any) -> str:
-    if value is None or isinstance(value, (list, dict)):
-        return ""
-    return str(int(value)) if isinstance(value, bool) else str(value).strip()
 
 
 def _label(place: Path, columns: list[str], wanted: str) -> str:
@@ -130,7 +77,7 @@ def _label(place: Path, columns: list[str], wanted: str) -> str:
     if known:
         return known[0]
     raise LearningError(
-        f"{place}: no label column; it has {_names(columns)}: rename one to 'label' or say which with label_column"
+        f"{place}: no label column; it has {_names(columns)}: name it with --label (label_column in a scenario)"
     )
 
 
@@ -151,7 +98,7 @@ def _heart(place: Path) -> Rows:
             raise LearningError(
                 f"{place}: no {name}; a directory must hold the four UCI heart files, else name one CSV or JSONL file"
             )
-        for number, line in enumerate(_text(file).splitlines(), start=1):
+        for number, line in enumerate(_lines(file), start=1):
             row = [cell.strip() for cell in line.split(",")]
             if line.strip() and len(row) != len(HEART_COLUMNS):
                 raise LearningError(
@@ -163,6 +110,15 @@ def _heart(place: Path) -> Rows:
                 cells.append([*kept[:-1], "disease" if numbers[-1] > 0 else "healthy"])
                 sites.append(site)
     return Rows([HEART_COLUMNS[i] for i in keep], cells, sites, "num")
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as problem:
+        raise LearningError(f"{file}: byte {problem.start} is not UTF-8 text; is it the heart file?") from None
+    except OSError as problem:
+        raise LearningError(f"{file}: cannot be read ({problem.strerror}); check its permissions") from None
 
 
 def _numbers(where: str, cells: list[str]) -> list[float]:

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.text import baseline, pooled, write_corpus
-from hosts.learning.data import read, vignettes
-from hosts.learning.data.encode import MAX_CATEGORIES, MAX_LABELS, MIN_PER_LABEL, MIN_ROWS, encode
+from hosts.learning.data import tables, vignettes
+from hosts.learning.data.encode import MAX_CATEGORIES, MAX_LABELS, MIN_PER_LABEL, MIN_ROWS, encode, is_prose
 from hosts.learning.data.partitions import deal_rows, mixes, whole_counts
 from hosts.learning.data.privacy import private_shares
 from hosts.learning.data.read import HEART_COLUMNS, HEART_DROPPED, HEART_FILES, Rows, read_rows
@@ -384,9 +384,11 @@ def test_numbers_are_scaled_and_words_become_columns() -> None:
 
 
 @pytest.mark.parametrize("gap", ["", "?", "NA", "NaN", "null", "None"])
-def test_a_missing_number_is_the_middle_and_a_missing_label_drops_the_row(gap: str) -> None:
+def test_a_missing_number_is_the_middle_and_a_missing_label_drops_the_row_and_says_so(gap: str) -> None:
     sizes = [gap, *(str(i) for i in range(60))]
-    found = encode(cells(size=sizes, y=["a", *["a", "b"] * 29, gap, gap]), source="s")
+    lost = gap if gap != "None" else ""  # a class may be called None
+    found = encode(cells(size=sizes, y=["a", *["a", "b"] * 29, lost, lost]), source="s")
+    assert "2 of 61 rows have no label and are left aside" in found.notes
     assert found.features.shape == (59, 1)
     assert found.features[0, 0] == 0
     assert found.label_names == ["a", "b"]
@@ -419,7 +421,7 @@ def test_json_lines(tmp_path: Path) -> None:
     rows = read_rows(str(file))
     assert rows.columns == ["a", "class", "b"]
     assert rows.label == "class"
-    assert rows.cells == [["1.5", "1", ""], ["", "", ""], ["w", "", "x"]]
+    assert rows.cells == [["1.5", "1", ""], ["", "", "nested"], ["w", "", "x"]]
 
 
 @pytest.mark.parametrize(
@@ -485,6 +487,81 @@ def test_a_text_model_is_as_good_as_tf_idf_and_logistic_regression_on_the_same_r
     assert ours > theirs - 0.02
 
 
+def notes_on(path: Path, content: str | bytes, name: str = "x.csv") -> tuple[Rows, str]:
+    rows = read_rows(str(write(path / name, content)))
+    return rows, "; ".join(rows.notes)
+
+
+def test_a_table_as_a_german_excel_writes_it(tmp_path: Path) -> None:
+    text = "Größe;label;\n" + "1,5;ja;\n2;nein;\n-0,25;ja;\n"
+    rows, notes = notes_on(tmp_path, text.encode("latin-1"))
+    assert rows.columns == ["Größe", "label"]
+    assert rows.cells == [["1.5", "ja"], ["2", "nein"], ["-0.25", "ja"]]
+    assert "Windows-1252" in notes
+    assert "column Größe: commas read as decimal points" in notes
+    assert "column 3: empty, left aside" in notes
+
+
+def test_a_list_of_messages_as_they_are_passed_around(tmp_path: Path) -> None:
+    """``spam.csv``: Latin-1, columns ``v1,v2`` and three without name or content."""
+    text = "v1,v2,,,\n" + 'ham,"Oh £5, ok",,,\nspam,WIN,,,\n'
+    file = write(tmp_path / "spam.csv", text.encode("latin-1"))
+    with pytest.raises(LearningError, match=r"no label column; it has v1, v2: .*--label"):
+        read_rows(str(file))
+    rows = read_rows(str(file), "v1")
+    assert rows.columns == ["v1", "v2"]
+    assert rows.cells[0] == ["ham", "Oh £5, ok"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_encodings_that_say_themselves_and_pipes(tmp_path: Path, encoding: str) -> None:
+    rows, notes = notes_on(tmp_path, "a|label\n1,2|é\n0,5|b\n".encode(encoding))
+    assert rows.cells == [["1.2", "é"], ["0.5", "b"]]
+    assert "1252" not in notes
+
+
+def test_packed_files_and_excel_sheets(tmp_path: Path) -> None:
+    import gzip
+
+    import pandas
+
+    assert read_rows(str(write(tmp_path / "x.csv.gz", gzip.compress(b"a,label\n1,x\n")))).cells == [["1", "x"]]
+    with pytest.raises(LearningError, match="not a whole gzip file"):
+        read_rows(str(write(tmp_path / "y.csv.gz", gzip.compress(b"a,label\n1,x\n" * 99)[:40])))
+    pandas.DataFrame({"a": [1.5, 2], "label": ["x", None]}).to_excel(tmp_path / "x.xlsx", index=False)
+    assert read_rows(str(tmp_path / "x.xlsx")).cells == [["1.5", "x"], ["2", ""]]
+    with pytest.raises(LearningError, match="no Excel file"):
+        read_rows(str(write(tmp_path / "z.xlsx", "a,label\n1,x\n")))
+
+
+def test_json_arrays_and_labels_in_lists_of_one(tmp_path: Path) -> None:
+    records = [{"note": "a", "label": ["x"]}, {"note": "b", "label": ["y"], "more": [1, 2]}]
+    rows, notes = notes_on(tmp_path, json.dumps(records, indent=1), "x.json")
+    assert rows.cells == [["a", "x", ""], ["b", "y", ""]] or rows.columns == ["note", "label"]
+    assert "column more: lists and objects in it are left aside" in notes
+
+
+def test_a_long_cell_an_index_and_numbers_as_classes(tmp_path: Path) -> None:
+    long = "word " * 40_000
+    rows, notes = notes_on(tmp_path, f',note,label\n0,"{long}",0\n1,b,0.0\n')
+    assert rows.columns == ["note", "label"]
+    assert "numbers the rows" in notes
+    assert len(rows.cells[0][0]) == len(long.strip())
+    found = encode(cells(a=["1", "2"] * 30, y=["0", "0.0", "1", "1.0"] * 15), source="s")
+    assert found.label_names == ["0", "1"]
+
+
+def test_columns_are_chosen_and_said(tmp_path: Path) -> None:
+    text = "name,age,label\n" + "".join(f'"Ann Mary Lee {i}",{i % 50},{"ab"[i % 2]}\n' for i in range(60))
+    file = str(write(tmp_path / "x.csv", text))
+    assert not is_prose(read_rows(file))  # names beside numbers: a table
+    assert is_prose(read_rows(file, columns=["name"]))
+    task = load_task(TaskSpec(name="table", data=file, columns=["age"]))
+    assert task.notes == ("1 columns are learnt from: age",)
+    with pytest.raises(LearningError, match="no column 'agee'; it has name, age, label"):
+        read_rows(file, columns=["agee"])
+
+
 # --- bad input -------------------------------------------------------------------------------------------------------
 
 HALF = "ab" * 20
@@ -494,8 +571,8 @@ BAD = {
     "blank": ("x.csv", " \n\n", "empty file"),
     "no label column": ("x.csv", lines(header="id,kind"), "no label column; it has id, kind"),
     "one class only": ("x.csv", lines(classes="a"), "one class only"),
-    "binary": ("x.csv", b"\x89PNG\r\n\x1a\n\x00\xff\xfe", "byte 0 is not UTF-8"),
-    "cut quote": ("x.csv", lines() + '7,"open', "line 62: .*quote not closed"),
+    "binary": ("x.csv", b"\x89PNG\r\n\x1a\n\x00\xff\xfe", "byte 0 is no text"),
+    "cut quote": ("x.csv", lines() + '7,"open', "line 62: a quote is not closed"),
     "cut row": ("x.csv", lines() + "7", "row 62: 1 cells where the header has 2"),
     "ragged": ("x.csv", lines() + "7,a,b\n", "row 62: 3 cells where the header has 2"),
     "too few rows": ("x.csv", lines(MIN_ROWS - 1), f"{MIN_ROWS - 1} labelled rows"),
@@ -505,8 +582,8 @@ BAD = {
     "label only": ("x.csv", "label\n" + "\n".join(HALF), "nothing to learn from"),
     "column twice": ("x.csv", lines(header="label,label"), "occurs twice"),
     "json cut": ("x.jsonl", '{"a": 1, "label": "x"}\n{"a": ', "line 2: not one JSON object per line"),
-    "json list": ("x.jsonl", "[1, 2]\n", "line 1: list instead of an object"),
-    "json deep": ("x.jsonl", "[" * 100_000, "line 1: not one JSON object"),
+    "json list": ("x.jsonl", "[1, 2]\n", "entry 1: int instead of an object"),
+    "json deep": ("x.jsonl", "[" * 100_000, "neither one JSON array of objects nor"),
 }  # fmt: skip
 
 
@@ -534,7 +611,7 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
 
 
 def test_a_file_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read, "MAX_FILE_BYTES", 100)
+    monkeypatch.setattr(tables, "MAX_FILE_BYTES", 100)
     with pytest.raises(LearningError, match="over 0 MiB"):
         read_rows(str(write(tmp_path / "x.csv", lines())))
 
