@@ -21,6 +21,7 @@ from packets.errors import IdentityError
 from packets.events import Emit, Emitter, silent
 from packets.security.identity import Directory, Identity
 from packets.security.keeper import Keeper
+from topologies.machine.ledger import RUN_VARIABLE
 from topologies.plan import DomainPlan
 
 if TYPE_CHECKING:  # what loads slowly comes once the options are known to be right
@@ -146,7 +147,7 @@ class Process:
 
         emit = self._emit()
         loop, worker = asyncio.get_running_loop(), Worker(emit)
-        switches, store = app.Switches(loop), Store(self.options.database)
+        switches, store = app.Switches(loop), Store(self.options.database, os.environ.get(RUN_VARIABLE, ""))
         means = Means(
             switches, worker, store, time.monotonic, emit, self._ask, self.options.seed, self.groups, self.engines,
             keeper=self.keeper, any_source=self.options.any_source,
@@ -158,6 +159,7 @@ class Process:
             loop.add_signal_handler(number, over.set)
         try:
             await self._open_border(dcc, emit)
+            dcc.training.book.bury()
             worker.every(dcc.table())
             worker.watch()
             app.start(dcc.fabric, switches, self.options.openflow_port)

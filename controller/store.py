@@ -1,6 +1,7 @@
 """What a control centre knows, in SQLite: nodes, jobs, visits, decisions with their reasons. One file, one writer, WAL.
 
-A new run starts from an empty file.  Others may read it while it is written.
+A new run starts from an empty file; a control centre that is started again in one goes on writing where it was.  Others
+may read it while it is written.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ CREATE TABLE IF NOT EXISTS decisions (object_id TEXT, visit INTEGER, action TEXT
 CREATE TABLE IF NOT EXISTS freshness (name TEXT PRIMARY KEY, kas INTEGER, detail TEXT, t_unix_s REAL);
 CREATE TABLE IF NOT EXISTS cuts (object_id TEXT, kas INTEGER, detail TEXT, t_unix_s REAL,
                                  PRIMARY KEY (object_id, kas));
+CREATE TABLE IF NOT EXISTS runs (run TEXT);
 CREATE TABLE IF NOT EXISTS trust (name TEXT, kas INTEGER, trust REAL, why TEXT, t_unix_s REAL);
 """
 TABLES = ("nodes", "jobs", "visits", "decisions", "freshness", "cuts", "trust")
@@ -38,26 +40,30 @@ def as_json(value: Any) -> str:
 
 
 class Store:
-    """The database of one DCC process. ``path`` None keeps it in memory."""
+    """The database of one DCC process. ``path`` None keeps it in memory; ``run``: what is of another is deleted."""
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, run: str = "") -> None:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path or ":memory:", isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(SCHEMA)
-        for table in TABLES:
-            self._db.execute(f"DELETE FROM {table}")  # a fixed name of ours, not data
+        if not run or self._db.execute("SELECT run FROM runs").fetchall() != [(run,)]:
+            for table in (*TABLES, "runs"):
+                self._db.execute(f"DELETE FROM {table}")  # a fixed name of ours, not data
+            self._db.execute("INSERT INTO runs VALUES (?)", (run,))
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Write what follows in one transaction (much cheaper than one each)."""
+        """Write what follows in one transaction (much cheaper than one each); none of it where an error comes."""
         self._db.execute("BEGIN")
         try:
             yield
-        finally:
-            self._db.execute("COMMIT")
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
 
     def node(self, name: str, role: str, kas: int, address: str, attributes: dict[str, Any]) -> None:
         """What the map now holds of a terminal; replaces what it held."""

@@ -28,6 +28,7 @@ METHODS = (
 )  # fmt: skip
 GATHER_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 30.0
+RETURN_S = 3.0
 GRACE_S = 30.0
 POOLED_EPOCHS = {"vignettes": 6, "table": 60, "text": 20, "digits": 40}  # to convergence: the ceiling, not a straw man
 
@@ -207,8 +208,15 @@ def owner_named(bed: Bed, name: str) -> str:
 
 def come_home(bed: Bed, job: JobSpec, outcome: Outcome) -> None:
     """Wait until the owner has its model back and the DCC has closed the job; ``RunFailed`` past the deadline."""
-    for kind, timeout_s in (("object.returned", job.deadline_s + GRACE_S), ("job.finished", ANSWER_TIMEOUT_S)):
-        bed.wait_event(kind, timeout_s, outcome.first_event, object_id=outcome.object_id)
+    mark, object_id = outcome.first_event, outcome.object_id
+    first = bed.wait_event(("object.returned", "job.finished"), job.deadline_s + GRACE_S, mark, object_id=object_id)
+    if first.kind == "job.finished" and first.data.get("state") == "failed":
+        with contextlib.suppress(RunFailed):  # two processes tell: the words may come in either order
+            bed.wait_event("object.returned", RETURN_S, mark, object_id=object_id)
+            return
+        raise RunFailed(f"job {object_id:x} failed: {first.data.get('reason')}")
+    for kind in ("object.returned", "job.finished"):
+        bed.wait_event(kind, ANSWER_TIMEOUT_S, mark, object_id=object_id)
 
 
 def keep_model(bed: Bed, subfolder: str = "", owner: str = "", object_id: int = 0) -> Path:

@@ -8,12 +8,13 @@ from controller.border.messages import place_key
 from controller.engines.training import gate
 from controller.errors import SteeringError
 from controller.services import Kit
-from controller.training.jobs import Decision, Job
+from controller.training.jobs import OVER, Decision, Job
 from packets.messages import (
     JobStatus,
 )
 
 REASON_CHARS = 100
+DIED = "its control centre died and was started again: submit it again"
 
 
 class JobBook:
@@ -50,6 +51,17 @@ class JobBook:
             reason=reason,
         )
         self.save(job)
+
+    def bury(self) -> None:
+        """End the jobs that were under way when this control centre's process died: what it knew of them is gone."""
+        for row in self.kit.store.rows("jobs"):
+            if row["state"] not in OVER:
+                told = dict(object_id=int(row["object_id"]), broad=row["broad"], expert=row["expert"])
+                self.kit.emit("job.finished", state="failed", visits=0, samples=0, reason=DIED, **told)
+                self.kit.store.job(
+                    told["object_id"], row["owner"], "failed", msgspec.json.decode(row["spec"]), row["broad"],
+                    row["expert"], DIED,
+                )  # fmt: skip
 
     def status(self, job: Job) -> JobStatus:
         """Return what a job's owner is told of it."""

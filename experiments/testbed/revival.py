@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from experiments.testbed.processes import Child, last_words
 
 LOOK_S = 0.25
+PAUSE_S = 0.25  # before the second life; twice that before each later one
 MOST, WITHIN_S = 5, 60.0  # one that dies more often than that has a reason that a new life does not mend
 
 
@@ -19,6 +20,7 @@ class Revival:
     def __init__(self, children: Sequence[Child], warn: Callable[[str], None]) -> None:
         self._children, self._warn = children, warn
         self._deaths: dict[str, deque[float]] = {child.name: deque() for child in children}
+        self._not_before: dict[str, float] = {child.name: 0.0 for child in children}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="revival", daemon=True)
 
@@ -36,7 +38,8 @@ class Revival:
     def _watch(self) -> None:
         while not self._over.wait(LOOK_S):
             for child in self._children:
-                if child.mortal and child.process.poll() is not None:
+                due = time.monotonic() >= self._not_before[child.name]
+                if child.mortal and due and child.process.poll() is not None:
                     self._revive(child)
 
     def _revive(self, child: Child) -> None:
@@ -49,5 +52,10 @@ class Revival:
             child.mortal = False  # whoever waits for it is told
             self._warn(f"{child.name} ended with status {status} for the {len(deaths)}th time: left dead ({words})")
             return
-        child.start()
+        self._not_before[child.name] = now_s + PAUSE_S * 2 ** len(deaths)
+        try:
+            child.start()
+        except OSError as error:  # no memory, no files: it may be better in a moment, and this thread goes on
+            self._warn(f"{child.name} ended with status {status} and cannot be started again: {error}")
+            return
         self._warn(f"{child.name} ended with status {status} and is started again ({words}; log: {child.log})")

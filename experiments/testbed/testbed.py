@@ -274,26 +274,31 @@ class Bed:
 
     def wait_event(
         self,
-        kind: str,
+        kind: str | tuple[str, ...],
         timeout_s: float,
         mark: int = 0,
         *,
         where: Callable[[dict[str, Any]], bool] = bool,
         **match: Any,
     ) -> Event:
-        """Wait for an event whose data holds ``match`` and passes ``where``; ``RunFailed`` after ``timeout_s``."""
-        at = mark
+        """Wait for an event of a kind (or one of several) whose data holds ``match`` and passes ``where``.
+
+        ``RunFailed`` after ``timeout_s``.
+        """
+        at, kinds = mark, (kind,) if isinstance(kind, str) else kind
         end = time.monotonic() + timeout_s
         while True:
             while at < len(self.events):
                 event = self.events[at]
                 at += 1
-                if event.kind == kind and all(event.data.get(k) == v for k, v in match.items()) and where(event.data):
+                if event.kind in kinds and all(event.data.get(k) == v for k, v in match.items()) and where(event.data):
                     return event
             for child in self.children:
                 child.check()
             if time.monotonic() > end:
-                raise RunFailed(f"no {kind} event after {timeout_s:.0f} s; logs are in {self.folder.logs}")
+                raise RunFailed(
+                    f"no {' or '.join(kinds)} event after {timeout_s:.0f} s; logs are in {self.folder.logs}"
+                )
             time.sleep(0.02)
 
     def close(self) -> None:

@@ -200,14 +200,18 @@ def _without_idle_columns(found: Cells) -> Cells:
     for at, name in enumerate(found.columns):
         cells = [row[at] for row in found.rows]
         if found.rows and not any(cells):
-            idle[at] = f"column {shown(name)}: empty, left aside"
+            idle[at] = f"{_called(name)}: empty, left aside"
         elif at == 0 and name in (*_INDEX_NAMES, "column 1") and _numbers_rows(cells):
-            idle[at] = f"column {shown(name)}: numbers the rows, left aside"
+            idle[at] = f"{_called(name)}: numbers the rows, left aside"
     if not idle or len(idle) == len(found.columns):
         return found
     kept = [at for at in range(len(found.columns)) if at not in idle]
     rows = [[row[at] for at in kept] for row in found.rows]
     return Cells([found.columns[at] for at in kept], rows, [*found.notes, *idle.values()])
+
+
+def _called(name: str) -> str:
+    return name if re.fullmatch(r"column \d+", name) else f"column {shown(name)}"
 
 
 def _numbers_rows(cells: list[str]) -> bool:

@@ -192,6 +192,27 @@ def test_a_new_run_starts_empty_and_others_may_read_meanwhile(tmp_path: Path) ->
     again.close()
 
 
+def test_a_control_centre_started_again_in_a_run_finds_what_it_wrote(tmp_path: Path) -> None:
+    path = tmp_path / "dcc.db"
+    for name, kept in (("r1", 0), ("r1", 1), ("r2", 0)):
+        store = Store(path, name)
+        assert len(store.rows("nodes")) == kept
+        store.node("h11", "data", 1, "10.1.1.1", {})
+        store.close()
+
+
+def test_what_belongs_together_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    store = Store(tmp_path / "dcc.db")
+    with pytest.raises(ZeroDivisionError), store.together():
+        store.node("h11", "data", 1, "10.1.1.1", {})
+        raise ZeroDivisionError
+    assert store.rows("nodes") == []
+    with store.together():
+        store.node("h11", "data", 1, "10.1.1.1", {})
+    assert len(store.rows("nodes")) == 1
+    store.close()
+
+
 def _read(path: Path) -> list[dict[str, Any]]:
     import sqlite3
 

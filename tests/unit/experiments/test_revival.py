@@ -33,6 +33,29 @@ def test_a_killed_process_is_started_again_and_told_of(tmp_path: Path) -> None:
     assert child.process.poll() is not None, "what is ended on purpose stays dead"
 
 
+def test_one_that_cannot_be_started_just_now_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = Child("dcc1", [sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "log", "t")
+    said: list[str] = []
+    start, refused = child.start, iter([OSError("Cannot allocate memory")])
+
+    def sometimes() -> None:
+        for error in refused:
+            raise error
+        start()
+
+    monkeypatch.setattr(child, "start", sometimes)
+    revival = Revival([child], said.append)
+    revival.start()
+    try:
+        child.process.kill()
+        assert wait_until(lambda: len(said) > 1, 5.0)
+        assert "cannot be started again: Cannot allocate memory" in said[0]
+        assert child.process.poll() is None
+    finally:
+        revival.stop()
+        child.stop()
+
+
 def test_one_that_dies_at_once_is_left_dead(tmp_path: Path) -> None:
     child = Child("dcc1", [sys.executable, "-c", "print('no plan')"], tmp_path / "log", "t")
     said: list[str] = []
