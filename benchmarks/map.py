@@ -65,7 +65,7 @@ def measure(terminals: int, changes_per_s: float, seconds: float, seed: int) -> 
         dcc = _start_dcc(plan, folder, run_id)
         stack.callback(dcc.stop)
         network.start()
-        wait_for("the control centre", (folder / "run" / "dcc1.ready").exists, PATIENCE_S, [dcc])
+        wait_for("the control centre", (folder / "run" / "dcc1.ready").exists, PATIENCE_S, dcc.check)
         said, cores = _report(network, plan, folder, (seconds, changes_per_s, seed), dcc)
         time.sleep(1.2)  # the last second's figures are told once a second
     errors = [e.data.get("text") for e in events if e.kind == "error"]

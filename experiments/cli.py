@@ -5,6 +5,7 @@ Exit status: 0 done, 1 the work did not reach its goal, 2 bad input or a machine
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -41,6 +42,10 @@ def main() -> None:
         _fail(error, 2)
     except RunFailed as error:
         _fail(error, 1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _fail(RunFailed(f"disk full: {error.filename or 'a file'} could not be written; free some space"), 1)
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except TyperException as error:  # a wrong flag, a missing argument

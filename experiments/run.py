@@ -48,6 +48,7 @@ class Run:
     def phase(self, name: str) -> Iterator[None]:
         """Time a phase and say so; phases of several seeds add up."""
         start = time.monotonic()
+        self.bed.check()
         self.bed.hub.emit("run.phase", phase=name, state="start")
         yield
         seconds = time.monotonic() - start

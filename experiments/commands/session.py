@@ -24,6 +24,7 @@ from experiments.commands.progress import Progress, say_report
 from experiments.errors import ExperimentError, RunFailed
 from experiments.run import Run, allow, check_method, gather
 from experiments.scenarios.scenario import Scenario, load, network_plan, with_topo
+from experiments.testbed import disk
 from experiments.testbed.folder import RunFolder
 from experiments.testbed.testbed import FIRST_OPENFLOW_PORT, Bed
 from hosts.learning.data.clinic import DISEASES
@@ -139,6 +140,7 @@ def _standing(
     folder = RunFolder.create(RUNS, scenario.name, scenario.seed, run_dir)
     progress = Progress(console)
     try:
+        disk.check_before(folder.path)
         with Bed(scenario, folder, page_port=page_port, capture=capture) as bed:
             folder.publish()
             bed.hub.add_listener(progress)

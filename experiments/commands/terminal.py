@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import json
 import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from experiments.errors import ExperimentError, RunFailed
 
+LOOK_S = 0.25
 
-def call(path: Path, op: str, timeout_s: float = 30.0, **arguments: Any) -> dict[str, Any]:
+
+def call(
+    path: Path, op: str, timeout_s: float = 30.0, *, meanwhile: Callable[[], None] = lambda: None, **arguments: Any
+) -> dict[str, Any]:
     """Send one command and return its answer; ``RunFailed`` when the process is gone, silent or says no.
 
-    ``ExperimentError`` when it says that the command itself is wrong.
+    ``ExperimentError`` when it says that the command itself is wrong. ``meanwhile`` is called while the answer is
+    awaited, and may raise.
     """
     request = json.dumps({"op": op, **arguments}).encode() + b"\n"
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(timeout_s)
+            connection.settimeout(LOOK_S)
             connection.connect(str(path))
             connection.sendall(request)
-            line = _line(connection)
+            line = _line(connection, time.monotonic() + timeout_s, meanwhile)
     except OSError as error:
         raise RunFailed(f"{path.stem} did not take {op!r}: {error}") from None
     try:
@@ -35,10 +42,16 @@ def call(path: Path, op: str, timeout_s: float = 30.0, **arguments: Any) -> dict
     return answer
 
 
-def _line(connection: socket.socket) -> bytes:
+def _line(connection: socket.socket, deadline_s: float, meanwhile: Callable[[], None]) -> bytes:
     data = bytearray()
     while not data.endswith(b"\n"):
-        part = connection.recv(65536)
+        try:
+            part = connection.recv(65536)
+        except TimeoutError:
+            if time.monotonic() > deadline_s:
+                raise
+            meanwhile()
+            continue
         if not part:
             break
         data += part

@@ -34,7 +34,9 @@ class Capture:
 
     def wait_ready(self, timeout_s: float = 60.0) -> None:
         """Wait until dumpcap has opened its interfaces and its file."""
-        wait_for("the capture", lambda: self.path.exists() and self.path.stat().st_size > 0, timeout_s, [self.child])
+        wait_for(
+            "the capture", lambda: self.path.exists() and self.path.stat().st_size > 0, timeout_s, self.child.check
+        )
 
     def dropped(self) -> int:
         """Return how many frames an ended capture says it lost."""
@@ -86,3 +88,7 @@ def bytes_by_link(path: Path, links: dict[str, str]) -> dict[str, int]:
         if interface in links:
             total[links[interface]] += original
     return total
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

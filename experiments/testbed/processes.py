@@ -132,12 +132,11 @@ def last_words(log: Path) -> str:
     return lines[-1] if lines else "it said nothing"
 
 
-def wait_for(what: str, ready: Callable[[], bool], timeout_s: float, children: list[Child]) -> None:
-    """Wait until ``ready()`` is true, watching the children; ``RunFailed`` names what was waited for."""
+def wait_for(what: str, ready: Callable[[], bool], timeout_s: float, meanwhile: Callable[[], None]) -> None:
+    """Wait until ``ready()`` is true; ``meanwhile`` may raise, ``RunFailed`` names what was waited for."""
     end = time.monotonic() + timeout_s
     while not ready():
-        for child in children:
-            child.check()
+        meanwhile()
         if time.monotonic() > end:
             raise RunFailed(f"{what}: not there after {timeout_s:.0f} s")
         time.sleep(0.02)

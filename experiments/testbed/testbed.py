@@ -21,6 +21,7 @@ from experiments.commands import terminal
 from experiments.errors import RunFailed
 from experiments.scenarios import events
 from experiments.scenarios.scenario import Scenario, engine_setup, network_plan
+from experiments.testbed import disk
 from experiments.testbed.capture import Capture
 from experiments.testbed.counters import port_bytes
 from experiments.testbed.folder import RunFolder
@@ -113,7 +114,7 @@ class Bed:
         self.network.start()
         self.hub.emit("network.up", plan=msgspec.to_builtins(self.plan))
         ready = [self.runtime / f"dcc{k}.ready" for k in self.plan.kas_numbers]
-        wait_for("the control centres", lambda: all(p.exists() for p in ready), READY_TIMEOUT_S, controllers)
+        wait_for("the control centres", lambda: all(p.exists() for p in ready), READY_TIMEOUT_S, self.check)
         first, last = self.plan.hosts[0].name, self.plan.hosts[-1].name
         check_udp(self.network.hosts[first], self.network.hosts[last])
         revival = Revival(controllers, lambda text: self.hub.emit("warning", text=text))
@@ -175,20 +176,20 @@ class Bed:
         """Fork one agent, PyTorch ready, into every terminal's namespace; returns when each has registered."""
         assert self._zygote is not None
         socket = self.runtime / "zygote.sock"
-        wait_for("the zygote (PyTorch)", socket.exists, READY_TIMEOUT_S, [self._zygote])
+        wait_for("the zygote (PyTorch)", socket.exists, READY_TIMEOUT_S, self.check)
         mark = len(self.events)
         self.absent = events.late(self.scenario.events)
         names = {h.name for h in self.plan.hosts if h.role != "host"} - self.absent
         for host in self.plan.hosts:
             if host.name in names:
                 self._fork(host)
-        wait_for("the agents", lambda: names <= self._seen("agent.ready", mark), READY_TIMEOUT_S, self.children)
+        wait_for("the agents", lambda: names <= self._seen("agent.ready", mark), READY_TIMEOUT_S, self.check)
 
     def start_agent(self, name: str) -> None:
         """Start the agent of one terminal that is not there (yet, or any more); returns when it has registered."""
         mark = len(self.events)
         self._fork(next(h for h in self.plan.hosts if h.name == name))
-        wait_for(f"agent {name}", lambda: name in self._seen("agent.ready", mark), READY_TIMEOUT_S, self.children)
+        wait_for(f"agent {name}", lambda: name in self._seen("agent.ready", mark), READY_TIMEOUT_S, self.check)
         self.absent.discard(name)
 
     def _fork(self, host: HostPlan) -> None:
@@ -270,7 +271,14 @@ class Bed:
 
     def tell(self, name: str, op: str, timeout_s: float = 30.0, **arguments: Any) -> dict[str, Any]:
         """Send a command to the agent of a terminal, as the person sitting there would."""
-        return terminal.call(self.runtime / "agents" / f"{name}.sock", op, timeout_s, **arguments)
+        socket = self.runtime / "agents" / f"{name}.sock"
+        return terminal.call(socket, op, timeout_s, meanwhile=lambda: disk.check_now(self.folder.path), **arguments)
+
+    def check(self) -> None:
+        """Raise ``RunFailed`` when a process of ours has ended, or nothing more can be written."""
+        for child in self.children:
+            child.check()
+        disk.check_now(self.folder.path)
 
     def wait_event(
         self,
@@ -293,8 +301,7 @@ class Bed:
                 at += 1
                 if event.kind in kinds and all(event.data.get(k) == v for k, v in match.items()) and where(event.data):
                     return event
-            for child in self.children:
-                child.check()
+            self.check()
             if time.monotonic() > end:
                 raise RunFailed(
                     f"no {' or '.join(kinds)} event after {timeout_s:.0f} s; logs are in {self.folder.logs}"
