@@ -14,8 +14,9 @@ import msgspec
 from packets.errors import PacketError, TransportError
 from packets.wire import SIGNED_BYTES, Flag, Header, payload_room
 
-MESSAGE_ROOM = payload_room() - SIGNED_BYTES  # of one part, signed or not: a message is cut alike wherever it starts
-MAX_PARTS = 32
+PART_MTU = 1280  # every path carries that (``transfer/pathmtu.py``): a message has no launch to find out by
+MESSAGE_ROOM = payload_room(PART_MTU) - SIGNED_BYTES  # of one part, signed or not
+MAX_PARTS = 40
 MAX_MESSAGE_BYTES = MAX_PARTS * MESSAGE_ROOM
 UNFINISHED, UNFINISHED_A_SOURCE = 128, 8  # messages on their way in at once
 

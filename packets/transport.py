@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from packets.checksums import SEALED_BYTES, TAG_BYTES
+from packets.checksums import TAG_BYTES
 from packets.errors import PacketError, RequestTimeout, TransferRefused, TransportError
 from packets.events import Emit, silent
 from packets.labels import AI_PORT
@@ -30,6 +30,7 @@ from packets.security.seal import mac_matches, seal_with_mac
 from packets.transfer.assembly import Feed, Rows
 from packets.transfer.guard import Guard, Session
 from packets.transfer.inbox import Inbox
+from packets.transfer.pathmtu import BASE_MTU, ShardSize
 from packets.transfer.receiver import Receiving, answer_to
 from packets.transfer.sender import MAX_BATCH, Indices, Sending, remainder
 from packets.transfer.udp import Arrivals, UdpSocket
@@ -37,7 +38,6 @@ from packets.transfer.workers import Workers
 from packets.transfers import OutgoingObject, ReceivedObject, Transfer, TransferStats
 from packets.wire import (
     DEFAULT_MTU,
-    FIXED_BYTES,
     IP_UDP_BYTES,
     NO_FLAGS,
     SHARD_TYPES,
@@ -111,9 +111,9 @@ class Endpoint:
         self.address, self.port = address, port
         self.counters = Counters()
         self._emit, self._guard = emit, guard
-        self._room = payload_room(mtu)
-        self._message_room, self._unfinished = min(self._room - SIGNED_BYTES, MESSAGE_ROOM), Unfinished[None]()
-        self._shard_bytes = self._room - (0 if guard is None else SEALED_BYTES - FIXED_BYTES)
+        self._message_room = min(payload_room(mtu) - SIGNED_BYTES, MESSAGE_ROOM)
+        self._unfinished: Unfinished[None] = Unfinished()
+        self._shard_size = ShardSize(mtu, sealed=guard is not None)
         try:
             self._socket = UdpSocket(address, port)
         except OSError as error:
@@ -182,7 +182,8 @@ class Endpoint:
         """Launch an object; returns at once with the handle to wait on."""
         if obj.type not in SHARD_TYPES:
             raise TransportError(f"an object travels as shards, not as {obj.type.name}: use request for that")
-        return self._begin(Sending(obj, self._random.getrandbits(32), self._shard_bytes, time.monotonic()))
+        now = time.monotonic()
+        return self._begin(Sending(obj, self._random.getrandbits(32), self._shard_size.now(now), now))
 
     def hand_over(self, object_id: int, visit: int, to: str, *, timeout_s: float = 5.0) -> Transfer | None:
         """Send on to an address what is here of an object that will never be whole here; None when that is nothing.
@@ -538,6 +539,9 @@ class Endpoint:
         if sending.handle.done:
             self._end(sending)
             return
+        if sending.in_black_hole(now) and sending.shard_bytes > self._shard_size.least:
+            self._go_narrower(sending, now)
+            return
         launch = sending.launch(now, _now_us())
         if launch is not None:
             try:
@@ -552,6 +556,18 @@ class Endpoint:
             if left < len(indices):
                 sending.put_back(indices[left:])
                 break
+
+    def _go_narrower(self, sending: Sending, now: float) -> None:
+        """Launch an object again in smaller packets: full-sized ones do not get through."""
+        self._shard_size.narrow(now)
+        del self._sendings[sending.transfer_id]
+        narrow = sending.narrower(self._random.getrandbits(32), self._shard_size.least, now)
+        self._sendings[narrow.transfer_id] = narrow
+        self._emit(
+            "warning", object_id=sending.object.object_id,
+            text=f"{sending.name}: its launch is answered, but no packet of {sending.frame_bytes + IP_UDP_BYTES} bytes "
+            f"arrives: some port on the way has a smaller MTU; it goes on in packets of {BASE_MTU}",
+        )  # fmt: skip
 
     def _end(self, sending: Sending) -> None:
         self.counters.objects_out += 1

@@ -22,8 +22,9 @@ from packets.errors import TransferRefused, TransportError
 from packets.transfer.assembly import Assembly
 from packets.transfer.congestion import Congestion, Sent
 from packets.transfer.guard import Session
+from packets.transfer.pathmtu import BLACK_HOLE_S
 from packets.transfers import OutgoingObject, Transfer, TransferStats
-from packets.wire import FIXED_BYTES, NO_FLAGS, Acknowledgement, Digest, ErrorCode, Flag, Header
+from packets.wire import FIXED_BYTES, IP_UDP_BYTES, NO_FLAGS, Acknowledgement, Digest, ErrorCode, Flag, Header
 
 LAUNCH_PAUSES_S = (0.25, 0.5, 1.0, 2.0)
 LAUNCH_TIMEOUT_S = 20.0
@@ -433,7 +434,30 @@ class Sending:
                 TransportError(f"no rendezvous answered {tries} launches of {self.name}: ask the DCC why it found none")
             )
         elif not self.launching and now - self._heard_at > IDLE_TIMEOUT_S:
-            self.handle.fail(TransportError(f"{self.peer} fell silent during {self.name}: launch it again"))
+            self.handle.fail(TransportError(self._silence()))
+
+    def _silence(self) -> str:
+        if self._held or not self.packets:
+            return f"{self.peer} fell silent during {self.name}: launch it again"
+        size = self.frame_bytes + IP_UDP_BYTES
+        return (
+            f"{self.peer} answered the launch of {self.name}, and no shard of {size} bytes came through: "
+            "look at the MTU of the ports on the way"
+        )
+
+    def in_black_hole(self, now: float) -> bool:
+        """Tell whether launches are answered and full-sized shards vanish: none of those sent has arrived for long."""
+        return (
+            not self.launching and self._held == 0 and self.packets > 0 and self._only is None
+            and now - self._heard_at > BLACK_HOLE_S and self._relaunch_at == NEVER
+        )  # fmt: skip
+
+    def narrower(self, transfer_id: int, shard_bytes: int, now: float) -> Sending:
+        """Return the sending that takes this one's place, in smaller shards; whoever waits goes on waiting."""
+        other = Sending(self.object, transfer_id, shard_bytes, now, template=None)
+        other.handle, self.handle.transfer_id = self.handle, transfer_id
+        other._started_at = self._started_at
+        return other
 
     def gather_s(self, packets: int) -> float:
         """Return how long so many packets take to become due; at once while the rate is still being found out."""
@@ -446,6 +470,9 @@ class Sending:
         if self.launching or self._congestion is None:
             return min(self._launch_at, self._launched_at + LAUNCH_TIMEOUT_S)
         due = min(self._relaunch_at, self._probe_at, self._heard_at + IDLE_TIMEOUT_S)
+        due = (
+            min(due, self._heard_at + BLACK_HOLE_S) if self._held == 0 and now < self._heard_at + BLACK_HOLE_S else due
+        )
         due = min(due, self._tail_at if self._waits else NEVER)
         room = self._window - self._flying
         if room > 0 and self._unsent:

@@ -13,20 +13,18 @@ import pytest
 
 from packets.errors import RequestTimeout, TransportError
 from packets.labels import AI_PORT
+from packets.parts import MESSAGE_ROOM, PART_MTU
 from packets.security import seal
 from packets.security.identity import Directory, Identity
 from packets.security.keeper import Keeper
 from packets.transport import Endpoint, OutgoingObject, ReceivedObject
 from packets.wire import (
-    DEFAULT_MTU,
     IP_UDP_BYTES,
-    SIGNED_BYTES,
     Flag,
     Header,
     PacketType,
     decode,
     encode,
-    payload_room,
 )
 from tests.helpers import wait_until
 
@@ -160,11 +158,10 @@ def test_a_signed_message_of_many_parts_is_answered_and_a_copy_of_one_is_refused
 
 def test_a_signed_request_still_fits_one_frame(stage: dict[str, Terminal]) -> None:
     h11 = stage["h11"].endpoint
-    room = payload_room() - SIGNED_BYTES
     for to in (ADDRESS["h12"], "240.1.2.3"):  # by pair key, and by signature to a label
         with contextlib.suppress(TransportError, RequestTimeout, OSError):
-            h11.request(bytes(room), to=to, type=PacketType.QUERY, timeout_s=0.1)
-        assert payload_room() - SIGNED_BYTES < len(stage["h11"].overheard[-1]) <= DEFAULT_MTU - IP_UDP_BYTES
+            h11.request(bytes(MESSAGE_ROOM), to=to, type=PacketType.QUERY, timeout_s=0.1)
+        assert MESSAGE_ROOM < len(stage["h11"].overheard[-1]) <= PART_MTU - IP_UDP_BYTES
 
 
 def test_an_object_of_another_without_its_mandate_does_not_leave(stage: dict[str, Terminal]) -> None:

@@ -63,7 +63,10 @@ class Terminal:
 class Relay:
     """Stands at an address between A and B and is foul weather: loses, duplicates, reorders (seeded), or alters."""
 
-    def __init__(self, seed: int, *, loss: float = 0.05, duplicate: float = 0.05, reorder: float = 0.1) -> None:
+    def __init__(
+        self, seed: int, *, loss: float = 0.05, duplicate: float = 0.05, reorder: float = 0.1, largest: int = 65535
+    ) -> None:
+        self.largest = largest
         self.rng = random.Random(seed)
         self.loss, self.duplicate, self.reorder = loss, duplicate, reorder
         self.held: list[tuple[bytes, Peer]] = []
@@ -87,7 +90,7 @@ class Relay:
                 self.release()
 
     def forward(self, data: bytes, to: Peer) -> None:
-        if self.rng.random() < self.loss:
+        if self.rng.random() < self.loss or len(data) > self.largest:
             self.lost += 1
             return
         for _ in range(1 + (self.rng.random() < self.duplicate)):
@@ -342,9 +345,27 @@ def _ack(launch: Header, base: int, flags: Flag = Flag.REPLY) -> Header:
     )  # fmt: skip
 
 
+def test_a_path_that_carries_less_is_found_out_by_the_first_object_and_known_to_the_second(
+    pair: tuple[Terminal, Terminal],
+) -> None:
+    a, b = pair
+    relay = Relay(5, loss=0.0, largest=1400 - 28)
+    try:
+        first = a.endpoint.send_object(model(200_000, to=RELAY))
+        assert first.result(15).bytes == 200_000
+        second = a.endpoint.send_object(msgspec.structs.replace(model(100_000, to=RELAY), visit=1))
+        assert second.result(2).retransmissions == 0
+        assert a.endpoint.request(bytes(5_000), to=RELAY, type=PacketType.QUERY)[1] == b"re:" + bytes(5_000)
+    finally:
+        relay.close()
+    assert [len(o.payload) for o in b.objects] == [200_000, 100_000]
+    (warning,) = [data["text"] for kind, data in a.events if kind == "warning"]
+    assert "no packet of 1500 bytes arrives" in warning and "packets of 1280" in warning
+
+
 def test_what_does_not_fit_is_said_at_once(pair: tuple[Terminal, Terminal]) -> None:
     a, _ = pair
-    with pytest.raises(TransportError, match="message of 50000 bytes: at most 42368 go in 32 parts"):
+    with pytest.raises(TransportError, match="message of 50000 bytes: at most 44160 go in 40 parts"):
         a.endpoint.request(bytes(50_000), to=B, type=PacketType.QUERY)
     with pytest.raises(TransportError, match="not as QUERY"):
         a.endpoint.send_object(msgspec.structs.replace(model(1), type=PacketType.QUERY))
