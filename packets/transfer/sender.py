@@ -1,26 +1,19 @@
 """The sending side of one object: launch, then windowed selective repeat.  A state machine without socket and clock.
 
 The transport asks ``take`` which shards to send now and tells ``sent`` which of them left; it hands in
-acknowledgements and errors; ``wake_at`` says when something is due.  Loss is judged by time in the manner of RACK
-(RFC 8985): a shard is lost when one sent sufficiently later has arrived.  Silence is answered by probes with growing
-pauses, never by sending everything again.  What is known of shards lies in arrays, one place a shard: Python's work is
-per batch and per acknowledgement, not per packet.
+acknowledgements and errors; ``wake_at`` says when something is due.  Silence is answered by probes with growing pauses,
+never by sending everything again.  What is known of shards is kept in ``flight.py``.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from typing import NamedTuple
-
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from packets.batch import ShardTrain
 from packets.checksums import SEALED_BYTES
 from packets.errors import TransferRefused, TransportError
-from packets.transfer.assembly import Assembly
-from packets.transfer.congestion import Congestion, Sent
+from packets.transfer.congestion import Congestion
+from packets.transfer.flight import HELD, NOTHING, Flight, Indices, Truths
 from packets.transfer.guard import Session
 from packets.transfer.pathmtu import BLACK_HOLE_S
 from packets.transfers import OutgoingObject, Transfer, TransferStats
@@ -42,18 +35,6 @@ TRAIN_S = 0.006  # of the rate that leaves together: few wakes a second, and lit
 MAX_FLIGHT = 4096  # what a receiver's socket holds while its process waits for a core
 MASK_32 = 0xFFFF_FFFF
 NEVER = float("inf")
-UNSENT, FLYING, LOST, HELD = range(4)
-
-Indices = npt.NDArray[np.int64]
-NOTHING: Indices = np.zeros(0, np.int64)
-
-
-class Batch(NamedTuple):
-    """Shards that left together."""
-
-    number: int
-    sent: Sent
-    indices: Indices
 
 
 class Sending:
@@ -71,7 +52,7 @@ class Sending:
         now: float,
         *,
         template: Header | None = None,
-        only: npt.NDArray[np.bool_] | None = None,
+        only: Truths | None = None,
     ) -> None:
         self.object = obj
         self.payload = memoryview(obj.payload)
@@ -93,7 +74,7 @@ class Sending:
         self._only = only
         self._congestion: Congestion | None = None
         self._started_at = self._answered_at = now
-        self._state: npt.NDArray[np.uint8] = np.zeros(self.count, np.uint8)
+        self._flight = Flight(self.count, only)
         self._former: str | None = None
         self._relaunch(now)
 
@@ -108,27 +89,12 @@ class Sending:
         self._train: ShardTrain | None = None
         self._launched_at = self._launch_at = self._heard_at = now
         self._launch_stamps: list[int] = []
-        self._base, self._limit = 0, self.count
-        self._order = self._new_order()
-        self._next = 0
-        self._tail, self._tail_at, self._waits = self._order.size, 0.0, False
-        self._state[:] = UNSENT
-        self._batch_of: npt.NDArray[np.int32] = np.zeros(self.count, np.int32)
-        self._number, self._flying, self._held = 0, 0, 0
-        self._batches: deque[Batch] = deque()
-        self._sent: dict[int, Sent] = {}
-        self._lost: deque[int] = deque()
-        self._probes: list[int] = []
-        self._newest_at = 0.0
+        had = self._flight.state == HELD
+        self._flight = Flight(self.count, self._only, had if had.any() else None)
+        self._tail_at = 0.0
         self._tokens, self._tokens_at = 0.0, now
         self._relaunch_at = NEVER
         self._probe_at, self._probe_pause_s = NEVER, 0.0
-
-    def _new_order(self) -> Indices:
-        """What a former rendezvous held goes last, and backwards: it may come from there, to meet us half way."""
-        had = self._state == HELD
-        order: Indices = np.concatenate((np.flatnonzero(~had), np.flatnonzero(had)[::-1]))
-        return order if self._only is None else order[self._only[order]]
 
     # --- launch ---------------------------------------------------------------------------------------------------
 
@@ -157,10 +123,11 @@ class Sending:
         """
         if self.launching or self.handle.done:
             return not self.handle.done
-        had = int(np.count_nonzero(self._state == HELD))
+        had = self._flight.held
         self._relaunch(now)
         if former_lives and self._only is None:
-            self._tail, self._tail_at = self._order.size - had, now + FORMER_PATIENCE_S
+            self._flight.tail -= had
+            self._tail_at = now + FORMER_PATIENCE_S
         return True
 
     def answered(self, header: Header) -> bool:
@@ -173,7 +140,7 @@ class Sending:
         """Return header and bytes of one shard."""
         offset, flags = index * self.shard_bytes, self.header.flags
         flags |= Flag.LAST if index == self.count - 1 else NO_FLAGS
-        flags |= Flag.REPEATED if self.repeated(index) else NO_FLAGS
+        flags |= Flag.REPEATED if self._flight.batch_of[index] else NO_FLAGS
         header = msgspec.structs.replace(
             self.header, flags=flags, shard_index=index, offset=offset, timestamp_us=now_us
         )
@@ -183,7 +150,7 @@ class Sending:
         """Write shards that ``take`` chose end to end into ``into``; return the position after them."""
         if self._train is None:
             self._train = self._new_train()
-        again = self._batch_of[indices] > 0
+        again = self._flight.batch_of[indices] > 0
         end = self._train.write(into, 0, indices[again], timestamp_us=now_us, high=self.count)
         return self._train.write(into, end, indices[~again], timestamp_us=now_us, high=0)
 
@@ -200,10 +167,6 @@ class Sending:
         payload = session.cipher(0, self.payload) if secret else self.payload
         return ShardTrain(self.header, payload, self.shard_bytes, mac=session.send_key, key_id=session.key_id)
 
-    def repeated(self, index: int) -> bool:
-        """Tell whether a shard was sent before."""
-        return bool(self._batch_of[index])
-
     def take(self, now: float) -> Indices:
         """Choose shards to send now, within window and pacing: first those sent before, the object's last one last.
 
@@ -211,104 +174,40 @@ class Sending:
         """
         if self._congestion is None or self.launching or self._relaunch_at < NEVER:
             return NOTHING
-        self._waits = now < self._tail_at
+        self._flight.waits = now < self._tail_at
         self._judge_silence(now)
         rate = self._congestion.rate
         burst = min(max(rate * BURST_S, BATCH), MAX_BURST)
         self._tokens = min(self._tokens + (now - self._tokens_at) * rate, burst)
         self._tokens_at = now
-        room = min(self._window - self._flying, int(self._tokens), MAX_BATCH)
-        room = max(room, len(self._probes))
-        return self._pick(room) if room > 0 else NOTHING
+        room = min(self._window - self._flight.flying, int(self._tokens), MAX_BATCH)
+        room = max(room, len(self._flight.probes))
+        return self._flight.pick(room) if room > 0 else NOTHING
 
     @property
     def _window(self) -> int:
         assert self._congestion is not None
         return int(min(self._congestion.window, MAX_FLIGHT))
 
-    def _pick(self, room: int) -> Indices:
-        again: list[int] = []
-        while len(again) < room and self._probes:
-            again.append(self._probes.pop())
-        while len(again) < room and self._lost:
-            index = self._lost.popleft()
-            if self._state[index] == LOST:
-                again.append(index)
-        if not again:
-            return self._pick_fresh(room)
-        first = np.unique(np.asarray(again, np.int64))
-        if first[-1] == self.count - 1:
-            return first
-        return np.concatenate((first, self._pick_fresh(room - first.size)))
-
-    def _last_one_last(self, chosen: Indices) -> Indices:
-        """The object's last shard may be shorter than the others, which only the end of a train can be."""
-        last = chosen == self.count - 1
-        return np.concatenate((chosen[~last], chosen[last])) if last[:-1].any() else chosen
-
-    def _pick_fresh(self, room: int) -> Indices:
-        while room > 0 and self._next < self._end:
-            some = self._order[self._next : min(self._next + room, self._end)]
-            beyond = np.flatnonzero(some >= self._limit)
-            if beyond.size:
-                some = some[: beyond[0]]
-            self._next += some.size
-            some = some[self._state[some] == UNSENT]
-            if some.size or beyond.size:
-                return self._last_one_last(some)
-        return NOTHING
-
     def sent(self, indices: Indices, now: float) -> None:
         """Note shards that left."""
         if not indices.size:
             return
         assert self._congestion is not None
-        again = np.count_nonzero(self._batch_of[indices])
-        record = self._congestion.sent(now, self._flying)
-        self._number += 1
-        self._flying += indices.size - int(np.count_nonzero(self._state[indices] == FLYING))
-        self._state[indices] = FLYING
-        self._batch_of[indices] = self._number
-        self._batches.append(Batch(self._number, record, indices))
-        self._sent[self._number] = record
+        self.retransmissions += self._flight.sent(indices, self._congestion.sent(now, self._flight.flying))
         self.packets += indices.size
-        self.retransmissions += int(again)
         self._tokens -= indices.size
 
     def put_back(self, indices: Indices) -> None:
         """Note shards that the kernel would not take now."""
-        idle = indices[self._state[indices] != FLYING]
-        self._state[idle] = LOST
-        self._lost.extendleft(reversed(idle.tolist()))
+        self._flight.put_back(indices)
 
     def _judge_silence(self, now: float) -> None:
-        """After a silence, send the oldest shards again: their acknowledgement tells what else is missing."""
+        """After a silence, send the oldest shards again."""
         if now >= self._probe_at:
-            self._probes = self._oldest(PROBE_SHARDS) or ([] if self._unsent else [int(self._order[self._end - 1])])
+            self._flight.probe(PROBE_SHARDS)
             self._probe_pause_s = min(self._probe_pause_s * 2, MAX_PROBE_PAUSE_S)
             self._probe_at = now + self._probe_pause_s
-
-    @property
-    def _unsent(self) -> bool:
-        return bool(self._lost) or self._next < self._end
-
-    @property
-    def _end(self) -> int:
-        """How far in its order the sender may go now: not to what a former rendezvous is handing over."""
-        return self._tail if self._waits else self._order.size
-
-    def _oldest(self, wanted: int) -> list[int]:
-        found: list[int] = []
-        for batch in self._batches:
-            found += self._still_flying(batch)[: wanted - len(found)].tolist()
-            if len(found) >= wanted:
-                break
-        return found
-
-    def _still_flying(self, batch: Batch) -> Indices:
-        here = (self._batch_of[batch.indices] == batch.number) & (self._state[batch.indices] == FLYING)
-        found: Indices = batch.indices[here]
-        return found
 
     # --- what comes back ------------------------------------------------------------------------------------------
 
@@ -331,12 +230,12 @@ class Sending:
         assert self._congestion is not None
         self._probe_pause_s = self._congestion.timeout_s
         self._probe_at = now + self._probe_pause_s
-        self._limit = max(self._limit, ack.base + ack.window)
+        self._flight.limit = max(self._flight.limit, ack.base + ack.window)
         self._settle(ack, max(header.shard_index, ack.base), now, rtt_s if rtt_s < IDLE_TIMEOUT_S else None)
 
     def _answer(self, peer: str, now: float, rtt_s: float) -> None:
         self.peer, self._answered_at, self._tokens_at = peer, now, now
-        self._limit = 0
+        self._flight.limit = 0
         if self._congestion is None or self._former not in (None, peer):
             self._congestion = Congestion(now, rtt_s)
         self._tokens = float(BATCH)
@@ -344,49 +243,17 @@ class Sending:
     def _settle(self, ack: Acknowledgement, start: int, now: float, rtt_s: float | None) -> None:
         """Note what the receiver holds, and what it should hold by now but does not."""
         assert self._congestion is not None
-        fresh = self._newly_held(ack, start)
-        flown = fresh[self._state[fresh] == FLYING]
-        if self._tail_at and fresh.size and bool((self._state[fresh] == UNSENT).any()):
+        settled = self._flight.settle(ack, start)
+        if self._tail_at and settled.from_elsewhere:
             self._tail_at = now + FORMER_PATIENCE_S  # the former rendezvous is at it
-        self._state[fresh] = HELD
-        self._flying -= flown.size
-        self._held += fresh.size
-        self.handle.delivered_bytes = min(self._held * self.shard_bytes, len(self.payload))
-        newest = self._sent.get(int(self._batch_of[flown].max())) if flown.size else None
-        if newest is not None:
-            self._congestion.acknowledged(newest, fresh.size, now, rtt_s, self._flying)
-            self._newest_at = max(self._newest_at, newest.at)
-        self._judge_losses()
-        if self._only is not None and bool((self._state[self._order] == HELD).all()):
+        self.handle.delivered_bytes = min(self._flight.held * self.shard_bytes, len(self.payload))
+        if settled.newest is not None:
+            self._congestion.acknowledged(settled.newest, settled.fresh, now, rtt_s, self._flight.flying)
+        for lost in self._flight.losses(self._congestion.reorder_s):
+            self.losses += lost
+            self._congestion.lost(lost)
+        if self._only is not None and self._flight.arrived:
             self._finish(now)
-
-    def _newly_held(self, ack: Acknowledgement, start: int) -> Indices:
-        """Return the shards that an acknowledgement is the first to speak of; bit 0 stands for shard ``start``."""
-        fresh = NOTHING
-        if ack.base > self._base:
-            fresh = self._base + np.flatnonzero(self._state[self._base : ack.base] != HELD)
-            self._base = ack.base
-        if not ack.bitmap or start >= self.count:
-            return fresh
-        bits = np.unpackbits(np.frombuffer(ack.bitmap, np.uint8), bitorder="little")[: self.count - start]
-        bits &= self._state[start : start + bits.size] != HELD
-        above = start + np.flatnonzero(bits)
-        above = above[above >= self._base]
-        return np.concatenate((fresh, above)) if fresh.size else above
-
-    def _judge_losses(self) -> None:
-        assert self._congestion is not None
-        horizon = self._newest_at - self._congestion.reorder_s
-        while self._batches and self._batches[0].sent.at < horizon:
-            batch = self._batches.popleft()
-            missing = self._still_flying(batch)
-            del self._sent[batch.number]
-            if missing.size:
-                self._state[missing] = LOST
-                self._flying -= missing.size
-                self._lost.extend(missing.tolist())
-                self.losses += missing.size
-                self._congestion.lost(missing.size)
 
     def on_error(self, header: Header, text: str, now: float) -> None:
         """Take an ERROR packet: start over where that helps, else give up."""
@@ -404,7 +271,7 @@ class Sending:
     def _finish(self, now: float) -> None:
         seconds = max(now - self._answered_at, 1e-6)
         assert self._congestion is not None and self.peer is not None
-        size = len(self.payload) if self._only is None else int(self._order.size) * self.shard_bytes
+        size = len(self.payload) if self._only is None else int(self._flight.order.size) * self.shard_bytes
         self.handle.finish(
             TransferStats(
                 bytes=size,
@@ -437,7 +304,7 @@ class Sending:
             self.handle.fail(TransportError(self._silence()))
 
     def _silence(self) -> str:
-        if self._held or not self.packets:
+        if self._flight.held or not self.packets:
             return f"{self.peer} fell silent during {self.name}: launch it again"
         size = self.frame_bytes + IP_UDP_BYTES
         return (
@@ -448,7 +315,7 @@ class Sending:
     def in_black_hole(self, now: float) -> bool:
         """Tell whether launches are answered and full-sized shards vanish: none of those sent has arrived for long."""
         return (
-            not self.launching and self._held == 0 and self.packets > 0 and self._only is None
+            not self.launching and self._flight.held == 0 and self.packets > 0 and self._only is None
             and now - self._heard_at > BLACK_HOLE_S and self._relaunch_at == NEVER
         )  # fmt: skip
 
@@ -470,26 +337,12 @@ class Sending:
         if self.launching or self._congestion is None:
             return min(self._launch_at, self._launched_at + LAUNCH_TIMEOUT_S)
         due = min(self._relaunch_at, self._probe_at, self._heard_at + IDLE_TIMEOUT_S)
-        due = (
-            min(due, self._heard_at + BLACK_HOLE_S) if self._held == 0 and now < self._heard_at + BLACK_HOLE_S else due
-        )
-        due = min(due, self._tail_at if self._waits else NEVER)
-        room = self._window - self._flying
-        if room > 0 and self._unsent:
+        hole_at = self._heard_at + BLACK_HOLE_S
+        due = min(due, hole_at) if now < hole_at and not self._flight.held else due
+        due = min(due, self._tail_at if self._flight.waits else NEVER)
+        room = self._window - self._flight.flying
+        if room > 0 and self._flight.unsent:
             train = min(max(self._congestion.rate * TRAIN_S, BATCH), MAX_BATCH)
             waiting = min(room, train) - self._tokens
             due = min(due, now + max(waiting / self._congestion.rate, TICK_S))
         return due
-
-
-def remainder(assembly: Assembly, to: str, transfer_id: int, now: float) -> Sending:
-    """Return the sending, to an address, of what an unfinished assembly holds."""
-    launch = assembly.launch
-    obj = OutgoingObject(
-        object_id=launch.object_id, type=launch.type, payload=assembly.data.data, owner=launch.owner,
-        visit=launch.visit, visit_limit=launch.visit_limit, requirements=launch.requirements,
-        traffic_class=launch.traffic_class, flags=(launch.flags | Flag.HANDOVER) & ~Flag.LAUNCH, to=to,
-        mandate=launch.mandate,
-    )  # fmt: skip
-    template = msgspec.structs.replace(launch, authentication=None, key_share=None, sent_at_ms=None)
-    return Sending(obj, transfer_id, assembly.stride, now, template=template, only=assembly.held)

@@ -1,4 +1,4 @@
-"""A port of a smaller MTU on the way, as tunnels have: the object finds out, goes on in smaller packets, and says so."""
+"""A port of a smaller MTU on the way, as tunnels have: the object goes on in smaller packets, and a warning says so."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def test_secrets_are_read_by_the_role_they_are_for_and_by_nobody_on_the_way(stag
     h11.endpoint.send_object(obj).result(10)
     wait_until(lambda: stage["mpvu2"].objects, 5)
     assert stage["mpvu2"].objects[0].payload == SECRET
-    wire = b"".join(h11.overheard) + bytes(h11.endpoint._batch)
+    wire = b"".join(h11.overheard) + bytes(h11.endpoint._outgoing._batch)
     assert b"patient" not in wire and len(h11.overheard) >= 1
     transfer = h11.endpoint.send_object(h11.object("h12", object_id=8, flags=Flag.ENCRYPTED, receiver_roles=("mpvu",)))
     with pytest.raises(TransportError, match="h12 is a data"):

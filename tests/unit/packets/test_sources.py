@@ -14,10 +14,12 @@ import pytest
 from packets.batch import ShardTrain
 from packets.transfer.assembly import Assembly, Feed, Rows
 from packets.transfer.congestion import Congestion
+from packets.transfer.flight import HELD
 from packets.transfer.inbox import FEW, STRANGERS_PER_S, Inbox
+from packets.transfer.outgoing import remainder
 from packets.transfer.receiver import STRANGERS_PER_S as ANSWERS_PER_S
 from packets.transfer.receiver import Receiving
-from packets.transfer.sender import HELD, WORD_S, Sending, remainder
+from packets.transfer.sender import WORD_S, Sending
 from packets.transfer.udp import Arrivals, UdpSocket, peer_number, peer_of
 from packets.transfers import OutgoingObject, ReceivedObject
 from packets.wire import Digest, ErrorCode, Flag, Header, PacketType, decode, encode
@@ -95,7 +97,7 @@ def half_way(wire: Exchange, shards: int = 400) -> tuple[Sending, Receiving]:
 def test_a_relaunch_sends_what_the_former_rendezvous_held_last_and_backwards() -> None:
     wire = Exchange()
     sending, _ = half_way(wire)
-    had = np.flatnonzero(sending._state == HELD)
+    had = np.flatnonzero(sending._flight.state == HELD)
     assert sending.relaunch(wire.now)
     assert sending.relaunch(wire.now), "it is being launched already, at whoever answers: nothing is amiss"
     new = wire.receiving()
@@ -205,7 +207,7 @@ def test_the_word_to_launch_again_finds_what_the_former_rendezvous_held() -> Non
     former.withdraw(0x100001, 0)
     wire.step(sending, former, HOLDER)
     assert sending.relaunch(wire.now, former_lives=True), "a rendezvous that knows nothing was heard of first"
-    assert sending._tail < sending._order.size, "what the former one holds comes from there"
+    assert sending._flight.tail < sending._flight.order.size, "what the former one holds comes from there"
 
 
 def test_a_word_to_launch_again_that_comes_late_finds_it_done() -> None:
@@ -229,7 +231,7 @@ def test_a_late_front_does_not_hold_up_shards_far_beyond_the_bitmap() -> None:
     obj = OutgoingObject(object_id=1, type=PacketType.DATA_SHARD, payload=payload, owner=HOLDER[0])
     sending, receiving = Sending(obj, 9, 1, wire.now), wire.receiving()
     wire.launch(sending, receiving, HOLDER)
-    sending._order = sending._order[::-1].copy()
+    sending._flight.order = sending._flight.order[::-1].copy()
     steps = 0
     while not sending.handle.done and (steps := steps + 1) < 5000:
         wire.step(sending, receiving, HOLDER)

@@ -1,0 +1,121 @@
+"""Every datagram that comes in finds whom it is for: a transfer, a request that waits, or whoever answers questions."""
+
+from __future__ import annotations
+
+import time
+
+from packets.checksums import TAG_BYTES
+from packets.errors import PacketError
+from packets.security.seal import mac_matches
+from packets.transfer.assembly import Feed, Rows
+from packets.transfer.guard import Guard, Session
+from packets.transfer.outgoing import Outgoing
+from packets.transfer.receiver import Receiving
+from packets.transfer.refusals import Counters, Refusals
+from packets.transfer.requests import Requests
+from packets.transfer.workers import Workers
+from packets.wire import SHARD_TYPES, Flag, Header, PacketType, decode
+
+MASK_32 = 0xFFFF_FFFF
+
+Peer = tuple[str, int]
+
+
+class Incoming:
+    """What the inbox sorts datagrams into; runs on the I/O thread."""
+
+    def __init__(
+        self,
+        receiving: Receiving,
+        outgoing: Outgoing,
+        requests: Requests,
+        messages: Workers,
+        guard: Guard | None,
+        counters: Counters,
+        refusals: Refusals,
+    ) -> None:
+        self._receiving, self._outgoing, self._requests = receiving, outgoing, requests
+        self._messages, self._guard = messages, guard
+        self._counters, self._refusals = counters, refusals
+
+    def feed(self, peer: Peer, transfer_id: int) -> Feed | None:
+        """Return a transfer that is on its way in."""
+        return self._receiving.feed(peer, transfer_id)
+
+    def expects(self, transfer_id: int) -> bool:
+        """Tell whether a packet of this transfer id is awaited."""
+        return transfer_id in self._outgoing.sendings or transfer_id in self._requests
+
+    def take_shards(self, rows: Rows, raw: memoryview, peer: Peer) -> None:
+        """Take shards of one transfer."""
+        self._receiving.on_shards(rows, decode(raw)[0], peer, time.monotonic(), _now_us())
+
+    def take_one(self, raw: memoryview, peer: Peer) -> None:
+        """Take a datagram, whatever it is."""
+        try:
+            header, payload = decode(raw)
+        except PacketError as error:
+            self._refusals.of(error.reason, peer, text=str(error))
+            return
+        if header.type in SHARD_TYPES:
+            self._take_shard(header, payload, raw, peer)
+        elif header.type in (PacketType.ACK, PacketType.ERROR) and header.transfer_id in self._outgoing.sendings:
+            self._outgoing.take_answer(header, payload, raw, peer)
+        elif self._guard is not None and (reason := self._guard.check_request(header, raw, peer)) is not None:
+            self._refusals.of_header(reason, header, peer)
+        elif header.type in (PacketType.ACK, PacketType.ERROR) and not self._requests.awaits(header):
+            self._counters.ignored += 1
+        else:
+            self._take_message(header, bytes(payload), peer)
+
+    def _take_message(self, header: Header, payload: bytes, peer: Peer) -> None:
+        """Take a packet of a message: an answer that somebody waits for, or a question; whole ones are handed on."""
+        try:
+            question = self._requests.take(header, payload, peer)
+        except PacketError as error:
+            self._refusals.of(error.reason, peer, text=str(error))
+            return
+        if question is not None:
+            self._counters.messages_in += 1
+            if not self._messages.put(header, question, peer):
+                self._counters.overruns += 1
+
+    def ignore(self, peer: Peer, count: int) -> None:
+        """Note shards of an unknown transfer: stragglers where everybody is believed, else an attempt."""
+        if self._guard is None:
+            self._counters.ignored += count
+        else:
+            self._refusals.of("unknown-transfer", peer, count)
+
+    def refuse(self, reason: str, peer: Peer, count: int) -> None:
+        """Note datagrams that were refused."""
+        self._refusals.of(reason, peer, count)
+
+    def _take_shard(self, header: Header, payload: memoryview, raw: memoryview, peer: Peer) -> None:
+        """Take a launch or a single shard, if the guard lets it pass."""
+        session: Session | None = None
+        if header.flags & Flag.LAUNCH and self._guard is not None:
+            found = self._guard.accept(header, raw, peer)
+            if isinstance(found, str):
+                self._refusals.of_header(found, header, peer)
+                return
+            session = found
+        elif not self._is_sealed(header, raw, peer):
+            self._refusals.of_header("mac", header, peer)
+            return
+        if header.flags & Flag.LAUNCH:
+            self._receiving.on_launch(header, peer, time.monotonic(), _now_us(), session)
+            return
+        if not self._receiving.knows(peer, header.transfer_id):
+            self.ignore(peer, 1)
+        self._receiving.on_packet(header, payload, peer, time.monotonic(), _now_us())
+
+    def _is_sealed(self, header: Header, raw: memoryview, peer: Peer) -> bool:
+        """Tell whether a shard has the MAC of its transfer, if that one has a key."""
+        feed = self._receiving.feed(peer, header.transfer_id)
+        key = feed.session.receive_key if feed is not None and feed.session is not None else None
+        return key is None or mac_matches(header, raw, key, TAG_BYTES)
+
+
+def _now_us() -> int:
+    return time.monotonic_ns() // 1000 & MASK_32
