@@ -16,7 +16,6 @@ from controller.border import messages as border
 from controller.border.serving import Serving
 from controller.domain import Domain
 from controller.inference.queries import Queries
-from controller.plugins.engines import Engines
 from controller.runtime.identities import Identities
 from controller.runtime.loop import Table
 from controller.services import Means, make_kit
@@ -45,8 +44,7 @@ class Dcc:
         self.domain = Domain(plan)
         self.serving = Serving(self.domain, means.worker, means.ask_border)
         self.kit = kit = make_kit(self.domain, means, self.serving.ask)
-        engines, identities = means.engines or Engines(), Identities()
-        engines.emit = means.emit
+        engines, identities = kit.intelligence.engines, Identities()
         self.gate = Gate(means.keeper, means.clock, means.emit)
         self.limiter = Limiter(means.clock, means.emit)
         self.places = Places(kit)
@@ -66,7 +64,7 @@ class Dcc:
             kit, means.worker, self.packets.packet_in, self.discovery, self.sensing, self.resteering, self.liveness
         )
         self.visits = Visits(kit, means.worker, self.gathering)
-        self.queries = Queries(kit, engines, self.places)
+        self.queries = Queries(kit, self.places)
         self.training = Training(kit, identities, engines)
         self.trusting = Trusting(kit, self.gathering)
         self.rivals = Rivals(kit, self.places, self.gathering, self.sensing, self.steering.legs)

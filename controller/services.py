@@ -13,6 +13,7 @@ from controller.border.messages import Ask, Facilities, Facility, No, Reply
 from controller.border.serving import AskBorder
 from controller.domain import Domain
 from controller.errors import BorderError
+from controller.intelligence import Intelligence
 from controller.plugins.engines import Engines
 from controller.runtime.loop import Worker
 from controller.southbound.openflow import Southbound
@@ -56,15 +57,24 @@ class Kit:
     clock: Callable[[], float]
     emit: Emit
     store: Store
-    krrm: Krrm
+    intelligence: Intelligence
     communication: Communication
     location: Location
     processes: Processes
     ask: AskKas
-    salt: bytes
     groups: dict[str, list[str]] = field(default_factory=dict)
     wall: Callable[[], float] = time.time
     freshness: Freshness = field(default_factory=Freshness)
+
+    @property
+    def krrm(self) -> Krrm:
+        """The map of this domain's terminals."""
+        return self.intelligence.map
+
+    @property
+    def salt(self) -> bytes:
+        """The secret that makes this domain's handles opaque."""
+        return self.intelligence.salt
 
     @property
     def all_kas(self) -> list[int]:
@@ -102,17 +112,18 @@ def make_kit(domain: Domain, means: Means, ask: AskKas) -> Kit:
     seed, numbers = means.seed, sorted(domain.kas)
     # under a seed, handles repeat from run to run: a planner breaks ties by them
     salt = os.urandom(32) if seed is None else hashlib.blake2b(f"{seed}/{numbers}".encode(), digest_size=32).digest()
-    krrm = Krrm()
+    engines = means.engines or Engines()
+    engines.emit = means.emit
+    intelligence = Intelligence(domain.plan, engines, salt=salt)
     return Kit(
         domain=domain,
         clock=means.clock,
         emit=means.emit,
         store=means.store,
-        krrm=krrm,
+        intelligence=intelligence,
         communication=Communication(domain, means.south, means.emit),
         location=Location(domain),
-        processes=Processes(domain, krrm),
+        processes=Processes(domain, intelligence.map),
         ask=ask,
-        salt=salt,
         groups=means.groups or {},
     )

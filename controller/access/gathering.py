@@ -64,7 +64,7 @@ class Gathering:
         attributes = {a: v for a, v in said.items() if a not in NOT_ITS_OWN} if NOT_ITS_OWN & said.keys() else said
         now_s = kit.clock()
         try:
-            changed = kit.krrm.update(host.name, host.role, host.kas, host.address, attributes, now_s, size_bytes)
+            changed = kit.intelligence.hear(host.name, host.role, host.kas, host.address, attributes, now_s, size_bytes)
         except BadReport as error:
             self.on_bad(host.name, str(error))
             raise
@@ -79,7 +79,7 @@ class Gathering:
 
     def noted(self, name: str, attributes: dict[str, Any]) -> None:
         """Enter what the DCC itself found out about a terminal (trust, reachability), and tell it."""
-        if name in self.kit.krrm and (changed := self.kit.krrm.note(name, attributes, self.kit.clock())):
+        if name in self.kit.krrm and (changed := self.kit.intelligence.know(name, attributes, self.kit.clock())):
             self._news.setdefault(name, set()).update(changed)
             self._tell(name)
 
@@ -143,7 +143,7 @@ class Gathering:
 
     def gone(self, name: str) -> None:
         """A terminal left, or is taken for dead: off the map."""
-        self.kit.krrm.forget(name)
+        self.kit.intelligence.forget(name)
         self.kit.freshness.forget(name)
         self.kit.store.node_gone(name)
         self._told_s.pop(name, None)

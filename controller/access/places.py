@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
 from controller.border.messages import AskFacilities, Facilities, Facility
 from controller.errors import SteeringError
 from controller.services import Kit
-from controller.topology.drrt import DrrtA, MsDrrt
-from controller.topology.errors import UnknownHandle
 from controller.values.decisions import Option, Request
 from controller.values.handles import read_member
 from topologies.plan import HostPlan
 
-VIEWS_KEPT = 64
 FIXED_BASIS = ("reachable", "test_samples", "queue", "load", "trust")
 SHARED_ATTRIBUTES = ("memory_mib", "load", "models", "trust", "reachable", "test_samples")
 
@@ -30,7 +26,7 @@ class Place:
 
 
 class Places:
-    """Cuts the topology for each job (DRRT-O/A) and keeps it, so that a handle given out can be resolved later.
+    """What the intelligence offers and orders, as places of this domain.
 
     Fixed places have handles of their own: ``@mpvu/0`` is the first declared MPVU of the K-AS, ``@node/x`` a terminal
     by name (used inside a domain only).
@@ -38,21 +34,12 @@ class Places:
 
     def __init__(self, kit: Kit) -> None:
         self.kit = kit
-        self._cutters: OrderedDict[int, DrrtA] = OrderedDict()
-        self._views: dict[int, MsDrrt] = {}
 
     def options(self, object_id: int, request: Request, kas: int) -> list[Option]:
         """Return what one K-AS of this domain offers a job now."""
-        cutter = self._cutters.get(object_id)
-        if cutter is None:
-            cutter = DrrtA(self.kit.krrm, self.kit.domain.plan, request, salt=self.kit.salt)
-            self._cutters[object_id] = cutter
-            if len(self._cutters) > VIEWS_KEPT:
-                old, _ = self._cutters.popitem(last=False)
-                self._views.pop(old, None)
-        view = cutter.refresh(self.kit.clock(), without=self.kit.domain.down_links())
-        self._views[object_id] = view
-        self.kit.store.cut(object_id, kas, view.describe(self.kit.clock()))
+        now_s = self.kit.clock()
+        view = self.kit.intelligence.offers(object_id, request, now_s, self.kit.domain.down_links())
+        self.kit.store.cut(object_id, kas, view.describe(now_s))
         return [o for o in view.options if o.kas == kas]
 
     def wants(self, kas: int) -> tuple[list[str], tuple[str, ...]]:
@@ -65,10 +52,7 @@ class Places:
         fixed = next((p for k in sorted(self.kit.domain.kas) if (p := self._fixed(k, handle))), None)
         if handle.startswith("@") and fixed is not None:
             return self._known_of(fixed.host.name)
-        try:
-            return self._views[object_id].explain(handle, self.kit.clock())
-        except (KeyError, UnknownHandle):
-            return {}
+        return self.kit.intelligence.explain(object_id, handle, self.kit.clock())
 
     def _known_of(self, name: str) -> dict[str, Any]:
         if name not in self.kit.krrm:
@@ -121,11 +105,7 @@ class Places:
         return Place(declared[index]) if index < len(declared) else None
 
     def _meeting(self, object_id: int, handle: str) -> Place | None:
-        view = self._views.get(object_id)
-        try:
-            met = view.resolve(handle) if view else None
-        except UnknownHandle:
-            return None
+        met = self.kit.intelligence.place(object_id, handle)
         if met is None or met.facility not in self.kit.domain.hosts:
             return None
         return Place(self.kit.domain.hosts[met.facility], met.data_node, met.move_data)

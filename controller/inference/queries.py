@@ -10,10 +10,8 @@ from controller.access.packets import AiPacket
 from controller.access.places import Places
 from controller.border.messages import AskModels, Model, Models, Spread, Way, place_key
 from controller.errors import BorderError, SteeringError
-from controller.plugins.engines import Engines
 from controller.services import Kit
 from controller.tools.communication import Entry, Exit
-from controller.topology.qrrt import qs_qrrt
 from controller.values.errors import NoPath
 from controller.values.knowledge import ModelAt
 from controller.values.paths import host_route, kas_graph
@@ -37,8 +35,8 @@ class Spreading:
 class Queries:
     """Steers queries out of, through and into one domain."""
 
-    def __init__(self, kit: Kit, engines: Engines, places: Places) -> None:
-        self.kit, self.engines, self.places = kit, engines, places
+    def __init__(self, kit: Kit, places: Places) -> None:
+        self.kit, self.places = kit, places
         self.active: dict[tuple[int, str], Spreading] = {}
         self._locks: defaultdict[tuple[int, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -73,12 +71,11 @@ class Queries:
         said = [(a.kas, r.models) for a, r in zip(asked, answers, strict=True) if isinstance(r, Models)]
         found = [(kas, model) for kas, models in said for model in models]
         models = [_model_at(kas, model, spreading.task) for kas, model in found]
-        verdict = await self.engines.assess_query(spreading.task, models, spreading.floor)
+        path_ms = {m.node: self._path_ms(host.kas, kas, model) for m, (kas, model) in zip(models, found, strict=True)}
+        asked_for = spreading.task, models, spreading.floor, path_ms
+        verdict, weights = await self.kit.intelligence.answerers(*asked_for)
         if not verdict.admitted:
             raise SteeringError("; ".join(verdict.reasons))
-        good = [m for m in models if m.accuracy.get("broad", 0.0) >= spreading.floor]
-        path_ms = {m.node: self._path_ms(host.kas, kas, model) for m, (kas, model) in zip(models, found, strict=True)}
-        weights = await self.engines.choose(good, path_ms)
         if not weights:
             raise SteeringError(f"no MDFP that hosts task {spreading.task} can be reached")
         return {place_key(kas, m.handle): (kas, m.handle) for kas, m in found}, weights
@@ -94,8 +91,8 @@ class Queries:
 
     def models(self, kas: int, task: str) -> list[Model]:
         """Return the deployed models of a task in one K-AS of this domain, nodes as handles."""
-        cut = qs_qrrt(self.kit.krrm, self.kit.domain.plan, task, self.kit.clock())
-        return [self._offer(m) for m in cut.models if m.kas == kas and self.kit.processes.reachable(m.node)]
+        found = self.kit.intelligence.models(task, self.kit.clock())
+        return [self._offer(m) for m in found if m.kas == kas and self.kit.processes.reachable(m.node)]
 
     def _offer(self, model: ModelAt) -> Model:
         domain = self.kit.domain

@@ -13,7 +13,6 @@ from controller.engines.routing.bookings import joined, place_of
 from controller.engines.training import gate, hpo
 from controller.engines.training.evidence import visit_s
 from controller.errors import BorderError, SteeringError
-from controller.plugins.engines import Engines
 from controller.services import Kit
 from controller.training import groups, rivals
 from controller.training.book import JobBook, key_of
@@ -28,8 +27,8 @@ TOLD = 8  # alternatives told of with a decision
 class Stops:
     """Decides the stops of the jobs in ``book``, on what all K-AS offer."""
 
-    def __init__(self, kit: Kit, engines: Engines, book: JobBook) -> None:
-        self.kit, self.engines, self.book = kit, engines, book
+    def __init__(self, kit: Kit, book: JobBook) -> None:
+        self.kit, self.book = kit, book
 
     async def options(self, job: Job) -> list[Option]:
         """Return what all K-AS offer a job now, less what has turned out impossible."""
@@ -134,12 +133,12 @@ class Stops:
         ``EngineError`` when nothing may be visited any more.
         """
         view = job.view(self.kit.clock(), holder_kas)
-        return await self.engines.plan(job.aim, view, options, load, job.spec.engines)
+        return await self.kit.intelligence.next_visits(job.aim, view, options, load, job.spec.engines)
 
     async def _tuned(self, job: Job, step: Step) -> Step:
         """Return a planned step with HPO's word on it."""
         asked = step.hyper, job.request, len(job.visits), step.option.samples, job.spec.engines
-        return msgspec.structs.replace(step, hyper=await self.engines.tuned(*asked))
+        return msgspec.structs.replace(step, hyper=await self.kit.intelligence.engines.tuned(*asked))
 
     async def _booked(self, job: Job, visit: int, step: Step) -> bool:
         """Have the K-AS keep the place for the job; False when others take it for longer than was planned with."""

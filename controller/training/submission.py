@@ -33,7 +33,7 @@ class Training:
     def __init__(self, kit: Kit, identities: Identities, engines: Engines) -> None:
         self.kit, self.identities, self.engines = kit, identities, engines
         self.book = JobBook(kit)
-        self.stops = Stops(kit, engines, self.book)
+        self.stops = Stops(kit, self.book)
         self.reports = Reports(kit, engines, self.book)
 
     async def submit(self, host: HostPlan, message: Submit) -> SubmitReply:
@@ -50,7 +50,7 @@ class Training:
         self.kit.emit("job.submitted", object_id=object_id, owner=host.name, spec=msgspec.to_builtins(message.spec))
         options = await self.stops.options(job)
         algorithm = await choose_method(self.kit, self.engines, job, options)
-        verdict = await self.engines.assess(job.request, options, len(ready), message.spec.engines)
+        verdict = await self.kit.intelligence.admits(job.request, options, len(ready), message.spec.engines)
         self.kit.emit(
             "job.assessed",
             object_id=object_id,

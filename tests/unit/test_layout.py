@@ -17,7 +17,14 @@ FLOORS = {
     "packets": (),
     "topologies": (),
     "controller": ("packets", "topologies"),
-    "hosts": ("packets", "topologies", "controller.engines", "controller.topology", "controller.values"),
+    "hosts": (
+        "packets",
+        "topologies",
+        "controller.engines",
+        "controller.intelligence",
+        "controller.topology",
+        "controller.values",
+    ),
     "experiments": ("packets", "topologies", "controller", "hosts"),
     "benchmarks": ("packets", "topologies", "controller", "hosts", "experiments"),
 }
@@ -28,6 +35,7 @@ ROOMS = (
     ("store", "domain"),
     ("engines", "southbound"),
     ("topology", "plugins"),
+    ("intelligence",),
     ("tools",),
     ("border",),
     ("services",),
@@ -106,7 +114,7 @@ def breaches(module: str, source: str) -> list[str]:
     bad = [name for name in ours if not under(name, (package, *FLOORS[package]))]
     if package in ("controller", "hosts"):
         bad += [name for name in names if under(name, ("scapy",))]
-    if under(module, ("controller.engines",)):
+    if under(module, ("controller.engines", "controller.intelligence", "controller.topology")):
         bad += [name for name in names if under(name, NOT_IN_ENGINES)]
     return bad
 

@@ -450,7 +450,7 @@ def test_a_much_better_place_is_turned_to_in_mid_transfer() -> None:
         def another(request: Request, view: JobView, options: Sequence[Option], load: Load | None = None) -> Plan:
             return one_step_plan(request, view, [o for o in options if o.handle != decided])
 
-        life.world.by_kas[1].training.stops.engines = engines(another)
+        life.world.by_kas[1].kit.intelligence.engines = engines(another)
         await life.world.by_kas[1].custody.reconsider()
         (moved,) = life.world.of("object.resteered")
         assert "takes" in moved["reason"] and moved["alive"]
@@ -472,7 +472,7 @@ def test_second_thoughts_are_planned_as_the_first_were() -> None:
             seen.append((request, load))
             return one_step_plan(request, view, options)
 
-        dcc.training.stops.engines = engines(plan)
+        dcc.kit.intelligence.engines = engines(plan)
         await dcc.custody.reconsider()
         await dcc.training.stops.plan(job, 1, *await dcc.training.stops.look(job, 1))
         assert len(seen) == 2 and seen[0] == seen[1], "the same aim, and the load that every K-AS tells of"
