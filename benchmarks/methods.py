@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.common import finish, now, run_main, say
 from benchmarks.route import seed_list
-from experiments.commands.session import resolve
+from experiments.commands.resolving import resolve
 from experiments.comparing.command import Budget, make_plan
 from experiments.comparing.page import write_page
 from experiments.comparing.runs import DEFAULT_METHODS, RUN_TIMEOUT_S, Comparison

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from benchmarks.common import PROJECT, NotSeen, python
 from experiments.commands.client import request
-from experiments.commands.terminal import call
+from experiments.testbed.terminal import call
 from packets.events import Event, decode_event
 from topologies.machine.ledger import RUN_BASE
 

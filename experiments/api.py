@@ -85,7 +85,7 @@ class Testbed:
         capture: bool = True,
     ) -> None:
         from experiments.commands.engines import check_engines
-        from experiments.commands.session import resolve
+        from experiments.commands.resolving import resolve
 
         words = [f"{name}={source}" for name, source in (engines or {}).items()]
         self.scenario = resolve(scenario, seed=seed, data=data, label=label, columns=columns, engines=words, topo=topo)

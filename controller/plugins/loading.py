@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 from controller.errors import PluginError
 from controller.plugins.contracts import CONTRACTS
+from topologies.own.files import from_file
 
 DEFAULT = "default"
 GROUP = "daitn.engines"
@@ -49,26 +48,11 @@ def load(engine: str, spec: str) -> Callable[..., Any]:
 
 def _module(engine: str, where: str) -> Any:
     try:
-        return _from_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
+        return from_file(Path(where), "own") if where.endswith(".py") else importlib.import_module(where)
     except FileNotFoundError:
         raise PluginError(f"engine {engine}: there is no file {where}") from None
     except (Exception, SystemExit) as error:
         raise PluginError(f"engine {engine}: {where} cannot be loaded: {type(error).__name__}: {error}") from error
-
-
-def _from_file(path: Path) -> Any:
-    if not path.is_file():
-        raise FileNotFoundError(path)
-    spec = importlib.util.spec_from_file_location(f"daitn_own_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    sys.path.insert(0, str(path.parent))  # its own neighbours can be imported
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
 
 
 def _entry_point(engine: str, name: str) -> Any:

@@ -31,6 +31,10 @@ ColumnOption = Annotated[
     list[str] | None,
     typer.Option(help="Column of --data FILE to learn from; may be given several times [default: all, or its texts]."),
 ]
+TaskOption = Annotated[
+    str | None,
+    typer.Option("--task", help="A learning task of your own: file.py:Class, a subclass of hosts.learning.task.Task."),
+]
 PageOption = Annotated[
     int | None,
     typer.Option(help="Port of the status page on 127.0.0.1 [default: 8080, or a free one].", min=0, max=65535),

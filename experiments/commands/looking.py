@@ -17,6 +17,7 @@ from experiments.commands.app import (
     LabelOption,
     PageOption,
     ScenarioArgument,
+    TaskOption,
     TopoOption,
     app,
     out,
@@ -113,6 +114,7 @@ def check(
     column: ColumnOption = None,
     engine: EngineOption = None,
     topo: TopoOption = None,
+    task: TaskOption = None,
     page_port: PageOption = None,
 ) -> None:
     """Check machine and scenario without starting anything."""
@@ -125,6 +127,7 @@ def check(
         columns=column or [],
         engines=engine or [],
         topo=topo,
+        task=task,
         page_port=page_port,
         console=out,
     )

@@ -19,6 +19,7 @@ from experiments.commands.app import (
     RunDirOption,
     ScenarioArgument,
     SeedOption,
+    TaskOption,
     TopoOption,
     app,
     err,
@@ -43,6 +44,7 @@ def run(
     ] = None,
     engine: EngineOption = None,
     topo: TopoOption = None,
+    task: TaskOption = None,
     run_dir: RunDirOption = None,
     page_port: PageOption = None,
     no_page: NoPageOption = False,
@@ -56,7 +58,7 @@ def run(
 
     report = run_scenario(
         scenario, seed=seed, seeds=seeds, data=data, label=label, columns=column or [], method=method,
-        engines=engine or [], topo=topo, run_dir=run_dir,
+        engines=engine or [], topo=topo, task=task, run_dir=run_dir,
         page_port=choose_page_port(page_port, no_page), capture=not no_capture, console=out, started_s=started_s,
     )  # fmt: skip
     if not report["targets_met"]:
@@ -109,6 +111,7 @@ def up(
     column: ColumnOption = None,
     engine: EngineOption = None,
     topo: TopoOption = None,
+    task: TaskOption = None,
     run_dir: RunDirOption = None,
     page_port: PageOption = None,
     no_page: NoPageOption = False,
@@ -130,6 +133,7 @@ def up(
         columns=column or [],
         engines=engine or [],
         topo=topo,
+        task=task,
         run_dir=run_dir,
         page_port=choose_page_port(page_port, no_page),
         console=out,

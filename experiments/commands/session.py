@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
-import msgspec
 from rich.console import Console
 
 from controller.oam.page import DEFAULT_PORT
@@ -21,13 +19,13 @@ from experiments.commands.client import standing_socket
 from experiments.commands.control import ControlServer
 from experiments.commands.engines import check_engines, try_engines, with_words
 from experiments.commands.progress import Progress, say_report
+from experiments.commands.resolving import resolve, resolve_without_data, told
 from experiments.errors import ExperimentError, RunFailed
 from experiments.run import Run, allow, check_method, gather
-from experiments.scenarios.scenario import Scenario, load, network_plan, with_topo
+from experiments.scenarios.scenario import Scenario, network_plan, with_topo
 from experiments.testbed import disk
 from experiments.testbed.folder import RunFolder
 from experiments.testbed.testbed import FIRST_OPENFLOW_PORT, Bed
-from hosts.learning.data.clinic import DISEASES
 from topologies.machine.preflight import check_files, check_machine, port_owner
 
 RUNS = Path("runs")
@@ -40,89 +38,6 @@ def choose_page_port(wanted: int | None, no_page: bool) -> int | None:
     if no_page or wanted is not None:
         return None if no_page else wanted
     return DEFAULT_PORT if not port_owner(DEFAULT_PORT) else 0
-
-
-def resolve(
-    name: str | Scenario,
-    *,
-    seed: int | None = None,
-    seeds: int | None = None,
-    data: Path | None = None,
-    label: str | None = None,
-    columns: Sequence[str] = (),
-    engines: Sequence[str] = (),
-    topo: str | None = None,
-    tell: Callable[[str], None] = lambda note: None,
-) -> Scenario:
-    """Load a scenario and lay the command line over it; checks that its data can be read.
-
-    ``tell``: hears what of the data is left aside, and what is used.
-    """
-    scenario = with_words(load(name) if isinstance(name, str) else name, engines)
-    scenario = with_topo(scenario, topo) if topo else scenario
-    changes: dict[str, Any] = {}
-    if seed is not None:
-        changes["seed"] = seed
-    if seeds is not None:
-        changes["seeds"] = seeds
-    if data is not None:
-        changes["data"] = _data_spec(scenario, data, label, columns)
-        changes["jobs"] = [msgspec.structs.replace(j, task=changes["data"].name) for j in scenario.jobs]
-    elif label is not None or columns:
-        raise ExperimentError("--label and --columns name columns of --data FILE; give --data as well")
-    scenario = msgspec.structs.replace(scenario, **changes)
-    if scenario.data.name == "vignettes":
-        _fit_jobs(scenario, list(DISEASES))
-    else:
-        if not scenario.data.data and scenario.data.name != "digits":
-            raise ExperimentError(f"scenario {scenario.name} needs real data: give it with --data PATH")
-        from hosts.learning.task import load_task  # brings PyTorch along: not for every command
-
-        task = load_task(scenario.data)
-        for note in task.notes:
-            tell(note)
-        _fit_jobs(scenario, task.groups)
-    return scenario
-
-
-def told(console: Console) -> Callable[[str], None]:
-    """Return what says a note on data on a console."""
-    return lambda note: console.print(f"data: {note}", highlight=False, markup=False, style="dim")
-
-
-def _data_spec(scenario: Scenario, path: Path, label: str | None, columns: Sequence[str]) -> Any:
-    if not path.exists():
-        raise ExperimentError(f"--data {path} does not exist; give a directory (UCI heart disease) or a CSV/JSONL file")
-    spec = scenario.data
-    if path.is_file():
-        spec = msgspec.structs.replace(spec, name=_kind_of(path, label or spec.label_column, columns))
-    elif spec.name == "vignettes":
-        spec = msgspec.structs.replace(spec, name="table")
-    partition = "natural" if path.is_dir() else "dirichlet"
-    return msgspec.structs.replace(
-        spec,
-        data=str(path.resolve()),
-        partition=partition,
-        label_column=label or spec.label_column,
-        columns=[*columns],
-    )
-
-
-def _kind_of(file: Path, label: str, columns: Sequence[str]) -> Literal["table", "text"]:
-    from hosts.learning.data.encode import is_prose
-    from hosts.learning.data.read import read_rows
-
-    return "text" if is_prose(read_rows(str(file), label, columns)) else "table"
-
-
-def _fit_jobs(scenario: Scenario, groups: list[str]) -> None:
-    wanted = {job.expert_group for job in scenario.jobs} | ({scenario.query.group} if scenario.query else set())
-    for group in sorted(g for g in wanted if g and g not in groups):
-        near = difflib.get_close_matches(group, groups, 1)
-        raise ExperimentError(
-            f"scenario {scenario.name}: group {group!r} is not in the data; "
-            + (f"did you mean {near[0]!r}?" if near else f"its groups are: {', '.join(groups)}")
-        )
 
 
 def need_root() -> None:
@@ -170,6 +85,7 @@ def run_scenario(
     method: str | None,
     engines: Sequence[str],
     topo: str | None,
+    task: str | None,
     run_dir: Path | None,
     page_port: int | None,
     capture: bool,
@@ -186,6 +102,7 @@ def run_scenario(
         columns=columns,
         engines=engines,
         topo=topo,
+        task=task,
         tell=told(console),
     )
     check_methods(scenario, method)
@@ -209,13 +126,22 @@ def stand(
     columns: Sequence[str],
     engines: Sequence[str],
     topo: str | None,
+    task: str | None,
     run_dir: Path | None,
     page_port: int | None,
     console: Console,
 ) -> None:
     """Bring the testbed up and keep it until the CLI is left, `daitn down`, or a signal."""
     scenario = resolve(
-        name, seed=seed, data=data, label=label, columns=columns, engines=engines, topo=topo, tell=told(console)
+        name,
+        seed=seed,
+        data=data,
+        label=label,
+        columns=columns,
+        engines=engines,
+        topo=topo,
+        task=task,
+        tell=told(console),
     )
     check_engines(scenario)
     with _standing(scenario, run_dir, page_port, True, console) as (bed, progress):
@@ -312,14 +238,16 @@ def check_all(
     columns: Sequence[str],
     engines: Sequence[str],
     topo: str | None,
+    task: str | None,
     page_port: int | None,
     console: Console,
 ) -> None:
     """Check scenario, then machine; every problem is an error that says what to do."""
+    given = data is not None or task is not None
     scenario = (
-        resolve_without_data(name)
-        if data is None
-        else resolve(name, data=data, label=label, columns=columns, tell=told(console))
+        resolve(name, data=data, label=label, columns=columns, task=task, tell=told(console))
+        if given
+        else resolve_without_data(name)
     )
     scenario = with_words(scenario, engines)
     scenario = with_topo(scenario, topo) if topo else scenario
@@ -334,11 +262,3 @@ def check_all(
     try_engines(scenario, console)
     for line in check_machine(ports=[FIRST_OPENFLOW_PORT + k - 1 for k in plan.kas_numbers], page_port=page_port):
         console.print(f"[green]✓[/] {line}", highlight=False)
-
-
-def resolve_without_data(name: str) -> Scenario:
-    """Load a scenario for a check that does not need its data."""
-    scenario = load(name)
-    if scenario.data.name == "vignettes":
-        _fit_jobs(scenario, list(DISEASES))
-    return scenario

@@ -12,7 +12,8 @@ import msgspec
 from rich.console import Console
 
 from experiments.commands.engines import check_engines, here, parse
-from experiments.commands.session import RUNS, need_root, resolve
+from experiments.commands.resolving import resolve
+from experiments.commands.session import RUNS, need_root
 from experiments.comparing.page import table, write_page
 from experiments.comparing.runs import DEFAULT_METHODS, TOGETHER, Comparison, Plan
 from experiments.errors import ExperimentError

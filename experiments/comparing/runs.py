@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from experiments.commands.session import resolve
+from experiments.commands.resolving import resolve
 from experiments.errors import ExperimentError
 from experiments.run import allow
 from experiments.scenarios.scenario import load

@@ -103,8 +103,17 @@ def from_raw(raw: Any, where: str) -> Scenario:
     except msgspec.ValidationError as error:
         raise ScenarioError(f"scenario {where}: {_explain(error)}") from None
     scenario = with_engines(scenario, {}, where, Path(where).parent)
+    if scenario.data.own:
+        scenario = with_task(scenario, scenario.data.own, Path(where).parent)
     check_network(scenario.network, where)
     return _checked(msgspec.structs.replace(scenario, network=resolved(scenario.network, Path(where).parent)), where)
+
+
+def with_task(scenario: Scenario, own: str, folder: Path) -> Scenario:
+    """Return a scenario of a learning task of one's own, a ``file.py:Class`` found from ``folder``."""
+    data = msgspec.structs.replace(scenario.data, name="own", own=absolute(own, folder))
+    jobs = [msgspec.structs.replace(job, task="own") for job in scenario.jobs]
+    return msgspec.structs.replace(scenario, data=data, jobs=jobs)
 
 
 def with_topo(scenario: Scenario, spec: str) -> Scenario:

@@ -17,11 +17,10 @@ from controller.oam.hub import EventHub
 from controller.oam.metrics import Metrics
 from controller.oam.page import PageServer, create_app
 from controller.oam.state.run import NetworkState
-from experiments.commands import terminal
 from experiments.errors import RunFailed
 from experiments.scenarios import events
 from experiments.scenarios.scenario import Scenario, engine_setup, network_plan
-from experiments.testbed import disk
+from experiments.testbed import disk, terminal
 from experiments.testbed.capture import Capture
 from experiments.testbed.counters import port_bytes
 from experiments.testbed.folder import RunFolder

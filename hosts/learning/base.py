@@ -45,9 +45,10 @@ class Task:
         """Return a fresh model; the same seed gives the same weights, and torch's global generator is left alone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self._build()
+            return self.build()
 
-    def _build(self) -> nn.Module:
+    def build(self) -> nn.Module:
+        """Return a fresh model: inputs (n, ``width``) of ``input_type`` in, logits (n, labels) out."""
         raise NotImplementedError
 
     def check_inputs(self, inputs: torch.Tensor) -> None:
@@ -138,12 +139,13 @@ class Task:
         rows = rng.permutation(len(samples))[:_PROBE_ROWS]
         if len(rows) < 2 * _FOLDS:
             return 0.0
-        features = self._probe_features(samples.inputs[torch.from_numpy(rows)])
+        features = self.probe_features(samples.inputs[torch.from_numpy(rows)])
         labels = samples.labels.numpy()[rows].astype(int)
         folds = np.arange(len(rows)) % _FOLDS
         return float(np.mean([ridge_accuracy(features, labels, folds == fold) for fold in range(_FOLDS)]))
 
-    def _probe_features(self, inputs: torch.Tensor) -> np.ndarray:
+    def probe_features(self, inputs: torch.Tensor) -> np.ndarray:
+        """Return what a linear model can learn from inputs, (n, any width): by it a node's quality is guessed."""
         return np.asarray(inputs.numpy(), dtype=float)
 
     def ask(self, model: nn.Module, sample: Sequence[float]) -> tuple[str, float]:

@@ -18,6 +18,7 @@ from hosts.learning.data.bundled import digits
 from hosts.learning.data.encode import encode
 from hosts.learning.data.read import read_rows
 from hosts.learning.errors import LearningError
+from hosts.learning.own import load_own
 from hosts.learning.safe_bytes import bytes_to_model, bytes_to_samples, model_to_bytes, samples_to_bytes
 from hosts.learning.spec import Evaluation, NodeData, Samples, TaskSpec, TrainResult, TrainSettings, concat_samples
 from hosts.learning.tasks import TableTask, TextTask, VignetteTask
@@ -33,6 +34,8 @@ def load_task(spec: TaskSpec) -> Task:
     """Return the task of a description; reads its data, if it has any. ``LearningError`` in one line otherwise."""
     if spec.name == "vignettes":
         return VignetteTask(spec)
+    if spec.name == "own":
+        return load_own(spec)
     if spec.name == "digits":
         return TableTask(spec, digits())
     rows = read_rows(spec.data, spec.label_column, spec.columns)

@@ -15,6 +15,8 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A task as a scenario file names it. Nothing here depends on the seed of a run.
 
+    ``own`` (``name: own``): a task of one's own, ``file.py:Class``; of what follows it takes what it likes.
+
     ``data``: file or directory (tables and text). ``train_per_node`` and ``test_per_node`` (for each of the two test
     copies) are vignettes per hospital; tables use ``test_share`` of their rows for testing instead. ``partition``:
     ``dirichlet`` (``alpha``), ``iid``, ``one_class``, ``shards`` (``shards_per_node``) or ``natural`` (by hospital;
@@ -25,7 +27,8 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     all). ``flip``: faults to try, {data node: share of its training labels that are wrong}.
     """
 
-    name: Literal["vignettes", "table", "text", "digits"] = "vignettes"
+    name: Literal["vignettes", "table", "text", "digits", "own"] = "vignettes"
+    own: str = ""
     data: str = ""
     partition: Kind = "dirichlet"
     alpha: Positive = 0.3

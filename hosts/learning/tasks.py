@@ -38,7 +38,7 @@ class VignetteTask(Task):
             width=spec.findings_per_vignette,
         )
 
-    def _build(self) -> nn.Module:
+    def build(self) -> nn.Module:
         return VignetteTransformer(vignettes.TOKENS, len(self.labels))
 
     def check_inputs(self, inputs: torch.Tensor) -> None:
@@ -47,7 +47,7 @@ class VignetteTask(Task):
         ):
             raise LearningError(f"a vignette holds finding numbers 0..{vignettes.TOKENS - 1}, whole")
 
-    def _probe_features(self, inputs: torch.Tensor) -> np.ndarray:
+    def probe_features(self, inputs: torch.Tensor) -> np.ndarray:
         bag = torch.zeros(len(inputs), vignettes.TOKENS, dtype=torch.float64)
         return bag.scatter_add_(1, inputs.long(), torch.ones(inputs.shape, dtype=torch.float64)).numpy()
 
@@ -92,7 +92,7 @@ class TableTask(Task):
         self.table = table
         self.notes = table.notes
 
-    def _build(self) -> nn.Module:
+    def build(self) -> nn.Module:
         return TableModel(self.width, len(self.labels), self.spec.hidden)
 
     def check_inputs(self, inputs: torch.Tensor) -> None:
@@ -137,7 +137,7 @@ class TextTask(TableTask):
         self.vocabulary = table.vocabulary or Vocabulary.of([])
         self._idf = torch.from_numpy(self.vocabulary.idf)
 
-    def _build(self) -> nn.Module:
+    def build(self) -> nn.Module:
         return TextModel(self._idf, len(self.labels), self.spec.hidden, TEXT_LENGTH)
 
     def check_inputs(self, inputs: torch.Tensor) -> None:
@@ -145,7 +145,7 @@ class TextTask(TableTask):
         if inputs.numel() and not bool(((inputs >= 0) & (inputs < known) & (inputs == inputs.round())).all()):
             raise LearningError(f"a text holds numbers of words 0..{known - 1}, whole")
 
-    def _probe_features(self, inputs: torch.Tensor) -> np.ndarray:
+    def probe_features(self, inputs: torch.Tensor) -> np.ndarray:
         return word_weights(inputs, self._idf, TEXT_LENGTH).numpy().astype(float)
 
     def sample_from(self, text: str) -> list[float]:

@@ -16,9 +16,7 @@ parallel links are welcome.
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +26,7 @@ from topologies import venv  # noqa: F401  (first: what only the project's .venv
 from topologies.build import Builder, Rates, Terminal, check_reach
 from topologies.custom import DccController, PlanTopo, cleanup, leave, plan_topo
 from topologies.errors import PlanError, TopologyError
+from topologies.own.files import from_file
 from topologies.own.profiles import profile
 from topologies.plan import NetworkPlan, Role
 
@@ -132,21 +131,15 @@ def for_mn(**kinds: type[Topo]) -> tuple[dict[str, Callable[..., PlanTopo]], dic
 def load_topo(spec: str) -> NetworkPlan:
     """Return the plan of ``file.py:Class``; ``PlanError`` is one line that says what to mend."""
     where, _, name = spec.rpartition(":")
-    path = Path(where)
     if not where.endswith(".py") or not name:
         raise PlanError(f"topology {spec!r}: give file.py:Class")
-    if not path.is_file():
-        raise PlanError(f"topology {spec}: there is no file {where}")
-    found = importlib.util.spec_from_file_location(f"daitn_topo_{path.stem}", path)
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
     try:
-        sys.modules[found.name] = module
-        found.loader.exec_module(module)
-        kind = getattr(module, name, None)
+        kind = getattr(from_file(Path(where), "topo"), name, None)
         if not (isinstance(kind, type) and issubclass(kind, Topo)):
             raise PlanError(f"topology {spec}: {where} has no subclass {name!r} of topologies.own.topo.Topo")
         return kind().plan
+    except FileNotFoundError:
+        raise PlanError(f"topology {spec}: there is no file {where}") from None
     except TopologyError:
         raise
     except (Exception, SystemExit) as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.commands.session import resolve, resolve_without_data
+from experiments.commands.resolving import resolve, resolve_without_data
 from experiments.errors import ExperimentError
 from experiments.scenarios.scenario import SCENARIO_FOLDER
 from hosts.learning.errors import LearningError

@@ -1,0 +1,111 @@
+"""A scenario with what was said on the command line laid over it, and its data looked at."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from rich.console import Console
+
+from experiments.commands.engines import with_words
+from experiments.errors import ExperimentError
+from experiments.scenarios.scenario import Scenario, load, with_task, with_topo
+from hosts.learning.data.clinic import DISEASES
+
+
+def resolve(
+    name: str | Scenario,
+    *,
+    seed: int | None = None,
+    seeds: int | None = None,
+    data: Path | None = None,
+    label: str | None = None,
+    columns: Sequence[str] = (),
+    engines: Sequence[str] = (),
+    topo: str | None = None,
+    task: str | None = None,
+    tell: Callable[[str], None] = lambda note: None,
+) -> Scenario:
+    """Load a scenario and lay the command line over it; checks that its data can be read.
+
+    ``tell``: hears what of the data is left aside, and what is used.
+    """
+    scenario = with_words(load(name) if isinstance(name, str) else name, engines)
+    scenario = with_topo(scenario, topo) if topo else scenario
+    scenario = with_task(scenario, task, Path.cwd()) if task else scenario
+    changes: dict[str, Any] = {}
+    if seed is not None:
+        changes["seed"] = seed
+    if seeds is not None:
+        changes["seeds"] = seeds
+    if data is not None:
+        changes["data"] = _data_spec(scenario, data, label, columns)
+        changes["jobs"] = [msgspec.structs.replace(j, task=changes["data"].name) for j in scenario.jobs]
+    elif label is not None or columns:
+        raise ExperimentError("--label and --columns name columns of --data FILE; give --data as well")
+    scenario = msgspec.structs.replace(scenario, **changes)
+    if scenario.data.name == "vignettes":
+        _fit_jobs(scenario, list(DISEASES))
+    else:
+        if not scenario.data.data and scenario.data.name not in ("digits", "own"):
+            raise ExperimentError(f"scenario {scenario.name} needs real data: give it with --data PATH")
+        from hosts.learning.task import load_task  # brings PyTorch along: not for every command
+
+        loaded = load_task(scenario.data)
+        for note in loaded.notes:
+            tell(note)
+        _fit_jobs(scenario, loaded.groups)
+    return scenario
+
+
+def told(console: Console) -> Callable[[str], None]:
+    """Return what says a note on data on a console."""
+    return lambda note: console.print(f"data: {note}", highlight=False, markup=False, style="dim")
+
+
+def _data_spec(scenario: Scenario, path: Path, label: str | None, columns: Sequence[str]) -> Any:
+    if not path.exists():
+        raise ExperimentError(f"--data {path} does not exist; give a directory (UCI heart disease) or a CSV/JSONL file")
+    spec = scenario.data
+    if spec.name == "own":
+        return msgspec.structs.replace(spec, data=str(path.resolve()), label_column=label or "", columns=[*columns])
+    if path.is_file():
+        spec = msgspec.structs.replace(spec, name=_kind_of(path, label or spec.label_column, columns))
+    elif spec.name == "vignettes":
+        spec = msgspec.structs.replace(spec, name="table")
+    partition = "natural" if path.is_dir() else "dirichlet"
+    return msgspec.structs.replace(
+        spec,
+        data=str(path.resolve()),
+        partition=partition,
+        label_column=label or spec.label_column,
+        columns=[*columns],
+    )
+
+
+def _kind_of(file: Path, label: str, columns: Sequence[str]) -> Literal["table", "text"]:
+    from hosts.learning.data.encode import is_prose
+    from hosts.learning.data.read import read_rows
+
+    return "text" if is_prose(read_rows(str(file), label, columns)) else "table"
+
+
+def _fit_jobs(scenario: Scenario, groups: list[str]) -> None:
+    wanted = {job.expert_group for job in scenario.jobs} | ({scenario.query.group} if scenario.query else set())
+    for group in sorted(g for g in wanted if g and g not in groups):
+        near = difflib.get_close_matches(group, groups, 1)
+        raise ExperimentError(
+            f"scenario {scenario.name}: group {group!r} is not in the data; "
+            + (f"did you mean {near[0]!r}?" if near else f"its groups are: {', '.join(groups)}")
+        )
+
+
+def resolve_without_data(name: str) -> Scenario:
+    """Load a scenario for a check that does not need its data."""
+    scenario = load(name)
+    if scenario.data.name == "vignettes":
+        _fit_jobs(scenario, list(DISEASES))
+    return scenario
