@@ -82,6 +82,7 @@ class Run:
             self.bed.start_measuring()
         with self.phase("agents"):
             self.bed.start_agents()
+            self.bed.start_background()
 
     def _change_seed(self, seed: int) -> None:
         """Have all agents leave in good order (else their DCCs would miss them), and new ones come."""
@@ -144,6 +145,8 @@ class Run:
 
     def _report(self, started_s: float, watch: MemoryWatch) -> dict[str, Any]:
         counted = {link: n - self.bed.baseline.get(link, 0) for link, n in self.bed.port_bytes().items()}
+        if self.bed.background:
+            self.folder.write_manifest(background=self.bed.background.measured())
         if self.bed.capture:
             self.bed.capture.stop()
             if lost := self.bed.capture.dropped():

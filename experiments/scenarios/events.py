@@ -74,18 +74,19 @@ def check(events: Sequence[TimedEvent], plan: NetworkPlan, where: str) -> None:
     for event in events:
         what = f"scenario {where}: event {event.do} names {event.subject or 'nothing'}"
         if event.do in OF_LINKS:
-            _one_of(event.link, [x.name for x in plan.links], f"{what}, which is no link", "link: k1g-k2g")
+            one_of(event.link, [x.name for x in plan.links], f"{what}, which is no link", "link: k1g-k2g")
             if event.do == "change" and not event.changes:
                 raise ScenarioError(f"{what} and no change: give rate_mbps, delay_ms or loss_percent")
         elif event.do == "crash":
-            _one_of(event.node, [*roles, *(s.name for s in plan.switches)], f"{what}, which is no terminal or switch")
+            one_of(event.node, [*roles, *(s.name for s in plan.switches)], f"{what}, which is no terminal or switch")
         else:
-            _one_of(event.node, list(roles), f"{what}, which is no terminal")
+            one_of(event.node, list(roles), f"{what}, which is no terminal")
         if event.do == "collect" and roles[event.node] != "data":
             raise ScenarioError(f"scenario {where}: {event.node} is no data node, it cannot collect samples")
 
 
-def _one_of(name: str, known: Sequence[str], what: str, example: str = "") -> None:
+def one_of(name: str, known: Sequence[str], what: str, example: str = "") -> None:
+    """Check that a name is one of those known; ``ScenarioError`` that begins with ``what`` and names the nearest."""
     if name in known:
         return
     near = difflib.get_close_matches(name, known, 1)

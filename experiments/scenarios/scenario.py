@@ -18,6 +18,8 @@ from controller.errors import PluginError
 from controller.plugins.loading import absolute, check_name
 from controller.plugins.setup import Setup
 from experiments.errors import ScenarioError
+from experiments.scenarios.background import Pair
+from experiments.scenarios.background import check as check_background
 from experiments.scenarios.events import TimedEvent
 from experiments.scenarios.events import check as check_events
 from experiments.scenarios.network import (
@@ -48,8 +50,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """One experiment. ``jobs`` are submitted in order; one that T-FAM rejects is recorded and the next is tried.
 
     ``engines``: {engine: source} instead of the defaults, as of ``daitn engines``; a file's path is meant from where
-    the scenario lies. ``events``: what happens to terminals meanwhile (``experiments.scenarios.events``). ``security:
-    off`` leaves signatures, MACs and encryption out (packets/README.md, "Security").
+    the scenario lies. ``events``: what happens to terminals meanwhile (``experiments.scenarios.events``).
+    ``background``: ordinary traffic beside it (``experiments.scenarios.background``). ``security: off`` leaves
+    signatures, MACs and encryption out (packets/README.md, "Security").
     """
 
     name: str
@@ -64,6 +67,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     security: bool = True
     engines: dict[str, str] = {}
     events: Annotated[list[TimedEvent], msgspec.Meta(max_length=256)] = []
+    background: Annotated[list[Pair], msgspec.Meta(max_length=64)] = []
 
 
 def names() -> list[str]:
@@ -131,6 +135,7 @@ def _checked(scenario: Scenario, where: str) -> Scenario:
     check_roles(plan, scenario.network, where)
     _check_flip(scenario, plan, where)
     check_events(scenario.events, plan, where)
+    check_background(scenario.background, plan, where)
     return scenario
 
 

@@ -21,6 +21,7 @@ from experiments.errors import RunFailed
 from experiments.scenarios import events
 from experiments.scenarios.scenario import Scenario, engine_setup, network_plan
 from experiments.testbed import disk, terminal
+from experiments.testbed.background import Background
 from experiments.testbed.capture import Capture
 from experiments.testbed.counters import port_bytes
 from experiments.testbed.folder import RunFolder
@@ -54,6 +55,7 @@ class Bed:
         self.runtime = RUN_BASE / self.run_id
         self.events: list[Event] = []
         self.children: list[Child] = []
+        self.background: Background | None = None
         self.baseline: dict[str, int] = {}
         self.absent: set[str] = set()
         self._page_port = page_port
@@ -183,6 +185,15 @@ class Bed:
             if host.name in names:
                 self._fork(host)
         wait_for("the agents", lambda: names <= self._seen("agent.ready", mark), READY_TIMEOUT_S, self.check)
+
+    def start_background(self) -> None:
+        """Start the scenario's ordinary traffic, which goes on until the network is taken down."""
+        if not self.scenario.background:
+            return
+        place = {h.name: (self.network.hosts[h.name].pid, h.address) for h in self.plan.hosts}
+        self.background = Background(self.scenario.background, place, self.folder.logs, self.run_id)
+        self._cleanup.callback(self.background.stop)
+        self.background.start(lambda what, ready: wait_for(what, ready, READY_TIMEOUT_S, self.check))
 
     def start_agent(self, name: str) -> None:
         """Start the agent of one terminal that is not there (yet, or any more); returns when it has registered."""
