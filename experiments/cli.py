@@ -6,7 +6,6 @@ Exit status: 0 done, 1 the work did not reach its goal, 2 bad input or a machine
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import sys
 
@@ -26,9 +25,9 @@ from experiments.testbed.processes import ENDINGS, end_in_order
 from hosts.learning.errors import LearningError
 from packets.errors import IdentityError
 from topologies.errors import TopologyError
+from topologies.machine.shell import find_tools
 
 INTERRUPTED = 130
-SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
 def main() -> None:
@@ -61,12 +60,6 @@ def main() -> None:
         goes_on = "no longer waiting; the job goes on: `daitn status` shows it, `daitn stop JOB` ends it"
         err.print("stopped; everything is torn down" if made_something else goes_on if waited else "stopped")
     sys.exit(status if isinstance(status, int) else 0)
-
-
-def find_tools() -> None:
-    """Look for programs where root's are, too: a root through ``su`` has not got them in its PATH."""
-    have = os.environ.get("PATH", "").split(os.pathsep)
-    os.environ["PATH"] = os.pathsep.join([*have, *(d for d in SBIN if d not in have)])
 
 
 def _fail(error: Exception, status: int) -> None:

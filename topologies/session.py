@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from topologies.machine import probe, sysctls
+from topologies.machine import probe, shell, sysctls
 from topologies.machine.ledger import MAIN_VARIABLE, RUN_BASE, RUN_VARIABLE, Ledger, LedgerContent, this_process
 from topologies.machine.preflight import RunLock
 from topologies.plan import NetworkPlan
@@ -17,6 +17,7 @@ class Session:
     """One run's hold on the machine's network: lock, ledger, kernel settings; ``close`` gives all of it back."""
 
     def __init__(self, run_id: str, runtime_dir: Path, datapath: probe.Datapath | None = None) -> None:
+        shell.find_tools()
         self.run_id = run_id
         self.runtime_dir = runtime_dir
         self.datapath: probe.Datapath = datapath or probe.datapath()

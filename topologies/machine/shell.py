@@ -5,6 +5,7 @@ Lists of arguments, never a shell; batches on standard input; a refusal becomes 
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Sequence
@@ -12,7 +13,14 @@ from collections.abc import Sequence
 from topologies.errors import RefusedError, ToolMissingError
 
 TIMEOUT_S = 30.0
+SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _LINE = re.compile(r"Command failed -:(\d+)")
+
+
+def find_tools() -> None:
+    """Look for programs where root's are, too: a root through ``su`` has not got them in its PATH."""
+    have = os.environ.get("PATH", "").split(os.pathsep)
+    os.environ["PATH"] = os.pathsep.join([*have, *(d for d in SBIN if d not in have)])
 
 
 def run(*command: str, text: str | None = None, timeout_s: float = TIMEOUT_S) -> subprocess.CompletedProcess[str]:

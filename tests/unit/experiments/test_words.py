@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from experiments.cli import SBIN, find_tools
 from experiments.commands.progress import Progress, say_rejected
 from experiments.commands.words import shown
 from packets.events import Event
+from topologies.machine.shell import SBIN, find_tools
 
 ROOT = Path(__file__).parents[3]
 ODD = ["[/x] closed", "[deleted]", "[bold]b[/]", "back\\", "a[b]c", "100 %", ":smile:", "[link=x]y"]
