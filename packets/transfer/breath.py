@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from packets.transfer.sender import Sending
 
-LEAST_S, MOST_S = 0.0004, 0.006
+LEAST_S, MOST_S = 0.0004, 0.004
 GATHER = 56  # packets of a turn: what a turn costs besides its packets is then little
 GROWTH = 1.05  # of a breath, a turn: a start, whose rate doubles, is not slowed
 
@@ -22,7 +22,7 @@ class Breath:
         self._pause_s = LEAST_S
 
     def pause_s(self, sendings: Iterable[Sending], *, receiving: bool) -> float:
-        """Return how long packets may gather: about ``GATHER`` of them, in or out, in 6 ms at most."""
+        """Return how long packets may gather: about ``GATHER`` of them, in or out, in 4 ms at most."""
         wanted = min((s.gather_s(GATHER) for s in sendings), default=MOST_S)
         return max(min(self._pause_s if receiving else MOST_S, wanted), LEAST_S)
 
