@@ -9,8 +9,8 @@ from pathlib import Path
 from topologies.machine import probe, shell, sysctls
 from topologies.machine.ledger import MAIN_VARIABLE, RUN_BASE, RUN_VARIABLE, Ledger, LedgerContent, this_process
 from topologies.machine.preflight import RunLock
-from topologies.plan import NetworkPlan
-from topologies.wiring import ends
+from topologies.plan import NetworkPlan, gateway_address
+from topologies.wiring import ends, name_servers
 
 
 class Session:
@@ -28,11 +28,14 @@ class Session:
         self.environment = {**os.environ, RUN_VARIABLE: run_id, MAIN_VARIABLE: f"{main.pid}:{main.started}"}
         self._lock = RunLock(run_id, runtime_dir.parent)
         self.ledger: Ledger | None = None
+        self.elsewhere: list[str] = []  # name servers, which a terminal is told at once that it cannot reach
 
     def open(self, plan: NetworkPlan) -> None:
         """Take the lock, write down what is going to be made, then raise the kernel settings."""
         self._lock.__enter__()
         self.ledger = Ledger(self.runtime_dir, self.run_id)
+        ours = {h.address for h in plan.hosts} | {gateway_address(kas) for kas in plan.kas_numbers}
+        self.elsewhere = [address for address in _name_servers() if address not in ours]
         self.ledger.note(lambda content: _intend(content, plan))
         sysctls.raise_limits(self.ledger)
 
@@ -45,6 +48,13 @@ class Session:
                 self.runtime_dir.rmdir()
             self.ledger = None
         self._lock.__exit__()
+
+
+def _name_servers() -> list[str]:
+    try:
+        return name_servers(Path("/etc/resolv.conf").read_text(errors="replace"))
+    except OSError:
+        return []
 
 
 def _intend(content: LedgerContent, plan: NetworkPlan) -> None:

@@ -5,8 +5,9 @@ Pure text, so that a unit test can read what root would do.
 
 from __future__ import annotations
 
+import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from topologies.errors import UnsupportedLinkError
 from topologies.plan import HostPlan, LinkPlan, SwitchPlan, gateway_address, interface_name
@@ -79,8 +80,12 @@ def up_lines(interfaces: Iterable[str], run_id: str) -> list[Line]:
     return [(f"link set dev {name} alias {alias(run_id)} up", f"interface {name}") for name in interfaces]
 
 
-def host_lines(host: HostPlan) -> list[Line]:
-    """Give a terminal MAC, address and its one route, to the virtual router (240.0.0.0/4 goes there too)."""
+def host_lines(host: HostPlan, unreachable: Sequence[str] = ()) -> list[Line]:
+    """Give a terminal MAC, address and its one route, to the virtual router (240.0.0.0/4 goes there too).
+
+    ``unreachable``: addresses that are not in this network, said at once: the machine's name servers, which ``ping``
+    and ``telnet`` else wait for, two seconds a name.
+    """
     device, purpose = interface_name(host.name, 0), f"terminal {host.name}"
     return [
         ("link set dev lo up", purpose),
@@ -88,7 +93,14 @@ def host_lines(host: HostPlan) -> list[Line]:
         (f"addr add {host.address}/16 dev {device}", purpose),
         (f"link set dev {device} up", purpose),
         (f"route add default via {gateway_address(host.kas)} dev {device}", purpose),
+        *((f"route add unreachable {address}", purpose) for address in unreachable),
     ]
+
+
+def name_servers(text: str) -> list[str]:
+    """Return the IPv4 name servers of a ``resolv.conf`` that are not on this machine itself."""
+    found = re.findall(r"^nameserver\s+(\d+\.\d+\.\d+\.\d+)\s*$", text, re.MULTILINE)
+    return [address for address in dict.fromkeys(found) if not address.startswith("127.")]
 
 
 def shape_lines(link: LinkPlan, device: str, netem: bool) -> list[Line]:

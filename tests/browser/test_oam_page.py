@@ -112,6 +112,8 @@ def test_the_model_is_seen_where_it_is_within_a_second(
         state.apply(said)
         if said.kind == "object.arrived" and said.data["object_id"] in (script.object_id, script.deploy_id):
             told.append((str(said.data["object_id"]), said.data["node"], now_ms()))
+            at = said.data["object_id"], said.data["node"]  # it goes on once it was seen: a slow browser skips no stop
+            wait_until(lambda at=at: model_at(browser, at[0]) == at[1], 10, f"the model at {at[1]}")
     wait_until(lambda: model_at(browser, script.deploy_id) == "mdfp3", 10, "the deployed model at mdfp3")
     placed: list[tuple[str, str, float]] = [tuple(p) for p in browser.run("return window.placed")]
     assert [node for _, node, _ in told] == [*(s[1] for s in STOPS), OWNER, "mdfp3"]

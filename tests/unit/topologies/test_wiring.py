@@ -11,7 +11,17 @@ from topologies.fig3 import PLAN
 from topologies.machine.calibrate import judge, rate_mbps
 from topologies.machine.frames import Arrival
 from topologies.plan import LinkPlan
-from topologies.wiring import FRAME_BYTES, alias, bridge_words, burst_bytes, group, host_lines, needs_wire, shape_lines
+from topologies.wiring import (
+    FRAME_BYTES,
+    alias,
+    bridge_words,
+    burst_bytes,
+    group,
+    host_lines,
+    name_servers,
+    needs_wire,
+    shape_lines,
+)
 
 WAN = next(link for link in PLAN.links if link.delay_ms)
 ACCESS = next(link for link in PLAN.links if link.a == "h11")
@@ -123,3 +133,12 @@ def test_lost_and_reordered_frames_do_not_change_the_rate() -> None:
 def test_no_rate_without_frames() -> None:
     assert rate_mbps([], 0) == 0.0
     assert rate_mbps(arrivals(100.0, 1, 0), 0) == 0.0
+
+
+def test_a_terminal_is_told_at_once_that_name_servers_are_elsewhere() -> None:
+    named = [f"nameserver {a}" for a in ("127.0.0.53", "10.255.255.53", "10.255.255.53", "::1")]
+    lines = ["# nameserver 9.9.9.9", *named, "search x"]
+    text = "\n".join(lines)
+    assert name_servers(text) == ["10.255.255.53"]
+    lines = [line for line, _ in host_lines(PLAN.hosts[0], ["10.255.255.53"])]
+    assert lines[-1] == "route add unreachable 10.255.255.53"
