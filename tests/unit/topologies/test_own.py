@@ -202,6 +202,9 @@ def test_mn_gets_the_same_plan_and_its_wrong_words_are_refused() -> None:
     for word in ("--switch=user", "--link", "--nat", "--host"):
         with pytest.raises(PlanError, match="not with this topology"):
             check_words(["mn", "--custom", "x.py", word])
+    for test in (["--test", "iperf"], ["--test=all"], ["--test", "pingall,iperf"]):
+        with pytest.raises(PlanError, match=r"iperf 2\.1"):
+            check_words(["mn", "--custom", "x.py", *test])
     check_words(["mn", "--custom", "x.py", "--topo", "two", "--test", "pingall", "--mac"])
 
 
