@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import queue
-import random
+import secrets
 import select
 import threading
 import time
@@ -37,7 +37,7 @@ from packets.transfer.receiver import Receiving, answer_to
 from packets.transfer.refusals import Counters, Refusals
 from packets.transfer.requests import Requests
 from packets.transfer.sender import Sending
-from packets.transfer.udp import Arrivals, UdpSocket
+from packets.transfer.udp import Arrivals, Peer, UdpSocket, now_us
 from packets.transfer.workers import Workers
 from packets.transfers import OutgoingObject, ReceivedObject, Transfer, TransferStats
 from packets.wire import (
@@ -60,9 +60,6 @@ QUEUE_LENGTH = 256
 DRAIN = 4
 TIDY_S = 1.0
 IO_PRIORITY = -10  # as that of the switches and the delay lines
-MASK_32 = 0xFFFF_FFFF
-
-Peer = tuple[str, int]
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -128,7 +125,6 @@ class Endpoint:
         )
         self._closing = False
         self._thread = threading.Thread(target=self._run, name=f"ai-io-{address}", daemon=True)
-        self._random = random.SystemRandom()
         self._tidy_at, self._breath = 0.0, Breath()
 
     @property
@@ -169,7 +165,7 @@ class Endpoint:
         if obj.type not in SHARD_TYPES:
             raise TransportError(f"an object travels as shards, not as {obj.type.name}: use request for that")
         now = time.monotonic()
-        return self._begin(Sending(obj, self._random.getrandbits(32), self._shard_size.now(now), now))
+        return self._begin(Sending(obj, secrets.randbits(32), self._shard_size.now(now), now))
 
     def hand_over(self, object_id: int, visit: int, to: str, *, timeout_s: float = 5.0) -> Transfer | None:
         """Send on to an address what is here of an object that will never be whole here; None when that is nothing.
@@ -179,7 +175,7 @@ class Endpoint:
         assembly = self._on_io_thread(lambda: self._receiving.withdraw(object_id, visit), timeout_s)
         if assembly is None or not assembly.held.any():
             return None
-        return self._begin(remainder(assembly, to, self._random.getrandbits(32), time.monotonic()))
+        return self._begin(remainder(assembly, to, secrets.randbits(32), time.monotonic()))
 
     def relaunch(self, object_id: int, visit: int, *, former_lives: bool = False, timeout_s: float = 5.0) -> bool:
         """Launch an object under way again, since it is steered elsewhere now; False when none such is under way.
@@ -223,7 +219,7 @@ class Endpoint:
 
     def reply(self, header: Header, payload: bytes, peer: Peer, *, type: PacketType) -> None:
         """Answer a request that ``on_message`` got."""
-        answer = msgspec.structs.replace(answer_to(header, type, NO_FLAGS, _now_us()), shard_count=0)
+        answer = msgspec.structs.replace(answer_to(header, type, NO_FLAGS, now_us()), shard_count=0)
         self._requests.send(answer, payload, peer)
 
     # --- the I/O thread -------------------------------------------------------------------------------------------
@@ -255,7 +251,7 @@ class Endpoint:
         self._take_new()
         self._take_in()
         now = time.monotonic()
-        self._receiving.answer(now, _now_us())
+        self._receiving.answer(now, now_us())
         self._outgoing.advance_all(now)
         if now >= self._tidy_at:
             self._tidy(now)
@@ -321,8 +317,7 @@ class Endpoint:
             self._send_raw(seal_with_mac(header, payload, session.send_key, session.key_id, TAG_BYTES), peer)
 
     def _send_raw(self, data: bytes, peer: Peer) -> None:
-        self.counters.packets_out += 1
-        self.counters.bytes_out += len(data)
+        self.counters.left(1, len(data))
         self._socket.send(data, peer)
 
     def _poke(self) -> None:
@@ -343,7 +338,3 @@ def _settled(on_object: Callable[[ReceivedObject], None]) -> Callable[[ReceivedO
         on_object(msgspec.structs.replace(received, payload=bytes(received.payload)))
 
     return call
-
-
-def _now_us() -> int:
-    return time.monotonic_ns() // 1000 & MASK_32

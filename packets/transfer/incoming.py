@@ -13,12 +13,9 @@ from packets.transfer.outgoing import Outgoing
 from packets.transfer.receiver import Receiving
 from packets.transfer.refusals import Counters, Refusals
 from packets.transfer.requests import Requests
+from packets.transfer.udp import Peer, now_us
 from packets.transfer.workers import Workers
 from packets.wire import SHARD_TYPES, Flag, Header, PacketType, decode
-
-MASK_32 = 0xFFFF_FFFF
-
-Peer = tuple[str, int]
 
 
 class Incoming:
@@ -48,7 +45,7 @@ class Incoming:
 
     def take_shards(self, rows: Rows, raw: memoryview, peer: Peer) -> None:
         """Take shards of one transfer."""
-        self._receiving.on_shards(rows, decode(raw)[0], peer, time.monotonic(), _now_us())
+        self._receiving.on_shards(rows, decode(raw)[0], peer, time.monotonic(), now_us())
 
     def take_one(self, raw: memoryview, peer: Peer) -> None:
         """Take a datagram, whatever it is."""
@@ -104,18 +101,14 @@ class Incoming:
             self._refusals.of_header("mac", header, peer)
             return
         if header.flags & Flag.LAUNCH:
-            self._receiving.on_launch(header, peer, time.monotonic(), _now_us(), session)
+            self._receiving.on_launch(header, peer, time.monotonic(), now_us(), session)
             return
         if not self._receiving.knows(peer, header.transfer_id):
             self.ignore(peer, 1)
-        self._receiving.on_packet(header, payload, peer, time.monotonic(), _now_us())
+        self._receiving.on_packet(header, payload, peer, time.monotonic(), now_us())
 
     def _is_sealed(self, header: Header, raw: memoryview, peer: Peer) -> bool:
         """Tell whether a shard has the MAC of its transfer, if that one has a key."""
         feed = self._receiving.feed(peer, header.transfer_id)
         key = feed.session.receive_key if feed is not None and feed.session is not None else None
         return key is None or mac_matches(header, raw, key, TAG_BYTES)
-
-
-def _now_us() -> int:
-    return time.monotonic_ns() // 1000 & MASK_32

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import secrets
 import time
 from collections.abc import Callable
 
@@ -19,13 +19,9 @@ from packets.transfer.guard import Guard
 from packets.transfer.pathmtu import BASE_MTU, ShardSize
 from packets.transfer.refusals import Counters, Refusals
 from packets.transfer.sender import MAX_BATCH, Sending
-from packets.transfer.udp import UdpSocket
+from packets.transfer.udp import Peer, UdpSocket, now_us
 from packets.transfers import OutgoingObject
 from packets.wire import IP_UDP_BYTES, Flag, Header, PacketType, encode
-
-MASK_32 = 0xFFFF_FFFF
-
-Peer = tuple[str, int]
 
 
 class Outgoing:
@@ -45,7 +41,6 @@ class Outgoing:
         self._socket, self._guard, self._size = socket, guard, size
         self._counters, self._refusals, self._emit = counters, refusals, emit
         self._batch = bytearray(frame_bytes * MAX_BATCH)
-        self._random = random.SystemRandom()
         self._first = 0
 
     def put(self, sending: Sending) -> None:
@@ -79,14 +74,14 @@ class Outgoing:
         if sending.in_black_hole(now) and sending.shard_bytes > self._size.least:
             self._go_narrower(sending, now)
             return
-        launch = sending.launch(now, _now_us())
+        launch = sending.launch(now, now_us())
         if launch is not None:
             try:
                 data = encode(launch) if self._guard is None else self._guard.launch(sending.object, launch)
             except TransportError as error:  # an object of somebody else without his word for it
                 sending.handle.fail(error)
                 return
-            self._count(1, len(data))
+            self._counters.left(1, len(data))
             self._socket.send(data, (sending.destination, AI_PORT))
         while (indices := sending.take(now)).size:
             left = self._send_shards(sending, indices)
@@ -97,21 +92,17 @@ class Outgoing:
 
     def _send_shards(self, sending: Sending, indices: Indices) -> int:
         """Send shards as one train; return how many left."""
-        end, size = sending.write(self._batch, indices, _now_us()), sending.frame_bytes
+        end, size = sending.write(self._batch, indices, now_us()), sending.frame_bytes
         with memoryview(self._batch) as view, view[:end] as frames:
             left = self._socket.send_batch(frames, size, (sending.destination, AI_PORT))
-        self._count(left, min(left * size, end))
+        self._counters.left(left, min(left * size, end))
         return left
-
-    def _count(self, packets: int, size: int) -> None:
-        self._counters.packets_out += packets
-        self._counters.bytes_out += size
 
     def _go_narrower(self, sending: Sending, now: float) -> None:
         """Launch an object again in smaller packets: full-sized ones do not get through."""
         self._size.narrow(now)
         del self.sendings[sending.transfer_id]
-        self.put(sending.narrower(self._random.getrandbits(32), self._size.least, now))
+        self.put(sending.narrower(secrets.randbits(32), self._size.least, now))
         self._emit(
             "warning", object_id=sending.object.object_id,
             text=f"{sending.name}: its launch is answered, but no packet of {sending.frame_bytes + IP_UDP_BYTES} bytes "
@@ -140,7 +131,7 @@ class Outgoing:
         if reason is not None:
             self._refusals.of_header(reason, header, peer)
         elif header.type is PacketType.ACK:
-            sending.on_ack(header, peer[0], time.monotonic(), _now_us())
+            sending.on_ack(header, peer[0], time.monotonic(), now_us())
         else:
             sending.on_error(header, bytes(payload).decode(errors="replace"), time.monotonic())
 
@@ -174,7 +165,3 @@ def remainder(assembly: Assembly, to: str, transfer_id: int, now: float) -> Send
     )  # fmt: skip
     template = msgspec.structs.replace(launch, authentication=None, key_share=None, sent_at_ms=None)
     return Sending(obj, transfer_id, assembly.stride, now, template=template, only=assembly.held)
-
-
-def _now_us() -> int:
-    return time.monotonic_ns() // 1000 & MASK_32

@@ -8,11 +8,10 @@ from typing import Any
 import msgspec
 
 from packets.events import Emit
+from packets.transfer.udp import Peer
 from packets.wire import Header
 
 REFUSALS_PER_S = 20
-
-Peer = tuple[str, int]
 
 
 class Counters(msgspec.Struct):
@@ -29,6 +28,11 @@ class Counters(msgspec.Struct):
     messages_in: int = 0
     overruns: int = 0
     callback_errors: int = 0
+
+    def left(self, packets: int, size: int) -> None:
+        """Count packets that left, and their bytes."""
+        self.packets_out += packets
+        self.bytes_out += size
 
 
 class Refusals:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -12,12 +12,10 @@ import msgspec
 from packets.errors import RequestTimeout, TransferRefused
 from packets.labels import AI_PORT
 from packets.parts import Unfinished, cut
+from packets.transfer.udp import Peer, now_us
 from packets.wire import NO_FLAGS, Flag, Header, PacketType, TrafficClass
 
 PAUSES_S = (0.2, 0.4, 0.8, 1.6)
-MASK_32 = 0xFFFF_FFFF
-
-Peer = tuple[str, int]
 Send = Callable[[Header, bytes, Peer], None]
 
 
@@ -31,7 +29,6 @@ class Requests:
         self._address, self._send, self._room = address, send, room
         self._pending: dict[int, _Pending] = {}
         self._unfinished: Unfinished[None] = Unfinished()
-        self._random = random.SystemRandom()
         self.closing = False
 
     def __contains__(self, transfer_id: int) -> bool:
@@ -46,7 +43,7 @@ class Requests:
     ) -> tuple[Header, bytes]:
         """Send a message and repeat it until the reply with its transfer id comes (``Endpoint.request``)."""
         pending = _Pending()
-        transfer_id = self._random.getrandbits(32)
+        transfer_id = secrets.randbits(32)
         header = Header(
             type=type, traffic_class=TrafficClass.CONTROL, object_id=object_id, owner=self._address,
             transfer_id=transfer_id, total_length=len(payload),
@@ -79,7 +76,7 @@ class Requests:
         tries, deadline = 0, time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0 and not self.closing:
             flags = Flag.REPEATED if tries else NO_FLAGS
-            self.send(msgspec.structs.replace(header, flags=flags, timestamp_us=_now_us()), payload, (to, AI_PORT))
+            self.send(msgspec.structs.replace(header, flags=flags, timestamp_us=now_us()), payload, (to, AI_PORT))
             pause = PAUSES_S[min(tries, len(PAUSES_S) - 1)]
             tries += 1
             if pending.event.wait(min(pause, left)):
@@ -103,7 +100,3 @@ class _Pending:
         if not self.event.is_set():
             self.answer = (header, payload)
             self.event.set()
-
-
-def _now_us() -> int:
-    return time.monotonic_ns() // 1000 & MASK_32

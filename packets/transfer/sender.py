@@ -321,7 +321,7 @@ class Sending:
 
     def narrower(self, transfer_id: int, shard_bytes: int, now: float) -> Sending:
         """Return the sending that takes this one's place, in smaller shards; whoever waits goes on waiting."""
-        other = Sending(self.object, transfer_id, shard_bytes, now, template=None)
+        other = Sending(self.object, transfer_id, shard_bytes, now)
         other.handle, self.handle.transfer_id = self.handle, transfer_id
         other._started_at = self._started_at
         return other

@@ -8,6 +8,7 @@ import errno
 import socket
 import struct
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ _NO_SEGMENTS = frozenset((errno.EIO, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOPR
 
 Bytes = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
+MASK_32 = 0xFFFF_FFFF
 Peer = tuple[str, int]
 
 
@@ -228,3 +230,8 @@ class UdpSocket:
                 return None
             self.send_errors += -(-len(part) // size)
         return True
+
+
+def now_us() -> int:
+    """Return the time that packets carry: this machine's monotonic clock in microseconds, modulo 2**32."""
+    return time.monotonic_ns() // 1000 & MASK_32
