@@ -44,7 +44,7 @@ class Dcc:
         self.domain = Domain(plan)
         self.serving = Serving(self.domain, means.worker, means.ask_border)
         self.kit = kit = make_kit(self.domain, means, self.serving.ask)
-        engines, identities = kit.intelligence.engines, Identities()
+        identities = Identities()
         self.gate = Gate(means.keeper, means.clock, means.emit)
         self.limiter = Limiter(means.clock, means.emit)
         self.places = Places(kit)
@@ -56,7 +56,7 @@ class Dcc:
         self.packets = Packets(
             kit, means.worker, self.gate, self.limiter, self.discovery, self.line, self.terminals
         )  # fmt: skip
-        self.objects = Objects(kit, identities, engines, self.places)
+        self.objects = Objects(kit, identities, self.places)
         self.steering = Steering(kit, self.places)
         self.resteering = Resteering(kit, self.steering, self.line)
         self.liveness = Liveness(kit, means.worker, self.gathering, self.resteering)
@@ -65,7 +65,7 @@ class Dcc:
         )
         self.visits = Visits(kit, means.worker, self.gathering)
         self.queries = Queries(kit, self.places)
-        self.training = Training(kit, identities, engines)
+        self.training = Training(kit, identities)
         self.trusting = Trusting(kit, self.gathering)
         self.rivals = Rivals(kit, self.places, self.gathering, self.sensing, self.steering.legs)
         self.custody = Custody(kit, self.training, means.worker.spawn)

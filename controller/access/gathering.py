@@ -64,7 +64,7 @@ class Gathering:
         attributes = {a: v for a, v in said.items() if a not in NOT_ITS_OWN} if NOT_ITS_OWN & said.keys() else said
         now_s = kit.clock()
         try:
-            changed = kit.intelligence.hear(host.name, host.role, host.kas, host.address, attributes, now_s, size_bytes)
+            changed = kit.intelligence.hear(host, attributes, now_s, size_bytes)
         except BadReport as error:
             self.on_bad(host.name, str(error))
             raise

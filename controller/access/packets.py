@@ -29,19 +29,18 @@ from topologies.plan import HostPlan
 
 @dataclass(frozen=True, slots=True)
 class AiPacket:
-    """An AI packet that a terminal put on the wire; ``packet`` is what a switch releases once it has its rules.
+    """An AI packet that a terminal put on the wire; ``packets`` are what switches release once they have their rules.
 
-    ``label``: what it is addressed to (28 bits); ``port``: the UDP port that awaits the answer; ``payload``: the whole
-    message where it came in parts, ``packets`` are then all of them.
+    ``payload``: the whole message where it came in parts, which are several packets. ``label``: what it is addressed to
+    (28 bits); ``port``: the UDP port that awaits the answer.
     """
 
-    packet: PacketIn
+    packets: list[PacketIn]
     host: HostPlan
     header: Header
     payload: bytes = field(repr=False)
     label: int
     port: int
-    packets: tuple[PacketIn, ...] = ()
 
 
 Steer = Callable[[AiPacket], Awaitable[None]]
@@ -114,7 +113,7 @@ class Packets:
             if whole is None:
                 return
             message, packets = whole
-        ai_packet = AiPacket(packet, host, header, message, label, datagram.source_port, tuple(packets))
+        ai_packet = AiPacket(packets, host, header, message, label, datagram.source_port)
         if label == DCC_LABEL:
             self._to_us(ai_packet)
         else:

@@ -49,8 +49,7 @@ class Queries:
         async with self._locks[ai.label, ai.host.name]:
             if (ai.label, ai.host.name) not in self.active:
                 await self._install(ai.host, ai.label, Spreading(message.task, floor))
-        for packet in ai.packets:
-            self.kit.communication.release(packet)
+        self.kit.communication.release(ai.packets)
 
     async def _install(self, host: HostPlan, label: int, spreading: Spreading) -> None:
         spots, weights = await self._choose(host, spreading)

@@ -19,7 +19,7 @@ from controller.topology.krrm import Krrm
 from controller.topology.qrrt import qs_qrrt
 from controller.values.decisions import Assessment, JobView, Load, Option, Plan, Request
 from controller.values.knowledge import ModelAt
-from topologies.plan import DomainPlan
+from topologies.plan import DomainPlan, HostPlan
 
 CUTS_KEPT = 64
 
@@ -39,21 +39,12 @@ class Intelligence:
 
     # --- it hears
 
-    def hear(
-        self,
-        name: str,
-        role: str,
-        kas: int,
-        address: str,
-        attributes: Mapping[str, Any],
-        now_s: float,
-        size_bytes: int = 0,
-    ) -> list[str]:
+    def hear(self, host: HostPlan, attributes: Mapping[str, Any], now_s: float, size_bytes: int = 0) -> list[str]:
         """Take a registration, a report or a heartbeat of a terminal; return the attributes that changed.
 
         ``size_bytes``: of the frame that brought it. ``BadReport`` when it cannot be true; then nothing is taken.
         """
-        return self.map.update(name, role, kas, address, attributes, now_s, size_bytes)
+        return self.map.update(host.name, host.role, host.kas, host.address, attributes, now_s, size_bytes)
 
     def know(self, name: str, attributes: Mapping[str, Any], now_s: float) -> list[str]:
         """Take what the house itself found out of a terminal (trust, reachability); ``UnknownNode``."""

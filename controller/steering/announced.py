@@ -13,7 +13,6 @@ import msgspec
 from controller.access.places import Places
 from controller.border.messages import AskFacilities, AskNextStop, Facility, Lost, Stop, place_key
 from controller.errors import SteeringError
-from controller.plugins.engines import Engines
 from controller.runtime.identities import Identities
 from controller.services import Kit
 from controller.values.errors import EngineError
@@ -45,8 +44,8 @@ class Announced:
 class Objects:
     """All announced objects whose home is in this domain."""
 
-    def __init__(self, kit: Kit, identities: Identities, engines: Engines, places: Places) -> None:
-        self.kit, self.identities, self.engines, self.places = kit, identities, engines, places
+    def __init__(self, kit: Kit, identities: Identities, places: Places) -> None:
+        self.kit, self.identities, self.places = kit, identities, places
         self.announced: dict[int, Announced] = {}
 
     async def announce(self, host: HostPlan, message: AnnounceObject) -> AnnounceReply:
@@ -131,7 +130,8 @@ class Objects:
         by_key = {f.handle_key: f for f in found if f.attributes.get("ready") and f.handle_key not in exclude}
         nodes = [_as_node(f, self.kit.clock()) for f in by_key.values()]
         try:
-            chosen = by_key[await self.engines.place(entry.message.task, entry.message.size_bytes, nodes)]
+            engines = self.kit.intelligence.engines
+            chosen = by_key[await engines.place(entry.message.task, entry.message.size_bytes, nodes)]
         except EngineError as error:
             raise SteeringError(str(error)) from error
         return chosen.kas, chosen.handle

@@ -80,7 +80,7 @@ class Steering:
         async with self.lock(ai.header.object_id):
             if not self._known(ai.host, ai.header):
                 await self._decide(ai.host, ai.header)
-        self.kit.communication.release(ai.packet)
+        self.kit.communication.release(ai.packets)
 
     def lock(self, object_id: int) -> asyncio.Lock:
         """Return the lock under which an object's next stop is decided here."""

@@ -7,7 +7,7 @@ Path service (ordinary routes, label paths), flow service (rules in, barrier ans
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from controller.domain import Domain
@@ -283,9 +283,10 @@ class Communication:
 
     # --- packets
 
-    def release(self, packet: PacketIn) -> None:
-        """Put a packet that was handed up back where it was, now that its rules are there."""
-        self.south.send(packet.dpid, [PacketOut((Output(PORT_TABLE),), packet.data, in_port=packet.in_port)])
+    def release(self, packets: Iterable[PacketIn]) -> None:
+        """Put packets that were handed up back where they were, now that their rules are there."""
+        for packet in packets:
+            self.south.send(packet.dpid, [PacketOut((Output(PORT_TABLE),), packet.data, in_port=packet.in_port)])
 
     def answer(self, host: HostPlan, header: Header, payload: bytes, *, target_port: int = AI_PORT) -> None:
         """Put a message of the DCC out of a host's own port, sealed and encoded here and only here."""

@@ -8,7 +8,6 @@ from typing import Any
 from controller.border.messages import Evidence
 from controller.engines.training import hpo
 from controller.errors import SteeringError
-from controller.plugins.engines import Engines
 from controller.services import Kit
 from controller.steering.visits import ObjectMessage
 from controller.training import groups
@@ -39,8 +38,8 @@ JobAnswer = Ack | Refused | Order | VerdictReply | JobStatus | LogPart
 class Reports:
     """Answers terminals about the jobs in ``book``."""
 
-    def __init__(self, kit: Kit, engines: Engines, book: JobBook) -> None:
-        self.kit, self.engines, self.book = kit, engines, book
+    def __init__(self, kit: Kit, book: JobBook) -> None:
+        self.kit, self.book = kit, book
         self.on_arrival: Callable[[Job, int], None] = lambda job, visit: None
 
     async def handle(self, message: ObjectMessage) -> JobAnswer:
@@ -163,7 +162,8 @@ class Reports:
             if not decision.concluded:
                 job.verified(key_of(decision), after, accepted)
         else:
-            accepted, reason = await self.engines.judge(job.request, job.measured, after, job.spec.engines)
+            engines = self.kit.intelligence.engines
+            accepted, reason = await engines.judge(job.request, job.measured, after, job.spec.engines)
             if not decision.concluded:
                 job.verified(key_of(decision), after, accepted)
         if not decision.concluded:

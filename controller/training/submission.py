@@ -6,7 +6,6 @@ import msgspec
 
 from controller.border.messages import AskFacilities, Facility, Interrupt
 from controller.errors import ControllerError, SteeringError
-from controller.plugins.engines import Engines
 from controller.runtime.identities import Identities
 from controller.services import Kit
 from controller.training.book import JobBook
@@ -30,15 +29,15 @@ FAR = 256  # more than any K-AS number
 class Training:
     """All jobs whose home is in this domain."""
 
-    def __init__(self, kit: Kit, identities: Identities, engines: Engines) -> None:
-        self.kit, self.identities, self.engines = kit, identities, engines
+    def __init__(self, kit: Kit, identities: Identities) -> None:
+        self.kit, self.identities = kit, identities
         self.book = JobBook(kit)
         self.stops = Stops(kit, self.book)
-        self.reports = Reports(kit, engines, self.book)
+        self.reports = Reports(kit, self.book)
 
     async def submit(self, host: HostPlan, message: Submit) -> SubmitReply:
         """Ask T-FAM about a job, on the options of all K-AS; an admitted job gets its identity."""
-        if missing := self.engines.missing(message.spec.engines):
+        if missing := self.kit.intelligence.engines.missing(message.spec.engines):
             raise SteeringError(missing)
         object_id = self.identities.new(host.kas)
         request = request_of(message.spec, self._groups(message.spec.task))
@@ -49,7 +48,7 @@ class Training:
         job = Job(object_id, message.spec, request, host.name, host.kas, ready)
         self.kit.emit("job.submitted", object_id=object_id, owner=host.name, spec=msgspec.to_builtins(message.spec))
         options = await self.stops.options(job)
-        algorithm = await choose_method(self.kit, self.engines, job, options)
+        algorithm = await choose_method(self.kit, job, options)
         verdict = await self.kit.intelligence.admits(job.request, options, len(ready), message.spec.engines)
         self.kit.emit(
             "job.assessed",

@@ -35,7 +35,7 @@ def terminal_house(engines: Engines | None = None) -> Intelligence:
     mind = Intelligence(PLAN.domain(), engines, salt=SALT)
     for host in PLAN.hosts:
         if host.role != "host":
-            mind.hear(host.name, host.role, host.kas, host.address, about(host.name), now_s=5.0)
+            mind.hear(host, about(host.name), now_s=5.0)
     return mind
 
 
@@ -115,7 +115,7 @@ def test_queries_are_answered_by_models_that_are_good_enough() -> None:
     mind = terminal_house()
     host = next(h for h in PLAN.hosts if h.role == "mdfp")
     models = [{"task": TASK, "accuracy": {"broad": 0.8}}]
-    mind.hear(host.name, host.role, host.kas, host.address, {"models": models}, now_s=7.0)
+    mind.hear(host, {"models": models}, now_s=7.0)
     found = mind.models(TASK, now_s=8.0)
     assert [m.node for m in found] == [host.name]
     verdict, weights = asyncio.run(mind.answerers(TASK, found, 0.7, {host.name: 1.0}))

@@ -10,7 +10,7 @@ import pytest
 
 from controller.border.messages import Facility
 from controller.domain import Domain
-from controller.plugins.engines import Engines
+from controller.intelligence import Intelligence
 from controller.training.jobs import Job, request_of
 from controller.training.method import choose_method, cut_of, links, local_of
 from controller.values.decisions import Option, Request
@@ -31,6 +31,7 @@ def domain(wan_mbps: float = 50.0) -> Domain:
 class FakeKit:
     def __init__(self, ready: bool = True) -> None:
         self.domain, self.all_kas, self.ready = domain(), [1, 2, 3], ready
+        self.intelligence = Intelligence(self.domain.plan, salt=bytes(16))
 
     async def facilities(self, make: Any) -> list[Facility]:
         assert make(2).role == "compute"
@@ -52,7 +53,7 @@ OFFERS = [offer(k, f"{k}{n}") for k in (1, 2, 3) for n in (1, 2)]
 
 
 def ask(kit: FakeKit, mine: Job, offers: list[Option] = OFFERS) -> dict[str, Any]:
-    return asyncio.run(choose_method(kit, Engines(), mine, offers))  # type: ignore[arg-type]
+    return asyncio.run(choose_method(kit, mine, offers))  # type: ignore[arg-type]
 
 
 def test_auto_gets_tags_choice_in_the_networks_words() -> None:
