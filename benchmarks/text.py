@@ -27,7 +27,7 @@ from benchmarks.common import finish, run_main, say
 from experiments.run import POOLED_EPOCHS
 from hosts.learning.data.encode import prose_columns
 from hosts.learning.data.read import read_rows
-from hosts.learning.task import Samples, Task, TaskSpec, TrainSettings, concat_samples, load_task, partition
+from hosts.learning.task import Samples, Task, TaskSpec, TextTask, TrainSettings, concat_samples, load_task, partition
 
 WITHIN = 0.02
 LEAST_WORDS = 25
@@ -91,17 +91,15 @@ def pooled(task: Task, seed: int = 0) -> float:
     return task.evaluate(model, test).broad
 
 
-def baseline(task: Task, seed: int = 0) -> float:
+def baseline(task: TextTask, seed: int = 0) -> float:
     """Return what TF-IDF and logistic regression reach on the same rows, given as texts."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
     rows = read_rows(task.spec.data, task.spec.label_column, task.spec.columns)
     at = rows.columns.index(task.spec.text_column or prose_columns(rows)[0])
-    named: dict[tuple[int, ...], str] = {}
-    whole = load_task(task.spec)
-    for features, cells in zip(whole.table.features, rows.cells, strict=True):  # type: ignore[attr-defined]
-        named[tuple(features.tolist())] = cells[at]
+    numbers = task.table.features.tolist()
+    named = {tuple(row): cells[at] for row, cells in zip(numbers, rows.cells, strict=True)}
     train, test = (
         ([named[tuple(row)] for row in part.inputs.tolist()], part.labels.tolist()) for part in shares(task, seed)
     )
@@ -110,9 +108,16 @@ def baseline(task: Task, seed: int = 0) -> float:
     return float(model.score(vectors.transform(test[0]), test[1]))
 
 
+def load_texts(file: Path) -> TextTask:
+    """Return a file's task of texts."""
+    task = load_task(TaskSpec(name="text", data=str(file)))
+    assert isinstance(task, TextTask)
+    return task
+
+
 def measure(file: Path, seeds: int) -> tuple[float, float]:
     """Return (ours, baseline), each the mean over some seeds."""
-    task = load_task(TaskSpec(name="text", data=str(file)))
+    task = load_texts(file)
     ours, theirs = zip(*((pooled(task, seed), baseline(task, seed)) for seed in range(seeds)), strict=True)
     return sum(ours) / seeds, sum(theirs) / seeds
 

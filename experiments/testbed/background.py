@@ -11,7 +11,6 @@ from experiments.scenarios.background import Pair
 from experiments.testbed.processes import Child
 
 FIRST_PORT = 5201
-LISTEN_S = 5.0
 _SECOND = re.compile(r"sec +[\d.]+ \w?Bytes +([\d.]+) Mbits/sec")
 
 

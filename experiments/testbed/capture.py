@@ -88,7 +88,3 @@ def bytes_by_link(path: Path, links: dict[str, str]) -> dict[str, int]:
         if interface in links:
             total[links[interface]] += original
     return total
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0

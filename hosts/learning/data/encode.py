@@ -83,7 +83,8 @@ def encode(rows: Rows, *, source: str, text_column: str = "", as_text: bool = Fa
 
 
 def _said_of_texts(name: str, texts: list[str], columns: Iterable[str]) -> list[str]:
-    longer = sum(len(words(text)) > LONGEST_TEXT for text in texts)
+    long = [text for text in texts if len(text) > 3 * LONGEST_TEXT]  # a word is two letters and what parts it
+    longer = sum(len(words(text)) > LONGEST_TEXT for text in long)
     cut = [f"{longer} texts are cut at {LONGEST_TEXT} words"] if longer else []
     others = [column for column in columns if column != name]
     aside = [f"texts of column {shown(name)} are learnt from; left aside: {_listed(others)}"] if others else []
@@ -106,20 +107,27 @@ def _class(cell: str) -> str:
 
 def is_prose(rows: Rows) -> bool:
     """Tell whether a file is one of texts: it has a column of prose, and that is long or has nothing beside it."""
-    prose = prose_columns(rows)
-    others = [name for name in rows.columns if name != rows.label and name not in prose]
-    lengths = [sorted(len(_WORD.findall(row[rows.columns.index(name)])) for row in rows.cells) for name in prose]
-    return bool(prose) and (not others or max(found[len(found) // 2] for found in lengths) >= LONG_PROSE)
+    prose = _prose(rows)
+    others = set(rows.columns) - prose.keys() - {rows.label}
+    return bool(prose) and (not others or max(prose.values()) >= LONG_PROSE)
 
 
 def prose_columns(rows: Rows) -> list[str]:
     """Return the columns that hold prose: at least three words in the median cell, and hardly ever the same twice."""
-    found = []
+    return [*_prose(rows)]
+
+
+def _prose(rows: Rows) -> dict[str, int]:
+    """Return the columns of prose, and how many words their median cell has."""
+    found = {}
     for at, name in enumerate(rows.columns):
         cells = [row[at] for row in rows.cells]
+        if name == rows.label or not cells:
+            continue
         lengths = sorted(len(_WORD.findall(cell)) for cell in cells)
-        if name != rows.label and cells and lengths[len(lengths) // 2] >= 3 and len(set(cells)) > len(cells) / 2:
-            found.append(name)
+        median = lengths[len(lengths) // 2]
+        if median >= 3 and len(set(cells)) > len(cells) / 2:
+            found[name] = median
     return found
 
 

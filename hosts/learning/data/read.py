@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from hosts.learning.data.tables import read_table
+from hosts.learning.data.tables import read_bytes, read_table
 from hosts.learning.errors import LearningError, shown
 
 LABEL_NAMES = ("label", "target", "class", "y", "diagnosis")
@@ -114,11 +114,9 @@ def _heart(place: Path) -> Rows:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
+        return read_bytes(file).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as problem:
         raise LearningError(f"{file}: byte {problem.start} is not UTF-8 text; is it the heart file?") from None
-    except OSError as problem:
-        raise LearningError(f"{file}: cannot be read ({problem.strerror}); check its permissions") from None
 
 
 def _numbers(where: str, cells: list[str]) -> list[float]:

@@ -34,7 +34,7 @@ class Cells(NamedTuple):
 
 def read_table(place: Path) -> Cells:
     """Read one file; ``LearningError`` says what is wrong and where."""
-    raw = _bytes(place)
+    raw = read_bytes(place)
     name = place.name.removesuffix(".gz")
     if name.endswith((".xlsx", ".xls", ".ods")):
         found = _excel(place, raw)
@@ -48,7 +48,8 @@ def read_table(place: Path) -> Cells:
     return _without_idle_columns(_named(place, found))
 
 
-def _bytes(place: Path) -> bytes:
+def read_bytes(place: Path) -> bytes:
+    """Return a file's bytes, unpacked where they are gzip; ``LearningError`` when it is too large or not to be read."""
     try:
         if place.stat().st_size > MAX_FILE_BYTES:
             raise LearningError(f"{place}: over {MAX_FILE_BYTES >> 20} MiB; sample its rows first")

@@ -14,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.text import baseline, pooled, write_corpus
+from benchmarks.text import baseline, load_texts, pooled, write_corpus
 from hosts.learning.data import tables, vignettes
 from hosts.learning.data.encode import MAX_CATEGORIES, MAX_LABELS, MIN_PER_LABEL, MIN_ROWS, encode, is_prose
 from hosts.learning.data.partitions import deal_rows, mixes, whole_counts
@@ -481,7 +481,7 @@ def test_a_text_model_is_as_good_as_tf_idf_and_logistic_regression_on_the_same_r
     """Docstrings of four packages; which package is asked."""
     counts = {"flask": 120, "networkx": 150, "mininet": 150, "scapy": 150}
     file = write_corpus(tmp_path / "x.csv", counts, words=40, seed=1)
-    task = load_task(TaskSpec(name="text", data=str(file)))
+    task = load_texts(file)
     ours, theirs = pooled(task), baseline(task)
     assert theirs > 0.6
     assert ours > theirs - 0.02
