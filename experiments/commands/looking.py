@@ -118,19 +118,13 @@ def check(
     page_port: PageOption = None,
 ) -> None:
     """Check machine and scenario without starting anything."""
+    from experiments.commands.resolving import Said
     from experiments.commands.session import check_all
 
-    check_all(
-        scenario,
-        data=data,
-        label=label,
-        columns=column or [],
-        engines=engine or [],
-        topo=topo,
-        task=task,
-        page_port=page_port,
-        console=out,
-    )
+    said: Said = {
+        "data": data, "label": label, "columns": column or [], "engines": engine or [], "topo": topo, "task": task,
+    }  # fmt: skip
+    check_all(scenario, said, page_port=page_port, console=out)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import msgspec
 from rich.console import Console
@@ -14,6 +14,19 @@ from experiments.commands.engines import with_words
 from experiments.errors import ExperimentError
 from experiments.scenarios.scenario import Scenario, load, with_task, with_topo
 from hosts.learning.data.clinic import DISEASES
+
+
+class Said(TypedDict, total=False):
+    """What a command line says of a scenario; the keywords of ``resolve``."""
+
+    seed: int | None
+    seeds: int | None
+    data: Path | None
+    label: str | None
+    columns: Sequence[str]
+    engines: Sequence[str]
+    topo: str | None
+    task: str | None
 
 
 def resolve(
@@ -33,8 +46,7 @@ def resolve(
 
     ``tell``: hears what of the data is left aside, and what is used.
     """
-    scenario = with_words(load(name) if isinstance(name, str) else name, engines)
-    scenario = with_topo(scenario, topo) if topo else scenario
+    scenario = _with_own(load(name) if isinstance(name, str) else name, engines, topo)
     scenario = with_task(scenario, task, Path.cwd()) if task else scenario
     changes: dict[str, Any] = {}
     if seed is not None:
@@ -45,7 +57,7 @@ def resolve(
         changes["data"] = _data_spec(scenario, data, label, columns)
         changes["jobs"] = [msgspec.structs.replace(j, task=changes["data"].name) for j in scenario.jobs]
     elif label is not None or columns:
-        raise ExperimentError("--label and --columns name columns of --data FILE; give --data as well")
+        raise ExperimentError("--label and --column name columns of --data FILE; give --data as well")
     scenario = msgspec.structs.replace(scenario, **changes)
     if scenario.data.name == "vignettes":
         _fit_jobs(scenario, list(DISEASES))
@@ -59,6 +71,11 @@ def resolve(
             tell(note)
         _fit_jobs(scenario, loaded.groups)
     return scenario
+
+
+def _with_own(scenario: Scenario, engines: Sequence[str], topo: str | None) -> Scenario:
+    scenario = with_words(scenario, engines)
+    return with_topo(scenario, topo) if topo else scenario
 
 
 def told(console: Console) -> Callable[[str], None]:
@@ -103,9 +120,9 @@ def _fit_jobs(scenario: Scenario, groups: list[str]) -> None:
         )
 
 
-def resolve_without_data(name: str) -> Scenario:
+def resolve_without_data(name: str, *, engines: Sequence[str] = (), topo: str | None = None) -> Scenario:
     """Load a scenario for a check that does not need its data."""
-    scenario = load(name)
+    scenario = _with_own(load(name), engines, topo)
     if scenario.data.name == "vignettes":
         _fit_jobs(scenario, list(DISEASES))
     return scenario

@@ -54,12 +54,16 @@ def run(
 ) -> None:
     """Run a scenario from bring-up to report and teardown (what `make demo` does)."""
     started_s = time.monotonic()
+    from experiments.commands.resolving import Said
     from experiments.commands.session import choose_page_port, run_scenario
 
+    said: Said = {
+        "seed": seed, "seeds": seeds, "data": data, "label": label, "columns": column or [], "engines": engine or [],
+        "topo": topo, "task": task,
+    }  # fmt: skip
     report = run_scenario(
-        scenario, seed=seed, seeds=seeds, data=data, label=label, columns=column or [], method=method,
-        engines=engine or [], topo=topo, task=task, run_dir=run_dir,
-        page_port=choose_page_port(page_port, no_page), capture=not no_capture, console=out, started_s=started_s,
+        scenario, said, method=method, run_dir=run_dir, page_port=choose_page_port(page_port, no_page),
+        capture=not no_capture, console=out, started_s=started_s,
     )  # fmt: skip
     if not report["targets_met"]:
         raise typer.Exit(1)
@@ -120,21 +124,14 @@ def up(
     ] = False,
 ) -> None:
     """Bring the network up and leave it standing: Mininet's CLI here, `daitn submit` and `query` elsewhere."""
+    from experiments.commands.resolving import Said
     from experiments.commands.session import choose_page_port, stand, stand_detached
 
     if detach:
         stand_detached(sys.argv[1:], out, err)
         return
-    stand(
-        scenario,
-        seed=seed,
-        data=data,
-        label=label,
-        columns=column or [],
-        engines=engine or [],
-        topo=topo,
-        task=task,
-        run_dir=run_dir,
-        page_port=choose_page_port(page_port, no_page),
-        console=out,
-    )
+    said: Said = {
+        "seed": seed, "data": data, "label": label, "columns": column or [], "engines": engine or [], "topo": topo,
+        "task": task,
+    }  # fmt: skip
+    stand(scenario, said, run_dir=run_dir, page_port=choose_page_port(page_port, no_page), console=out)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,12 +17,12 @@ from rich.console import Console
 from controller.oam.page import DEFAULT_PORT
 from experiments.commands.client import standing_socket
 from experiments.commands.control import ControlServer
-from experiments.commands.engines import check_engines, try_engines, with_words
+from experiments.commands.engines import check_engines, try_engines
 from experiments.commands.progress import Progress, say_report
-from experiments.commands.resolving import resolve, resolve_without_data, told
+from experiments.commands.resolving import Said, resolve, resolve_without_data, told
 from experiments.errors import ExperimentError, RunFailed
 from experiments.run import Run, allow, check_method, gather
-from experiments.scenarios.scenario import Scenario, network_plan, with_topo
+from experiments.scenarios.scenario import Scenario, network_plan
 from experiments.testbed import disk
 from experiments.testbed.folder import RunFolder
 from experiments.testbed.testbed import FIRST_OPENFLOW_PORT, Bed
@@ -76,16 +76,9 @@ def _standing(
 
 def run_scenario(
     name: str,
+    said: Said,
     *,
-    seed: int | None,
-    seeds: int | None,
-    data: Path | None,
-    label: str | None,
-    columns: Sequence[str],
     method: str | None,
-    engines: Sequence[str],
-    topo: str | None,
-    task: str | None,
     run_dir: Path | None,
     page_port: int | None,
     capture: bool,
@@ -93,18 +86,7 @@ def run_scenario(
     started_s: float,
 ) -> dict[str, Any]:
     """Carry a scenario out from bring-up to teardown; return the report. ``method``: None for the scenario's own."""
-    scenario = resolve(
-        name,
-        seed=seed,
-        seeds=seeds,
-        data=data,
-        label=label,
-        columns=columns,
-        engines=engines,
-        topo=topo,
-        task=task,
-        tell=told(console),
-    )
+    scenario = resolve(name, tell=told(console), **said)
     check_methods(scenario, method)
     check_engines(scenario)
     method = method or scenario.jobs[0].method
@@ -117,32 +99,9 @@ def run_scenario(
     return report
 
 
-def stand(
-    name: str,
-    *,
-    seed: int | None,
-    data: Path | None,
-    label: str | None,
-    columns: Sequence[str],
-    engines: Sequence[str],
-    topo: str | None,
-    task: str | None,
-    run_dir: Path | None,
-    page_port: int | None,
-    console: Console,
-) -> None:
+def stand(name: str, said: Said, *, run_dir: Path | None, page_port: int | None, console: Console) -> None:
     """Bring the testbed up and keep it until the CLI is left, `daitn down`, or a signal."""
-    scenario = resolve(
-        name,
-        seed=seed,
-        data=data,
-        label=label,
-        columns=columns,
-        engines=engines,
-        topo=topo,
-        task=task,
-        tell=told(console),
-    )
+    scenario = resolve(name, tell=told(console), **said)
     check_engines(scenario)
     with _standing(scenario, run_dir, page_port, True, console) as (bed, progress):
         run = Run(bed)
@@ -230,27 +189,12 @@ def check_methods(scenario: Scenario, method: str | None = None) -> None:
             check_method(name)
 
 
-def check_all(
-    name: str,
-    *,
-    data: Path | None,
-    label: str | None,
-    columns: Sequence[str],
-    engines: Sequence[str],
-    topo: str | None,
-    task: str | None,
-    page_port: int | None,
-    console: Console,
-) -> None:
+def check_all(name: str, said: Said, *, page_port: int | None, console: Console) -> None:
     """Check scenario, then machine; every problem is an error that says what to do."""
-    given = data is not None or task is not None
-    scenario = (
-        resolve(name, data=data, label=label, columns=columns, task=task, tell=told(console))
-        if given
-        else resolve_without_data(name)
-    )
-    scenario = with_words(scenario, engines)
-    scenario = with_topo(scenario, topo) if topo else scenario
+    if said["data"] is not None or said["task"] is not None:
+        scenario = resolve(name, tell=told(console), **said)
+    else:
+        scenario = resolve_without_data(name, engines=said["engines"], topo=said["topo"])
     check_methods(scenario)
     plan = network_plan(scenario)
     check_files(plan)
