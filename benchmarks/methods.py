@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         budget = Budget(options.visits, options.rounds, options.passes, train_on=True, merge=not options.no_merge)
         plan = make_plan(
-            options.scenario, options.methods, options.seeds, data=options.data, out=options.out,
+            options.scenario, options.methods, options.seeds, said={"data": options.data}, out=options.out,
             resume=options.resume, budget=budget,
         )  # fmt: skip
         job = resolve(options.scenario, data=options.data).jobs[-1]

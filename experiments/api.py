@@ -64,7 +64,8 @@ class Job:
 class Testbed:
     """A scenario's network, standing from ``with`` on.
 
-    ``scenario``: a name, a YAML file, or a ``Scenario``; ``topo``: another network, ``file.py:Class``; ``engines``:
+    ``scenario``: a name, a YAML file, or a ``Scenario``; ``topo``: another network,
+    ``task``: a learning task, both ``file.py:Class``; ``engines``:
     {engine: source}; ``results``: the run's folder; ``page``: whether to serve the status page.
     """
 
@@ -76,6 +77,7 @@ class Testbed:
         *,
         seed: int | None = None,
         topo: str | None = None,
+        task: str | None = None,
         engines: Mapping[str, str] | None = None,
         data: Path | None = None,
         label: str | None = None,
@@ -88,7 +90,9 @@ class Testbed:
         from experiments.commands.resolving import resolve
 
         words = [f"{name}={source}" for name, source in (engines or {}).items()]
-        self.scenario = resolve(scenario, seed=seed, data=data, label=label, columns=columns, engines=words, topo=topo)
+        self.scenario = resolve(
+            scenario, seed=seed, data=data, label=label, columns=columns, engines=words, topo=topo, task=task
+        )
         check_engines(self.scenario)
         self._results, self._page, self._capture = results, page, capture
         self._cleanup = contextlib.ExitStack()

@@ -11,16 +11,10 @@ from typing import Any
 
 from controller.errors import PluginError
 from controller.plugins.contracts import CONTRACTS
-from topologies.own.files import from_file
+from topologies.own.files import from_file, told
 
 DEFAULT = "default"
 GROUP = "daitn.engines"
-
-
-def absolute(spec: str, folder: Path) -> str:
-    """Return a spec that means the same from anywhere: a file's path is resolved from ``folder``."""
-    where, colon, function = spec.rpartition(":")
-    return f"{(folder / where).resolve()}:{function}" if colon and where.endswith(".py") else spec
 
 
 def check_name(engine: str) -> None:
@@ -52,11 +46,13 @@ def _module(engine: str, where: str) -> Any:
     except FileNotFoundError:
         raise PluginError(f"engine {engine}: there is no file {where}") from None
     except (Exception, SystemExit) as error:
-        raise PluginError(f"engine {engine}: {where} cannot be loaded: {type(error).__name__}: {error}") from error
+        raise PluginError(f"engine {engine}: {where} cannot be loaded: {told(error, where)}") from error
 
 
 def _entry_point(engine: str, name: str) -> Any:
     found = {e.name: e for e in entry_points(group=GROUP)}
+    if name.endswith(".py"):
+        raise PluginError(f"engine {engine}: {name} is a file; say which function of it: {name}:FUNCTION")
     if name not in found:
         known = f"installed are: {', '.join(sorted(found))}" if found else "none is installed"
         raise PluginError(

@@ -20,6 +20,7 @@ from controller.errors import PluginError
 from controller.plugins.contracts import CONTRACTS
 from controller.plugins.loading import load
 from controller.values.errors import EngineError
+from topologies.own.files import told
 
 PR_SET_PDEATHSIG = 1
 MAX_FRAME_BYTES = 64 << 20
@@ -41,7 +42,8 @@ def answer(function: Callable[..., Any], arguments: Any) -> Said:
     except EngineError as error:
         return Said(none=str(error) or type(error).__name__)
     except (Exception, SystemExit) as error:
-        return Said(fault=f"{type(error).__name__}: {error}"[:400])
+        code = getattr(function, "__code__", None)
+        return Said(fault=told(error, code.co_filename if code else "")[:400])
 
 
 def read_frame(stream: BinaryIO) -> bytes:

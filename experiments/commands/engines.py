@@ -15,11 +15,12 @@ from rich.markup import escape
 
 from controller.errors import PluginError
 from controller.plugins.contracts import CONTRACTS, read_answer
-from controller.plugins.loading import absolute, check_name, installed
+from controller.plugins.loading import check_name, installed
 from controller.plugins.outside import LIMIT_S, EngineFailed, Outside
 from controller.values.errors import EngineError
 from experiments.errors import ExperimentError
 from experiments.scenarios.scenario import Scenario, engine_setup, with_engines
+from topologies.own.files import absolute
 
 RECORDED = Path(__file__).parent / "engine_requests.json"
 

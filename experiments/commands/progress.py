@@ -68,7 +68,7 @@ class Progress:
             self._line("[green]✓[/]", f"{data['phase']:<10} {text} [dim]{data['seconds']:.1f} s[/]")
 
     def _on_job_submitted(self, data: dict[str, Any]) -> None:
-        self._visits = 0
+        self._visits, self._mean = 0, ""
         self._expert = shown(data.get("spec", {}).get("expert_group") or "")
 
     def _on_job_assessed(self, data: dict[str, Any]) -> None:
@@ -94,12 +94,16 @@ class Progress:
         self._trained = f"{data['data_node']}{where} [dim](K-AS {data['kas']})[/]"
         self._now(f"trained on {data['samples']} samples of {data['data_node']}: loss {data['loss']:.3f}")
 
+    def _on_job_reached(self, data: dict[str, Any]) -> None:
+        expert = f" / {data['expert']:.3f}" if self._expert else ""
+        self._mean = f"; mean of all who measured it {data['broad']:.3f}{expert}"
+
     def _on_visit_verified(self, data: dict[str, Any]) -> None:
         mark = "[green]✓[/]" if data["accepted"] else "[yellow]↺[/]"
         expert = f" {self._expert} {data['expert']:.3f}" if self._expert else ""
         trained, self._trained = self._trained, ""
         name = f"visit {self._visits:<4}" if trained else "confirm   "
-        where = f"{trained}, verified by {data['node']}" if trained else f"by {data['node']}"
+        where = f"{trained}, verified by {data['node']}" if trained else f"by {data['node']}{self._mean}"
         self._line(
             mark,
             f"{name} broad {data['broad']:.3f}{expert}  {where}"

@@ -14,6 +14,7 @@ from experiments.commands.engines import with_words
 from experiments.errors import ExperimentError
 from experiments.scenarios.scenario import Scenario, load, with_task, with_topo
 from hosts.learning.data.clinic import DISEASES
+from topologies.own.files import absolute
 
 
 class Said(TypedDict, total=False):
@@ -27,6 +28,32 @@ class Said(TypedDict, total=False):
     engines: Sequence[str]
     topo: str | None
     task: str | None
+
+
+OPTIONS = {"data": "--data", "label": "--label", "columns": "--column", "topo": "--topo", "task": "--task"}
+
+
+def rooted(said: Said) -> Said:
+    """Return what was said with its files found from here, so that it means the same in another process."""
+    found: Said = {**said}
+    if data := said.get("data"):
+        found["data"] = data.resolve()
+    if topo := said.get("topo"):
+        found["topo"] = absolute(topo, Path.cwd())
+    if task := said.get("task"):
+        found["task"] = absolute(task, Path.cwd())
+    return found
+
+
+def words_of(said: Said) -> list[str]:
+    """Return data, network and task as words for ``daitn run``."""
+    values = {option: said.get(key) or [] for key, option in OPTIONS.items()}
+    return [
+        word
+        for option, value in values.items()
+        for one in (value if isinstance(value, (list, tuple)) else [value])
+        for word in (option, str(one))
+    ]
 
 
 def resolve(

@@ -84,6 +84,8 @@ def compare(
     data: DataOption = None,
     label: LabelOption = None,
     column: ColumnOption = None,
+    topo: TopoOption = None,
+    task: TaskOption = None,
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Folder for all runs [default: runs/compare-<date>-<scenario>].")
     ] = None,
@@ -95,12 +97,13 @@ def compare(
     merge: Annotated[bool, typer.Option(help="Whether MPVUs may keep part of a visit.")] = True,
 ) -> None:
     """Run a scenario with several methods and seeds: one table, one page of figures (accuracy against bytes, time)."""
+    from experiments.commands.resolving import Said
     from experiments.comparing.command import Budget, compare_methods
 
     budget = Budget(visits, rounds, passes, train_on, merge)
+    said: Said = {"data": data, "label": label, "columns": column or [], "topo": topo, "task": task}
     if not compare_methods(
-        scenario, methods, range(seed, seed + seeds), engine=engine, data=data, label=label,
-        columns=column or [], out=out_dir, resume=resume, console=out,
+        scenario, methods, range(seed, seed + seeds), engine=engine, said=said, out=out_dir, resume=resume, console=out,
         budget=None if budget == Budget() else budget,
     ):  # fmt: skip
         raise typer.Exit(1)

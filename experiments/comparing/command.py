@@ -12,7 +12,7 @@ import msgspec
 from rich.console import Console
 
 from experiments.commands.engines import check_engines, here, parse
-from experiments.commands.resolving import resolve
+from experiments.commands.resolving import Said, resolve, rooted
 from experiments.commands.session import RUNS, need_root
 from experiments.comparing.page import table, write_page
 from experiments.comparing.runs import DEFAULT_METHODS, TOGETHER, Comparison, Plan
@@ -39,27 +39,14 @@ def compare_methods(
     seeds: Sequence[int],
     *,
     engine: str | None = None,
-    data: Path | None,
-    label: str | None,
-    columns: Sequence[str] = (),
+    said: Said,
     out: Path | None,
     resume: bool,
     console: Console,
     budget: Budget | None = None,
 ) -> bool:
     """Compare; True when every run measured something. ``ExperimentError`` before the first run where one cannot be."""
-    plan = make_plan(
-        scenario,
-        methods,
-        seeds,
-        engine=engine,
-        data=data,
-        label=label,
-        columns=columns,
-        out=out,
-        resume=resume,
-        budget=budget,
-    )
+    plan = make_plan(scenario, methods, seeds, engine=engine, said=said, out=out, resume=resume, budget=budget)
     need_root()
     sides = "engines" if engine else "methods"
     console.print(
@@ -81,14 +68,15 @@ def make_plan(
     seeds: Sequence[int],
     *,
     engine: str | None = None,
-    data: Path | None = None,
-    label: str | None = None,
-    columns: Sequence[str] = (),
+    said: Said | None = None,
     out: Path | None = None,
     resume: bool = False,
     budget: Budget | None = None,
 ) -> Plan:
-    """Check scenario, methods and data; return the plan. A ``budget`` makes scenarios of its own in the folder."""
+    """Check scenario, methods, data, network and task; return the plan. A ``budget`` makes scenarios of its own in the
+    folder. ``said``: as of ``daitn run``, without seeds and engines.
+    """
+    said = rooted(said or {})
     engines = engines_side_by_side(engine) if engine else {}
     if engines and methods not in ("", "routed"):
         raise ExperimentError("--engine compares engines, --methods compares methods: give one of them")
@@ -97,10 +85,10 @@ def make_plan(
     for name in () if engines else names:
         check_method(name)
     for words in engines.values():
-        check_engines(resolve(scenario, data=data, label=label, columns=columns, engines=[words]))
+        check_engines(resolve(scenario, **(said | {"engines": [words]})))
     if resume and out is None:
         raise ExperimentError("--resume needs --out DIR: which results are to be kept?")
-    resolved = resolve(scenario, data=data, label=label, columns=columns)
+    resolved = resolve(scenario, **said)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = (out or RUNS / f"compare-{stamp}-{resolved.name}").resolve()
     plan = Plan(
@@ -108,9 +96,7 @@ def make_plan(
         names,
         tuple(seeds),
         folder,
-        data.resolve() if data else None,
-        label,
-        tuple(columns),
+        said,
         resume=resume,
         name=resolved.name,
         engines=engines,
@@ -162,7 +148,7 @@ def _with_budget(plan: Plan, budget: Budget) -> Plan:
 
 def _show(comparison: Comparison, console: Console) -> None:
     plan, summary = comparison.plan, comparison.summary()
-    job = resolve(plan.scenario, data=plan.data, label=plan.label, columns=plan.columns).jobs[-1]
+    job = resolve(plan.scenario, **plan.said).jobs[-1]
     targets = {"broad": job.broad_accuracy} | ({"expert": job.expert_accuracy} if job.expert_group else {})
     plan.out.mkdir(parents=True, exist_ok=True)
     (plan.out / "compare.json").write_text(json.dumps(summary, indent=2) + "\n")

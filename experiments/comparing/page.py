@@ -23,29 +23,36 @@ AXES = {"bytes": ("MB on the wire, all links (port counters)", 1e6), "seconds": 
 def table(summary: dict[str, Any], expert_group: str | None) -> Table:
     """Return the comparison as one table: mean ± deviation over seeds."""
     shown = Table(box=None, padding=(0, 2, 0, 0))
-    for column in columns(expert_group):
+    for column in columns(summary, expert_group):
         shown.add_column(column, justify="left" if column == "method" else "right")
     for row in rows(summary, expert_group):
         shown.add_row(*row)
     return shown
 
 
-def columns(expert_group: str | None) -> list[str]:
+def columns(summary: dict[str, Any], expert_group: str | None) -> list[str]:
     """Return the table's head; without an expert group there is no column of it."""
     expert = [expert_group] if expert_group else []
-    return ["method", "met", "broad", *expert, "visits", "MB to targets", "s", "MB / routed", "broad at equal MB"]
+    ratio = f"MB / {_reference(summary)}"
+    return ["method", "met", "broad", *expert, "visits", "MB to targets", "s", ratio, "broad at equal MB"]
+
+
+def _reference(summary: dict[str, Any]) -> str:
+    """Return whose bytes are the others' measure: the network's own route, or what was named first."""
+    methods = summary["methods"]
+    return "routed" if "routed" in methods else next(iter(methods))
 
 
 def rows(summary: dict[str, Any], expert_group: str | None) -> list[list[str]]:
     """Return the table's cells as text."""
-    routed = (summary["methods"].get("routed") or {}).get("bytes")
-    return [_row(name, found, routed, bool(expert_group)) for name, found in summary["methods"].items()]
+    reference = summary["methods"][_reference(summary)].get("bytes")
+    return [_row(name, found, reference, bool(expert_group)) for name, found in summary["methods"].items()]
 
 
-def _row(name: str, found: dict[str, Any], routed_bytes: float | None, expert: bool) -> list[str]:
+def _row(name: str, found: dict[str, Any], reference_bytes: float | None, expert: bool) -> list[str]:
     if not found["runs"]:
         return [name, "no run", *[""] * (6 + expert)]
-    ratio = f"{found['bytes'] / routed_bytes:.2f}" if routed_bytes else ""
+    ratio = f"{found['bytes'] / reference_bytes:.2f}" if reference_bytes else ""
     return [
         name,
         f"{found['pass_share']:.0%} of {found['runs']}",
@@ -67,7 +74,7 @@ def write_page(summary: dict[str, Any], target: Path, *, targets: dict[str, floa
     """Write ``compare.html``: the table, and accuracy against bytes and against time."""
     plots = {axis: Markup(figure(summary, axis, targets, expert_group)) for axis in AXES}
     page = template("compare.html.j2").render(
-        s=summary, columns=columns(expert_group), rows=rows(summary, expert_group), plots=plots,
+        s=summary, columns=columns(summary, expert_group), rows=rows(summary, expert_group), plots=plots,
         expert_group=expert_group, targets=targets,
     )  # fmt: skip
     target.write_text(page)

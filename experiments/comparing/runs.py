@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from experiments.commands.resolving import resolve
+from experiments.commands.resolving import Said, resolve, words_of
 from experiments.errors import ExperimentError
 from experiments.run import allow
 from experiments.scenarios.scenario import load
@@ -55,8 +55,8 @@ class Result(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is to be compared. ``scenarios``: {method: scenario} where it is another; ``data``, ``label``,
-    ``columns``: as of ``daitn run``; ``prefix``: words before it; ``settings``: what to tell of its budget;
+    """What is to be compared. ``scenarios``: {method: scenario} where it is another; ``said``:
+    as of ``daitn run``, its paths absolute; ``prefix``: words before it; ``settings``: what to tell of its budget;
     ``name``: of the scenario; ``engines``: {label: engine word} where ``methods`` are labels of engines.
     """
 
@@ -64,9 +64,7 @@ class Plan(NamedTuple):
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     out: Path
-    data: Path | None = None
-    label: str | None = None
-    columns: tuple[str, ...] = ()
+    said: Said = {}  # noqa: RUF012
     timeout_s: float = RUN_TIMEOUT_S
     resume: bool = False
     prefix: tuple[str, ...] = ()
@@ -82,13 +80,6 @@ class Plan(NamedTuple):
     def engine(self, label: str) -> list[str]:
         """Return the ``--engine`` words that a label of ``methods`` stands for."""
         return [self.engines[label]] if label in self.engines else []
-
-    @property
-    def given(self) -> list[str]:
-        """The data as words for ``daitn run``."""
-        said = {"--data": [str(self.data)] if self.data else [], "--label": [self.label] if self.label else []}
-        said["--column"] = [*self.columns]
-        return [word for option, values in said.items() for value in values for word in (option, value)]
 
 
 class Comparison:
@@ -131,13 +122,7 @@ class Comparison:
         except ExperimentError:
             return False
         scenario = self.plan.scenarios.get(method, self.plan.scenario)
-        now = resolve(
-            scenario,
-            data=self.plan.data,
-            label=self.plan.label,
-            columns=self.plan.columns,
-            engines=self.plan.engine(method),
-        )
+        now = resolve(scenario, **(self.plan.said | {"engines": self.plan.engine(method)}))
         now = allow(now, self.plan.method(method))
         return msgspec.structs.replace(then, seed=now.seed, seeds=now.seeds) == now
 
@@ -153,7 +138,7 @@ class Comparison:
         scenario = self.plan.scenarios.get(method, self.plan.scenario)
         words = ["run", scenario, "--seed", str(seed), "--seeds", "1", "--method", self.plan.method(method)]
         words += [w for e in self.plan.engine(method) for w in ("--engine", e)]
-        words += ["--run-dir", str(folder), "--no-page", "--no-capture", *self.plan.given]
+        words += ["--run-dir", str(folder), "--no-page", "--no-capture", *words_of(self.plan.said)]
         with contextlib.suppress(ChildTimeout):  # its report, if there is one, tells what came of it
             if (
                 run_child([*self.plan.prefix, *python("experiments.cli", *words)], log, self.plan.timeout_s)

@@ -9,6 +9,7 @@ import msgspec
 
 from experiments.errors import ScenarioError
 from topologies.build import Rates, Terminal, Wan, build_plan, check_reach
+from topologies.own.files import absolute
 from topologies.own.graphs import LONGEST_NAME, STEMS, TOPOHUB, Rules, graph_plan, terminal_name
 from topologies.own.profiles import Profile, profile
 from topologies.plan import NetworkPlan
@@ -81,6 +82,7 @@ class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 USUAL = Profile(50.0, 10.0)
+FEW_DATA = 3
 NEEDED = ("data", "mpvu", "model_owner")
 
 
@@ -90,8 +92,7 @@ def resolved(network: NetworkSpec, folder: Path) -> NetworkSpec:
     if network.graph and not network.graph.startswith(TOPOHUB):
         changes["graph"] = str((folder / network.graph).resolve())
     if network.topo:
-        where, _, name = network.topo.rpartition(":")
-        changes["topo"] = f"{(folder / where).resolve()}:{name}"
+        changes["topo"] = absolute(network.topo, folder)
     return msgspec.structs.replace(network, **changes)
 
 
@@ -122,6 +123,26 @@ def check_roles(plan: NetworkPlan, network: NetworkSpec, where: str) -> None:
             place = "K-AS in network.kas" if network.kas else "terminal of the network"
             cure = f"add `{role}: 1` to one" if network.kas else f"it needs one with role {role}"
             raise ScenarioError(f"scenario {where}: no {place} has a {role}; {cure}")
+
+
+def lacking(plan: NetworkPlan, *, asks: bool) -> list[str]:
+    """Return what a network does without, a line each: none of it keeps a run from starting. ``asks``: a query."""
+    roles = [h.role for h in plan.hosts]
+    notes = []
+    if len(plan.kas_numbers) == 1 and len(plan.switches) > 1:
+        notes.append("all switches are in one K-AS: one control centre, nothing between K-AS to be seen")
+    if roles.count("data") < FEW_DATA:
+        notes.append(
+            f"{roles.count('data')} data node(s): a model learns what they hold and no more, and T-FAM rejects a "
+            f"request that this cannot meet; the main job takes two to four"
+        )
+    if roles.count("mpvu") == 1:
+        notes.append("one mpvu: nobody confirms what it measured; a second one has samples that no verdict saw")
+    if "mdfp" not in roles:
+        notes.append("no mdfp: the trained model is not deployed, and no query can be answered")
+    elif asks and "query_owner" not in roles:
+        notes.append("no query_owner: the scenario's query is left out")
+    return notes
 
 
 def plan_of(name: str, network: NetworkSpec) -> NetworkPlan:

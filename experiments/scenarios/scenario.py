@@ -15,7 +15,7 @@ import msgspec
 import yaml
 
 from controller.errors import PluginError
-from controller.plugins.loading import absolute, check_name
+from controller.plugins.loading import check_name
 from controller.plugins.setup import Setup
 from experiments.errors import ScenarioError
 from experiments.scenarios.background import Pair
@@ -35,6 +35,7 @@ from experiments.scenarios.network import (
 from hosts.learning.task_spec import TaskSpec
 from packets.messages import Fixed, JobSpec
 from topologies.errors import TopologyError
+from topologies.own.files import absolute
 from topologies.plan import NetworkPlan
 
 SCENARIO_FOLDER = Path(__file__).parent

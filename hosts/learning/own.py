@@ -7,7 +7,7 @@ from pathlib import Path
 from hosts.learning.base import Task
 from hosts.learning.errors import LearningError
 from hosts.learning.spec import TaskSpec
-from topologies.own.files import from_file
+from topologies.own.files import from_file, told
 
 
 def load_own(spec: TaskSpec) -> Task:
@@ -30,4 +30,4 @@ def load_own(spec: TaskSpec) -> Task:
     except LearningError:
         raise
     except (Exception, SystemExit) as error:
-        raise LearningError(f"task {spec.own}: cannot be loaded: {type(error).__name__}: {error}") from error
+        raise LearningError(f"task {spec.own}: cannot be loaded: {told(error, where)}") from error

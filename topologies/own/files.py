@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
+
+
+def absolute(spec: str, folder: Path) -> str:
+    """Return a ``file.py:name`` that means the same from anywhere: its path is resolved from ``folder``."""
+    where, colon, name = spec.rpartition(":")
+    return f"{(folder / where).resolve()}:{name}" if colon and where.endswith(".py") else spec
+
+
+def told(error: BaseException, file: str) -> str:
+    """Return an exception as one line, with the last line of ``file`` that it went through."""
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+    return f"{type(error).__name__}: {error}" + (f" ({Path(file).name}, line {lines[-1]})" if lines else "")
 
 
 def from_file(path: Path, kind: str) -> ModuleType:

@@ -26,7 +26,7 @@ from topologies import venv  # noqa: F401  (first: what only the project's .venv
 from topologies.build import Builder, Rates, Terminal, check_reach
 from topologies.custom import DccController, PlanTopo, cleanup, leave, plan_topo
 from topologies.errors import PlanError, TopologyError
-from topologies.own.files import from_file
+from topologies.own.files import from_file, told
 from topologies.own.profiles import profile
 from topologies.plan import NetworkPlan, Role
 
@@ -143,7 +143,7 @@ def load_topo(spec: str) -> NetworkPlan:
     except TopologyError:
         raise
     except (Exception, SystemExit) as error:
-        raise PlanError(f"topology {spec}: cannot be loaded: {type(error).__name__}: {error}") from error
+        raise PlanError(f"topology {spec}: cannot be loaded: {told(error, where)}") from error
 
 
 __all__ = ["Topo", "cleanup", "for_mn", "load_topo"]

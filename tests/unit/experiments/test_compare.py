@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from experiments.commands.resolving import Said, words_of
 from experiments.comparing.command import make_plan
 from experiments.comparing.page import columns, rows, write_page
 from experiments.comparing.runs import Comparison, Plan, summarise
@@ -79,7 +80,7 @@ def test_a_comparison_sums_up_its_runs_and_writes_its_page(comparison: Compariso
     assert summary["methods"]["routed"]["bytes"] == 15_000_000
     assert summary["methods"]["routed"]["bytes_sd"] > 0
     assert rows(summary, "cardiology")[1][-2] == "6.67"
-    assert len(rows(summary, None)[0]) == len(columns(None)) == len(columns("cardiology")) - 1
+    assert len(rows(summary, None)[0]) == len(columns(summary, None)) == len(columns(summary, "cardiology")) - 1
     assert summary["equal_bytes"] == 15_000_000
     assert summary["methods"]["routed"]["broad_at_equal_bytes"] == 0.6
     assert summary["methods"]["federated"]["broad_at_equal_bytes"] == 0.0
@@ -124,3 +125,15 @@ def test_only_central_pooling_lets_all_data_move() -> None:
     scenario = load("healthcare")
     assert allow(scenario, "federated") == scenario
     assert allow(scenario, "central").network.data_may_move is True
+
+
+def test_a_comparison_runs_on_a_network_and_task_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[3])
+    said: Said = {"topo": "examples/network.py:TwoGateways", "data": None, "columns": ["a", "b"]}
+    plan = make_plan("healthcare", "routed", [0], said={"topo": said["topo"]}, out=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert Comparison(plan, print).folder("routed", 0).parent == tmp_path
+    assert words_of(plan.said) == ["--topo", f"{Path(__file__).parents[3]}/examples/network.py:TwoGateways"]
+    assert words_of(said)[:4] == ["--column", "a", "--column", "b"]
+    with pytest.raises(ExperimentError, match=r"no file .*none.py"):
+        make_plan("healthcare", "routed", [0], said={"topo": "none.py:Net"})

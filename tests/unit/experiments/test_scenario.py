@@ -10,6 +10,7 @@ import pytest
 from experiments.commands.session import check_methods
 from experiments.errors import ExperimentError, ScenarioError
 from experiments.scenarios import scenario
+from experiments.scenarios.network import KasSpec, NetworkSpec, lacking
 from topologies.fig3 import PLAN
 
 
@@ -121,3 +122,17 @@ def test_data_that_cannot_be_dealt_out_is_named(key: str, value: object, told: s
     content["data"][key] = value
     with pytest.raises(ScenarioError, match=re.escape(told)):
         scenario.from_raw(content, "mine.yaml")
+
+
+def test_what_a_network_does_without_is_said() -> None:
+    healthcare = scenario.load("healthcare")
+    assert lacking(scenario.network_plan(healthcare), asks=True) == []
+    kas = {1: KasSpec(data=1, mpvu=1, model_owner=1)}
+    bare = scenario.network_plan(msgspec.structs.replace(healthcare, network=NetworkSpec(kas=kas)))
+    said = ["one K-AS", r"1 data node\(s\)", "one mpvu", "no mdfp"]
+    assert all(re.search(word, note) for word, note in zip(said, lacking(bare, asks=True), strict=True))
+
+
+def test_a_network_file_without_its_class_is_named_as_it_was_said() -> None:
+    with pytest.raises(ScenarioError, match=r"topology 'mine.py': give file.py:Class"):
+        scenario.with_topo(scenario.load("healthcare"), "mine.py")

@@ -185,7 +185,7 @@ def test_what_is_wrong_with_a_topo_is_one_line(build, said: str) -> None:  # typ
     [
         ("mine.py", "give file.py:Class"),
         ("nowhere.py:Mine", "there is no file nowhere.py"),
-        ("{tmp}/bad.py:Mine", "cannot be loaded: ZeroDivisionError"),
+        ("{tmp}/bad.py:Mine", "cannot be loaded: ZeroDivisionError: division by zero .bad.py, line 1"),
         ("{tmp}/good.py:Mine", "has no subclass 'Mine'"),
     ],
 )

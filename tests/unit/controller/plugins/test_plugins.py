@@ -13,11 +13,12 @@ from controller.errors import PluginError
 from controller.plugins import engines as guarded
 from controller.plugins.contracts import CONTRACTS, read_answer
 from controller.plugins.engines import STRIKES, Engines
-from controller.plugins.loading import absolute, load
+from controller.plugins.loading import load
 from controller.plugins.outside import Outside
 from controller.values.decisions import Assessment, Hyper, JobView, Measured, Option, Plan, Request
 from controller.values.errors import EngineError
 from controller.values.knowledge import ModelAt, Node
+from topologies.own.files import absolute
 
 ROOT = Path(__file__).parents[4]
 REQUEST = Request(task="t", groups=["a", "b"], broad_accuracy=0.5)
@@ -125,7 +126,7 @@ def test_the_template_routes_to_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("body", "fault"),
     [
-        ("def plan(*a):\n    raise RuntimeError('boom')", "RuntimeError: boom"),
+        ("def plan(*a):\n    raise RuntimeError('boom')", "RuntimeError: boom (mine.py, line 2)"),
         ("import time\ndef plan(*a):\n    time.sleep(1e6)", "no answer within 0.3 s"),
         ("def plan(*a):\n    while True: pass", "no answer within 0.3 s"),
         ("import os\ndef plan(*a):\n    os._exit(3)", "its process ended"),
@@ -194,6 +195,7 @@ def test_hpo_of_ones_own_tunes_what_another_engine_planned() -> None:
         ("mtrce", "json:nothing", "json has no function 'nothing'"),
         ("mtrce", "json:__name__", "is a str, not a function"),
         ("mtrce", "no_such_module:plan", "cannot be loaded: ModuleNotFoundError"),
+        ("mtrce", "mine.py", "mine.py is a file; say which function of it: mine.py:FUNCTION"),
         ("mtrce", "greedy", "no entry point of daitn.engines"),
     ],
 )
