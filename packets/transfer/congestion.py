@@ -82,10 +82,15 @@ class Congestion:
         return self._filled
 
     @property
+    def probing(self) -> bool:
+        """Tell whether the queue runs dry to be measured: until then the line may idle, so every answer counts."""
+        return bool(self._probe_rtt_until)
+
+    @property
     def rate(self) -> float:
         """Packets/s to send at now."""
         if not self._filled:
-            return self.bandwidth * (STARTUP_GAIN if self._samples else 1.0)
+            return self.bandwidth * STARTUP_GAIN
         if self._draining:
             return self.bandwidth / STARTUP_GAIN
         if self._crowded:
@@ -156,10 +161,14 @@ class Congestion:
         """Let our part of the queue run dry for a moment: to measure the shortest round trip, or whose queue it is."""
         if self._probe_rtt_until:
             self._probed_rtt_s = min(self._probed_rtt_s, rtt_s)
-            if now >= self._probe_rtt_until:
+            ours = not self._is_long(rtt_s) and not self._min_rtt_is_old(now)
+            if ours or now >= self._probe_rtt_until:
                 self._end_probe(now)
-        elif self._filled and now - self._min_rtt_at > MIN_RTT_EXPIRES_S * (3 if self._crowded else 1):
+        elif self._filled and self._min_rtt_is_old(now, 3 if self._crowded else 1):
             self._begin_probe(now)
+
+    def _min_rtt_is_old(self, now: float, times: float = 1) -> bool:
+        return now - self._min_rtt_at > MIN_RTT_EXPIRES_S * times
 
     def _begin_probe(self, now: float) -> None:
         self._probe_rtt_until = now + 2 * self.srtt_s + 0.01
@@ -171,7 +180,7 @@ class Congestion:
         self._check_at = now + CROWD_CHECK_S
         left_s = self._probed_rtt_s - self.min_rtt_s
         self._be_crowded(self._is_long(self._probed_rtt_s) and left_s > self._queue_before_s / 2, now)
-        if not self._crowded or now - self._min_rtt_at > 3 * MIN_RTT_EXPIRES_S:
+        if self._min_rtt_is_old(now, 3 if self._crowded else 1):
             self.min_rtt_s, self._min_rtt_at = max(self._probed_rtt_s, 1e-4), now
 
     def _is_long(self, rtt_s: float) -> bool:
@@ -254,7 +263,7 @@ class Congestion:
     def _steer(self, now: float, in_flight: int) -> None:
         product = self.bandwidth * self.min_rtt_s
         if self._draining:
-            if in_flight <= product + MIN_WINDOW:
+            if in_flight <= product + max(self.bandwidth * SLACK_S, MIN_WINDOW):
                 self._draining = False
                 self._cycle_index, self._cycle_at = 2, now
         elif self._filled and now - self._cycle_at > max(self.min_rtt_s, 0.005):

@@ -12,7 +12,7 @@ import msgspec
 from packets.batch import ShardTrain
 from packets.checksums import SEALED_BYTES
 from packets.errors import TransferRefused, TransportError
-from packets.transfer.congestion import Congestion
+from packets.transfer.congestion import INITIAL_WINDOW, Congestion
 from packets.transfer.flight import HELD, NOTHING, Flight, Indices, Truths
 from packets.transfer.guard import Session
 from packets.transfer.pathmtu import BLACK_HOLE_S
@@ -238,7 +238,7 @@ class Sending:
         self._flight.limit = 0
         if self._congestion is None or self._former not in (None, peer):
             self._congestion = Congestion(now, rtt_s)
-        self._tokens = float(BATCH)
+        self._tokens = INITIAL_WINDOW
 
     def _settle(self, ack: Acknowledgement, start: int, now: float, rtt_s: float | None) -> None:
         """Note what the receiver holds, and what it should hold by now but does not."""
@@ -327,8 +327,8 @@ class Sending:
         return other
 
     def gather_s(self, packets: int) -> float:
-        """Return how long so many packets take to become due; at once while the rate is still being found out."""
-        if self._congestion is None or not self._congestion.filled:
+        """Return how long so many packets take to become due; at once while rate or round trip are being found out."""
+        if self._congestion is None or not self._congestion.filled or self._congestion.probing:
             return 0.0
         return packets / self._congestion.rate
 

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from packets.errors import TransferRefused, TransportError
+from packets.transfer.congestion import Congestion
 from packets.transfer.receiver import Receiving
 from packets.transfer.sender import IDLE_TIMEOUT_S, LAUNCH_TIMEOUT_S, MASK_32, Sending
 from packets.transfers import OutgoingObject, ReceivedObject
@@ -465,3 +466,20 @@ def test_one_percent_loss_leaves_nearly_the_whole_link() -> None:
     stats = sending.handle.result(0)
     assert stats.goodput_mbps > 0.8 * 100  # of which the start is a twentieth here
     assert 0 < stats.losses <= stats.retransmissions
+
+
+def test_a_probe_for_whose_queue_it_is_ends_with_the_first_short_round_trip() -> None:
+    control, now, flight = Congestion(0.0, 0.002), 0.0, 40
+
+    def step(rtt_s: float) -> None:
+        nonlocal now
+        record, now = control.sent(now, flight), now + rtt_s
+        control.acknowledged(record, flight, now, rtt_s, flight)
+
+    while not control.probing and now < 5.0:
+        step(0.02 if control.filled else 0.002)
+    assert control.probing, "a queue that stands is looked into"
+    step(0.02)
+    assert control.probing, "the queue is still there"
+    step(0.003)
+    assert not control.probing and control.min_rtt_s == 0.002
