@@ -65,7 +65,7 @@ class Testbed:
     """A scenario's network, standing from ``with`` on.
 
     ``scenario``: a name, a YAML file, or a ``Scenario``; ``topo``: another network,
-    ``task``: a learning task, both ``file.py:Class``; ``engines``:
+    ``task``: a learning task, ``method``: what jobs call ``own``, all ``file.py:Class``; ``engines``:
     {engine: source}; ``results``: the run's folder; ``page``: whether to serve the status page.
     """
 
@@ -78,6 +78,7 @@ class Testbed:
         seed: int | None = None,
         topo: str | None = None,
         task: str | None = None,
+        method: str | None = None,
         engines: Mapping[str, str] | None = None,
         data: Path | None = None,
         label: str | None = None,
@@ -91,7 +92,15 @@ class Testbed:
 
         words = [f"{name}={source}" for name, source in (engines or {}).items()]
         self.scenario = resolve(
-            scenario, seed=seed, data=data, label=label, columns=columns, engines=words, topo=topo, task=task
+            scenario,
+            seed=seed,
+            data=data,
+            label=label,
+            columns=columns,
+            engines=words,
+            topo=topo,
+            task=task,
+            method=method,
         )
         check_engines(self.scenario)
         self._results, self._page, self._capture = results, page, capture
@@ -149,7 +158,7 @@ class Testbed:
         if strange := sorted(set(said) - set(base.__struct_fields__)):
             raise ExperimentError(f"a job has no {strange[0]!r}; it has: {', '.join(base.__struct_fields__)}")
         job = msgspec.convert(msgspec.to_builtins(base) | said, type(base))
-        check_method(job.method)
+        check_method(job.method, self.scenario.data.method)
         return Job(run_job(self.bed, job, owner))
 
     def query(self, group: str = "", *, text: str = "") -> dict[str, Any]:

@@ -24,7 +24,7 @@ from experiments.testbed.testbed import Bed
 from packets.messages import JobSpec
 
 METHODS = (
-    "routed", "learned", "random", "cycle", "tramfl", "federated", "secure", "gossip", "split", "central", "auto"
+    "routed", "learned", "random", "cycle", "tramfl", "federated", "secure", "gossip", "split", "central", "auto", "own"
 )  # fmt: skip
 GATHER_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 30.0
@@ -173,10 +173,17 @@ def allow(scenario: Scenario, method: str) -> Scenario:
     return msgspec.structs.replace(scenario, network=msgspec.structs.replace(scenario.network, data_may_move=True))
 
 
-def check_method(method: str) -> None:
-    """Check the name of a way to choose the route; ``ExperimentError`` names those there are."""
+def check_method(method: str, own: str = "") -> None:
+    """Check the name of a way to train; ``ExperimentError`` names those there are. ``own``: what ``own`` stands for."""
     if method not in METHODS:
-        raise ExperimentError(f"no method is called {method!r}; there are: {', '.join(METHODS)}")
+        raise ExperimentError(
+            f"no method is called {method!r}; there are: {', '.join(METHODS)}; or give one of your own as file.py:Class"
+        )
+    if method == "own" and not own:
+        raise ExperimentError(
+            "method own: this network was given no method of your own; "
+            "say --method file.py:Class with `daitn run` or `up`, or `data: {method: file.py:Class}` in the scenario"
+        )
 
 
 def gather(bed: Bed) -> None:

@@ -215,8 +215,9 @@ class Order(Message, frozen=True, kw_only=True, omit_defaults=True, tag="order")
     action: ``train``, ``verify``, ``keep_test_sample``, ``use_data``, ``deploy``, ``home``.  For ``train``, the data is
     the rendezvous's own when ``data_node`` is its own name, else it asks ``data_address`` for it (``SendData``).
 
-    ``federate``, ``central``, ``split``, ``gossip``: lead the places ``members`` (opaque in other K-AS) for ``rounds``,
-    they answer to ``place``; ``secure``: masked updates. ``compression``: how a model or update leaves this place.
+    ``federate``, ``central``, ``split``, ``gossip``, ``own``: lead the places ``members`` (opaque in other
+    K-AS) for ``rounds``, they answer to ``place``; ``secure``: masked updates. ``compression``: how a model or
+    update leaves this place.
 
     ``merge`` (``verify``): shares of the way from the last accepted state to the one that arrived; an MPVU that holds
     the former measures these states, too, and goes on with the one that is nearest to the accuracies asked for

@@ -20,7 +20,10 @@ from controller.values.decisions import Mix, Option, Plan, Request, Step
 from controller.values.errors import EngineError
 from controller.values.handles import member_place
 
-ACTIONS = {"federated": "federate", "secure": "federate", "central": "central", "split": "split", "gossip": "gossip"}
+ACTIONS = {
+    "federated": "federate", "secure": "federate", "central": "central", "split": "split", "gossip": "gossip",
+    "own": "own",
+}  # fmt: skip
 MOST_MEMBERS = 24  # as many as fit one packet with the rest of the order
 
 

@@ -104,7 +104,7 @@ class ControlServer:
         self, connection: socketserver.StreamRequestHandler, spec: dict[str, Any], owner: str = ""
     ) -> dict[str, Any]:
         job = msgspec.convert({"task": self.bed.scenario.data.name, **spec}, JobSpec)
-        check_method(job.method)
+        check_method(job.method, self.bed.scenario.data.method)
         teller = _Teller(connection)
         listening = self.bed.hub.add_listener(teller, "submit")
         try:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from experiments.commands.engines import with_words
 from experiments.errors import ExperimentError
-from experiments.scenarios.scenario import Scenario, load, with_task, with_topo
+from experiments.scenarios.scenario import Scenario, load, with_method, with_task, with_topo
 from hosts.learning.data.clinic import DISEASES
 from topologies.own.files import absolute
 
@@ -28,6 +28,7 @@ class Said(TypedDict, total=False):
     engines: Sequence[str]
     topo: str | None
     task: str | None
+    method: str | None
 
 
 OPTIONS = {"data": "--data", "label": "--label", "columns": "--column", "topo": "--topo", "task": "--task"}
@@ -67,14 +68,17 @@ def resolve(
     engines: Sequence[str] = (),
     topo: str | None = None,
     task: str | None = None,
+    method: str | None = None,
     tell: Callable[[str], None] = lambda note: None,
 ) -> Scenario:
     """Load a scenario and lay the command line over it; checks that its data can be read.
 
+    ``method``: one's own, ``file.py:Class``, that jobs name as ``own``.
     ``tell``: hears what of the data is left aside, and what is used.
     """
     scenario = _with_own(load(name) if isinstance(name, str) else name, engines, topo)
     scenario = with_task(scenario, task, Path.cwd()) if task else scenario
+    scenario = with_method(scenario, method, Path.cwd()) if method else scenario
     changes: dict[str, Any] = {}
     if seed is not None:
         changes["seed"] = seed
@@ -97,6 +101,10 @@ def resolve(
         for note in loaded.notes:
             tell(note)
         _fit_jobs(scenario, loaded.groups)
+    if scenario.data.method:
+        from hosts.learning.methods.own import load_method
+
+        load_method(scenario.data.method)
     return scenario
 
 

@@ -38,8 +38,8 @@ def run(
     method: Annotated[
         str | None,
         typer.Option(
-            help="routed, learned, random, cycle, tramfl, federated, secure, gossip, split, central, or auto: TAG "
-            "chooses [default: the scenario's, routed if it names none]."
+            help="routed, learned, random, cycle, tramfl, federated, secure, gossip, split, central; auto: TAG "
+            "chooses; or file.py:Class, a subclass of OwnMethod [default: the scenario's, routed if it names none]."
         ),
     ] = None,
     engine: EngineOption = None,
@@ -73,7 +73,11 @@ def run(
 def compare(
     scenario: ScenarioArgument = "healthcare",
     methods: Annotated[
-        str, typer.Option(help="Methods, comma between them; `all` for every one [default: all; routed with --engine].")
+        str,
+        typer.Option(
+            help="Methods, comma between them, file.py:Class for your own; `all` for every one "
+            "[default: all; routed with --engine]."
+        ),
     ] = "",
     engine: Annotated[
         str | None,
@@ -119,6 +123,9 @@ def up(
     engine: EngineOption = None,
     topo: TopoOption = None,
     task: TaskOption = None,
+    method: Annotated[
+        str | None, typer.Option(help="A method of your own, file.py:Class: what jobs here may name as `own`.")
+    ] = None,
     run_dir: RunDirOption = None,
     page_port: PageOption = None,
     no_page: NoPageOption = False,
@@ -135,6 +142,6 @@ def up(
         return
     said: Said = {
         "seed": seed, "data": data, "label": label, "columns": column or [], "engines": engine or [], "topo": topo,
-        "task": task,
+        "task": task, "method": method,
     }  # fmt: skip
     stand(scenario, said, run_dir=run_dir, page_port=choose_page_port(page_port, no_page), console=out)

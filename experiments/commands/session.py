@@ -87,6 +87,8 @@ def run_scenario(
     started_s: float,
 ) -> dict[str, Any]:
     """Carry a scenario out from bring-up to teardown; return the report. ``method``: None for the scenario's own."""
+    if method and ":" in method:
+        method, said = "own", said | {"method": method}
     scenario = resolve(name, tell=told(console), **said)
     check_methods(scenario, method)
     check_engines(scenario)
@@ -187,7 +189,7 @@ def check_methods(scenario: Scenario, method: str | None = None) -> None:
     """Check the methods of a scenario's jobs and the one asked for; ``ExperimentError`` names the one that is none."""
     for name in [method, *(job.method for job in scenario.jobs)]:
         if name is not None:
-            check_method(name)
+            check_method(name, scenario.data.method)
 
 
 def check_all(name: str, said: Said, *, page_port: int | None, console: Console) -> None:

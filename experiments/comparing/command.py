@@ -19,6 +19,7 @@ from experiments.comparing.runs import DEFAULT_METHODS, TOGETHER, Comparison, Pl
 from experiments.errors import ExperimentError
 from experiments.run import check_method
 from experiments.scenarios.scenario import dump, load
+from topologies.own.files import absolute
 
 
 class Budget(NamedTuple):
@@ -81,9 +82,13 @@ def make_plan(
     if engines and methods not in ("", "routed"):
         raise ExperimentError("--engine compares engines, --methods compares methods: give one of them")
     named = DEFAULT_METHODS if methods in ("", "all") else tuple(m.strip() for m in methods.split(","))
-    names = tuple(engines) or named
-    for name in () if engines else names:
-        check_method(name)
+    own = {_short(name): absolute(name, Path.cwd()) for name in named if ":" in name}
+    names = tuple(engines) or tuple(_short(name) for name in named)
+    for name in names:
+        if name not in engines and name not in own:
+            check_method(name, load(scenario).data.method)
+    for method in own.values():
+        resolve(scenario, **(said | {"method": method}))
     for words in engines.values():
         check_engines(resolve(scenario, **(said | {"engines": [words]})))
     if resume and out is None:
@@ -100,6 +105,7 @@ def make_plan(
         resume=resume,
         name=resolved.name,
         engines=engines,
+        own=own,
     )
     return plan if budget is None else _with_budget(plan, budget)
 
@@ -142,7 +148,7 @@ def _with_budget(plan: Plan, budget: Budget) -> Plan:
         file.write_bytes(dump(msgspec.structs.replace(scenario, jobs=jobs)))
         files[name] = str(file)
     told = tuple(f"{key} {value}" for key, value in budget._asdict().items())
-    others = {method: files["together"] for method in TOGETHER} | {"central": files["central"]}
+    others = {method: files["together"] for method in (*TOGETHER, *plan.own)} | {"central": files["central"]}
     return plan._replace(scenario=files["one"], scenarios=others, settings=told)
 
 

@@ -57,7 +57,8 @@ class Result(NamedTuple):
 class Plan(NamedTuple):
     """What is to be compared. ``scenarios``: {method: scenario} where it is another; ``said``:
     as of ``daitn run``, its paths absolute; ``prefix``: words before it; ``settings``: what to tell of its budget;
-    ``name``: of the scenario; ``engines``: {label: engine word} where ``methods`` are labels of engines.
+    ``name``: of the scenario; ``engines``: {label: engine word} where ``methods`` are labels of engines;
+    ``own``: {label: file.py:Class} of methods of one's own.
     """
 
     scenario: str
@@ -72,10 +73,11 @@ class Plan(NamedTuple):
     settings: tuple[str, ...] = ()
     name: str = ""
     engines: Mapping[str, str] = {}
+    own: Mapping[str, str] = {}
 
     def method(self, label: str) -> str:
         """Return the method that a label of ``methods`` stands for."""
-        return "routed" if label in self.engines else label
+        return "routed" if label in self.engines else "own" if label in self.own else label
 
     def engine(self, label: str) -> list[str]:
         """Return the ``--engine`` words that a label of ``methods`` stands for."""
@@ -122,7 +124,8 @@ class Comparison:
         except ExperimentError:
             return False
         scenario = self.plan.scenarios.get(method, self.plan.scenario)
-        now = resolve(scenario, **(self.plan.said | {"engines": self.plan.engine(method)}))
+        chosen: Said = {"engines": self.plan.engine(method), "method": self.plan.own.get(method)}
+        now = resolve(scenario, **(self.plan.said | chosen))
         now = allow(now, self.plan.method(method))
         return msgspec.structs.replace(then, seed=now.seed, seeds=now.seeds) == now
 
@@ -136,7 +139,8 @@ class Comparison:
             folder.rename(folder.with_name(f"{folder.name}.failed-{int(time.time())}-{attempt}"))
         log = self.plan.out / f"{folder.name}.log"
         scenario = self.plan.scenarios.get(method, self.plan.scenario)
-        words = ["run", scenario, "--seed", str(seed), "--seeds", "1", "--method", self.plan.method(method)]
+        chosen = self.plan.own.get(method) or self.plan.method(method)
+        words = ["run", scenario, "--seed", str(seed), "--seeds", "1", "--method", chosen]
         words += [w for e in self.plan.engine(method) for w in ("--engine", e)]
         words += ["--run-dir", str(folder), "--no-page", "--no-capture", *words_of(self.plan.said)]
         with contextlib.suppress(ChildTimeout):  # its report, if there is one, tells what came of it

@@ -110,6 +110,8 @@ def from_raw(raw: Any, where: str) -> Scenario:
     scenario = with_engines(scenario, {}, where, Path(where).parent)
     if scenario.data.own:
         scenario = with_task(scenario, scenario.data.own, Path(where).parent)
+    if scenario.data.method:
+        scenario = with_method(scenario, scenario.data.method, Path(where).parent)
     check_network(scenario.network, where)
     return _checked(msgspec.structs.replace(scenario, network=resolved(scenario.network, Path(where).parent)), where)
 
@@ -119,6 +121,11 @@ def with_task(scenario: Scenario, own: str, folder: Path) -> Scenario:
     data = msgspec.structs.replace(scenario.data, name="own", own=absolute(own, folder))
     jobs = [msgspec.structs.replace(job, task="own") for job in scenario.jobs]
     return msgspec.structs.replace(scenario, data=data, jobs=jobs)
+
+
+def with_method(scenario: Scenario, own: str, folder: Path) -> Scenario:
+    """Return a scenario whose jobs may name ``own``, a ``file.py:Class`` found from ``folder``, as their method."""
+    return msgspec.structs.replace(scenario, data=msgspec.structs.replace(scenario.data, method=absolute(own, folder)))
 
 
 def with_topo(scenario: Scenario, spec: str) -> Scenario:

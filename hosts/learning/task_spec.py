@@ -17,6 +17,8 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     ``own`` (``name: own``): a task of one's own, ``file.py:Class``; of what follows it takes what it likes.
 
+    ``method``: a way to train in rounds of one's own, ``file.py:Class``; jobs name it as ``method: own``.
+
     ``data``: file or directory (tables and text). ``train_per_node`` and ``test_per_node`` (for each of the two test
     copies) are vignettes per hospital; tables use ``test_share`` of their rows for testing instead. ``partition``:
     ``dirichlet`` (``alpha``), ``iid``, ``one_class``, ``shards`` (``shards_per_node``) or ``natural`` (by hospital;
@@ -29,6 +31,7 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     name: Literal["vignettes", "table", "text", "digits", "own"] = "vignettes"
     own: str = ""
+    method: str = ""
     data: str = ""
     partition: Kind = "dirichlet"
     alpha: Positive = 0.3

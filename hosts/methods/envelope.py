@@ -30,7 +30,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     ``reply``: place of the one that asks, to which the answer goes; ``peers``: places of all members, by index
     (gossip); ``keys``: public keys of all members, by index (masks); ``weight``: a member's share of all samples;
-    ``straight``: identity under which pieces may go straight to an address from now on; ``samples``, ``loss``,
+    ``own``: by the method of one's own that the run was
+    given; ``straight``: identity under which pieces may go straight to an address from now on; ``samples``, ``loss``,
     ``seconds``: what an answer came of; ``problem``: why there is none.
     """
 
@@ -47,6 +48,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     settings: TrainSettings = TrainSettings()
     compression: Annotated[str, msgspec.Meta(max_length=16)] = "none"
     secure: bool = False
+    own: bool = False
     straight: Annotated[int, msgspec.Meta(ge=0)] = 0
     cut: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
     samples: Count = 0

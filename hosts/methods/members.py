@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 
 from hosts.errors import HostError
 from hosts.learning.compress import Compression, parse_spec
 from hosts.learning.errors import LearningError
 from hosts.learning.methods.federated import Member
+from hosts.learning.methods.own import load_method, trained
 from hosts.learning.methods.updates import State
 from hosts.learning.spec import TrainSettings
 from hosts.methods import central
@@ -62,7 +64,7 @@ class MemberParts:
         how = parse_spec(asked.compression)
         member = self._members.get(asked.job)
         if member is None:
-            member = _Member(self.terminal, asked.job, how)
+            member = _Member(self.terminal, asked.job, how, own=asked.own)
             self._members[asked.job] = member
             while len(self._members) > MAX_JOBS:
                 self._members.popitem(last=False)
@@ -72,9 +74,11 @@ class MemberParts:
 class _Member(Member):
     """Trains one piece of work at a time, and says so."""
 
-    def __init__(self, terminal: Terminal, job: int, how: Compression) -> None:
+    def __init__(self, terminal: Terminal, job: int, how: Compression, *, own: bool) -> None:
         assert terminal.data is not None
-        super().__init__(terminal.task, terminal.data.train, how)
+        task = terminal.task
+        teach = partial(trained, load_method(task.spec.method), task) if own else None
+        super().__init__(task, terminal.data.train, how, teach)
         self._terminal, self._job = terminal, job
 
     def train(self, start: State, settings: TrainSettings) -> State:

@@ -8,7 +8,7 @@ from functools import partial
 from hosts.errors import HostError
 from hosts.learning.compress import encode, travelling
 from hosts.learning.errors import LearningError
-from hosts.methods import central, federated, gossip, split
+from hosts.methods import central, federated, gossip, own, split
 from hosts.methods.group import Group, Led
 from hosts.roles.base import Recent
 from hosts.roles.trainer import Trainer
@@ -23,6 +23,7 @@ LEADS: dict[str, Callable[[Group], Led]] = {
     "central": central.lead,
     "gossip": gossip.lead,
     "split": split.lead,
+    "own": own.lead,
 }
 
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 import importlib.util
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
+
+Base = TypeVar("Base")
+Made = TypeVar("Made")
 
 
 def absolute(spec: str, folder: Path) -> str:
@@ -38,3 +43,27 @@ def from_file(path: Path, kind: str) -> ModuleType:
     finally:
         sys.path.remove(str(path.parent))
     return module
+
+
+def make_own(
+    kind: str, spec: str, base: type[Base], make: Callable[[type[Base]], Made], error: type[Exception], hint: str = ""
+) -> Made:
+    """Return what ``make`` makes of the class that ``file.py:Class`` names, a subclass of ``base``.
+
+    Whatever goes wrong is an ``error`` of one line that says what to mend, those that ``make`` raises
+    itself as they are. Runs the file's top level.
+    """
+    where, _, name = spec.rpartition(":")
+    if not where.endswith(".py") or not name:
+        raise error(f"{kind} {spec!r}: give file.py:Class{hint}")
+    try:
+        found = getattr(from_file(Path(where), kind), name, None)
+        if not (isinstance(found, type) and issubclass(found, base)):
+            raise error(f"{kind} {spec}: {where} has no subclass {name!r} of {base.__module__}.{base.__qualname__}")
+        return make(found)
+    except FileNotFoundError:
+        raise error(f"{kind} {spec}: there is no file {where}") from None
+    except error:
+        raise
+    except (Exception, SystemExit) as fault:
+        raise error(f"{kind} {spec}: cannot be loaded: {told(fault, where)}") from fault

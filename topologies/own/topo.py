@@ -19,14 +19,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, get_args
 
 from topologies import venv  # noqa: F401  (first: what only the project's .venv has becomes importable)
 from topologies.build import Builder, Rates, Terminal, check_reach
 from topologies.custom import DccController, PlanTopo, cleanup, leave, plan_topo
 from topologies.errors import PlanError, TopologyError
-from topologies.own.files import from_file, told
+from topologies.own.files import make_own
 from topologies.own.profiles import profile
 from topologies.plan import NetworkPlan, Role
 
@@ -130,20 +129,7 @@ def for_mn(**kinds: type[Topo]) -> tuple[dict[str, Callable[..., PlanTopo]], dic
 
 def load_topo(spec: str) -> NetworkPlan:
     """Return the plan of ``file.py:Class``; ``PlanError`` is one line that says what to mend."""
-    where, _, name = spec.rpartition(":")
-    if not where.endswith(".py") or not name:
-        raise PlanError(f"topology {spec!r}: give file.py:Class")
-    try:
-        kind = getattr(from_file(Path(where), "topo"), name, None)
-        if not (isinstance(kind, type) and issubclass(kind, Topo)):
-            raise PlanError(f"topology {spec}: {where} has no subclass {name!r} of topologies.own.topo.Topo")
-        return kind().plan
-    except FileNotFoundError:
-        raise PlanError(f"topology {spec}: there is no file {where}") from None
-    except TopologyError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise PlanError(f"topology {spec}: cannot be loaded: {told(error, where)}") from error
+    return make_own("topology", spec, Topo, lambda kind: kind().plan, PlanError)
 
 
 __all__ = ["Topo", "cleanup", "for_mn", "load_topo"]

@@ -6,7 +6,7 @@ With ``compression`` a member sends a coded difference to the round's model and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from torch import nn
@@ -16,15 +16,21 @@ from hosts.learning.errors import LearningError
 from hosts.learning.methods.masks import Masker, Words, add_up, from_words, to_words
 from hosts.learning.methods.types import Ledger, MethodSettings, Parts
 from hosts.learning.methods.updates import QuasiGlobalMomentum, State, average, minus, plus, scaled, state_of
-from hosts.learning.spec import Samples, TrainSettings
+from hosts.learning.spec import Samples, TrainResult, TrainSettings
 from hosts.learning.task import Task
+
+Teach = Callable[[nn.Module, Samples, TrainSettings], TrainResult]
 
 
 class Member:
-    """A data node's side: train on what the round's model is, answer with an update."""
+    """A data node's side: train on what the round's model is, answer with an update.
 
-    def __init__(self, task: Task, samples: Samples, how: Compression) -> None:
+    ``teach``: what trains a model in place, where that is not the task's own way.
+    """
+
+    def __init__(self, task: Task, samples: Samples, how: Compression, teach: Teach | None = None) -> None:
         self.task, self.samples, self.how = task, samples, how
+        self._teach = teach or task.train
         self.masker = Masker()
         self.seconds, self.loss = 0.0, 0.0
         self._left: State | None = None
@@ -33,7 +39,7 @@ class Member:
         """Return the state after local training from ``start``."""
         model = self.task.new_model(0)
         model.load_state_dict(start)
-        result = self.task.train(model, self.samples, settings)
+        result = self._teach(model, self.samples, settings)
         self.seconds, self.loss = result.seconds, result.loss
         return state_of(model)
 
