@@ -155,6 +155,7 @@ class Stops:
 
     async def _group(self, job: Job, ask: AskNextStop, options: list[Option]) -> Decision:
         """The visit is some rounds of a group (``controller/training/groups.py``)."""
+        ask = msgspec.structs.replace(ask, exclude=[*job.excluded.union(ask.exclude)])
         led = await groups.decide(self.kit, job.request, job.object_id, len(job.visits), options, ask)
         step = led.plan.steps[0]
         decision = self._decision(ask, "train", led.kas, led.handle, step.reason)

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.scenarios.scenario import SCENARIO_FOLDER
 from packets.events import Event, decode_event
-from tests.network.daitn import assert_as_before, daitn, standing
+from tests.network.daitn import ROOT, assert_as_before, daitn, standing
 
 VISITS = 3
 SMALL = {"max_visits: 120": f"max_visits: {VISITS}"}
@@ -40,7 +40,10 @@ def test_baseline_orders_visit_node_after_node(tmp_path: Path, method: str) -> N
     assert report["seeds"][0]["train_bytes"] > 0 and len(report["seeds"][0]["curve"]) > VISITS
 
 
-@pytest.mark.parametrize("method", ["federated", "secure", "gossip", "central"])
+FAIR = f"{ROOT / 'examples/method_fair.py'}:Fair"
+
+
+@pytest.mark.parametrize("method", ["federated", "secure", "gossip", "central", FAIR])
 def test_all_members_train_together_and_an_mpvu_looks_at_the_model(tmp_path: Path, method: str) -> None:
     report, events = run(tmp_path, method)
     trained = [e.data for e in events if e.kind == "visit.trained"]
@@ -67,3 +70,27 @@ def test_what_crosses_borders_names_no_foreign_node(tmp_path: Path) -> None:
     assert {d["kas"] for d in steered if d["node"].startswith("h")} == {1, 2, 3, 4}
     for data in steered:
         assert not data["node"] or data["node"][1] == str(data["kas"])
+
+
+def test_a_method_of_ones_own_that_fails_is_told_of_and_the_model_comes_home(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text(
+        "from hosts.learning.methods.own import OwnMethod\n"
+        "class Bad(OwnMethod):\n"
+        "    def combine(self, state, updates):\n"
+        "        return {n: t / 0 for n, t in state.items()}\n"
+    )
+    words = [
+        "run",
+        "digits",
+        "--method",
+        "bad.py:Bad",
+        "--seed",
+        "1",
+        "--run-dir",
+        "result",
+        "--no-page",
+        "--no-capture",
+    ]
+    said = daitn(*words, cwd=tmp_path, timeout_s=180)
+    assert said.status == 1, said
+    assert "Bad: combine left" in said.out and "Traceback" not in said.out + said.err, said
