@@ -175,7 +175,7 @@ class Process:
         if self.options.runtime_dir is None:
             return
         self.options.runtime_dir.mkdir(parents=True, exist_ok=True)
-        others = [k for k in dcc.kit.all_kas if k not in dcc.domain.kas]
+        others = [k for k in dcc.services.all_kas if k not in dcc.domain.kas]
         self.border = Border(sorted(dcc.domain.kas), others, self.options.runtime_dir, emit)
         await self.border.open(dcc.serving.serve)
 

@@ -6,8 +6,8 @@ whole of it runs in a unit test against a fake flow table.
 
 from __future__ import annotations
 
-from controller.access.authenticity import Gate
-from controller.access.calls import Line
+from controller.access.authenticity import Authenticity
+from controller.access.calls import Calls
 from controller.access.gathering import NEWS_S, Gathering
 from controller.access.packets import Packets
 from controller.access.places import Places
@@ -43,36 +43,36 @@ class Dcc:
     def __init__(self, plan: DomainPlan, means: Means) -> None:
         self.domain = Domain(plan)
         self.serving = Serving(self.domain, means.worker, means.ask_border)
-        self.kit = kit = make_kit(self.domain, means, self.serving.ask)
+        self.services = services = make_kit(self.domain, means, self.serving.ask)
         identities = Identities()
-        self.gate = Gate(means.keeper, means.clock, means.emit)
+        self.authenticity = Authenticity(means.keeper, means.clock, means.emit)
         self.limiter = Limiter(means.clock, means.emit)
-        self.places = Places(kit)
-        self.line = Line(kit.communication)
-        self.gathering = Gathering(kit)
-        self.terminals = Terminals(kit, self.gathering)
+        self.places = Places(services)
+        self.calls = Calls(services.communication)
+        self.gathering = Gathering(services)
+        self.terminals = Terminals(services, self.gathering)
         self.discovery = Discovery(self.domain, means.south, means.emit)
         self.sensing = Sensing(self.domain, means.emit)
         self.packets = Packets(
-            kit, means.worker, self.gate, self.limiter, self.discovery, self.line, self.terminals
+            services, means.worker, self.authenticity, self.limiter, self.discovery, self.calls, self.terminals
         )  # fmt: skip
-        self.objects = Objects(kit, identities, self.places)
-        self.steering = Steering(kit, self.places)
-        self.resteering = Resteering(kit, self.steering, self.line)
-        self.liveness = Liveness(kit, means.worker, self.gathering, self.resteering)
+        self.objects = Objects(services, identities, self.places)
+        self.steering = Steering(services, self.places)
+        self.resteering = Resteering(services, self.steering, self.calls)
+        self.liveness = Liveness(services, means.worker, self.gathering, self.resteering)
         self.fabric = Fabric(
-            kit, means.worker, self.packets.packet_in, self.discovery, self.sensing, self.resteering, self.liveness
+            services, means.worker, self.packets.packet_in, self.discovery, self.sensing, self.resteering, self.liveness
         )
-        self.visits = Visits(kit, means.worker, self.gathering)
-        self.queries = Queries(kit, self.places)
-        self.training = Training(kit, identities)
-        self.trusting = Trusting(kit, self.gathering)
-        self.rivals = Rivals(kit, self.places, self.gathering, self.sensing, self.steering.legs)
-        self.custody = Custody(kit, self.training, means.worker.spawn)
-        self.home = Home(kit, self.objects, self.training, self.custody, self.resteering)
-        kit.processes.tell = self.line.ask
-        kit.communication.seal = self.gate.seal
-        kit.communication.own_source = means.keeper is not None and not means.any_source
+        self.visits = Visits(services, means.worker, self.gathering)
+        self.queries = Queries(services, self.places)
+        self.training = Training(services, identities)
+        self.trusting = Trusting(services, self.gathering)
+        self.rivals = Rivals(services, self.places, self.gathering, self.sensing, self.steering.legs)
+        self.custody = Custody(services, self.training, means.worker.spawn)
+        self.home = Home(services, self.objects, self.training, self.custody, self.resteering)
+        services.processes.tell = self.calls.ask
+        services.communication.seal = self.authenticity.seal
+        services.communication.own_source = means.keeper is not None and not means.any_source
         self._register()
 
     def _register(self) -> None:
@@ -113,7 +113,7 @@ class Dcc:
             "second thoughts": (self.custody.reconsider, 1.0),
             "query weights": (self.queries.reweigh, 2.0),
             "packet-in limits": (self.limiter.tell, 1.0),
-            "refusals": (self.gate.tell, 1.0),
+            "refusals": (self.authenticity.tell, 1.0),
             "map news": (self.gathering.tell, NEWS_S),
             "map cost": (self.gathering.tell_cost, 1.0),
         }

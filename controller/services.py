@@ -47,7 +47,7 @@ class Means:
 
 
 @dataclass
-class Kit:
+class Services:
     """Injected collaborators. ``ask`` reaches the DCC of any K-AS, also this one.
 
     ``clock`` is monotonic seconds, ``wall`` those since 1970, which terminals tell their changes by.
@@ -107,7 +107,7 @@ class Kit:
         return sorted(found, key=lambda f: (f.kas, f.handle))
 
 
-def make_kit(domain: Domain, means: Means, ask: AskKas) -> Kit:
+def make_kit(domain: Domain, means: Means, ask: AskKas) -> Services:
     """Return the collaborators of one control centre; ``ask`` is how they reach others."""
     seed, numbers = means.seed, sorted(domain.kas)
     # under a seed, handles repeat from run to run: a planner breaks ties by them
@@ -115,7 +115,7 @@ def make_kit(domain: Domain, means: Means, ask: AskKas) -> Kit:
     engines = means.engines or Engines()
     engines.emit = means.emit
     intelligence = Intelligence(domain.plan, engines, salt=salt)
-    return Kit(
+    return Services(
         domain=domain,
         clock=means.clock,
         emit=means.emit,

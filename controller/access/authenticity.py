@@ -1,4 +1,4 @@
-"""The gate: what a terminal hands up is looked at before anything is done with it, what goes down to it is signed.
+"""Authenticity: what a terminal hands up is looked at before anything is done with it, what goes down to it is signed.
 
 A terminal is known by the port it hangs on (declared), the address it sends from, and its certificate; all three must
 agree.  Without a keeper (``mn --custom``, scenarios with ``security: off``) everything passes as it is.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from controller.runtime.bounded import Recent
+from controller.runtime.bounded import Bounded
 from packets.events import Emit
 from packets.labels import DCC_LABEL, is_class_label
 from packets.security.keeper import Keeper
@@ -21,7 +21,7 @@ EVENTS_PER_S = 20.0
 WORDS = ("holder", "owner")
 
 
-class Gate:
+class Authenticity:
     """Checks for one control centre. ``refused`` counts by reason."""
 
     def __init__(self, keeper: Keeper | None, clock: Callable[[], float], emit: Emit) -> None:
@@ -29,7 +29,7 @@ class Gate:
         self.refused: Counter[str] = Counter()
         self._told: Counter[str] = Counter()
         self._events, self._events_at = EVENTS_PER_S, clock()
-        self._launched: Recent[int, tuple[int, str]] = Recent()
+        self._launched: Bounded[int, tuple[int, str]] = Bounded()
 
     def passes(self, host: HostPlan, header: Header, raw: bytes, label: int) -> bool:
         """Tell whether a packet of this terminal is what it says it is; a refused one is counted and told."""

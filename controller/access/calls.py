@@ -19,7 +19,7 @@ from topologies.plan import HostPlan
 PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)
 
 
-class Line:
+class Calls:
     """Requests to terminals, by transfer id; an answer counts only from the terminal that was asked."""
 
     def __init__(self, communication: Communication) -> None:

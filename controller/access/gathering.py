@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import Any
 
-from controller.services import Kit
+from controller.services import Services
 from controller.topology.errors import BadReport
 from controller.values.knowledge import Node
 from packets.messages import Message, Pull, Report, encode_message
@@ -29,8 +29,8 @@ NOT_ITS_OWN = frozenset({"trust"})  # what a terminal may not say of itself: the
 class Gathering:
     """Feeds the map of one control centre. ``on_bad``: called with a terminal's name when it reported what is false."""
 
-    def __init__(self, kit: Kit) -> None:
-        self.kit = kit
+    def __init__(self, services: Services) -> None:
+        self.services = services
         self.on_bad: Callable[[str, str], None] = lambda name, why: None
         self.on_join: Callable[[str], None] = lambda name: None
         self.pulls = 0
@@ -44,32 +44,32 @@ class Gathering:
 
     def joined(self, host: HostPlan, attributes: dict[str, Any], size_bytes: int) -> None:
         """A terminal registered: it joins, or comes back."""
-        new = host.name not in self.kit.krrm
+        new = host.name not in self.services.krrm
         self._news.setdefault(host.name, set()).update(self._enter(host, attributes, size_bytes, None))
         self.on_join(host.name)
         self._tell(host.name)
         if new:
-            self.kit.emit("terminal.joined", name=host.name, role=host.role, kas=host.kas)
+            self.services.emit("terminal.joined", name=host.name, role=host.role, kas=host.kas)
 
     def reported(self, host: HostPlan, report: Report, size_bytes: int) -> None:
         """A terminal reported changes, or that it is alive."""
         changed = self._enter(host, report.attributes, size_bytes, report.changed_unix_s)
         if changed:
             self._news.setdefault(host.name, set()).update(changed)
-            if len(self._news) == 1 and self.kit.clock() - self._told_s.get(host.name, -NEWS_S) >= NEWS_S:
+            if len(self._news) == 1 and self.services.clock() - self._told_s.get(host.name, -NEWS_S) >= NEWS_S:
                 self._tell(host.name)
 
     def _enter(self, host: HostPlan, said: dict[str, Any], size_bytes: int, changed_unix_s: float | None) -> list[str]:
-        kit = self.kit
+        services = self.services
         attributes = {a: v for a, v in said.items() if a not in NOT_ITS_OWN} if NOT_ITS_OWN & said.keys() else said
-        now_s = kit.clock()
+        now_s = services.clock()
         try:
-            changed = kit.intelligence.hear(host, attributes, now_s, size_bytes)
+            changed = services.intelligence.hear(host, attributes, now_s, size_bytes)
         except BadReport as error:
             self.on_bad(host.name, str(error))
             raise
-        lag = max(0.0, kit.wall() - changed_unix_s) if changed_unix_s and attributes else None
-        kit.freshness.note(host.name, size_bytes, now_s, lag if lag is None or lag < MAX_LAG_S else None)
+        lag = max(0.0, services.wall() - changed_unix_s) if changed_unix_s and attributes else None
+        services.freshness.note(host.name, size_bytes, now_s, lag if lag is None or lag < MAX_LAG_S else None)
         if host.name in self._waiting:
             for waiting in self._waiting.pop(host.name):
                 waiting.set()
@@ -79,7 +79,9 @@ class Gathering:
 
     def noted(self, name: str, attributes: dict[str, Any]) -> None:
         """Enter what the DCC itself found out about a terminal (trust, reachability), and tell it."""
-        if name in self.kit.krrm and (changed := self.kit.intelligence.know(name, attributes, self.kit.clock())):
+        if name in self.services.krrm and (
+            changed := self.services.intelligence.know(name, attributes, self.services.clock())
+        ):
             self._news.setdefault(name, set()).update(changed)
             self._tell(name)
 
@@ -93,41 +95,43 @@ class Gathering:
 
     async def tell_cost(self) -> None:
         """Say what keeping the map fresh costs now, and write down its ages (periodic, when anybody reported)."""
-        kit = self.kit
-        if kit.freshness.reports == self._counted:
+        services = self.services
+        if services.freshness.reports == self._counted:
             return
-        self._counted = kit.freshness.reports
-        summary = kit.freshness.summary(kit.clock())
-        kit.emit("map.fresh", kas=sorted(kit.domain.kas), terminals=len(kit.krrm), pulls=self.pulls, **summary)
-        names = [node.name for node in kit.krrm.nodes()][:NEWS_AT_ONCE]
+        self._counted = services.freshness.reports
+        summary = services.freshness.summary(services.clock())
+        services.emit(
+            "map.fresh", kas=sorted(services.domain.kas), terminals=len(services.krrm), pulls=self.pulls, **summary
+        )
+        names = [node.name for node in services.krrm.nodes()][:NEWS_AT_ONCE]
         for start in range(0, len(names), SLICE):
             await self._save(names[start : start + SLICE])
 
     def _tell(self, name: str, *, save: bool = True) -> None:
-        kit, changed = self.kit, self._news.pop(name, set())
-        if name not in kit.krrm:
+        services, changed = self.services, self._news.pop(name, set())
+        if name not in services.krrm:
             return
-        node = kit.krrm.node(name)
-        self._told_s[name] = kit.clock()
+        node = services.krrm.node(name)
+        self._told_s[name] = services.clock()
         shown = {a: node.get(a) for a in sorted(changed)}
-        kit.emit("krrm.updated", name=name, kas=node.kas, role=node.role, attributes=shown)
+        services.emit("krrm.updated", name=name, kas=node.kas, role=node.role, attributes=shown)
         if save:
             self._write([node])
 
     async def _save(self, names: list[str]) -> None:
-        self._write([self.kit.krrm.node(n) for n in names if n in self.kit.krrm])
+        self._write([self.services.krrm.node(n) for n in names if n in self.services.krrm])
         await asyncio.sleep(0)  # reports that came in meanwhile go first
 
     def _write(self, nodes: list[Node]) -> None:
-        with self.kit.store.together():
+        with self.services.store.together():
             for node in nodes:
                 held = {a: v.value for a, v in node.attributes.items()}
-                self.kit.store.node(node.name, node.role, node.kas, node.address, held)
-                self.kit.store.freshness(self.freshness_of(node))
+                self.services.store.node(node.name, node.role, node.kas, node.address, held)
+                self.services.store.freshness(self.freshness_of(node))
 
     def freshness_of(self, node: Node) -> dict[str, Any]:
         """Return what is known of a terminal's freshness: age and cost of every attribute."""
-        now_s, cost = self.kit.clock(), self.kit.freshness.cost(node.name)
+        now_s, cost = self.services.clock(), self.services.freshness.cost(node.name)
         attributes = {
             a: {"age_s": round(now_s - v.t_s, 3), "cost_bytes": round(v.cost_bytes)} for a, v in node.attributes.items()
         }
@@ -143,9 +147,9 @@ class Gathering:
 
     def gone(self, name: str) -> None:
         """A terminal left, or is taken for dead: off the map."""
-        self.kit.intelligence.forget(name)
-        self.kit.freshness.forget(name)
-        self.kit.store.node_gone(name)
+        self.services.intelligence.forget(name)
+        self.services.freshness.forget(name)
+        self.services.store.node_gone(name)
         self._told_s.pop(name, None)
         self._news.pop(name, None)
 
@@ -156,15 +160,15 @@ class Gathering:
 
         A terminal that does not answer in time keeps its old values, whose age says so.
         """
-        kit, now_s, asked = self.kit, self.kit.clock(), list[asyncio.Event]()
+        services, now_s, asked = self.services, self.services.clock(), list[asyncio.Event]()
         for name in names:
-            node = kit.krrm.node(name)
+            node = services.krrm.node(name)
             old = [a for a in attributes if a in node.attributes and now_s - node.attributes[a].t_s > max_age_s]
-            if old and name in kit.domain.hosts:
+            if old and name in services.domain.hosts:
                 answered = asyncio.Event()
                 self._waiting.setdefault(name, []).append(answered)
                 asked.append(answered)
-                self._ask(kit.domain.hosts[name], Pull(attributes=old))
+                self._ask(services.domain.hosts[name], Pull(attributes=old))
         if asked:
             self.pulls += len(asked)
             await asyncio.wait([asyncio.ensure_future(a.wait()) for a in asked], timeout=PULL_WAIT_S)
@@ -177,4 +181,4 @@ class Gathering:
             type=PacketType.TELEMETRY, traffic_class=TrafficClass.CONTROL, transfer_id=self._numbers,
             total_length=len(payload),
         )  # fmt: skip
-        self.kit.communication.answer(host, header, payload)
+        self.services.communication.answer(host, header, payload)

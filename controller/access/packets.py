@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from controller.access.authenticity import Gate
-from controller.access.calls import Line
+from controller.access.authenticity import Authenticity
+from controller.access.calls import Calls
 from controller.access.requests import Terminals, refusal
 from controller.errors import ControllerError, FrameError, SteeringError
 from controller.runtime.loop import Worker
-from controller.services import Kit
+from controller.services import Services
 from controller.southbound import arrivals
 from controller.southbound.arrivals import Notice
 from controller.southbound.discovery import Discovery
@@ -53,16 +53,16 @@ class Packets:
 
     def __init__(
         self,
-        kit: Kit,
+        services: Services,
         worker: Worker,
-        gate: Gate,
+        authenticity: Authenticity,
         limiter: Limiter,
         discovery: Discovery,
-        line: Line,
+        calls: Calls,
         requests: Terminals,
     ) -> None:
-        self.kit, self.worker, self.gate, self.limiter = kit, worker, gate, limiter
-        self.discovery, self.line, self.requests = discovery, line, requests
+        self.services, self.worker, self.authenticity, self.limiter = services, worker, authenticity, limiter
+        self.discovery, self.calls, self.requests = discovery, calls, requests
         self.on_object: Steer
         self.on_query: Steer
         self.on_closed: Callable[[str], None]
@@ -75,10 +75,10 @@ class Packets:
         except (FrameError, PacketError, ValueError, KeyError) as error:
             reason = error.reason if isinstance(error, PacketError) else "frame"
             text = str(error)[:400]
-            self.kit.emit("packet.refused", reason=reason, text=text, switch=packet.dpid, port=packet.in_port)
+            self.services.emit("packet.refused", reason=reason, text=text, switch=packet.dpid, port=packet.in_port)
 
     def _arrived(self, packet: PacketIn) -> None:
-        host = self.kit.location.host_behind(packet.dpid, packet.in_port)
+        host = self.services.location.host_behind(packet.dpid, packet.in_port)
         if host is not None and not self.limiter.allow(packet.dpid, packet.in_port):
             return
         match arrivals.read(packet):
@@ -94,7 +94,7 @@ class Packets:
     def _notice(self, notice: Notice, host: HostPlan) -> None:
         """A host's kernel says that nobody listens: at its AI port that means that its agent has ended."""
         if notice.source != host.address:
-            self.gate.spoofed(host, notice.source)
+            self.authenticity.spoofed(host, notice.source)
         elif notice.closed == (host.address, AI_PORT):
             self.on_closed(host.name)
 
@@ -103,10 +103,10 @@ class Packets:
             raise FrameError(f"{host.name} sent with the address of another, {datagram.source}")
         header, payload = decode(datagram.payload)
         label = address_label(datagram.target)
-        if not self.gate.passes(host, header, datagram.payload, label):
+        if not self.authenticity.passes(host, header, datagram.payload, label):
             return
-        if self.kit.location.first_seen(host.name):
-            self.kit.emit("host.confirmed", name=host.name, kas=host.kas, switch=host.switch, port=host.port)
+        if self.services.location.first_seen(host.name):
+            self.services.emit("host.confirmed", name=host.name, kas=host.kas, switch=host.switch, port=host.port)
         message, packets = bytes(payload), [packet]
         if header.type not in SHARD_TYPES:
             whole = self._unfinished.take(host.name, header, message, packet)
@@ -117,12 +117,12 @@ class Packets:
         if label == DCC_LABEL:
             self._to_us(ai_packet)
         else:
-            self.kit.emit("packet.in", kas=host.kas, switch=host.switch, label=label, node=host.name)
+            self.services.emit("packet.in", kas=host.kas, switch=host.switch, label=label, node=host.name)
             self.worker.spawn(self._steer(ai_packet), f"steer for {host.name}")
 
     def _to_us(self, ai: AiPacket) -> None:
         if ai.header.flags & Flag.REPLY:
-            self.line.answered(ai.host, ai.header, ai.payload)
+            self.calls.answered(ai.host, ai.header, ai.payload)
         elif ai.header.type is PacketType.TELEMETRY:
             try:
                 size_bytes = sum(len(packet.data) for packet in ai.packets)
@@ -143,7 +143,7 @@ class Packets:
                 kind = ai.header.type.name
                 raise SteeringError(f"a packet of type {kind} with label {ai.label} is no object of ours")
         except (ControllerError, TopologyError) as error:
-            self.gate.refuse(str(error), ai.host, ai.header)
+            self.authenticity.refuse(str(error), ai.host, ai.header)
             if ai.header.type is PacketType.QUERY:
                 self._refuse_query(ai, error)
 
@@ -154,4 +154,4 @@ class Packets:
             object_id=ai.header.object_id,
             transfer_id=ai.header.transfer_id,
         )
-        self.kit.communication.answer(ai.host, reply, encode_message(refusal(error)), target_port=ai.port)
+        self.services.communication.answer(ai.host, reply, encode_message(refusal(error)), target_port=ai.port)

@@ -7,7 +7,7 @@ from typing import Any
 
 from controller.border.messages import AskFacilities, Facilities, Facility
 from controller.errors import SteeringError
-from controller.services import Kit
+from controller.services import Services
 from controller.values.decisions import Option, Request
 from controller.values.handles import read_member
 from topologies.plan import HostPlan
@@ -32,32 +32,32 @@ class Places:
     by name (used inside a domain only).
     """
 
-    def __init__(self, kit: Kit) -> None:
-        self.kit = kit
+    def __init__(self, services: Services) -> None:
+        self.services = services
 
     def options(self, object_id: int, request: Request, kas: int) -> list[Option]:
         """Return what one K-AS of this domain offers a job now."""
-        now_s = self.kit.clock()
-        view = self.kit.intelligence.offers(object_id, request, now_s, self.kit.domain.down_links())
-        self.kit.store.cut(object_id, kas, view.describe(now_s))
+        now_s = self.services.clock()
+        view = self.services.intelligence.offers(object_id, request, now_s, self.services.domain.down_links())
+        self.services.store.cut(object_id, kas, view.describe(now_s))
         return [o for o in view.options if o.kas == kas]
 
     def wants(self, kas: int) -> tuple[list[str], tuple[str, ...]]:
         """Return whose attributes, and which, a cut in a K-AS rests on and changes without being told of in time."""
-        names = [n.name for role in ("data", "compute") for n in self.kit.krrm.nodes(role) if n.kas == kas]
+        names = [n.name for role in ("data", "compute") for n in self.services.krrm.nodes(role) if n.kas == kas]
         return names, ("queue", "load", "samples")
 
     def explain(self, object_id: int, handle: str) -> dict[str, Any]:
         """Return the attributes, with their ages, that a rendezvous on offer (or a fixed place) rests on."""
-        fixed = next((p for k in sorted(self.kit.domain.kas) if (p := self._fixed(k, handle))), None)
+        fixed = next((p for k in sorted(self.services.domain.kas) if (p := self._fixed(k, handle))), None)
         if handle.startswith("@") and fixed is not None:
             return self._known_of(fixed.host.name)
-        return self.kit.intelligence.explain(object_id, handle, self.kit.clock())
+        return self.services.intelligence.explain(object_id, handle, self.services.clock())
 
     def _known_of(self, name: str) -> dict[str, Any]:
-        if name not in self.kit.krrm:
+        if name not in self.services.krrm:
             return {}
-        node, now_s = self.kit.krrm.node(name), self.kit.clock()
+        node, now_s = self.services.krrm.node(name), self.services.clock()
         held = {a: node.attributes[a] for a in FIXED_BASIS if a in node.attributes}
         return {f"{name}.{a}": {"value": v.value, "age_s": round(max(0.0, now_s - v.t_s), 3)} for a, v in held.items()}
 
@@ -70,18 +70,18 @@ class Places:
         return [self._facility(kas, f"@{role}/{i}", host) for i, host in enumerate(self._declared(kas, role))]
 
     def _facility(self, kas: int, handle: str, host: HostPlan) -> Facility:
-        ready = host.name in self.kit.krrm and self.kit.processes.reachable(host.name)
-        node = self.kit.krrm.node(host.name) if host.name in self.kit.krrm else None
+        ready = host.name in self.services.krrm and self.services.processes.reachable(host.name)
+        node = self.services.krrm.node(host.name) if host.name in self.services.krrm else None
         ready = ready and node is not None and bool(node.get("reachable", True))
         shared = {a: node.get(a) for a in SHARED_ATTRIBUTES if a in node.attributes} if node else {}
         return Facility(kas=kas, handle=handle, attributes={**shared, "ready": ready})
 
     def _declared(self, kas: int, role: str) -> list[HostPlan]:
-        return sorted((h for h in self.kit.domain.hosts_of(kas) if h.role == role), key=lambda h: h.name)
+        return sorted((h for h in self.services.domain.hosts_of(kas) if h.role == role), key=lambda h: h.name)
 
     def handle(self, node: str) -> str:
         """Return the handle of a terminal that has a fixed one by its role."""
-        host = self.kit.domain.hosts[node]
+        host = self.services.domain.hosts[node]
         return f"@{host.role}/{self._declared(host.kas, host.role).index(host)}"
 
     def resolve(self, object_id: int, kas: int, handle: str) -> Place:
@@ -89,7 +89,7 @@ class Places:
         place = self._fixed(kas, handle) if handle.startswith("@") else self._meeting(object_id, handle)
         if place is None or place.host.kas != kas:
             raise SteeringError(f"K-AS {kas} offers no place {handle} (any more)")
-        if not self.kit.processes.reachable(place.host.name):
+        if not self.services.processes.reachable(place.host.name):
             raise SteeringError(f"the place behind {handle} in K-AS {kas} is not reachable")
         return place
 
@@ -98,14 +98,14 @@ class Places:
         if role == "of":
             return self._meeting(*read_member(which))
         if role == "node":
-            host = self.kit.domain.hosts.get(which)
+            host = self.services.domain.hosts.get(which)
             return Place(host) if host else None
         declared = self._declared(kas, role)
         index = int(which) if which.isdecimal() else len(declared)
         return Place(declared[index]) if index < len(declared) else None
 
     def _meeting(self, object_id: int, handle: str) -> Place | None:
-        met = self.kit.intelligence.place(object_id, handle)
-        if met is None or met.facility not in self.kit.domain.hosts:
+        met = self.services.intelligence.place(object_id, handle)
+        if met is None or met.facility not in self.services.domain.hosts:
             return None
-        return Place(self.kit.domain.hosts[met.facility], met.data_node, met.move_data)
+        return Place(self.services.domain.hosts[met.facility], met.data_node, met.move_data)

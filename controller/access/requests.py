@@ -11,7 +11,7 @@ import msgspec
 
 from controller.access.gathering import Gathering
 from controller.errors import ControllerError, SteeringError
-from controller.services import Kit
+from controller.services import Services
 from controller.topology.errors import TopologyError
 from packets.errors import DaitnError
 from packets.messages import (
@@ -39,8 +39,8 @@ class Terminals:
     Registrations and reports are answered here; each room registers (``on``) for the messages that are its own.
     """
 
-    def __init__(self, kit: Kit, gathering: Gathering) -> None:
-        self.kit, self.gathering = kit, gathering
+    def __init__(self, services: Services, gathering: Gathering) -> None:
+        self.services, self.gathering = services, gathering
         self._handlers: dict[type, Handler[Any]] = {}
         self._answers: OrderedDict[tuple[str, int], Answer | None] = OrderedDict()
 
@@ -55,7 +55,7 @@ class Terminals:
             self._remember(key, _reply(header, self._hear(host, payload, size_bytes)))
         ready = self._answers[key]
         if ready is not None:
-            self.kit.communication.answer(host, *ready, target_port=port)
+            self.services.communication.answer(host, *ready, target_port=port)
 
     def _hear(self, host: HostPlan, payload: bytes, size_bytes: int) -> Message:
         try:
@@ -79,7 +79,7 @@ class Terminals:
             self._remember(key, _reply(header, answer))
         ready = self._answers[key]
         if ready is not None:
-            self.kit.communication.answer(host, *ready, target_port=port)
+            self.services.communication.answer(host, *ready, target_port=port)
 
     def _remember(self, key: tuple[str, int], answer: Answer | None) -> None:
         self._answers[key] = answer
@@ -94,9 +94,9 @@ class Terminals:
 
     def _refuse(self, host: HostPlan, error: Exception) -> Refused:
         if isinstance(error, msgspec.DecodeError):
-            self.kit.emit("packet.refused", reason="message", node=host.name, detail=str(error)[:200])
+            self.services.emit("packet.refused", reason="message", node=host.name, detail=str(error)[:200])
             return Refused(reason=f"no message of ours: {error}"[:400])
-        self.kit.emit("request.refused", reason=str(error)[:400], node=host.name)
+        self.services.emit("request.refused", reason=str(error)[:400], node=host.name)
         return refusal(error)
 
     @staticmethod
@@ -128,7 +128,7 @@ class Terminals:
         return Ack()
 
     def _report(self, host: HostPlan, message: Report, size_bytes: int) -> Message:
-        if host.name not in self.kit.krrm:
+        if host.name not in self.services.krrm:
             raise SteeringError(f"{host.name} is not registered (any more); register again")
         self.gathering.reported(host, message, size_bytes)
         return Ack()

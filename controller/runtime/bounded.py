@@ -9,7 +9,7 @@ Value = TypeVar("Value")
 KEPT = 8192
 
 
-class Recent(dict[Key, Value]):
+class Bounded(dict[Key, Value]):
     """At most ``KEPT`` entries, by age of their first writing."""
 
     def __setitem__(self, key: Key, value: Value) -> None:

@@ -14,7 +14,7 @@ from controller.access.places import Places
 from controller.border.messages import AskFacilities, AskNextStop, Facility, Lost, Stop, place_key
 from controller.errors import SteeringError
 from controller.runtime.identities import Identities
-from controller.services import Kit
+from controller.services import Services
 from controller.values.errors import EngineError
 from controller.values.handles import read_place
 from controller.values.knowledge import Attribute, Node
@@ -44,8 +44,8 @@ class Announced:
 class Objects:
     """All announced objects whose home is in this domain."""
 
-    def __init__(self, kit: Kit, identities: Identities, places: Places) -> None:
-        self.kit, self.identities, self.places = kit, identities, places
+    def __init__(self, services: Services, identities: Identities, places: Places) -> None:
+        self.services, self.identities, self.places = services, identities, places
         self.announced: dict[int, Announced] = {}
 
     async def announce(self, host: HostPlan, message: AnnounceObject) -> AnnounceReply:
@@ -66,7 +66,7 @@ class Objects:
         if ask.visit or ask.holder_kas != entry.holder.kas:
             raise SteeringError("an announced object makes one journey, from the terminal that announced it")
         kas, handle = await self._target(entry, ask.exclude)
-        path = self.kit.domain.kas_path(entry.holder.kas, kas)
+        path = self.services.domain.kas_path(entry.holder.kas, kas)
         if not path:
             raise SteeringError(f"no live path from K-AS {entry.holder.kas} to K-AS {kas}")
         return Stop(action=ORDERS[entry.message.kind], kas=kas, handle=handle, path=path)
@@ -86,8 +86,8 @@ class Objects:
 
     async def _test_target(self, copy: int) -> tuple[int, str]:
         """MPVU number ``copy`` of the whole network; every K-AS must have answered, or the count would shift."""
-        asked = [AskFacilities(kas=k, role="mpvu") for k in self.kit.all_kas]
-        answers = await asyncio.gather(*(self.kit.must(a) for a in asked))
+        asked = [AskFacilities(kas=k, role="mpvu") for k in self.services.all_kas]
+        answers = await asyncio.gather(*(self.services.must(a) for a in asked))
         mpvus = sorted((f for a in answers for f in getattr(a, "facilities", [])), key=lambda f: (f.kas, f.handle))
         if not mpvus:
             raise SteeringError("there is no MPVU to send test samples to")
@@ -98,14 +98,14 @@ class Objects:
 
     def _data_target(self, entry: Announced) -> tuple[int, str]:
         """Data goes to the facility of a visit that is under way and needs it, and nowhere else."""
-        visit = self.kit.location.arrival(entry.message.for_object)
+        visit = self.services.location.arrival(entry.message.for_object)
         if visit is None or visit.data_node != entry.holder.name or not visit.move_data:
             raise SteeringError(f"no visit under way needs the data of {entry.holder.name}")
         return visit.kas, f"@node/{visit.node}"
 
     def _exchange_target(self, entry: Announced) -> tuple[int, str]:
         """A piece of training together goes where its sender's order says, from a place that has such an order."""
-        about = self.kit.location.arrival(entry.message.for_object)
+        about = self.services.location.arrival(entry.message.for_object)
         if about is None or about.node != entry.holder.name or about.action not in ("train", "exchange"):
             raise SteeringError(f"{entry.holder.name} is in no group for object {entry.message.for_object}")
         return read_place(entry.message.target)
@@ -113,24 +113,24 @@ class Objects:
     async def _parcel_target(self, entry: Announced, exclude: list[str]) -> tuple[int, str]:
         """A parcel goes to the nearest terminal of its role (``task``): fewest K-AS away, then least loaded."""
         home, role = entry.holder.kas, entry.message.task
-        found = await self.kit.facilities(lambda k: AskFacilities(kas=k, role=role))
+        found = await self.services.facilities(lambda k: AskFacilities(kas=k, role=role))
         own = f"{home}:{self.places.handle(entry.holder.name)}"
         fit = [f for f in found if f.attributes.get("ready") and f.handle_key not in (own, *exclude)]
         near = sorted(
             (len(path), float(f.attributes.get("load") or 0.0) > 0.5, f.kas, f.handle)
             for f in fit
-            if (path := self.kit.domain.kas_path(home, f.kas))
+            if (path := self.services.domain.kas_path(home, f.kas))
         )
         if not near:
             raise SteeringError(f"no {role} terminal is ready to take it")
         return near[0][2], near[0][3]
 
     async def _deploy_target(self, entry: Announced, exclude: list[str]) -> tuple[int, str]:
-        found = await self.kit.facilities(lambda k: AskFacilities(kas=k, role="mdfp"))
+        found = await self.services.facilities(lambda k: AskFacilities(kas=k, role="mdfp"))
         by_key = {f.handle_key: f for f in found if f.attributes.get("ready") and f.handle_key not in exclude}
-        nodes = [_as_node(f, self.kit.clock()) for f in by_key.values()]
+        nodes = [_as_node(f, self.services.clock()) for f in by_key.values()]
         try:
-            engines = self.kit.intelligence.engines
+            engines = self.services.intelligence.engines
             chosen = by_key[await engines.place(entry.message.task, entry.message.size_bytes, nodes)]
         except EngineError as error:
             raise SteeringError(str(error)) from error

@@ -9,7 +9,7 @@ from controller.border.messages import LinkState
 from controller.domain import Domain
 from controller.errors import BorderError
 from controller.runtime.loop import Worker
-from controller.services import Kit
+from controller.services import Services
 from controller.southbound.discovery import Discovery
 from controller.southbound.openflow import PacketIn, PortCount
 from controller.steering.liveness import Liveness
@@ -24,7 +24,7 @@ class Fabric:
 
     def __init__(
         self,
-        kit: Kit,
+        services: Services,
         worker: Worker,
         packet_in: Callable[[PacketIn], None],
         discovery: Discovery,
@@ -33,7 +33,7 @@ class Fabric:
         liveness: Liveness,
     ) -> None:
         self.packet_in = packet_in
-        self.kit, self.worker, self.discovery, self.sensing = kit, worker, discovery, sensing
+        self.services, self.worker, self.discovery, self.sensing = services, worker, discovery, sensing
         self.resteering, self.liveness = resteering, liveness
         self.on_ready: Callable[[], None] = lambda: None
         self._ready = False
@@ -41,22 +41,24 @@ class Fabric:
     @property
     def domain(self) -> Domain:
         """The declared network, with what is up and down in it."""
-        return self.kit.domain
+        return self.services.domain
 
     def switch_up(self, dpid: int, ports: set[int], meters: bool) -> None:
         """A switch has connected."""
         if dpid not in self.domain.by_dpid:
-            self.kit.emit("warning", text=f"switch {dpid} connected, but is not in the plan of this DCC: left alone")
+            self.services.emit(
+                "warning", text=f"switch {dpid} connected, but is not in the plan of this DCC: left alone"
+            )
             return
         self.worker.spawn(self._prepare(dpid, ports, meters), f"prepare switch {dpid}")
 
     async def _prepare(self, dpid: int, ports: set[int], meters: bool) -> None:
-        communication = self.kit.communication
+        communication = self.services.communication
         await communication.prepare(self.domain.by_dpid[dpid].name, ports, meters=meters)
         if communication.complete and not self._ready:
             self._ready = True
             for kas in sorted(self.domain.kas):
-                self.kit.emit("dcc.ready", kas=kas)
+                self.services.emit("dcc.ready", kas=kas)
             self.on_ready()
             self.discovery.probe()
 
@@ -64,13 +66,13 @@ class Fabric:
         """A switch's session has ended; it goes on forwarding by the rules it has."""
         if dpid in self.domain.by_dpid:
             name = self.domain.by_dpid[dpid].name
-            self.kit.communication.lost(name)
-            self.kit.emit("warning", text=f"switch {name} has disconnected")
+            self.services.communication.lost(name)
+            self.services.emit("warning", text=f"switch {name} has disconnected")
 
     def switch_error(self, dpid: int, text: str) -> None:
         """A switch refused something."""
         switch = self.domain.by_dpid.get(dpid)
-        self.kit.emit("error", text=f"switch {switch.name if switch else dpid}: {text}")
+        self.services.emit("error", text=f"switch {switch.name if switch else dpid}: {text}")
 
     def port_changed(self, dpid: int, port: int, up: bool) -> None:
         """A port went down or came up: route around it, mend label paths, tell the other K-AS of a border."""
@@ -86,7 +88,7 @@ class Fabric:
             self.liveness.dead(host.name, "is cut off")
         if border is not None:
             await self._border_changed(self.domain.switches[name].kas, border.neighbour_kas)
-        self.kit.communication.reroute()
+        self.services.communication.reroute()
         self.liveness.look()
         await self.resteering.repair()
 
@@ -96,22 +98,22 @@ class Fabric:
         if (frozenset((kas, neighbour)) not in self.domain.down_kas) == up:
             return
         self._set_kas_link(kas, neighbour, up)
-        self.kit.emit("warning", text=f"link between K-AS {kas} and K-AS {neighbour} is {'up' if up else 'down'}")
+        self.services.emit("warning", text=f"link between K-AS {kas} and K-AS {neighbour} is {'up' if up else 'down'}")
 
         async def tell(other: int) -> None:
             try:
-                await self.kit.must(LinkState(kas=other, a_kas=kas, b_kas=neighbour, up=up))
+                await self.services.must(LinkState(kas=other, a_kas=kas, b_kas=neighbour, up=up))
             except BorderError as error:
-                self.kit.emit("warning", text=str(error))
+                self.services.emit("warning", text=str(error))
 
-        await asyncio.gather(*(tell(k) for k in self.kit.all_kas if k not in self.domain.kas))
+        await asyncio.gather(*(tell(k) for k in self.services.all_kas if k not in self.domain.kas))
 
     def hear_of_link(self, link: LinkState) -> None:
         """Another DCC tells of a border; both of its ends do, and it is news once."""
         known_up = frozenset((link.a_kas, link.b_kas)) not in self.domain.down_kas
         self._set_kas_link(link.a_kas, link.b_kas, link.up)
         if known_up != link.up:
-            self.kit.communication.reroute()
+            self.services.communication.reroute()
             self.worker.spawn(self.resteering.repair(), "repair of label paths")
 
     def _set_kas_link(self, a: int, b: int, up: bool) -> None:
@@ -120,9 +122,9 @@ class Fabric:
     def port_counts(self, dpid: int, counts: list[PortCount]) -> None:
         """A switch's counters came."""
         if dpid in self.domain.by_dpid:
-            self.sensing.counted(dpid, counts, self.kit.clock(), self.discovery.peers)
+            self.sensing.counted(dpid, counts, self.services.clock(), self.discovery.peers)
 
     def poll(self) -> None:
         """Ask every connected switch for its port counters (periodic)."""
-        for name in self.kit.communication.connected:
-            self.kit.communication.south.ask_port_counts(self.domain.switches[name].dpid)
+        for name in self.services.communication.connected:
+            self.services.communication.south.ask_port_counts(self.domain.switches[name].dpid)

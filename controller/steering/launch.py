@@ -13,8 +13,8 @@ from controller.access.packets import AiPacket
 from controller.access.places import Place, Places
 from controller.border.messages import Announce, AskNextStop, Ready, Reply, Stop, Withdraw, place_key
 from controller.errors import BorderError, ControllerError, SteeringError
-from controller.runtime.bounded import Recent
-from controller.services import Kit
+from controller.runtime.bounded import Bounded
+from controller.services import Services
 from controller.tools.communication import Entry, Exit, LabelPath
 from controller.tools.location import Arrival
 from packets.labels import home_kas, object_label
@@ -63,15 +63,15 @@ class Leg:
 class Steering:
     """Steers objects into, through and out of one domain."""
 
-    def __init__(self, kit: Kit, places: Places) -> None:
-        self.kit, self.places = kit, places
-        self._steered: Recent[int, Steered] = Recent()
-        self._past: Recent[tuple[int, int], Steered] = Recent()
-        self._locks: Recent[int, asyncio.Lock] = Recent()
+    def __init__(self, services: Services, places: Places) -> None:
+        self.services, self.places = services, places
+        self._steered: Bounded[int, Steered] = Bounded()
+        self._past: Bounded[tuple[int, int], Steered] = Bounded()
+        self._locks: Bounded[int, asyncio.Lock] = Bounded()
         self.legs: dict[tuple[int, int], Leg] = {}
-        self._avoid: Recent[tuple[int, int], list[str]] = Recent()
-        self._holders: Recent[int, tuple[int, str]] = Recent()
-        self._over: Recent[int, int] = Recent()
+        self._avoid: Bounded[tuple[int, int], list[str]] = Bounded()
+        self._holders: Bounded[int, tuple[int, str]] = Bounded()
+        self._over: Bounded[int, int] = Bounded()
 
     # --- the holder's side
 
@@ -80,7 +80,7 @@ class Steering:
         async with self.lock(ai.header.object_id):
             if not self._known(ai.host, ai.header):
                 await self._decide(ai.host, ai.header)
-        self.kit.communication.release(ai.packets)
+        self.services.communication.release(ai.packets)
 
     def lock(self, object_id: int) -> asyncio.Lock:
         """Return the lock under which an object's next stop is decided here."""
@@ -97,7 +97,7 @@ class Steering:
             if held.holder != host.name:
                 raise SteeringError(f"holder: {host.name} does not hold the object on visit {header.visit}")
             # without its rules a released packet would only come back
-            path = self.kit.communication.paths.get((header.label, host.kas))
+            path = self.services.communication.paths.get((header.label, host.kas))
             return path is not None and path.entry == Entry(host.switch, host.port)
         if header.visit and not self._holds(host, header):
             raise SteeringError(f"holder: {host.name} does not hold the object before visit {header.visit}")
@@ -107,7 +107,7 @@ class Steering:
     def _holds(self, host: HostPlan, header: Header) -> bool:
         if self._holders.get(header.object_id) == (header.visit, host.name):
             return True
-        arrival = self.kit.location.arrival(header.object_id)
+        arrival = self.services.location.arrival(header.object_id)
         return arrival is not None and arrival.visit == header.visit - 1 and arrival.node == host.name
 
     async def again(self, held: Steered) -> Steered:
@@ -118,7 +118,7 @@ class Steering:
         object_id = held.header.object_id
         self._over[object_id], self._holders[object_id] = held.visit, (held.visit, held.holder)
         try:
-            return await self._decide(self.kit.domain.hosts[held.holder], held.header, held.stop)
+            return await self._decide(self.services.domain.hosts[held.holder], held.header, held.stop)
         finally:
             self._over[object_id] = held.visit
 
@@ -133,7 +133,7 @@ class Steering:
     async def give_up(self, held: Steered) -> None:
         """Take an object's rules out of its holder's K-AS: its next packet asks anew."""
         self._steered.pop(held.header.object_id, None)
-        await self.kit.communication.withdraw(held.header.label, self.kit.domain.hosts[held.holder].kas)
+        await self.services.communication.withdraw(held.header.label, self.services.domain.hosts[held.holder].kas)
 
     async def _decide(self, host: HostPlan, header: Header, before: Stop | None = None) -> Steered:
         object_id, visit = header.object_id, header.visit
@@ -143,14 +143,14 @@ class Steering:
                 kas=home_kas(object_id), object_id=object_id, visit=visit, holder_kas=host.kas, exclude=list(avoid),
                 owner=header.owner if header.mandate else "",
             )  # fmt: skip
-            stop = await self.kit.must(ask)
+            stop = await self.services.must(ask)
             if not isinstance(stop, Stop):
                 raise BorderError(f"K-AS {ask.kas} answered {type(stop).__name__} to a next stop")
             try:
                 leg = Leg(object_id, visit, stop.action, header.type.name.lower(), host.name, stop.expected_s)
                 address = await self._prepare(leg, host, stop, before)
             except ControllerError as error:
-                self.kit.emit("warning", text=f"stop {stop.handle} in K-AS {stop.kas} is not possible: {error}")
+                self.services.emit("warning", text=f"stop {stop.handle} in K-AS {stop.kas} is not possible: {error}")
                 avoid = self.exclude(object_id, visit, place_key(stop.kas, stop.handle))
                 continue
             steered = Steered(visit, host.name, stop, header, address)
@@ -177,10 +177,10 @@ class Steering:
         announcements = self._announcements(leg, stop)
         if before is None:
             await self._clear(leg, stop.clear, leg.visit)
-            replies = await asyncio.gather(*(self.kit.must(a) for a in announcements))
+            replies = await asyncio.gather(*(self.services.must(a) for a in announcements))
         else:
             for announcement in reversed(announcements):
-                replies.insert(0, await self.kit.must(announcement))
+                replies.insert(0, await self.services.must(announcement))
         if place is not None:
             await self._into(leg, stop.kas, stop.handle, entry, place)
         else:
@@ -191,14 +191,14 @@ class Steering:
 
     async def _clear(self, leg: Leg, kas: list[int], before_visit: int) -> None:
         clear = [Withdraw(kas=k, object_id=leg.object_id, before_visit=before_visit) for k in kas]
-        await asyncio.gather(*(self.kit.must(w) for w in clear))
+        await asyncio.gather(*(self.services.must(w) for w in clear))
 
     async def _clear_late(self, leg: Leg, kas: list[int]) -> None:
         """Rules that lead nowhere any more; a K-AS that cannot be told drops them with the object's next visit."""
         try:
             await self._clear(leg, kas, leg.visit + 1)
         except BorderError as error:
-            self.kit.emit("warning", text=f"old rules of object {leg.object_id}: {error}")
+            self.services.emit("warning", text=f"old rules of object {leg.object_id}: {error}")
 
     @staticmethod
     def _announcements(leg: Leg, stop: Stop) -> list[Announce]:
@@ -224,7 +224,7 @@ class Steering:
         """Another K-AS sends an object here: have its flows ready; ``SteeringError`` when that is not possible."""
         self._over[a.object_id] = a.visit
         leg = Leg(a.object_id, a.visit, a.action, a.packet_type, expected_s=a.expected_s)
-        border = self.kit.domain.border(a.kas, a.from_kas)
+        border = self.services.domain.border(a.kas, a.from_kas)
         if border is None:
             raise SteeringError(f"K-AS {a.kas} has no live border to K-AS {a.from_kas}")
         entry = Entry(border.switch, border.port)
@@ -243,27 +243,27 @@ class Steering:
 
     async def _into(self, leg: Leg, kas: int, handle: str, entry: Entry, place: Place) -> None:
         host = place.host
-        path = await self.kit.communication.steer(leg.label, kas, entry, Exit(host.switch, host.port, host))
+        path = await self.services.communication.steer(leg.label, kas, entry, Exit(host.switch, host.port, host))
         data_node = place.data_node or (host.name if leg.action == "train" else "")
-        until_s = self.kit.clock() + leg.expected_s
-        self.kit.location.expect(
+        until_s = self.services.clock() + leg.expected_s
+        self.services.location.expect(
             Arrival(leg.object_id, leg.visit, leg.action, kas, handle, host.name, data_node, place.move_data, until_s)
         )
         self._tell(leg, path, host.name, data_node, self.places.explain(leg.object_id, handle))
-        self.kit.store.visit(leg.object_id, leg.visit, kas, leg.action, host.name, data_node, {"handle": handle})
+        self.services.store.visit(leg.object_id, leg.visit, kas, leg.action, host.name, data_node, {"handle": handle})
 
     async def _through(self, leg: Leg, kas: int, entry: Entry, next_kas: int) -> None:
-        border = self.kit.domain.border(kas, next_kas)
+        border = self.services.domain.border(kas, next_kas)
         if border is None:
             raise SteeringError(f"K-AS {kas} has no live border to K-AS {next_kas}")
-        path = await self.kit.communication.steer(leg.label, kas, entry, Exit(border.switch, border.port))
-        self.kit.location.left(leg.object_id, leg.visit)
-        self.kit.location.left(leg.object_id, leg.visit + 1, kas)
+        path = await self.services.communication.steer(leg.label, kas, entry, Exit(border.switch, border.port))
+        self.services.location.left(leg.object_id, leg.visit)
+        self.services.location.left(leg.object_id, leg.visit + 1, kas)
         self._tell(leg, path, "", "", {})
 
     def _tell(self, leg: Leg, path: LabelPath, node: str, data_node: str, basis: dict[str, object]) -> None:
         self.legs[leg.label, path.kas] = leg
-        self.kit.emit(
+        self.services.emit(
             "object.steered",
             object_id=leg.object_id,
             visit=leg.visit,
@@ -285,5 +285,5 @@ class Steering:
         leg = self.legs.get((object_label(request.object_id), request.kas))
         if leg is not None and leg.object_id == request.object_id and leg.visit < request.before_visit:
             del self.legs[leg.label, request.kas]
-            await self.kit.communication.withdraw(leg.label, request.kas)
-        self.kit.location.left(request.object_id, request.before_visit, request.kas)
+            await self.services.communication.withdraw(leg.label, request.kas)
+        self.services.location.left(request.object_id, request.before_visit, request.kas)

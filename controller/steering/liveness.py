@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from controller.access.gathering import Gathering
 from controller.runtime.loop import Worker
-from controller.services import Kit
+from controller.services import Services
 from controller.steering.resteer import Resteering
 from packets.wire import Header, PacketType
 
@@ -15,15 +15,15 @@ SUSPECT_S = 6.0
 class Liveness:
     """Watches over the terminals of one domain."""
 
-    def __init__(self, kit: Kit, worker: Worker, gathering: Gathering, resteering: Resteering) -> None:
-        self.kit, self.worker, self.gathering, self.resteering = kit, worker, gathering, resteering
+    def __init__(self, services: Services, worker: Worker, gathering: Gathering, resteering: Resteering) -> None:
+        self.services, self.worker, self.gathering, self.resteering = services, worker, gathering, resteering
 
     def look(self) -> None:
         """Find terminals that are dead (periodic): silent for too long, or behind links that are down."""
-        now_s = self.kit.clock()
-        for name in self.kit.processes.dead(now_s):
-            self.dead(name, "has fallen silent" if self.kit.processes.reachable(name) else "is cut off")
-        for name in self._awaited().intersection(self.kit.krrm.stale(now_s, SUSPECT_S)):
+        now_s = self.services.clock()
+        for name in self.services.processes.dead(now_s):
+            self.dead(name, "has fallen silent" if self.services.processes.reachable(name) else "is cut off")
+        for name in self._awaited().intersection(self.services.krrm.stale(now_s, SUSPECT_S)):
             self.dead(name, "has fallen silent")
 
     def knock(self) -> None:
@@ -31,19 +31,19 @@ class Liveness:
         says so.
         """
         for name in self._awaited():
-            self.kit.communication.answer(self.kit.domain.hosts[name], Header(type=PacketType.PROBE), b"")
+            self.services.communication.answer(self.services.domain.hosts[name], Header(type=PacketType.PROBE), b"")
 
     def _awaited(self) -> set[str]:
-        return {a.node for a in self.kit.location.expected()}
+        return {a.node for a in self.services.location.expected()}
 
     def agent_ended(self, name: str) -> None:
         """A host says that nobody listens at its AI port; news only of one that we count on."""
-        if name in self.kit.krrm or self.kit.location.expected(name):
+        if name in self.services.krrm or self.services.location.expected(name):
             self.dead(name, "has no agent any more")
 
     def dead(self, name: str, reason: str) -> None:
         """Take a terminal for dead: off the map, and what was on its way to it goes elsewhere."""
-        if name in self.kit.krrm:
+        if name in self.services.krrm:
             self.gathering.gone(name)
-            self.kit.emit("agent.gone", name=name, reason=reason)
+            self.services.emit("agent.gone", name=name, reason=reason)
         self.worker.spawn(self.resteering.node_lost(name, reason), f"loss of {name}")

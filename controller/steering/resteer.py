@@ -11,11 +11,11 @@ import asyncio
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
-from controller.access.calls import Line
+from controller.access.calls import Calls
 from controller.border.messages import HandOver, LinkState, Lost, Release, place_key
 from controller.errors import BorderError, ControllerError, SteeringError
-from controller.runtime.bounded import Recent
-from controller.services import Kit
+from controller.runtime.bounded import Bounded
+from controller.services import Services
 from controller.steering.launch import Leg, Steered, Steering
 from controller.tools.communication import LabelPath
 from controller.tools.location import Arrival
@@ -27,16 +27,16 @@ from packets.messages import LaunchAgain
 class Resteering:
     """Moves objects of one domain; works on ``Steering``'s records."""
 
-    def __init__(self, kit: Kit, steering: Steering, line: Line) -> None:
-        self.kit, self.steering, self.line = kit, steering, line
+    def __init__(self, services: Services, steering: Steering, calls: Calls) -> None:
+        self.services, self.steering, self.calls = services, steering, calls
         self._mending: set[tuple[int, int]] = set()
-        self._leaving: Recent[tuple[int, int], str] = Recent()
+        self._leaving: Bounded[tuple[int, int], str] = Bounded()
 
     # --- what is noticed here
 
     async def node_lost(self, node: str, reason: str) -> None:
         """A terminal is dead: objects on their way to it, at work in it, or launched by it have to go elsewhere."""
-        arrivals = self.kit.location.expected(node)
+        arrivals = self.services.location.expected(node)
         held = [
             Lost(kas=home_kas(s.header.object_id), object_id=s.header.object_id, visit=s.visit, holder=True,
                  reason=f"{node} launched it, and {reason}"[:200])
@@ -46,20 +46,20 @@ class Resteering:
 
     async def withdrawn(self, node: str, reason: str) -> None:
         """A live terminal is not to be a rendezvous any more: what is on its way to it goes elsewhere."""
-        arrivals = self.kit.location.expected(node)
+        arrivals = self.services.location.expected(node)
         for arrival in arrivals:
             self._leaving[arrival.object_id, arrival.visit] = node
         await self._tell_home([self._lost(a, reason, alive=True) for a in arrivals])
 
     def leave(self, lost: Lost) -> None:
         """The home thinks better of a place here: remember which terminal that is, for the hand-over."""
-        arrival = self.kit.location.arrival(lost.object_id)
+        arrival = self.services.location.arrival(lost.object_id)
         if arrival is not None and (arrival.visit, place_key(arrival.kas, arrival.handle)) == (lost.visit, lost.place):
             self._leaving[lost.object_id, lost.visit] = arrival.node
 
     async def repair(self) -> None:
         """Links changed: lead label paths around what is down; where there is no way (left), tell the home DCC."""
-        new = [p for p in self.kit.communication.broken() if (p.label, p.kas) not in self._mending]
+        new = [p for p in self.services.communication.broken() if (p.label, p.kas) not in self._mending]
         await asyncio.gather(*(self._repair_once(path) for path in new))
 
     async def _repair_once(self, path: LabelPath) -> None:
@@ -71,10 +71,10 @@ class Resteering:
             self._mending.discard((path.label, path.kas))
 
     async def _repair(self, path: LabelPath) -> None:
-        leg, communication = self.steering.legs.get((path.label, path.kas)), self.kit.communication
-        started_s = self.kit.clock()
+        leg, communication = self.steering.legs.get((path.label, path.kas)), self.services.communication
+        started_s = self.services.clock()
         try:
-            if not self.kit.domain.leads_on(path.exit.switch, path.exit.port):
+            if not self.services.domain.leads_on(path.exit.switch, path.exit.port):
                 what = path.exit.host.name if path.exit.host else "the way to the next K-AS"
                 raise SteeringError(f"{what} is cut off")
             fresh = await communication.steer(path.label, path.kas, path.entry, path.exit)
@@ -82,34 +82,36 @@ class Resteering:
             await self._way_lost(path, leg, str(error))
             return
         if leg is not None:
-            took_ms = round((self.kit.clock() - started_s) * 1e3, 2)
-            self.kit.emit("object.rerouted", object_id=leg.object_id, visit=leg.visit, kas=path.kas, reason="link down",
-                          switches=fresh.switches, reroute_ms=took_ms)  # fmt: skip
+            took_ms = round((self.services.clock() - started_s) * 1e3, 2)
+            self.services.emit(
+                "object.rerouted", object_id=leg.object_id, visit=leg.visit, kas=path.kas, reason="link down",
+                switches=fresh.switches, reroute_ms=took_ms,
+            )  # fmt: skip
 
     async def _way_lost(self, path: LabelPath, leg: Leg | None, reason: str) -> None:
         """No way through this K-AS: another way, or another place, is the home's to find; then these rules are void."""
         if leg is not None:
-            arrival = self.kit.location.arrival(leg.object_id)
+            arrival = self.services.location.arrival(leg.object_id)
             here = path.exit.host is not None and arrival is not None and arrival.visit == leg.visit
             place = place_key(arrival.kas, arrival.handle) if here and arrival else ""
             lost = Lost(kas=home_kas(leg.object_id), object_id=leg.object_id, visit=leg.visit, place=place,
                         reason=reason[:200])  # fmt: skip
             await self._tell_of_border(path, lost.kas)
             await self._tell_home([lost])
-        if self.kit.communication.paths.get((path.label, path.kas)) is path:
-            await self.kit.communication.withdraw(path.label, path.kas)
+        if self.services.communication.paths.get((path.label, path.kas)) is path:
+            await self.services.communication.withdraw(path.label, path.kas)
 
     async def _tell_of_border(self, path: LabelPath, home: int) -> None:
         """The home must know of a dead border before it looks for another way; its own news may be slower than ours."""
-        border = self.kit.domain.borders.get((path.exit.switch, path.exit.port))
-        if border is None or self.kit.domain.leads_on(path.exit.switch, path.exit.port):
+        border = self.services.domain.borders.get((path.exit.switch, path.exit.port))
+        if border is None or self.services.domain.leads_on(path.exit.switch, path.exit.port):
             return
-        if self.kit.domain.border(path.kas, border.neighbour_kas) is not None:
+        if self.services.domain.border(path.kas, border.neighbour_kas) is not None:
             return  # another link joins the two
         try:
-            await self.kit.must(LinkState(kas=home, a_kas=path.kas, b_kas=border.neighbour_kas, up=False))
+            await self.services.must(LinkState(kas=home, a_kas=path.kas, b_kas=border.neighbour_kas, up=False))
         except BorderError as error:
-            self.kit.emit("warning", text=str(error))
+            self.services.emit("warning", text=str(error))
 
     @staticmethod
     def _lost(arrival: Arrival, reason: str, *, alive: bool) -> Lost:
@@ -121,9 +123,9 @@ class Resteering:
     async def _tell_home(self, lost: Iterable[Lost]) -> None:
         async def tell(one: Lost) -> None:
             try:
-                await self.kit.must(one)
+                await self.services.must(one)
             except BorderError as error:
-                self.kit.emit("warning", text=f"object {one.object_id} visit {one.visit} ({one.reason}): {error}")
+                self.services.emit("warning", text=f"object {one.object_id} visit {one.visit} ({one.reason}): {error}")
 
         await asyncio.gather(*(tell(one) for one in lost))
 
@@ -134,7 +136,7 @@ class Resteering:
 
         ``SteeringError`` when that terminal cannot launch it any more: then the home has to look further back.
         """
-        started_s = self.kit.clock()
+        started_s = self.services.clock()
         async with self.steering.lock(lost.object_id):
             held = self.steering.steered(lost.object_id, lost.visit)
             if held is None:
@@ -145,7 +147,7 @@ class Resteering:
         if now is None or now.place != held.place:
             await self._hand_on(held, now, lost)
         if now is not None:
-            self._tell(held, now, lost, (self.kit.clock() - started_s) * 1e3)
+            self._tell(held, now, lost, (self.services.clock() - started_s) * 1e3)
 
     async def _elsewhere(self, held: Steered, lost: Lost) -> Steered | None:
         if lost.place:
@@ -153,7 +155,7 @@ class Resteering:
         try:
             return await self.steering.again(held)
         except ControllerError as error:
-            self.kit.emit("warning", text=f"object {lost.object_id} visit {lost.visit} ({lost.reason}): {error}")
+            self.services.emit("warning", text=f"object {lost.object_id} visit {lost.visit} ({lost.reason}): {error}")
             await self.steering.give_up(held)
             return None
 
@@ -161,32 +163,32 @@ class Resteering:
         """The holder begins at the new place with what that place lacks; a live former place gives what it has."""
         lives = lost.alive and now is not None and bool(now.address)
         again = LaunchAgain(object_id=lost.object_id, visit=lost.visit, former_lives=lives)
-        host, asked = self.kit.domain.hosts[held.holder], list[Coroutine[Any, Any, object]]()
+        host, asked = self.services.domain.hosts[held.holder], list[Coroutine[Any, Any, object]]()
         if lives and now is not None:
             asked.append(self._ask_former(held, now))
-        await asyncio.gather(*asked, self.line.ask(host, again, lost.object_id))
+        await asyncio.gather(*asked, self.calls.ask(host, again, lost.object_id))
 
     async def _ask_former(self, held: Steered, now: Steered) -> None:
         over = HandOver(kas=held.stop.kas, object_id=held.header.object_id, visit=held.visit, address=now.address)
         try:
-            await self.kit.must(over)
+            await self.services.must(over)
         except BorderError as error:
             text = f"object {over.object_id}: its former rendezvous hands nothing over ({error}); its holder sends all"
-            self.kit.emit("warning", text=text)
+            self.services.emit("warning", text=text)
 
     def _tell(self, held: Steered, now: Steered, lost: Lost, took_ms: float) -> None:
         about = {"object_id": lost.object_id, "visit": lost.visit, "reason": lost.reason, "path": now.stop.path}
         if now.place == held.place:
-            self.kit.emit("object.rerouted", **about, reroute_ms=round(took_ms, 2))
+            self.services.emit("object.rerouted", **about, reroute_ms=round(took_ms, 2))
             return
-        self.kit.emit(
+        self.services.emit(
             "object.resteered", **about, holder=held.holder, alive=lost.alive, from_kas=held.stop.kas,
             to_kas=now.stop.kas, from_node=self._name(held), to_node=self._name(now), resteer_ms=round(took_ms, 2),
         )  # fmt: skip
 
     def _name(self, steered: Steered) -> str:
         """A terminal of this domain by its name; elsewhere only its own DCC tells (``object.steered``)."""
-        host = self.kit.domain.host_by_address.get(steered.address)
+        host = self.services.domain.host_by_address.get(steered.address)
         return host.name if host else ""
 
     # --- what other control centres ask
@@ -197,11 +199,11 @@ class Resteering:
         if node is None:
             raise SteeringError(f"no terminal of K-AS {over.kas} was withdrawn from object {over.object_id}")
         message = messages.HandOver(object_id=over.object_id, visit=over.visit, address=over.address)
-        await self.line.ask(self.kit.domain.hosts[node], message, over.object_id)
+        await self.calls.ask(self.services.domain.hosts[node], message, over.object_id)
 
     async def release(self, release: Release) -> None:
         """Tell a holder of this domain that its copy of an object may go."""
         held = self.steering.steered(release.object_id, release.visit)
         if held is not None:
             message = messages.Release(object_id=release.object_id, visit=release.visit)
-            await self.line.ask(self.kit.domain.hosts[held.holder], message, release.object_id)
+            await self.calls.ask(self.services.domain.hosts[held.holder], message, release.object_id)

@@ -10,9 +10,9 @@ import msgspec
 from controller.access.gathering import Gathering
 from controller.border.messages import Forward, Forwarded, Interrupt, Withdraw
 from controller.errors import SteeringError
-from controller.runtime.bounded import Recent
+from controller.runtime.bounded import Bounded
 from controller.runtime.loop import Worker
-from controller.services import Kit
+from controller.services import Services
 from controller.tools.location import Arrival
 from packets.labels import home_kas
 from packets.messages import (
@@ -45,18 +45,18 @@ class Visits:
     ``on_trained(object id, visit, data node)``: a visit has trained; ``on_leave(terminal, reason)``: a terminal goes.
     """
 
-    def __init__(self, kit: Kit, worker: Worker, gathering: Gathering) -> None:
-        self.kit, self.worker, self.gathering = kit, worker, gathering
+    def __init__(self, services: Services, worker: Worker, gathering: Gathering) -> None:
+        self.services, self.worker, self.gathering = services, worker, gathering
         self.on_trained: Callable[[int, int, str], None] = lambda object_id, visit, data_node: None
         self.on_leave: Callable[[str, str], Awaitable[None]]
-        self._done: Recent[tuple[int, int], bool] = Recent()
+        self._done: Bounded[tuple[int, int], bool] = Bounded()
 
     async def leave(self, host: HostPlan, message: Leave) -> Message:
         """A terminal withdraws: not offered any more, what is on its way to it goes elsewhere, then off the map."""
-        if host.name not in self.kit.krrm:
+        if host.name not in self.services.krrm:
             return Ack()
         self.gathering.noted(host.name, {"reachable": False})
-        busy = [a for a in self.kit.location.at(host.name) if a.action in UNDER_WAY and not self._concluded(a)]
+        busy = [a for a in self.services.location.at(host.name) if a.action in UNDER_WAY and not self._concluded(a)]
         if busy and not message.force:
             first = busy[0]
             raise SteeringError(
@@ -65,7 +65,7 @@ class Visits:
         kind = "terminal.withdrawn" if message.stay else "terminal.left"
         if not message.stay:
             self.gathering.gone(host.name)
-        self.kit.emit(kind, name=host.name, kas=host.kas, reason=message.reason, objects=len(busy))
+        self.services.emit(kind, name=host.name, kas=host.kas, reason=message.reason, objects=len(busy))
         await self.on_leave(host.name, message.reason or "withdrawn")
         return Ack()
 
@@ -81,14 +81,14 @@ class Visits:
             nameless = msgspec.structs.replace(nameless, data_node="-")
         home = home_kas(message.object_id)
         forward = Forward(kas=home, from_kas=host.kas, object_id=message.object_id, message=nameless)
-        reply = await self.kit.must(forward)
+        reply = await self.services.must(forward)
         if not isinstance(reply, Forwarded):
             raise SteeringError(f"K-AS {home} answered {type(reply).__name__} to a message on an object")
         if arrival is not None:
             self._note(arrival, message)
             if isinstance(reply.message, Order):
                 if reply.message.action in JOURNEY_ENDS:
-                    self.kit.location.done(arrival)
+                    self.services.location.done(arrival)
                 self._linger(arrival, reply.message.action)
                 return self._local_order(arrival, reply.message)
         return reply.message
@@ -102,11 +102,13 @@ class Visits:
 
     async def end_journey(self, arrival: Arrival) -> None:
         """Take an object's rules and tracks out of every K-AS: it stays where it is."""
-        words = [Withdraw(kas=k, object_id=arrival.object_id, before_visit=arrival.visit + 1) for k in self.kit.all_kas]
-        await asyncio.gather(*(self.kit.may(word) for word in words))
+        words = [
+            Withdraw(kas=k, object_id=arrival.object_id, before_visit=arrival.visit + 1) for k in self.services.all_kas
+        ]
+        await asyncio.gather(*(self.services.may(word) for word in words))
 
     def _arrival(self, host: HostPlan, message: ObjectMessage) -> Arrival:
-        arrival = self.kit.location.arrival(message.object_id)
+        arrival = self.services.location.arrival(message.object_id)
         visit = getattr(message, "visit", -1)
         if arrival is None or (arrival.node, arrival.visit) != (host.name, visit):
             raise SteeringError(f"no object {message.object_id} was steered to {host.name} for visit {visit}")
@@ -116,7 +118,7 @@ class Visits:
         """Fill in what only this DCC knows: whose data is meant, and where it is."""
         if order.action != "train":
             return order
-        data = self.kit.domain.hosts[arrival.data_node or arrival.node]
+        data = self.services.domain.hosts[arrival.data_node or arrival.node]
         return msgspec.structs.replace(order, data_node=data.name, data_address=data.address)
 
     def _note(self, arrival: Arrival, message: ObjectMessage) -> None:
@@ -124,13 +126,13 @@ class Visits:
             self._done[message.object_id, message.visit] = True
             if isinstance(message, VisitDone) and message.samples:
                 self.on_trained(message.object_id, message.visit, arrival.data_node)
-            self.kit.store.visit(
+            self.services.store.visit(
                 message.object_id, message.visit, arrival.kas, arrival.action, arrival.node, arrival.data_node, message
             )
 
     async def interrupt(self, word: Interrupt) -> None:
         """End the training of an object that is here; ``SteeringError`` when it is not, or on another visit."""
-        arrival = self.kit.location.arrival(word.object_id)
+        arrival = self.services.location.arrival(word.object_id)
         if arrival is None or arrival.visit != word.visit:
             raise SteeringError(f"object {word.object_id} is not here on visit {word.visit}")
-        await self.kit.processes.halt(arrival.node, word.object_id, word.reason)
+        await self.services.processes.halt(arrival.node, word.object_id, word.reason)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from controller.domain import Domain
 from controller.errors import ControllerError, SteeringError
-from controller.runtime.bounded import Recent
+from controller.runtime.bounded import Bounded
 from controller.southbound import pipeline
 from controller.southbound.frames import Datagram, build_udp
 from controller.southbound.openflow import (
@@ -80,7 +80,7 @@ class Communication:
         self.domain, self.south, self.emit = domain, south, emit
         self.connected: set[str] = set()
         self.paths: dict[tuple[int, int], LabelPath] = {}
-        self._locks: Recent[tuple[int, int], asyncio.Lock] = Recent()
+        self._locks: Bounded[tuple[int, int], asyncio.Lock] = Bounded()
         self.own_source = False  # whether a terminal may send from its own address alone
         self.seal: Callable[[HostPlan, Header, bytes], bytes] = lambda _, header, payload: encode(header, payload)
         self._routes: dict[str, list[FlowMod]] = {}

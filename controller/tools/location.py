@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from controller.domain import Domain
-from controller.runtime.bounded import Recent
+from controller.runtime.bounded import Bounded
 from topologies.plan import HostPlan
 
 
@@ -33,7 +33,7 @@ class Location:
         self.domain = domain
         self._seen: set[str] = set()
         self._arrivals: dict[int, Arrival] = {}
-        self._done: Recent[int, int] = Recent()
+        self._done: Bounded[int, int] = Bounded()
 
     def host_behind(self, dpid: int, port: int) -> HostPlan | None:
         """Return the declared terminal at a port, if there is one."""

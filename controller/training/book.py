@@ -7,7 +7,7 @@ import msgspec
 from controller.border.messages import place_key
 from controller.engines.training import gate
 from controller.errors import SteeringError
-from controller.services import Kit
+from controller.services import Services
 from controller.training.jobs import OVER, Decision, Job
 from packets.messages import (
     JobStatus,
@@ -20,8 +20,8 @@ DIED = "its control centre died and was started again: submit it again"
 class JobBook:
     """All jobs of this domain by object id; keeps the store abreast of them."""
 
-    def __init__(self, kit: Kit) -> None:
-        self.kit = kit
+    def __init__(self, services: Services) -> None:
+        self.services = services
         self.jobs: dict[int, Job] = {}
 
     def job(self, object_id: int) -> Job:
@@ -40,7 +40,7 @@ class JobBook:
         """End a job in one of the states ``jobs.OVER``, and tell with what accuracy."""
         pooled = job.pooled()
         job.state, job.reason = state, reason
-        self.kit.emit(
+        self.services.emit(
             "job.finished",
             object_id=job.object_id,
             state=state,
@@ -54,11 +54,11 @@ class JobBook:
 
     def bury(self) -> None:
         """End the jobs that were under way when this control centre's process died: what it knew of them is gone."""
-        for row in self.kit.store.rows("jobs"):
+        for row in self.services.store.rows("jobs"):
             if row["state"] not in OVER:
                 told = dict(object_id=int(row["object_id"]), broad=row["broad"], expert=row["expert"])
-                self.kit.emit("job.finished", state="failed", visits=0, samples=0, reason=DIED, **told)
-                self.kit.store.job(
+                self.services.emit("job.finished", state="failed", visits=0, samples=0, reason=DIED, **told)
+                self.services.store.job(
                     told["object_id"], row["owner"], "failed", msgspec.json.decode(row["spec"]), row["broad"],
                     row["expert"], DIED,
                 )  # fmt: skip
@@ -79,7 +79,7 @@ class JobBook:
         """Write a job down as it is now."""
         pooled = job.pooled()
         broad, expert = (pooled.broad if pooled else 0.0), job.expert(pooled)
-        self.kit.store.job(
+        self.services.store.job(
             job.object_id, job.owner, job.state, msgspec.to_builtins(job.spec), broad, expert, job.reason
         )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from controller.border.messages import AskFacilities, AskNextStop, Facility
 from controller.engines.training import encoding, hpo
 from controller.engines.training.tag import rounds_of
-from controller.services import Kit
+from controller.services import Services
 from controller.training.jobs import Decision, Group
 from controller.values.decisions import Mix, Option, Plan, Request, Step
 from controller.values.errors import EngineError
@@ -38,7 +38,7 @@ class Led:
 
 
 async def decide(
-    kit: Kit, request: Request, object_id: int, visit: int, options: Sequence[Option], ask: AskNextStop
+    services: Services, request: Request, object_id: int, visit: int, options: Sequence[Option], ask: AskNextStop
 ) -> Led:
     """Choose leader, members and rounds of a job's next visit; ``EngineError`` when nobody can lead or take part.
 
@@ -47,7 +47,7 @@ async def decide(
     members = taking_part(request, options)
     if not members:
         raise EngineError(f"no data of {len(options)} places on offer may take part")
-    chosen = await leader(kit, members, ask.exclude)
+    chosen = await leader(services, members, ask.exclude)
     group = Group(
         action=ACTIONS[request.method],
         members=[member_place(object_id, o) for o in members],
@@ -64,14 +64,14 @@ def taking_part(request: Request, options: Sequence[Option]) -> list[Option]:
     return sorted(at_home, key=lambda o: (o.kas, o.handle))[:MOST_MEMBERS]
 
 
-async def leader(kit: Kit, members: Sequence[Option], exclude: Collection[str] = ()) -> Facility:
+async def leader(services: Services, members: Sequence[Option], exclude: Collection[str] = ()) -> Facility:
     """Return the ready compute facility with the fewest K-AS borders to all members; the lowest K-AS on a tie."""
-    found = await kit.facilities(lambda k: AskFacilities(kas=k, role="compute"))
+    found = await services.facilities(lambda k: AskFacilities(kas=k, role="compute"))
     fit = [f for f in found if f.attributes.get("ready") and f.handle_key not in exclude]
 
     def borders(facility: Facility) -> int:
-        paths = [kit.domain.kas_path(facility.kas, o.kas) for o in members]
-        return sum(len(path) if path else len(kit.all_kas) for path in paths)
+        paths = [services.domain.kas_path(facility.kas, o.kas) for o in members]
+        return sum(len(path) if path else len(services.all_kas) for path in paths)
 
     if not fit:
         raise EngineError(f"no compute facility of {len(found)} is ready to lead a group")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from controller.border.messages import AskNextStop, Forward, Forwarded, Lost, Stop
 from controller.errors import ControllerError, SteeringError
-from controller.services import Kit
+from controller.services import Services
 from controller.steering.announced import Objects
 from controller.steering.resteer import Resteering
 from controller.steering.visits import ABOUT_AN_OBJECT
@@ -20,9 +20,9 @@ class Home:
     """Answers for all objects whose home is in this domain."""
 
     def __init__(
-        self, kit: Kit, objects: Objects, training: Training, custody: Custody, resteering: Resteering
+        self, services: Services, objects: Objects, training: Training, custody: Custody, resteering: Resteering
     ) -> None:
-        self.kit, self.objects, self.training = kit, objects, training
+        self.services, self.objects, self.training = services, objects, training
         self.custody, self.resteering = custody, resteering
 
     async def forwarded(self, forward: Forward) -> Forwarded:
@@ -36,9 +36,9 @@ class Home:
         answer = await self.training.reports.handle(message)
         for item in evidence:
             try:
-                await self.kit.must(item)
+                await self.services.must(item)
             except ControllerError as error:
-                self.kit.emit("warning", text=f"no evidence for K-AS {item.kas}: {error}")
+                self.services.emit("warning", text=f"no evidence for K-AS {item.kas}: {error}")
         return Forwarded(message=answer)
 
     async def next_stop(self, ask: AskNextStop) -> Stop:
@@ -51,7 +51,7 @@ class Home:
         """An object's owner is who submitted or announced it, whoever else may have signed a mandate for it."""
         announced, job = self.objects.announced.get(ask.object_id), self.training.book.jobs.get(ask.object_id)
         name = announced.holder.name if announced else job.owner if job else ""
-        owner = self.kit.domain.hosts.get(name)
+        owner = self.services.domain.hosts.get(name)
         if ask.owner and owner is not None and ask.owner != owner.address:
             raise SteeringError(f"owner: the object is not that of {ask.owner}")
 

@@ -17,7 +17,7 @@ import msgspec
 from controller.domain import Domain
 from controller.engines.training import hpo
 from controller.engines.training.tag import Choice, Cut, Ways, choose
-from controller.services import Kit
+from controller.services import Services
 from controller.training import groups
 from controller.training.jobs import Job
 from controller.values.decisions import Hyper, Option, Request
@@ -30,9 +30,9 @@ ANSWER_S = 0.05  # of a step of split learning besides its bytes: all members' m
 FALLBACK_MBPS = 100.0
 
 
-async def choose_method(kit: Kit, job: Job, options: Sequence[Option]) -> dict[str, Any]:
+async def choose_method(services: Services, job: Job, options: Sequence[Option]) -> dict[str, Any]:
     """Ask TAG; an ``auto`` job gets its method. Returns what to tell: asked, chosen, method, reason, prospects."""
-    asked, choice = job.spec.method, await _ask(kit, job, groups.taking_part(job.request, options))
+    asked, choice = job.spec.method, await _ask(services, job, groups.taking_part(job.request, options))
     chosen = "routed" if choice.method == "sequential" else choice.method
     if asked == AUTO:
         job.spec = msgspec.structs.replace(job.spec, method=chosen)
@@ -43,18 +43,18 @@ async def choose_method(kit: Kit, job: Job, options: Sequence[Option]) -> dict[s
     }  # fmt: skip
 
 
-async def _ask(kit: Kit, job: Job, members: Sequence[Option]) -> Choice:
+async def _ask(services: Services, job: Job, members: Sequence[Option]) -> Choice:
     """Have TAG choose for these members; without two of them, or anybody to lead, it is a route."""
     if len(members) < 2:
         return choose(job.request, members)
     try:
-        leader = (await groups.leader(kit, members)).kas
+        leader = (await groups.leader(services, members)).kas
     except EngineError as error:
         return Choice("sequential", f"sequential: {error}", [])
-    ways = links(kit.domain, leader, Counter(o.kas for o in members))
+    ways = links(services.domain, leader, Counter(o.kas for o in members))
     local = local_of(job.request, members, job.spec.hyper)
     asked = job.request, list(members), ways, cut_of(job), local
-    return await kit.intelligence.engines.choose_method(*asked, chosen=job.spec.engines)  # type: ignore[no-any-return]
+    return await services.intelligence.engines.choose_method(*asked, chosen=job.spec.engines)  # type: ignore[no-any-return]
 
 
 def cut_of(job: Job) -> Cut:

@@ -13,7 +13,7 @@ from controller.engines.routing.bookings import joined, place_of
 from controller.engines.training import gate, hpo
 from controller.engines.training.evidence import visit_s
 from controller.errors import BorderError, SteeringError
-from controller.services import Kit
+from controller.services import Services
 from controller.training import groups, rivals
 from controller.training.book import JobBook, key_of
 from controller.training.jobs import Decision, Job
@@ -27,8 +27,8 @@ TOLD = 8  # alternatives told of with a decision
 class Stops:
     """Decides the stops of the jobs in ``book``, on what all K-AS offer."""
 
-    def __init__(self, kit: Kit, book: JobBook) -> None:
-        self.kit, self.book = kit, book
+    def __init__(self, services: Services, book: JobBook) -> None:
+        self.services, self.book = services, book
 
     async def options(self, job: Job) -> list[Option]:
         """Return what all K-AS offer a job now, less what has turned out impossible."""
@@ -40,8 +40,8 @@ class Stops:
         return self._usable(job, offers), self._load(job, offers, holder_kas)
 
     async def _offers(self, job: Job) -> dict[int, Options]:
-        made = [AskOptions(kas=k, object_id=job.object_id, request=job.request) for k in self.kit.all_kas]
-        replies = await asyncio.gather(*(self.kit.may(ask) for ask in made))
+        made = [AskOptions(kas=k, object_id=job.object_id, request=job.request) for k in self.services.all_kas]
+        replies = await asyncio.gather(*(self.services.may(ask) for ask in made))
         return {ask.kas: r for ask, r in zip(made, replies, strict=True) if isinstance(r, Options)}
 
     def _usable(self, job: Job, offers: Mapping[int, Options], exclude: Collection[str] = ()) -> list[Option]:
@@ -52,12 +52,12 @@ class Stops:
         """Return what other jobs take: of this home's what was decided, of all what each K-AS says."""
         if not job.spec.heed_load:
             return Load()
-        told = rivals.load_told(self.kit.domain, offers, holder_kas)
-        return joined([rivals.load_of(self.book.jobs.values(), job, self.kit.clock()), told])
+        told = rivals.load_told(self.services.domain, offers, holder_kas)
+        return joined([rivals.load_of(self.book.jobs.values(), job, self.services.clock()), told])
 
     def _placed(self, job: Job, option: Option) -> Option:
         """Return an option with its distance from where the job is verified."""
-        path = self.kit.domain.kas_path(job.mpvus[0].kas, option.kas) if job.mpvus else []
+        path = self.services.domain.kas_path(job.mpvus[0].kas, option.kas) if job.mpvus else []
         return msgspec.structs.replace(option, borders=max(0, len(path) - 1)) if path else option
 
     async def next_stop(self, ask: AskNextStop) -> Stop:
@@ -66,14 +66,14 @@ class Stops:
         if job.over:
             raise SteeringError(f"job {job.object_id} is over ({job.state})")
         if job.started_s is None:
-            job.started_s, job.state = self.kit.clock(), "running"
-        for _ in range(len(self.kit.all_kas) + 1):
+            job.started_s, job.state = self.services.clock(), "running"
+        for _ in range(len(self.services.all_kas) + 1):
             decision = job.decisions.get(ask.visit)
             if decision is None or key_of(decision) in ask.exclude:
                 decision = await self._decide(job, ask)
                 job.decisions[ask.visit] = decision
                 self._tell_decision(job, decision)
-            path = self.kit.domain.kas_path(ask.holder_kas, decision.kas)
+            path = self.services.domain.kas_path(ask.holder_kas, decision.kas)
             if path:
                 return job.request_stop(decision, path)
             ask = msgspec.structs.replace(ask, exclude=[*ask.exclude, key_of(decision)])
@@ -94,14 +94,14 @@ class Stops:
         return await self._train(job, ask)
 
     def _wants_verdict(self, job: Job, last: Decision) -> bool:
-        spent = bool(job.spent(self.kit.clock()))
+        spent = bool(job.spent(self.services.clock()))
         unverified = sum(v.accepted is None for v in job.visits)
         due = unverified >= (job.spec.hyper.verify_every or hpo.VERIFY_EVERY)
         return spent or (job.spec.gate and due and (last.step is None or last.step.verify))
 
     async def _train(self, job: Job, ask: AskNextStop) -> Decision:
         """Plan with MTRCE and take the first step; wrap up when budget, time or rendezvous are used up."""
-        now_s = self.kit.clock()
+        now_s = self.services.clock()
         spent = job.spent(now_s)
         if spent:
             return self._wrap_up(job, ask, spent)
@@ -132,13 +132,13 @@ class Stops:
 
         ``EngineError`` when nothing may be visited any more.
         """
-        view = job.view(self.kit.clock(), holder_kas)
-        return await self.kit.intelligence.next_visits(job.aim, view, options, load, job.spec.engines)
+        view = job.view(self.services.clock(), holder_kas)
+        return await self.services.intelligence.next_visits(job.aim, view, options, load, job.spec.engines)
 
     async def _tuned(self, job: Job, step: Step) -> Step:
         """Return a planned step with HPO's word on it."""
         asked = step.hyper, job.request, len(job.visits), step.option.samples, job.spec.engines
-        return msgspec.structs.replace(step, hyper=await self.kit.intelligence.engines.tuned(*asked))
+        return msgspec.structs.replace(step, hyper=await self.services.intelligence.engines.tuned(*asked))
 
     async def _booked(self, job: Job, visit: int, step: Step) -> bool:
         """Have the K-AS keep the place for the job; False when others take it for longer than was planned with."""
@@ -149,14 +149,14 @@ class Stops:
             wait_s=step.wait_s, expected_s=step.cost_s,
         )  # fmt: skip
         try:
-            return isinstance(await self.kit.ask(word), Done)
+            return isinstance(await self.services.ask(word), Done)
         except BorderError:
             return True  # whether it can be reached at all, its announcement will tell
 
     async def _group(self, job: Job, ask: AskNextStop, options: list[Option]) -> Decision:
         """The visit is some rounds of a group (``controller/training/groups.py``)."""
         ask = msgspec.structs.replace(ask, exclude=[*job.excluded.union(ask.exclude)])
-        led = await groups.decide(self.kit, job.request, job.object_id, len(job.visits), options, ask)
+        led = await groups.decide(self.services, job.request, job.object_id, len(job.visits), options, ask)
         step = led.plan.steps[0]
         decision = self._decision(ask, "train", led.kas, led.handle, step.reason)
         decision.step, decision.plan, decision.group = await self._tuned(job, step), led.plan, led.group
@@ -182,12 +182,12 @@ class Stops:
         return self._confirm(job, ask, f"{reason}: last measurement") if job.pool else self._home(job, ask, reason)
 
     def _home(self, job: Job, ask: AskNextStop, reason: str) -> Decision:
-        owner = self.kit.domain.hosts[job.owner]
+        owner = self.services.domain.hosts[job.owner]
         job.reason = "both targets met" if self.book.met(job, 0.0) else reason
         return self._decision(ask, "home", owner.kas, f"@node/{owner.name}", job.reason)
 
     def _decision(self, ask: AskNextStop, action: str, kas: int, handle: str, reason: str) -> Decision:
-        return Decision(ask.visit, action, kas, handle, reason, ask.holder_kas, self.kit.clock())
+        return Decision(ask.visit, action, kas, handle, reason, ask.holder_kas, self.services.clock())
 
     def _tell_decision(self, job: Job, decision: Decision) -> None:
         step, plan = decision.step, decision.plan
@@ -197,7 +197,7 @@ class Stops:
         alternatives = self._alternatives(job, decision)
         ages = {step.option.handle: step.option.age_s} if step else {}
         ages |= {a["handle"]: a["age_s"] for a in alternatives if "age_s" in a}
-        self.kit.emit(
+        self.services.emit(
             "job.decided",
             object_id=job.object_id,
             visit=decision.visit,
@@ -215,7 +215,7 @@ class Stops:
             way_share={str(kas): round(share, 3) for kas, share in sorted(decision.load.way_share.items())},
             ages=ages,
         )
-        self.kit.store.decision(
+        self.services.store.decision(
             job.object_id, decision.visit, decision.action, decision.kas, decision.handle, decision.reason, ages, steps
         )
         self.book.save(job)

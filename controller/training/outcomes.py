@@ -8,7 +8,7 @@ from typing import Any
 from controller.border.messages import Evidence
 from controller.engines.training import hpo
 from controller.errors import SteeringError
-from controller.services import Kit
+from controller.services import Services
 from controller.steering.visits import ObjectMessage
 from controller.training import groups
 from controller.training.book import JobBook, key_of
@@ -38,8 +38,8 @@ JobAnswer = Ack | Refused | Order | VerdictReply | JobStatus | LogPart
 class Reports:
     """Answers terminals about the jobs in ``book``."""
 
-    def __init__(self, kit: Kit, book: JobBook) -> None:
-        self.kit, self.book = kit, book
+    def __init__(self, services: Services, book: JobBook) -> None:
+        self.services, self.book = services, book
         self.on_arrival: Callable[[Job, int], None] = lambda job, visit: None
 
     async def handle(self, message: ObjectMessage) -> JobAnswer:
@@ -114,7 +114,7 @@ class Reports:
             self.book.end(job, "failed", f"the object was lost on visit {message.visit}: {message.problem}")
         elif message.problem or decision.action != "train":
             job.excluded.add(key_of(decision))
-            self.kit.emit(
+            self.services.emit(
                 "warning", text=f"job {job.object_id} visit {message.visit} came to nothing: {message.problem}"
             )
         else:
@@ -162,7 +162,7 @@ class Reports:
             if not decision.concluded:
                 job.verified(key_of(decision), after, accepted)
         else:
-            engines = self.kit.intelligence.engines
+            engines = self.services.intelligence.engines
             accepted, reason = await engines.judge(job.request, job.measured, after, job.spec.engines)
             if not decision.concluded:
                 job.verified(key_of(decision), after, accepted)
@@ -191,7 +191,9 @@ class Reports:
             return
         job.reached = True
         about = {"visit": decision.visit, "visits": len(job.visits), "samples": pooled.samples}
-        self.kit.emit("job.reached", object_id=job.object_id, broad=pooled.broad, expert=job.expert(pooled), **about)
+        self.services.emit(
+            "job.reached", object_id=job.object_id, broad=pooled.broad, expert=job.expert(pooled), **about
+        )
 
     def _returned(self, job: Job) -> JobAnswer:
         if not job.over:

@@ -15,7 +15,7 @@ import msgspec
 from controller.border.messages import Lost, Release, place_key
 from controller.engines.training.evidence import visit_s
 from controller.errors import BorderError, ControllerError
-from controller.services import Kit
+from controller.services import Services
 from controller.training.jobs import Decision, Job
 from controller.training.submission import Training
 from controller.values.errors import EngineError
@@ -29,8 +29,8 @@ Spawn = Callable[[Coroutine[Any, Any, None], str], None]
 class Custody:
     """Looks after the jobs of ``training`` while they are in other hands."""
 
-    def __init__(self, kit: Kit, training: Training, spawn: Spawn) -> None:
-        self.kit, self.training = kit, training
+    def __init__(self, services: Services, training: Training, spawn: Spawn) -> None:
+        self.services, self.training = services, training
         training.reports.on_arrival = lambda job, visit: spawn(self._let_go(job, visit), f"release of {job.object_id}")
 
     # --- what is lost
@@ -45,7 +45,7 @@ class Custody:
         while not (holder_lives and await self._launch_again(job, decision, lost)):
             before = job.decisions.get(lost.visit - 1)
             if before is None:
-                self.kit.emit(
+                self.services.emit(
                     "warning", text=f"job {job.object_id}: its owner does not answer, and may launch by itself"
                 )
                 return
@@ -63,13 +63,15 @@ class Custody:
 
     async def _launch_again(self, job: Job, decision: Decision, lost: Lost) -> bool:
         """Undo a stop and have its holder launch again; False when that terminal cannot."""
-        now_s = self.kit.clock()
+        now_s = self.services.clock()
         if lost.place:
             job.undo(decision.visit, key(decision))
         try:
-            await self.kit.must(msgspec.structs.replace(lost, kas=decision.holder_kas, to_holder=True))
+            await self.services.must(msgspec.structs.replace(lost, kas=decision.holder_kas, to_holder=True))
         except BorderError as error:
-            self.kit.emit("warning", text=f"job {job.object_id} visit {decision.visit}: {error}; looking further back")
+            self.services.emit(
+                "warning", text=f"job {job.object_id} visit {decision.visit}: {error}; looking further back"
+            )
             return False
         if decision.arrived and lost.place:
             self._tell_lost_work(job, decision, lost, now_s)
@@ -78,10 +80,10 @@ class Custody:
 
     def _tell_lost_work(self, job: Job, decision: Decision, lost: Lost, since_s: float) -> None:
         job.log.append({"visit": decision.visit, "kas": decision.kas, "lost": lost.reason[:80]})
-        self.kit.emit(
+        self.services.emit(
             "job.recovered", object_id=job.object_id, visit=decision.visit, kas=decision.kas, action=decision.action,
             reason=lost.reason, lost_s=round(since_s - decision.decided_s, 3),
-            resumed_ms=round((self.kit.clock() - since_s) * 1e3, 2),
+            resumed_ms=round((self.services.clock() - since_s) * 1e3, 2),
         )  # fmt: skip
 
     async def _let_go(self, job: Job, visit: int) -> None:
@@ -91,15 +93,15 @@ class Custody:
             return
         before.released = True
         try:
-            await self.kit.must(Release(kas=before.holder_kas, object_id=job.object_id, visit=before.visit))
+            await self.services.must(Release(kas=before.holder_kas, object_id=job.object_id, visit=before.visit))
         except BorderError as error:
-            self.kit.emit("warning", text=f"job {job.object_id}: {error}")
+            self.services.emit("warning", text=f"job {job.object_id}: {error}")
 
     # --- second thoughts
 
     async def reconsider(self) -> None:
         """Look again at where models are on their way to (periodic): is the place still on offer, and still good?"""
-        now_s = self.kit.clock()
+        now_s = self.services.clock()
         for job in list(self.training.book.jobs.values()):
             decision = job.decisions.get(max(job.decisions, default=-1))
             if job.state != "running" or decision is None or decision.action != "train" or decision.step is None:
@@ -116,7 +118,7 @@ class Custody:
             place = key(decision)
             lost = Lost(kas=job.kas, object_id=job.object_id, visit=decision.visit, place=place, alive=True, reason=why)
             away = msgspec.structs.replace(lost, kas=decision.kas, leaving=True)
-            await self.kit.must(away)
+            await self.services.must(away)
             await self.lost(lost)
 
     async def _why_not(self, job: Job, decision: Decision) -> str:

@@ -17,7 +17,7 @@ from controller.border.messages import AskOptions, Book, Options
 from controller.domain import Domain
 from controller.engines.routing.bookings import bookings_of
 from controller.errors import SteeringError
-from controller.services import Kit
+from controller.services import Services
 from controller.steering.launch import Leg
 from controller.tools.links import SensingLink
 from controller.topology.drrt import place_of
@@ -62,13 +62,13 @@ class Rivals:
 
     def __init__(
         self,
-        kit: Kit,
+        services: Services,
         places: Places,
         gathering: Gathering,
         sensing: SensingLink,
         legs: Mapping[tuple[int, int], Leg],
     ) -> None:
-        self.kit, self.places, self.gathering, self.sensing, self.legs = kit, places, gathering, sensing, legs
+        self.services, self.places, self.gathering, self.sensing, self.legs = services, places, gathering, sensing, legs
         self._kept: dict[int, Kept] = {}
 
     async def offer(self, ask: AskOptions) -> Options:
@@ -83,7 +83,7 @@ class Rivals:
     def book(self, ask: Book) -> None:
         """Keep a place for an object; ``SteeringError`` when others take it for longer than the home reckoned with."""
         node = self.places.resolve(ask.object_id, ask.kas, ask.handle).host.name
-        now_s = self.kit.clock()
+        now_s = self.services.clock()
         taken_s = max((u - now_s for n, u in self._taken(ask.kas, ask.object_id) if n == node), default=0.0)
         if taken_s > ask.wait_s + TOLERANCE_S:
             raise SteeringError(f"the place is taken for {taken_s:.1f} s now")
@@ -92,16 +92,17 @@ class Rivals:
 
     def bookings(self, kas: int, object_id: int) -> list[Booking]:
         """Return which places of a K-AS other objects take, from now until their visit should be over."""
-        now_s = self.kit.clock()
+        now_s = self.services.clock()
         taken = self._taken(kas, object_id)
         return [
-            Booking(place=place_of(self.kit.salt, node), start_s=0.0, end_s=until_s - now_s) for node, until_s in taken
+            Booking(place=place_of(self.services.salt, node), start_s=0.0, end_s=until_s - now_s)
+            for node, until_s in taken
         ]
 
     def _taken(self, kas: int, object_id: int) -> list[tuple[str, float]]:
         """Return the terminals of a K-AS that other objects take, and until when."""
-        now_s, seen = self.kit.clock(), {a.object_id: a.visit for a in self.kit.location.expected()}
-        arrivals = [(a.node, a.until_s, a.object_id) for a in self.kit.location.expected() if a.kas == kas]
+        now_s, seen = self.services.clock(), {a.object_id: a.visit for a in self.services.location.expected()}
+        arrivals = [(a.node, a.until_s, a.object_id) for a in self.services.location.expected() if a.kas == kas]
         kept = [
             (k.node, k.until_s, i)
             for i, k in self._kept.items()
@@ -115,14 +116,14 @@ class Rivals:
         Measured by the port counters, of which every job with rules there is taken to cause its fair part; so beside n
         others there is at least 1 / (n + 1) of a link.
         """
-        kit, found = self.kit, dict[int, float]()
+        services, found = self.services, dict[int, float]()
         jobs = {label for (label, at), leg in self.legs.items() if at == kas and leg.action in JOB_STOPS}
-        for (name, port), border in kit.domain.borders.items():
+        for (name, port), border in services.domain.borders.items():
             labels = self._labels_at(name, port) & jobs
             others = len(labels - {object_label(object_id)})
-            if kit.domain.switches[name].kas != kas or not others:
+            if services.domain.switches[name].kas != kas or not others:
                 continue
-            used = self.sensing.rate_mbps(name, port, kit.clock()) / border.rate_mbps
+            used = self.sensing.rate_mbps(name, port, services.clock()) / border.rate_mbps
             left = max(1.0 - used * others / len(labels), 1 / (others + 1))
             if left < 1:
                 found[border.neighbour_kas] = left
@@ -130,7 +131,7 @@ class Rivals:
 
     def _labels_at(self, name: str, port: int) -> set[int]:
         """Return the objects that have rules over a port."""
-        paths = self.kit.communication.paths.values()
+        paths = self.services.communication.paths.values()
         return {p.label for p in paths if any((end.switch, end.port) == (name, port) for end in (p.entry, p.exit))}
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from controller.access.gathering import Gathering
 from controller.border.messages import Evidence
-from controller.runtime.bounded import Recent
-from controller.services import Kit
+from controller.runtime.bounded import Bounded
+from controller.services import Services
 from controller.topology import trust
 from controller.topology.trust import Ledger
 
@@ -17,10 +17,10 @@ from controller.topology.trust import Ledger
 class Trusting:
     """Holds the standing of the terminals of one domain."""
 
-    def __init__(self, kit: Kit, gathering: Gathering) -> None:
-        self.kit, self.gathering = kit, gathering
+    def __init__(self, services: Services, gathering: Gathering) -> None:
+        self.services, self.gathering = services, gathering
         self.ledger = Ledger()
-        self._trained: Recent[tuple[int, int], str] = Recent()
+        self._trained: Bounded[tuple[int, int], str] = Bounded()
         gathering.on_bad = self.bad_report
         gathering.on_join = self.joined
 
@@ -40,9 +40,9 @@ class Trusting:
     def judge(self, evidence: Evidence) -> None:
         """Take what an MPVU measured around one visit in this domain."""
         name = self._trained.get((evidence.object_id, evidence.visit))
-        if name is None or name not in self.kit.krrm:
+        if name is None or name not in self.services.krrm:
             return
-        node = self.kit.krrm.node(name)
+        node = self.services.krrm.node(name)
         found = trust.seen(
             node.get("group_shares", {}),
             node.get("quality", 0.5),
@@ -53,12 +53,12 @@ class Trusting:
         self._take(name, found, {"object_id": evidence.object_id, "visit": evidence.visit})
 
     def _take(self, name: str, evidence: trust.Evidence, about: dict[str, object]) -> None:
-        if name not in self.kit.krrm:
+        if name not in self.services.krrm:
             return
         before, now = self.ledger.trust(name), self.ledger.take(name, evidence)
-        kas = self.kit.krrm.node(name).kas
+        kas = self.services.krrm.node(name).kas
         self.gathering.noted(name, {"trust": round(now, 4)})
-        self.kit.store.trust(name, kas, now, evidence.why)
-        self.kit.emit(
+        self.services.store.trust(name, kas, now, evidence.why)
+        self.services.emit(
             "trust.changed", name=name, kas=kas, trust=round(now, 4), before=round(before, 4), why=evidence.why, **about
         )

@@ -7,7 +7,7 @@ import msgspec
 from controller.border.messages import AskFacilities, Facility, Interrupt
 from controller.errors import ControllerError, SteeringError
 from controller.runtime.identities import Identities
-from controller.services import Kit
+from controller.services import Services
 from controller.training.book import JobBook
 from controller.training.jobs import Job, request_of
 from controller.training.method import choose_method
@@ -29,28 +29,30 @@ FAR = 256  # more than any K-AS number
 class Training:
     """All jobs whose home is in this domain."""
 
-    def __init__(self, kit: Kit, identities: Identities) -> None:
-        self.kit, self.identities = kit, identities
-        self.book = JobBook(kit)
-        self.stops = Stops(kit, self.book)
-        self.reports = Reports(kit, self.book)
+    def __init__(self, services: Services, identities: Identities) -> None:
+        self.services, self.identities = services, identities
+        self.book = JobBook(services)
+        self.stops = Stops(services, self.book)
+        self.reports = Reports(services, self.book)
 
     async def submit(self, host: HostPlan, message: Submit) -> SubmitReply:
         """Ask T-FAM about a job, on the options of all K-AS; an admitted job gets its identity."""
-        if missing := self.kit.intelligence.engines.missing(message.spec.engines):
+        if missing := self.services.intelligence.engines.missing(message.spec.engines):
             raise SteeringError(missing)
         object_id = self.identities.new(host.kas)
         request = request_of(message.spec, self._groups(message.spec.task))
-        mpvus = await self.kit.facilities(lambda k: AskFacilities(kas=k, role="mpvu"))
+        mpvus = await self.services.facilities(lambda k: AskFacilities(kas=k, role="mpvu"))
         able = [m for m in mpvus if m.attributes.get("ready", True)]
         able = [m for m in able if m.attributes.get("test_samples", 1)] or able
         ready = sorted(able, key=lambda m: self._farness(host.kas, m))
         job = Job(object_id, message.spec, request, host.name, host.kas, ready)
-        self.kit.emit("job.submitted", object_id=object_id, owner=host.name, spec=msgspec.to_builtins(message.spec))
+        self.services.emit(
+            "job.submitted", object_id=object_id, owner=host.name, spec=msgspec.to_builtins(message.spec)
+        )
         options = await self.stops.options(job)
-        algorithm = await choose_method(self.kit, job, options)
-        verdict = await self.kit.intelligence.admits(job.request, options, len(ready), message.spec.engines)
-        self.kit.emit(
+        algorithm = await choose_method(self.services, job, options)
+        verdict = await self.services.intelligence.admits(job.request, options, len(ready), message.spec.engines)
+        self.services.emit(
             "job.assessed",
             object_id=object_id,
             admitted=verdict.admitted,
@@ -75,15 +77,15 @@ class Training:
         """Rank the MPVUs of a job, whose first one gives all verdicts: the nearest to its home, of equals the next one
         round from there, so that jobs of several homes do not all queue at one.
         """
-        path = self.kit.domain.kas_path(home, mpvu.kas)
+        path = self.services.domain.kas_path(home, mpvu.kas)
         return len(path) or FAR, (mpvu.kas - home) % FAR, mpvu.handle
 
     def _groups(self, task: str) -> list[str]:
         """Return a task's groups: as the scenario declares them, else as the terminals of this domain report them."""
-        declared = self.kit.groups.get(task) or self.kit.groups.get("")
+        declared = self.services.groups.get(task) or self.services.groups.get("")
         if declared:
             return declared
-        return sorted({g for node in self.kit.krrm.nodes() for g in node.get("group_shares", {})})
+        return sorted({g for node in self.services.krrm.nodes() for g in node.get("group_shares", {})})
 
     async def change(self, host: HostPlan, message: Change) -> JobStatus:
         """Do what a job's owner wants changed; its next decision heeds it. ``SteeringError`` for anyone else."""
@@ -96,7 +98,7 @@ class Training:
         job.spec = msgspec.structs.replace(job.spec, **changes)
         job.request = request_of(job.spec, job.request.groups)
         job.stopped = job.stopped or message.stop
-        self.kit.emit("job.changed", object_id=job.object_id, owner=job.owner, stop=message.stop, changes=changes)
+        self.services.emit("job.changed", object_id=job.object_id, owner=job.owner, stop=message.stop, changes=changes)
         self.book.save(job)
         if message.stop:
             await self._interrupt(job)
@@ -111,6 +113,8 @@ class Training:
             kas=latest.kas, object_id=job.object_id, visit=latest.visit, reason="the job was stopped by its owner"
         )
         try:
-            await self.kit.must(word)
+            await self.services.must(word)
         except ControllerError as error:
-            self.kit.emit("warning", text=f"visit {latest.visit} of job {job.object_id} goes on to its end: {error}")
+            self.services.emit(
+                "warning", text=f"visit {latest.visit} of job {job.object_id} goes on to its end: {error}"
+            )

@@ -1,4 +1,4 @@
-"""The gate of a control centre: what comes in is a terminal's own word, new, of what it holds; answers are sealed."""
+"""Authenticity at a control centre: what comes in is a terminal's own new word of what it holds; answers are sealed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from controller.__main__ import read_keeper
-from controller.access.authenticity import EVENTS_PER_S, Gate
+from controller.access.authenticity import EVENTS_PER_S, Authenticity
 from controller.errors import PlanError
 from controller.steering.announced import Announced
 from experiments.testbed.identities import Identities
@@ -39,8 +39,8 @@ class Secured(World):
             for h in PLAN.hosts
         }
         for kas, dcc in self.by_kas.items():
-            dcc.gate.keeper = read_keeper(*self.identities.controller_options(kas).values())
-            dcc.kit.communication.own_source = True
+            dcc.authenticity.keeper = read_keeper(*self.identities.controller_options(kas).values())
+            dcc.services.communication.own_source = True
 
     def request(self, name: str, message: Message, transfer_id: int = 1, to: str = DCC_ADDRESS) -> bytes:
         kind = PacketType.QUERY if to != DCC_ADDRESS else PacketType.ANNOUNCE
@@ -106,7 +106,7 @@ def test_who_speaks_for_another_or_again_is_not_answered(tmp_path: Path) -> None
         assert len(await world.answers("h11", good)) == 1
         assert await world.answers("h11", good) == []
         assert world.reasons() == ["unsigned", "holder", "holder", "replayed"]
-        assert world.by_kas[1].gate.refused == {"unsigned": 1, "holder": 2, "replayed": 1}
+        assert world.by_kas[1].authenticity.refused == {"unsigned": 1, "holder": 2, "replayed": 1}
 
     run(work)
 
@@ -198,7 +198,7 @@ def test_port_address_and_certificate_must_agree(tmp_path: Path) -> None:
     async def work() -> None:
         world = Secured(tmp_path)
         await world.start()
-        gate = world.by_kas[1].gate
+        authenticity = world.by_kas[1].authenticity
         h11 = world.hosts["h11"]
         raw = world.request("h11", register("h11"))
         header, _ = decode(raw)
@@ -207,8 +207,8 @@ def test_port_address_and_certificate_must_agree(tmp_path: Path) -> None:
             msgspec.structs.replace(h11, role="mpvu"),
             msgspec.structs.replace(h11, address="10.9.9.9"),
         ):
-            assert not gate.passes(stranger, header, raw, 1)
-        assert gate.refused == {"holder": 3} and gate.passes(h11, header, raw, 1)
+            assert not authenticity.passes(stranger, header, raw, 1)
+        assert authenticity.refused == {"holder": 3} and authenticity.passes(h11, header, raw, 1)
 
     run(work)
 
@@ -246,12 +246,12 @@ def test_a_flood_of_refusals_is_counted_whole_and_told_in_part(tmp_path: Path) -
     async def work() -> None:
         world = Secured(tmp_path)
         await world.start()
-        gate, raw = world.by_kas[1].gate, encode(Header(type=PacketType.ANNOUNCE))
+        authenticity, raw = world.by_kas[1].authenticity, encode(Header(type=PacketType.ANNOUNCE))
         for _ in range(500):
-            assert not gate.passes(world.hosts["h11"], decode(raw)[0], raw, 1)
+            assert not authenticity.passes(world.hosts["h11"], decode(raw)[0], raw, 1)
         assert len(world.of("packet.refused")) == EVENTS_PER_S
-        gate.tell()
-        gate.tell()
+        authenticity.tell()
+        authenticity.tell()
         last = world.of("packet.refused")[-1]
         assert (last["more"], last["count"]) == (500 - EVENTS_PER_S, 500)
         assert len(world.of("packet.refused")) == EVENTS_PER_S + 1
@@ -260,9 +260,12 @@ def test_a_flood_of_refusals_is_counted_whole_and_told_in_part(tmp_path: Path) -
 
 
 def test_an_open_network_lets_everything_pass() -> None:
-    gate = Gate(None, lambda: 0.0, lambda kind, /, **data: None)
+    authenticity = Authenticity(None, lambda: 0.0, lambda kind, /, **data: None)
     raw = encode(Header(type=PacketType.ANNOUNCE))
-    assert gate.passes(PLAN.hosts[0], decode(raw)[0], raw, 1) and gate.seal(PLAN.hosts[0], *decode(raw)) == raw
+    assert (
+        authenticity.passes(PLAN.hosts[0], decode(raw)[0], raw, 1)
+        and authenticity.seal(PLAN.hosts[0], *decode(raw)) == raw
+    )
 
 
 @pytest.mark.parametrize("which", ["identity", "directory"])

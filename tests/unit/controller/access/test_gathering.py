@@ -32,12 +32,12 @@ def test_a_report_is_in_the_map_before_its_packet_is_let_go() -> None:
         world = World(PLAN)
         await world.start()
         await joined(world, samples=10)
-        kit = world.by_kas[1].kit
-        said = Report(name="h11", sequence=1, attributes={"queue": 3}, changed_unix_s=kit.wall() - 0.002)
+        services = world.by_kas[1].services
+        said = Report(name="h11", sequence=1, attributes={"queue": 3}, changed_unix_s=services.wall() - 0.002)
         assert isinstance(await report(world, "h11", said), Ack)
-        assert kit.krrm.node("h11").get("queue") == 3
-        assert 2.0 <= kit.freshness.lags_ms()["p50_ms"] < 2000
-        assert kit.freshness.cost("h11").reports == 2 and kit.freshness.cost("h11").bytes > 200
+        assert services.krrm.node("h11").get("queue") == 3
+        assert 2.0 <= services.freshness.lags_ms()["p50_ms"] < 2000
+        assert services.freshness.cost("h11").reports == 2 and services.freshness.cost("h11").bytes > 200
 
     run(work)
 
@@ -51,11 +51,11 @@ def test_many_changes_are_many_entries_and_few_news() -> None:
             world.now_s += NEWS_S / 10
             await report(world, "h11", Report(name="h11", sequence=number, attributes={"queue": number}))
         dcc = world.by_kas[1]
-        assert dcc.kit.krrm.node("h11").get("queue") == 20
+        assert dcc.services.krrm.node("h11").get("queue") == 20
         await dcc.gathering.tell()
         told = [d["attributes"]["queue"] for d in world.of("krrm.updated")]
         assert told[-1] == 20 and len(told) <= 5, "the last is told, not every one"
-        row = next(r for r in dcc.kit.store.rows("freshness") if r["name"] == "h11")
+        row = next(r for r in dcc.services.store.rows("freshness") if r["name"] == "h11")
         assert json.loads(row["detail"])["attributes"]["queue"]["cost_bytes"] > 0
 
     run(work)
@@ -66,7 +66,7 @@ def test_a_terminal_has_no_say_in_its_own_trust() -> None:
         world = World(PLAN)
         await world.start()
         await joined(world, samples=10, trust=1.0)
-        assert "trust" not in world.by_kas[1].kit.krrm.node("h11").attributes
+        assert "trust" not in world.by_kas[1].services.krrm.node("h11").attributes
 
     run(work)
 
@@ -87,7 +87,7 @@ def test_what_is_stale_is_pulled_and_what_is_young_is_not() -> None:
         assert decode_message(payload) == Pull(attributes=["samples", "queue"]), "what it never said is not asked for"
         await report(world, "h11", Report(name="h11", sequence=1, attributes={"samples": 10, "queue": 0}))
         assert await asked == 1
-        assert world.by_kas[1].kit.krrm.age_s("h11", "samples", world.now_s) == 0
+        assert world.by_kas[1].services.krrm.age_s("h11", "samples", world.now_s) == 0
 
     run(work)
 
@@ -111,7 +111,7 @@ def test_leaving_in_good_order_takes_a_terminal_off_the_map() -> None:
         await joined(world, samples=10)
         assert isinstance(await world.tell("h11", Leave(name="h11", reason="maintenance")), Ack)
         dcc = world.by_kas[1]
-        assert "h11" not in dcc.kit.krrm and not dcc.kit.store.rows("nodes")
+        assert "h11" not in dcc.services.krrm and not dcc.services.store.rows("nodes")
         assert [d["name"] for d in world.of("terminal.left")] == ["h11"]
         assert isinstance(await report(world, "h11", Report(name="h11", sequence=9)), Refused)
         await joined(world, samples=10)
@@ -133,12 +133,12 @@ def test_mpvu_evidence_from_another_kas_moves_trust(after: float, falls: bool) -
         dcc = world.by_kas[1]
         dcc.trusting.trained(77, 4, "h11")
         evidence = Evidence(kas=1, object_id=77, visit=4, before=measured(0.8), after=measured(after))
-        await world.by_kas[2].kit.must(evidence)
-        trust = dcc.kit.krrm.node("h11").get("trust")
+        await world.by_kas[2].services.must(evidence)
+        trust = dcc.services.krrm.node("h11").get("trust")
         assert (trust < 0.5) is falls and (trust < 0.6) is falls
         (told,) = world.of("trust.changed")
         assert (told["name"], told["visit"], told["before"]) == ("h11", 4, 0.6) and "accuracy" in told["why"]
-        assert dcc.kit.store.rows("trust")[0]["trust"] == pytest.approx(trust, abs=1e-3)
+        assert dcc.services.store.rows("trust")[0]["trust"] == pytest.approx(trust, abs=1e-3)
 
     run(work)
 
@@ -149,7 +149,7 @@ def test_evidence_on_a_visit_that_was_not_here_moves_nobody() -> None:
         await world.start()
         await joined(world, samples=10)
         evidence = Evidence(kas=1, object_id=77, visit=4, before=None, after=measured(0.0))
-        await world.by_kas[2].kit.must(evidence)
+        await world.by_kas[2].services.must(evidence)
         assert not world.of("trust.changed")
 
     run(work)
@@ -162,10 +162,10 @@ def test_a_false_report_costs_trust_and_who_comes_back_has_it_still() -> None:
         await joined(world, samples=10)
         assert isinstance(await report(world, "h11", Report(name="h11", sequence=1, attributes={"queue": -1})), Refused)
         dcc = world.by_kas[1]
-        lowered = dcc.kit.krrm.node("h11").get("trust")
+        lowered = dcc.services.krrm.node("h11").get("trust")
         assert lowered < 0.6
         await world.tell("h11", Leave(name="h11"))
         await joined(world, samples=10)
-        assert dcc.kit.krrm.node("h11").get("trust") == lowered
+        assert dcc.services.krrm.node("h11").get("trust") == lowered
 
     run(work)

@@ -75,11 +75,11 @@ def test_a_registration_larger_than_a_packet_is_taken_once_its_parts_are_there()
         await world.start()
         dcc = world.by_kas[HOST.kas]
         for payload in reversed(parts):
-            assert HOST.name not in dcc.kit.krrm
+            assert HOST.name not in dcc.services.krrm
             datagram = frames.Datagram(HOST.mac, ROUTER_MAC, HOST.address, DCC_ADDRESS, AI_PORT, AI_PORT, payload)
             dcc.fabric.packet_in(packet(world, frames.build_udp(datagram)))
             await world.settle()
-        assert dcc.kit.krrm.node(HOST.name).attributes["group_shares"].value == shares
+        assert dcc.services.krrm.node(HOST.name).attributes["group_shares"].value == shares
 
     run(work)
 

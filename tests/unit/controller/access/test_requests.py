@@ -36,10 +36,10 @@ def test_a_terminal_registers_and_reports() -> None:
         assert isinstance(await world.tell("h11", register(world, "h11", samples=1500)), Ack)
         world.now_s += 3
         assert isinstance(await world.tell("h11", Report(name="h11", sequence=1, attributes={"queue": 2})), Ack)
-        krrm = world.by_kas[1].kit.krrm
+        krrm = world.by_kas[1].services.krrm
         assert krrm.age_s("h11", "samples", world.now_s) == 3
         assert krrm.age_s("h11", "queue", world.now_s) == 0
-        rows = world.by_kas[1].kit.store.rows("nodes")
+        rows = world.by_kas[1].services.store.rows("nodes")
         assert [(r["name"], r["role"], r["kas"]) for r in rows] == [("h11", "data", 1)]
         assert [d["attributes"] for d in world.of("krrm.updated")] == [{"samples": 1500}, {"queue": 2}]
 
@@ -168,7 +168,7 @@ def test_who_is_silent_or_unplugged_leaves_the_map() -> None:
         world.now_s += 10
         dcc.liveness.look()
         assert [d["name"] for d in world.of("agent.gone")] == ["h13", "h11"]
-        assert [n.name for n in dcc.kit.krrm.nodes()] == ["c1"]
+        assert [n.name for n in dcc.services.krrm.nodes()] == ["c1"]
 
     run(work)
 
@@ -178,7 +178,7 @@ def test_an_error_in_one_request_is_an_event_and_the_next_is_served() -> None:
         world = World(PLAN)
         await world.start()
         dcc = world.by_kas[1]
-        take, calls = dcc.kit.krrm.update, []
+        take, calls = dcc.services.krrm.update, []
 
         def broken(*args: object, **kwargs: object) -> list[str]:
             calls.append(args)
@@ -186,7 +186,7 @@ def test_an_error_in_one_request_is_an_event_and_the_next_is_served() -> None:
                 raise RuntimeError("bug")
             return take(*args, **kwargs)  # type: ignore[arg-type]
 
-        dcc.kit.krrm.update = broken  # type: ignore[method-assign,assignment]
+        dcc.services.krrm.update = broken  # type: ignore[method-assign,assignment]
         packet = encode(Header(type=PacketType.TELEMETRY, transfer_id=9), encode_message(register(world, "h11")))
         world.send("h11", DCC_ADDRESS, packet)
         await world.settle()

@@ -59,7 +59,7 @@ def test_a_control_centre_and_a_terminal_house_the_same_and_say_the_same() -> No
             if host.role != "host":
                 message = Register(name=host.name, role=host.role, address=host.address, attributes=about(host.name))
                 assert isinstance(await world.tell(host.name, message), Ack)
-        centre, terminal = world.by_kas[1].kit.intelligence, terminal_house()
+        centre, terminal = world.by_kas[1].services.intelligence, terminal_house()
         assert type(centre) is type(terminal)
         assert [n.name for n in centre.map.nodes()] == [n.name for n in terminal.map.nodes()]
         assert await first_place(centre, 7) == await first_place(terminal, 7)

@@ -36,7 +36,7 @@ class Home(Itinerary):
     async def note(self, lost: Lost) -> None:
         self.lost.append(lost)
         to_holder = {"kas": self.holder_kas, "to_holder": True}
-        await self.world.by_kas[self.holder_kas].kit.must(
+        await self.world.by_kas[self.holder_kas].services.must(
             Lost(**{k: getattr(lost, k) for k in lost.__struct_fields__} | to_holder)
         )
 
@@ -121,11 +121,11 @@ def test_rendezvous_are_knocked_at_until_the_journey_ends() -> None:
         world = World(PLAN)
         await steered(world, "h31")
         dcc = world.by_kas[3]
-        assert [a.node for a in dcc.kit.location.expected()] == ["h31"]
-        arrival = dcc.kit.location.arrival(OBJECT)
+        assert [a.node for a in dcc.services.location.expected()] == ["h31"]
+        arrival = dcc.services.location.arrival(OBJECT)
         assert arrival is not None
-        dcc.kit.location.done(arrival)
-        assert dcc.kit.location.expected() == []
+        dcc.services.location.done(arrival)
+        assert dcc.services.location.expected() == []
         hand_up(world, world.hosts["h31"], unreachable(world.hosts["h31"]))
         await world.settle()
         assert world.of("object.resteered") == []
@@ -376,7 +376,7 @@ def test_a_terminal_that_withdraws_but_stays_is_offered_no_more() -> None:
         assert [f.attributes["ready"] for f in places.facilities(3, "compute")] == [True]
         await world.tell("c3", Leave(name="c3", force=True, stay=True))
         assert [f.attributes["ready"] for f in places.facilities(3, "compute")] == [False]
-        assert "c3" in world.by_kas[3].kit.krrm and world.of("terminal.withdrawn")
+        assert "c3" in world.by_kas[3].services.krrm and world.of("terminal.withdrawn")
 
     run(work)
 
@@ -450,7 +450,7 @@ def test_a_much_better_place_is_turned_to_in_mid_transfer() -> None:
         def another(request: Request, view: JobView, options: Sequence[Option], load: Load | None = None) -> Plan:
             return one_step_plan(request, view, [o for o in options if o.handle != decided])
 
-        life.world.by_kas[1].kit.intelligence.engines = engines(another)
+        life.world.by_kas[1].services.intelligence.engines = engines(another)
         await life.world.by_kas[1].custody.reconsider()
         (moved,) = life.world.of("object.resteered")
         assert "takes" in moved["reason"] and moved["alive"]
@@ -472,7 +472,7 @@ def test_second_thoughts_are_planned_as_the_first_were() -> None:
             seen.append((request, load))
             return one_step_plan(request, view, options)
 
-        dcc.kit.intelligence.engines = engines(plan)
+        dcc.services.intelligence.engines = engines(plan)
         await dcc.custody.reconsider()
         await dcc.training.stops.plan(job, 1, *await dcc.training.stops.look(job, 1))
         assert len(seen) == 2 and seen[0] == seen[1], "the same aim, and the load that every K-AS tells of"

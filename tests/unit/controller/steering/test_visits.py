@@ -30,12 +30,12 @@ async def registered() -> World:
 
 def held(world: World) -> dict[str, int]:
     """How much the switches and the control centres hold of objects."""
-    kits = [dcc.kit for dcc in world.dccs]
+    services_of_all = [dcc.services for dcc in world.dccs]
     return {
         "rules": sum(len(s.flows) for s in world.fabric.switches.values()),
-        "paths": sum(len(kit.communication.paths) for kit in kits),
+        "paths": sum(len(services.communication.paths) for services in services_of_all),
         "legs": sum(len(dcc.steering.legs) for dcc in world.dccs),
-        "arrivals": sum(len(kit.location._arrivals) for kit in kits),
+        "arrivals": sum(len(services.location._arrivals) for services in services_of_all),
     }
 
 

@@ -31,7 +31,7 @@ def option(kas: int, handle: str, **more: Any) -> Option:
     return Option(kas=kas, handle=handle, **about | more)
 
 
-class FakeKit:
+class FakeServices:
     """K-AS 1-2-3 in a line; a compute facility in each."""
 
     all_kas = (1, 2, 3)
@@ -45,16 +45,16 @@ class FakeKit:
         return [Facility(kas=k, handle="@compute/0", attributes={"ready": r}) for k, r in self.ready.items()]
 
 
-def decided(kit: FakeKit, wanted: Request, options: list[Option], exclude: list[str] | None = None) -> Any:
+def decided(services: FakeServices, wanted: Request, options: list[Option], exclude: list[str] | None = None) -> Any:
     ask = AskNextStop(kas=1, object_id=JOB, visit=0, holder_kas=1, exclude=exclude or [])
-    return asyncio.run(decide(kit, wanted, JOB, 0, options, ask))  # type: ignore[arg-type]
+    return asyncio.run(decide(services, wanted, JOB, 0, options, ask))  # type: ignore[arg-type]
 
 
 EVERYWHERE = [option(k, f"{k}{n}") for k in (1, 2, 3) for n in (1, 2)]
 
 
 def test_the_facility_nearest_to_all_members_leads() -> None:
-    led = decided(FakeKit(), request(), EVERYWHERE)
+    led = decided(FakeServices(), request(), EVERYWHERE)
     assert (led.kas, led.handle, led.group.place) == (2, "@compute/0", "2:@compute/0")
     assert led.group.members[0] == f"1:@of/{JOB:x}/11"
     assert led.plan.steps[0].option.samples == 600 and led.plan.steps[0].option.mix == {"x": 0.25, "y": 0.75}
@@ -62,17 +62,17 @@ def test_the_facility_nearest_to_all_members_leads() -> None:
 
 
 def test_a_facility_that_is_away_or_excluded_does_not_lead() -> None:
-    assert decided(FakeKit({1: True, 2: False, 3: True}), request(), EVERYWHERE).kas == 1
-    assert decided(FakeKit(), request(), EVERYWHERE, ["2:@compute/0"]).kas == 1
+    assert decided(FakeServices({1: True, 2: False, 3: True}), request(), EVERYWHERE).kas == 1
+    assert decided(FakeServices(), request(), EVERYWHERE, ["2:@compute/0"]).kas == 1
     with pytest.raises(EngineError, match="ready to lead"):
-        decided(FakeKit({1: False}), request(), EVERYWHERE)
+        decided(FakeServices({1: False}), request(), EVERYWHERE)
 
 
 def test_only_trusted_data_that_stays_takes_part_each_once() -> None:
     options = [option(1, "a"), option(1, "b", move_bytes=5), option(2, "c", trust=0.1), option(2, "d", samples=0)]
     assert [o.handle for o in taking_part(request(), options)] == ["a"]
     with pytest.raises(EngineError, match="may take part"):
-        decided(FakeKit(), request(), options[1:])
+        decided(FakeServices(), request(), options[1:])
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_only_trusted_data_that_stays_takes_part_each_once() -> None:
     [("federated", "federate", False), ("secure", "federate", True), ("split", "split", False)],
 )
 def test_methods_become_orders(method: str, action: str, secure: bool) -> None:
-    group = decided(FakeKit(), request(method), EVERYWHERE).group
+    group = decided(FakeServices(), request(method), EVERYWHERE).group
     assert (group.action, group.secure, group.rounds) == (action, secure, 1)
 
 
@@ -90,7 +90,7 @@ def test_gossip_gets_as_many_rounds_as_reach_everybody() -> None:
 
 def test_an_order_to_the_largest_group_fits_one_packet() -> None:
     many = [option(2, f"{n:016x}") for n in range(60)]
-    group = decided(FakeKit(), request(), many).group
+    group = decided(FakeServices(), request(), many).group
     order = Order(
         action="federate", object_id=JOB, visit=30_000, members=group.members, place=group.place, rounds=4, secure=True,
         task="v" * 32, expert_group="cardiology", group_weights={"cardiology": 1.25, "gastroenterology": 0.75},

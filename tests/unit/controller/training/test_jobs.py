@@ -151,9 +151,9 @@ def test_a_job_is_trained_verified_confirmed_and_brought_home() -> None:
         assert places[-1] == "owner1"
         assert life.finished["state"] == "finished" and life.finished["visits"] == 2
         assert not life.world.of("error") and not life.world.of("warning")
-        rows = life.world.by_kas[1].kit.store.rows("jobs")
+        rows = life.world.by_kas[1].services.store.rows("jobs")
         assert [(r["state"], r["broad"]) for r in rows] == [("finished", 0.9)]
-        assert len(life.world.by_kas[1].kit.store.rows("decisions")) == 6
+        assert len(life.world.by_kas[1].services.store.rows("decisions")) == 6
 
     run(work)
 
@@ -164,7 +164,7 @@ def test_a_rejected_job_gets_every_reason_and_no_identity() -> None:
         reply = await life.begin(JobSpec(task="vignettes", broad_accuracy=0.99))
         assert (reply.admitted, reply.object_id, reply.reasons) == (False, 0, ["out of reach"])
         assert reply.nearest == {"broad_accuracy": 0.9}
-        assert life.world.by_kas[1].kit.store.rows("jobs")[0]["state"] == "rejected"
+        assert life.world.by_kas[1].services.store.rows("jobs")[0]["state"] == "rejected"
 
     run(work)
 

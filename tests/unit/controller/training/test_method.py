@@ -28,7 +28,7 @@ def domain(wan_mbps: float = 50.0) -> Domain:
     return Domain(plan.domain())
 
 
-class FakeKit:
+class FakeServices:
     def __init__(self, ready: bool = True) -> None:
         self.domain, self.all_kas, self.ready = domain(), [1, 2, 3], ready
         self.intelligence = Intelligence(self.domain.plan, salt=bytes(16))
@@ -52,13 +52,13 @@ def offer(kas: int, handle: str, **more: Any) -> Option:
 OFFERS = [offer(k, f"{k}{n}") for k in (1, 2, 3) for n in (1, 2)]
 
 
-def ask(kit: FakeKit, mine: Job, offers: list[Option] = OFFERS) -> dict[str, Any]:
-    return asyncio.run(choose_method(kit, mine, offers))  # type: ignore[arg-type]
+def ask(services: FakeServices, mine: Job, offers: list[Option] = OFFERS) -> dict[str, Any]:
+    return asyncio.run(choose_method(services, mine, offers))  # type: ignore[arg-type]
 
 
 def test_auto_gets_tags_choice_in_the_networks_words() -> None:
     mine = job("auto")
-    told = ask(FakeKit(), mine)
+    told = ask(FakeServices(), mine)
     assert told["asked"] == "auto" and told["method"] == told["chosen"] == mine.spec.method == mine.request.method
     assert told["chosen"] in ("routed", "federated", "gossip", "split")
     assert {p["method"] for p in told["prospects"]} == {"sequential", "federated", "gossip", "split"}
@@ -66,25 +66,27 @@ def test_auto_gets_tags_choice_in_the_networks_words() -> None:
 
 def test_an_owner_who_names_a_method_gets_it_and_hears_what_tag_would_choose() -> None:
     mine = job("random")
-    told = ask(FakeKit(), mine)
+    told = ask(FakeServices(), mine)
     assert mine.spec.method == mine.request.method == told["method"] == "random"
-    assert told["chosen"] == ask(FakeKit(), job("auto"))["chosen"] and told["reason"]
+    assert told["chosen"] == ask(FakeServices(), job("auto"))["chosen"] and told["reason"]
 
 
 def test_what_cannot_be_cut_is_not_split() -> None:
-    assert "split" not in {p["method"] for p in ask(FakeKit(), job("auto", lower_bytes=0))["prospects"]}
+    assert "split" not in {p["method"] for p in ask(FakeServices(), job("auto", lower_bytes=0))["prospects"]}
     assert cut_of(job("auto")).allowed and not cut_of(job("auto", lower_bytes=0)).allowed
 
 
-@pytest.mark.parametrize(("kit", "offers"), [(FakeKit(ready=False), OFFERS), (FakeKit(), OFFERS[:1]), (FakeKit(), [])])
-def test_where_nobody_leads_or_nothing_is_parallel_it_is_a_route(kit: FakeKit, offers: list[Option]) -> None:
+@pytest.mark.parametrize(
+    ("services", "offers"), [(FakeServices(ready=False), OFFERS), (FakeServices(), OFFERS[:1]), (FakeServices(), [])]
+)
+def test_where_nobody_leads_or_nothing_is_parallel_it_is_a_route(services: FakeServices, offers: list[Option]) -> None:
     mine = job("auto")
-    assert ask(kit, mine, offers)["chosen"] == mine.spec.method == "routed"
+    assert ask(services, mine, offers)["chosen"] == mine.spec.method == "routed"
 
 
 def test_data_offered_twice_counts_once() -> None:
     moved = [msgspec.structs.replace(o, handle=f"m{o.handle}", move_bytes=10**6) for o in OFFERS]
-    once, twice = ask(FakeKit(), job("auto")), ask(FakeKit(), job("auto"), OFFERS + moved)
+    once, twice = ask(FakeServices(), job("auto")), ask(FakeServices(), job("auto"), OFFERS + moved)
     assert once["prospects"] == twice["prospects"]
 
 

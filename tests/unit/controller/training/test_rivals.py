@@ -279,7 +279,7 @@ def test_jobs_of_a_life_before_are_ended_and_told() -> None:
     async def work() -> None:
         world = two_homes(Seen())
         first, _ = await submitted(world)
-        again = JobBook(world.by_kas[1].kit)  # the process was started again: the store knows the job, nobody else
+        again = JobBook(world.by_kas[1].services)  # the process was started again: the store knows the job, nobody else
         again.bury()
         assert [(d["object_id"], d["state"]) for d in world.of("job.finished")] == [(first, "failed")]
         assert "submit it again" in world.of("job.finished")[0]["reason"]

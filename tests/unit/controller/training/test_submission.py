@@ -26,7 +26,7 @@ def test_a_larger_budget_is_used_and_a_lower_target_is_enough() -> None:
         assert life.finished["state"] == "finished", life.finished
         (told,) = life.world.of("job.changed")
         assert told["changes"] == {"max_visits": 3, "broad_accuracy": 0.55, "expert_accuracy": 0.3}
-        row = life.world.by_kas[1].kit.store.rows("jobs")[0]
+        row = life.world.by_kas[1].services.store.rows("jobs")[0]
         assert '"max_visits":3' in row["spec"]
 
     run(work)
