@@ -30,6 +30,7 @@ HEAVY_LOSS = 0.15
 MEMORY_ROUNDS, MEMORY_S = 10, 0.25  # rounds on a short path are shorter than a pause of a process
 MIN_RTT_EXPIRES_S = 10.0
 QUEUED, QUEUED_S = 1.25, 0.004  # round trips all longer than this (times the shortest, plus) tell of a queue
+PROBED = 1.12
 STANDING_ROUNDS = 3
 CROWD_CHECK_S = 4.0
 CUBIC_C, CUBIC_BETA, RENO_GAIN = 0.4, 0.7, 0.53
@@ -161,7 +162,7 @@ class Congestion:
         """Let our part of the queue run dry for a moment: to measure the shortest round trip, or whose queue it is."""
         if self._probe_rtt_until:
             self._probed_rtt_s = min(self._probed_rtt_s, rtt_s)
-            ours = not self._is_long(rtt_s) and not self._min_rtt_is_old(now)
+            ours = not self._has_queue(rtt_s) and not self._min_rtt_is_old(now)
             if ours or now >= self._probe_rtt_until:
                 self._end_probe(now)
         elif self._filled and self._min_rtt_is_old(now, 3 if self._crowded else 1):
@@ -179,9 +180,13 @@ class Congestion:
         self._probe_rtt_until = 0.0
         self._check_at = now + CROWD_CHECK_S
         left_s = self._probed_rtt_s - self.min_rtt_s
-        self._be_crowded(self._is_long(self._probed_rtt_s) and left_s > self._queue_before_s / 2, now)
+        self._be_crowded(self._has_queue(self._probed_rtt_s) and left_s > self._queue_before_s / 2, now)
         if self._min_rtt_is_old(now, 3 if self._crowded else 1):
             self.min_rtt_s, self._min_rtt_at = max(self._probed_rtt_s, 1e-4), now
+
+    def _has_queue(self, rtt_s: float) -> bool:
+        """Tell whether a queue is left while a probe holds ours back: answers come at once then, so less is enough."""
+        return PROBED * self.min_rtt_s + QUEUED_S < rtt_s < float("inf")
 
     def _is_long(self, rtt_s: float) -> bool:
         return QUEUED * self.min_rtt_s + QUEUED_S < rtt_s < float("inf")
