@@ -27,7 +27,7 @@ from packets.events import Emit, silent
 from packets.labels import AI_PORT
 from packets.parts import MESSAGE_ROOM
 from packets.security.seal import seal_with_mac
-from packets.transfer.breath import Breath
+from packets.transfer.breath import MOST_S, Breath
 from packets.transfer.guard import Guard, Session
 from packets.transfer.inbox import Inbox
 from packets.transfer.incoming import Incoming
@@ -97,7 +97,7 @@ class Endpoint:
             text = f"cannot bind {address}:{port}: {error.strerror}; is another agent running?"
             raise TransportError(text) from error
         self.port = self._socket.address[1]
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wake, self._poked = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC), threading.Event()
         self._lock = threading.Lock()
         self._new: list[Sending] = []
         self._outgoing = Outgoing(
@@ -242,10 +242,12 @@ class Endpoint:
         now = time.monotonic()
         wait_s = max(self._wake_at(now) - now, 0.0)
         poll.poll(min(wait_s, 1.0), 4)
-        if self._receiving.busy or self._outgoing.sendings:  # one turn for many packets, the interpreter for others
-            time.sleep(self._breath.pause_s(self._outgoing.sendings.values(), receiving=self._receiving.busy))
+        dense = time.monotonic() - now < MOST_S  # what comes after a silence is alone, and may be urgent
+        if dense and (self._receiving.busy or self._outgoing.sendings):  # one turn for many packets
+            self._poked.wait(self._breath.pause_s(self._outgoing.sendings.values(), receiving=self._receiving.busy))
         else:
             self._breath.idle()
+        self._poked.clear()
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)
         self._take_new()
@@ -321,6 +323,7 @@ class Endpoint:
         self._socket.send(data, peer)
 
     def _poke(self) -> None:
+        self._poked.set()
         with contextlib.suppress(OSError):
             os.eventfd_write(self._wake, 1)
 

@@ -204,6 +204,7 @@ class Feed:
         self.owed, self.owed_since, self.urgent, self.answers_launch = 0, now, False, False
         self._echo_us = self._echo_at_us = 0
         self._low, self._top = assembly.count, 0
+        self._came: list[Numbers] = []
         assembly.feeds.append(self)
 
     def note(self, packets: int, timestamp_us: int, now: float, now_us: int) -> None:
@@ -226,6 +227,7 @@ class Feed:
         assembly.packets += good
         low, top = int(rows.shard.min()), int(rows.shard.max()) + 1
         self._low, self._top = min(self._low, low), max(self._top, top)
+        self._came.append(rows.shard)
         assembly.store(rows, self.session)
         if low > high or top - low > good or assembly.duplicates > duplicates or top == assembly.count:
             self.urgent = True
@@ -234,20 +236,36 @@ class Feed:
     def answer_due(self, now: float) -> bool:
         return self.owed >= ACK_EVERY or (self.owed > 0 and (self.urgent or now - self.owed_since >= ACK_DELAY_S))
 
-    def answer(self, now_us: int) -> tuple[Acknowledgement, int]:
-        """Return the acknowledgement of what is held around what came lately, and the shard of its first bit."""
+    def answers(self, now_us: int) -> list[tuple[Acknowledgement, int]]:
+        """Return acknowledgements of all that came lately, one as a rule, each with its first bit's shard."""
+        found = [(self._acknowledge(start, now_us), start) for start in self._starts()]
+        self.owed, self.urgent, self.answers_launch = 0, False, False
+        self._low, self._top = self.assembly.count, 0
+        self._came.clear()
+        return found
+
+    def _starts(self) -> list[int]:
+        """Return where bitmaps begin: two stretches that are sent one after the other may lie far apart."""
         assembly = self.assembly
-        start = max(assembly.base, min(self._low, self._top - WINDOW_SHARDS // 2))
         if assembly.high - assembly.base <= WINDOW_SHARDS:
-            start = assembly.base
+            return [assembly.base]
+        start = max(assembly.base, min(self._low, self._top - WINDOW_SHARDS // 2))
+        if self._top - start <= WINDOW_SHARDS:
+            return [start]
+        came, starts = np.unique(np.concatenate(self._came)), list[int]()
+        came = came[came >= assembly.base]
+        while came.size:
+            starts.append(int(came[0]))
+            came = came[came >= starts[-1] + WINDOW_SHARDS]
+        return starts
+
+    def _acknowledge(self, start: int, now_us: int) -> Acknowledgement:
+        assembly = self.assembly
         bits = assembly.held[start : min(assembly.high, start + WINDOW_SHARDS)]
-        ack = Acknowledgement(
+        return Acknowledgement(
             base=assembly.base,
             echo_us=self._echo_us,
             delay_us=(now_us - self._echo_at_us) & MASK_32,
             window=assembly.count - assembly.base,
             bitmap=np.packbits(bits, bitorder="little").tobytes(),
         )
-        self.owed, self.urgent, self.answers_launch = 0, False, False
-        self._low, self._top = assembly.count, 0
-        return ack, start

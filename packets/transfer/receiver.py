@@ -236,11 +236,13 @@ class Receiving:
         if outcome is not None:
             self._error(outcome, "the object does not match its digest", feed.launch, feed.peer, now_us, feed.session)
             return
-        first, (ack, start) = feed.answers_launch, feed.answer(now_us)
-        header = answer_to(feed.launch, PacketType.ACK, Flag.COMPLETE if over else NO_FLAGS, now_us, ack=ack)
-        if start > ack.base:
-            header = msgspec.structs.replace(header, shard_index=start)
-        self._send(header, b"", feed.peer, feed.session, first)
+        first = feed.answers_launch
+        for ack, start in feed.answers(now_us):
+            header = answer_to(feed.launch, PacketType.ACK, Flag.COMPLETE if over else NO_FLAGS, now_us, ack=ack)
+            if start > ack.base:
+                header = msgspec.structs.replace(header, shard_index=start)
+            self._send(header, b"", feed.peer, feed.session, first)
+            first = False
 
     def _answer_stranger(self, header: Header, peer: Peer, now: float, now_us: int) -> None:
         """Tell the sender of shards without a launch to launch again, but not at any rate."""

@@ -20,6 +20,13 @@ from packets.transfers import OutgoingObject, Transfer, TransferStats
 from packets.wire import FIXED_BYTES, IP_UDP_BYTES, NO_FLAGS, Acknowledgement, Digest, ErrorCode, Flag, Header
 
 LAUNCH_PAUSES_S = (0.25, 0.5, 1.0, 2.0)
+AGAIN_PAUSES_S = (
+    0.012,
+    0.025,
+    0.05,
+    0.1,
+    *LAUNCH_PAUSES_S,
+)  # a switch may lead the first one the old way, from its cache
 LAUNCH_TIMEOUT_S = 20.0
 IDLE_TIMEOUT_S = 15.0
 FORMER_PATIENCE_S = 1.0
@@ -106,7 +113,8 @@ class Sending:
         """Return the launch packet when one is due: everything about the object but its bytes."""
         if not self.launching or now < self._launch_at:
             return None
-        self._launch_at = now + LAUNCH_PAUSES_S[min(len(self._launch_stamps), len(LAUNCH_PAUSES_S) - 1)]
+        pauses_s = AGAIN_PAUSES_S if self._former else LAUNCH_PAUSES_S
+        self._launch_at = now + pauses_s[min(len(self._launch_stamps), len(pauses_s) - 1)]
         self._launch_stamps.append(now_us)
         return msgspec.structs.replace(
             self._template, flags=self.object.flags | Flag.LAUNCH, transfer_id=self.transfer_id, timestamp_us=now_us
@@ -328,7 +336,7 @@ class Sending:
 
     def gather_s(self, packets: int) -> float:
         """Return how long so many packets take to become due; at once while rate or round trip are being found out."""
-        if self._congestion is None or not self._congestion.filled or self._congestion.probing:
+        if self.launching or self._congestion is None or not self._congestion.filled or self._congestion.probing:
             return 0.0
         return packets / self._congestion.rate
 

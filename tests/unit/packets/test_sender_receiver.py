@@ -8,9 +8,11 @@ import random
 from collections.abc import Callable
 
 import msgspec
+import numpy as np
 import pytest
 
 from packets.errors import TransferRefused, TransportError
+from packets.transfer.assembly import Assembly, Feed, Rows
 from packets.transfer.congestion import Congestion
 from packets.transfer.receiver import Receiving
 from packets.transfer.sender import IDLE_TIMEOUT_S, LAUNCH_TIMEOUT_S, MASK_32, Sending
@@ -483,3 +485,21 @@ def test_a_probe_for_whose_queue_it_is_ends_with_the_first_short_round_trip() ->
     assert control.probing, "the queue is still there"
     step(0.003)
     assert not control.probing and control.min_rtt_s == 0.002
+
+
+def test_stretches_further_apart_than_a_bitmap_are_acknowledged_together() -> None:
+    """A sender that has sent an object's end goes on at another place; both may lie in one answer."""
+    count, came = 40_000, [*range(100, 110), *range(20_000, 20_003), *range(39_990, 40_000)]
+    launch = Header(
+        type=PacketType.MODEL_SHARD, flags=Flag.LAUNCH, object_id=1, shard_count=count, total_length=4 * count
+    )
+    feed = Feed(Assembly(launch, 0.0), launch, RECEIVER, 0.0)
+    for index in came:
+        shard = msgspec.structs.replace(launch, flags=Flag(0), shard_index=index, offset=4 * index, length=4)
+        assert feed.add(Rows.single(shard, memoryview(b"abcd")), 0.0, 0) == 1
+    told = set()
+    for ack, start in feed.answers(0):
+        bits = np.unpackbits(np.frombuffer(ack.bitmap, np.uint8), bitorder="little")
+        told |= set((start + np.flatnonzero(bits)).tolist())
+    assert told == set(came)
+    assert len(feed.answers(0)) == 1
