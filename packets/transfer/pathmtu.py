@@ -34,3 +34,13 @@ class ShardSize:
     def narrow(self, now: float) -> None:
         """Remember that full-sized packets do not get through."""
         self._narrow_until = now + RAISE_S
+
+
+def silence(name: str, peer: str, vanished_bytes: int) -> str:
+    """Return what to say of a silent receiver; ``vanished_bytes``: of each packet, where all vanished, else 0."""
+    if not vanished_bytes:
+        return f"{peer} fell silent during {name}: launch it again"
+    return (
+        f"{peer} answered the launch of {name}, and no shard of {vanished_bytes} bytes came through: "
+        "look at the MTU of the ports on the way"
+    )

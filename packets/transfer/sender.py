@@ -15,7 +15,7 @@ from packets.errors import TransferRefused, TransportError
 from packets.transfer.congestion import INITIAL_WINDOW, Congestion
 from packets.transfer.flight import HELD, NOTHING, Flight, Indices, Truths
 from packets.transfer.guard import Session
-from packets.transfer.pathmtu import BLACK_HOLE_S
+from packets.transfer.pathmtu import BLACK_HOLE_S, silence
 from packets.transfers import OutgoingObject, Transfer, TransferStats
 from packets.wire import FIXED_BYTES, IP_UDP_BYTES, NO_FLAGS, Acknowledgement, Digest, ErrorCode, Flag, Header
 
@@ -309,16 +309,9 @@ class Sending:
                 TransportError(f"no rendezvous answered {tries} launches of {self.name}: ask the DCC why it found none")
             )
         elif not self.launching and now - self._heard_at > IDLE_TIMEOUT_S:
-            self.handle.fail(TransportError(self._silence()))
-
-    def _silence(self) -> str:
-        if self._flight.held or not self.packets:
-            return f"{self.peer} fell silent during {self.name}: launch it again"
-        size = self.frame_bytes + IP_UDP_BYTES
-        return (
-            f"{self.peer} answered the launch of {self.name}, and no shard of {size} bytes came through: "
-            "look at the MTU of the ports on the way"
-        )
+            vanished = self.packets and not self._flight.held
+            size = self.frame_bytes + IP_UDP_BYTES if vanished else 0
+            self.handle.fail(TransportError(silence(self.name, str(self.peer), size)))
 
     def in_black_hole(self, now: float) -> bool:
         """Tell whether launches are answered and full-sized shards vanish: none of those sent has arrived for long."""
