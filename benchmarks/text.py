@@ -1,6 +1,6 @@
 """Is the text task worth its name?  Pooled, beside TF-IDF and logistic regression of scikit-learn on the same rows.
 
-    make bench-text                      # six corpora, under two minutes on one core; the last line is JSON
+    make bench-text                      # six corpora, two minutes on one core; the last line is JSON
     python -m benchmarks.text --data FILE.csv   # your own table of texts beside them
 
 Corpora: docstrings of packages that are installed anyway, the first words of each, without the package's own name;
@@ -124,7 +124,7 @@ def measure(file: Path, seeds: int) -> tuple[float, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.text", description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3, help="how many partitions and trainings each [default: 3]")
+    parser.add_argument("--seeds", type=int, default=8, help="how many partitions and trainings each [default: 8]")
     parser.add_argument("--data", type=Path, action="append", default=[], help="a table of texts of your own")
     args = parser.parse_args()
     torch.set_num_threads(1)
