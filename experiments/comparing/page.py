@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from rich.table import Table
 
 from experiments.report.page import template
@@ -17,6 +19,16 @@ COLOURS = {
     "routed": "#c0392b", "learned": "#e67e22", "random": "#7f8c8d", "cycle": "#b9770e", "tramfl": "#8e44ad",
     "federated": "#2471a3", "secure": "#1abc9c", "gossip": "#229954", "split": "#d4ac0d", "central": "#17202a",
 }  # fmt: skip
+OTHERS = (
+    "#c0392b",
+    "#2471a3",
+    "#229954",
+    "#8e44ad",
+    "#e67e22",
+    "#17202a",
+    "#1abc9c",
+    "#7f8c8d",
+)  # of one's own, in turn
 AXES = {"bytes": ("MB on the wire, all links (port counters)", 1e6), "seconds": ("seconds since submission", 1.0)}
 
 
@@ -83,23 +95,28 @@ def write_page(summary: dict[str, Any], target: Path, *, targets: dict[str, floa
 def figure(summary: dict[str, Any], axis: str, targets: dict[str, float], expert_group: str | None) -> str:
     """Draw accuracy of the kept model against what had been spent: one thin line a run, means with deviations."""
     keys = ("broad", "expert") if expert_group else ("broad",)
+    taken = {COLOURS[m] for m in summary["methods"] if m in COLOURS}
+    free = itertools.cycle([c for c in OTHERS if c not in taken] or OTHERS)
+    colours = {m: COLOURS.get(m) or next(free) for m in summary["methods"]}
     drawn = Figure(figsize=(9.5, 3.6))
     label, unit = AXES[axis]
     for place, key in enumerate(keys, 1):
         axes = drawn.add_subplot(1, len(keys), place)
         for method in summary["methods"]:
-            _draw(axes, [r for r in summary["runs"] if r["method"] == method], method, axis, key, unit)
+            runs = [r for r in summary["runs"] if r["method"] == method]
+            _draw(axes, runs, method, colours[method], axis, key, unit)
         if targets.get(key):
             axes.axhline(targets[key], color="#5d6d7e", lw=0.8, ls="--")
         axes.set(xlabel=label, ylabel=f"{expert_group if key == 'expert' else 'broad'} accuracy", ylim=(0, 1.02))
         axes.set_xscale("log")
+        for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            ticks(LogFormatter(minor_thresholds=(1.5, 0.6)))
     axes.legend(frameon=False, fontsize=7, loc="lower right")
     drawn.tight_layout()
     return svg(drawn)
 
 
-def _draw(axes: Any, runs: list[dict[str, Any]], method: str, axis: str, key: str, unit: float) -> None:
-    colour = COLOURS.get(method, "#34495e")
+def _draw(axes: Any, runs: list[dict[str, Any]], method: str, colour: str, axis: str, key: str, unit: float) -> None:
     for run in runs:
         points = [p for p in run["curve"] if p.get(key) is not None and p[axis] > 0]
         axes.plot([p[axis] / unit for p in points], [p[key] for p in points], color=colour, lw=0.7, alpha=0.5)
