@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from packets.options import MAX_BITMAP_BYTES, DigestAlgorithm
 from packets.transfer.guard import Session
+from packets.transfer.udp import MASK_32, Peer
 from packets.transfers import ReceivedObject
 from packets.wire import Acknowledgement, Flag, Header
 
@@ -21,9 +22,7 @@ WINDOW_SHARDS = MAX_BITMAP_BYTES * 8
 ACK_EVERY = 8
 ACK_DELAY_S = 0.004
 DIGEST_STEP = 1 << 18
-MASK_32 = 0xFFFF_FFFF
 
-Peer = tuple[str, int]
 Bytes = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
 Bits = npt.NDArray[np.bool_]
@@ -203,7 +202,6 @@ class Feed:
         self.session: Session | None = None
         self.owed, self.owed_since, self.urgent, self.answers_launch = 0, now, False, False
         self._echo_us = self._echo_at_us = 0
-        self._low, self._top = assembly.count, 0
         self._came: list[Numbers] = []
         assembly.feeds.append(self)
 
@@ -226,7 +224,6 @@ class Feed:
         self.note(good, rows.timestamp_us, now, now_us)
         assembly.packets += good
         low, top = int(rows.shard.min()), int(rows.shard.max()) + 1
-        self._low, self._top = min(self._low, low), max(self._top, top)
         self._came.append(rows.shard)
         assembly.store(rows, self.session)
         if low > high or top - low > good or assembly.duplicates > duplicates or top == assembly.count:
@@ -240,19 +237,19 @@ class Feed:
         """Return acknowledgements of all that came lately, one as a rule, each with its first bit's shard."""
         found = [(self._acknowledge(start, now_us), start) for start in self._starts()]
         self.owed, self.urgent, self.answers_launch = 0, False, False
-        self._low, self._top = self.assembly.count, 0
         self._came.clear()
         return found
 
     def _starts(self) -> list[int]:
         """Return where bitmaps begin: two stretches that are sent one after the other may lie far apart."""
         assembly = self.assembly
-        if assembly.high - assembly.base <= WINDOW_SHARDS:
+        if not self._came or assembly.high - assembly.base <= WINDOW_SHARDS:
             return [assembly.base]
-        start = max(assembly.base, min(self._low, self._top - WINDOW_SHARDS // 2))
-        if self._top - start <= WINDOW_SHARDS:
-            return [start]
         came, starts = np.unique(np.concatenate(self._came)), list[int]()
+        top = int(came[-1]) + 1
+        start = max(assembly.base, min(int(came[0]), top - WINDOW_SHARDS // 2))
+        if top - start <= WINDOW_SHARDS:
+            return [start]
         came = came[came >= assembly.base]
         while came.size:
             starts.append(int(came[0]))

@@ -10,14 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from packets.security.pair_keys import Session
+from packets.transfer.udp import Peer
 from packets.wire import Buffer, Header
 
 __all__ = ["Guard", "Session"]
 
 if TYPE_CHECKING:
     from packets.transfers import OutgoingObject
-
-Peer = tuple[str, int]
 
 
 class Guard(Protocol):

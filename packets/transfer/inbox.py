@@ -15,7 +15,7 @@ import numpy.typing as npt
 from packets.batch import GOOD, REASONS, USE_DECODE, Parsed, parse
 from packets.security.replay import Budget
 from packets.transfer.assembly import Feed, Rows
-from packets.transfer.udp import Arrivals, peer_of
+from packets.transfer.udp import Arrivals, Peer, peer_of
 from packets.wire import SHARD_TYPES
 
 FEW = 3  # datagrams for which arrays are not worth their while
@@ -23,7 +23,6 @@ STRANGERS_PER_S = 500.0  # of one source address
 ALL_STRANGERS_PER_S = 2000.0
 IS_SHARD = np.isin(np.arange(256), list(SHARD_TYPES))
 
-Peer = tuple[str, int]
 Bits = npt.NDArray[np.bool_]
 _peer_of = functools.lru_cache(1024)(peer_of)
 

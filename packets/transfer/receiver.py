@@ -16,6 +16,7 @@ import msgspec
 
 from packets.transfer.assembly import ACK_DELAY_S, WINDOW_SHARDS, Assembly, Feed, Rows
 from packets.transfer.guard import Session
+from packets.transfer.udp import Peer
 from packets.transfers import ReceivedObject
 from packets.wire import NO_FLAGS, Acknowledgement, ErrorCode, Flag, Header, PacketType
 
@@ -26,7 +27,6 @@ REMEMBERED = 512
 MAX_FEEDS = 16  # transfers of one object at a time
 STRANGERS_PER_S = 100.0  # answers to packets of transfers that nobody knows: a flood of them is not worth more
 
-Peer = tuple[str, int]
 Key = tuple[str, int, int]
 
 

@@ -16,17 +16,13 @@ from packets.transfer.congestion import INITIAL_WINDOW, Congestion
 from packets.transfer.flight import HELD, NOTHING, Flight, Indices, Truths
 from packets.transfer.guard import Session
 from packets.transfer.pathmtu import BLACK_HOLE_S, silence
+from packets.transfer.udp import MASK_32
 from packets.transfers import OutgoingObject, Transfer, TransferStats
 from packets.wire import FIXED_BYTES, IP_UDP_BYTES, NO_FLAGS, Acknowledgement, Digest, ErrorCode, Flag, Header
 
 LAUNCH_PAUSES_S = (0.25, 0.5, 1.0, 2.0)
-AGAIN_PAUSES_S = (
-    0.012,
-    0.025,
-    0.05,
-    0.1,
-    *LAUNCH_PAUSES_S,
-)  # a switch may lead the first one the old way, from its cache
+# A switch may lead the first one the old way, from its cache.
+AGAIN_PAUSES_S = (0.012, 0.025, 0.05, 0.1, *LAUNCH_PAUSES_S)
 LAUNCH_TIMEOUT_S = 20.0
 IDLE_TIMEOUT_S = 15.0
 FORMER_PATIENCE_S = 1.0
@@ -40,7 +36,6 @@ BURST_S = 0.02  # a process that waited for a core that long has lost nothing
 TICK_S = 0.001
 TRAIN_S = 0.004  # of the rate that leaves together: few wakes a second, and little of a bottleneck's queue (50 ms)
 MAX_FLIGHT = 4096  # what a receiver's socket holds while its process waits for a core
-MASK_32 = 0xFFFF_FFFF
 NEVER = float("inf")
 
 

@@ -15,7 +15,8 @@ from packets.errors import TransferRefused, TransportError
 from packets.transfer.assembly import Assembly, Feed, Rows
 from packets.transfer.congestion import Congestion
 from packets.transfer.receiver import Receiving
-from packets.transfer.sender import IDLE_TIMEOUT_S, LAUNCH_TIMEOUT_S, MASK_32, Sending
+from packets.transfer.sender import IDLE_TIMEOUT_S, LAUNCH_TIMEOUT_S, Sending
+from packets.transfer.udp import MASK_32
 from packets.transfers import OutgoingObject, ReceivedObject
 from packets.wire import Digest, ErrorCode, Flag, Header, PacketType, decode, encode
 
