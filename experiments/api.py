@@ -64,9 +64,9 @@ class Job:
 class Testbed:
     """A scenario's network, standing from ``with`` on.
 
-    ``scenario``: a name, a YAML file, or a ``Scenario``; ``topo``: another network,
-    ``task``: a learning task, ``method``: what jobs call ``own``, all ``file.py:Class``; ``engines``:
-    {engine: source}; ``results``: the run's folder; ``page``: whether to serve the status page.
+    ``scenario``: a name, a YAML file, or a ``Scenario``; ``topo``: another network, ``task``:
+    a learning task, ``method``: what jobs call ``own``, all ``file.py:Class``; ``engines``: {engine: source};
+    ``results``: the run's folder; ``page``: whether to serve the status page.
     """
 
     __test__ = False  # not for pytest
@@ -92,16 +92,9 @@ class Testbed:
 
         words = [f"{name}={source}" for name, source in (engines or {}).items()]
         self.scenario = resolve(
-            scenario,
-            seed=seed,
-            data=data,
-            label=label,
-            columns=columns,
-            engines=words,
-            topo=topo,
-            task=task,
+            scenario, seed=seed, data=data, label=label, columns=columns, engines=words, topo=topo, task=task,
             method=method,
-        )
+        )  # fmt: skip
         check_engines(self.scenario)
         self._results, self._page, self._capture = results, page, capture
         self._cleanup = contextlib.ExitStack()

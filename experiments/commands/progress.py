@@ -33,7 +33,7 @@ class Progress:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._trained = self._expert = ""
+        self._trained = self._expert = self._mean = ""
         self._visits = 0
         self._closed = False
         self._status: Status | None = console.status("starting") if console.is_terminal else None
@@ -104,6 +104,7 @@ class Progress:
         trained, self._trained = self._trained, ""
         name = f"visit {self._visits:<4}" if trained else "confirm   "
         where = f"{trained}, verified by {data['node']}" if trained else f"by {data['node']}{self._mean}"
+        self._mean = ""
         self._line(
             mark,
             f"{name} broad {data['broad']:.3f}{expert}  {where}"

@@ -102,10 +102,15 @@ def resolve(
             tell(note)
         _fit_jobs(scenario, loaded.groups)
     if scenario.data.method:
-        from hosts.learning.methods.own import load_method
-
-        load_method(scenario.data.method)
+        check_own_method(scenario.data.method)
     return scenario
+
+
+def check_own_method(spec: str) -> None:
+    """Load a method of one's own once; ``LearningError`` says why it cannot be."""
+    from hosts.learning.methods.own import load_method  # brings PyTorch along: not for every command
+
+    load_method(spec)
 
 
 def _with_own(scenario: Scenario, engines: Sequence[str], topo: str | None) -> Scenario:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import msgspec
 from rich.console import Console
 
-from experiments.commands.engines import check_engines, here, parse
-from experiments.commands.resolving import Said, resolve, rooted
+from experiments.commands.engines import check_engines, here, parse, with_words
+from experiments.commands.resolving import Said, check_own_method, resolve, rooted
 from experiments.commands.session import RUNS, need_root
 from experiments.comparing.page import table, write_page
 from experiments.comparing.runs import DEFAULT_METHODS, TOGETHER, Comparison, Plan
@@ -84,16 +84,16 @@ def make_plan(
     named = DEFAULT_METHODS if methods in ("", "all") else tuple(m.strip() for m in methods.split(","))
     own = {_short(name): absolute(name, Path.cwd()) for name in named if ":" in name}
     names = tuple(engines) or tuple(_short(name) for name in named)
-    for name in names:
-        if name not in engines and name not in own:
-            check_method(name, load(scenario).data.method)
-    for method in own.values():
-        resolve(scenario, **(said | {"method": method}))
-    for words in engines.values():
-        check_engines(resolve(scenario, **(said | {"engines": [words]})))
     if resume and out is None:
         raise ExperimentError("--resume needs --out DIR: which results are to be kept?")
     resolved = resolve(scenario, **said)
+    for name in names:
+        if name not in engines and name not in own:
+            check_method(name, resolved.data.method)
+    for method in own.values():
+        check_own_method(method)
+    for words in engines.values():
+        check_engines(with_words(resolved, [words]))
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = (out or RUNS / f"compare-{stamp}-{resolved.name}").resolve()
     plan = Plan(

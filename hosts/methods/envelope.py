@@ -30,8 +30,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     ``reply``: place of the one that asks, to which the answer goes; ``peers``: places of all members, by index
     (gossip); ``keys``: public keys of all members, by index (masks); ``weight``: a member's share of all samples;
-    ``own``: by the method of one's own that the run was
-    given; ``straight``: identity under which pieces may go straight to an address from now on; ``samples``, ``loss``,
+    ``own``: by the method of one's own that the run was given;
+    ``straight``: identity under which pieces may go straight to an address from now on; ``samples``, ``loss``,
     ``seconds``: what an answer came of; ``problem``: why there is none.
     """
 

@@ -34,9 +34,14 @@ def lead(group: Group) -> Led:
     return Led(aggregator.state, samples, loss, 0.0)
 
 
-def _open(group: Group, aggregator: Aggregator, number: int) -> dict[int, Piece]:
+def gather(group: Group, aggregator: Aggregator, number: int) -> dict[int, Piece]:
+    """Send all members the round's model, in the clear; return their updates."""
     body = aggregator.offer(parse_spec(group.order.compression))
-    pieces = group.ask(number, lambda m: (group.envelope("train", number, m), body), "update")
+    return group.ask(number, lambda m: (group.envelope("train", number, m), body), "update")
+
+
+def _open(group: Group, aggregator: Aggregator, number: int) -> dict[int, Piece]:
+    pieces = gather(group, aggregator, number)
     aggregator.take([p.body for p in pieces.values()], [float(p.envelope.samples) for p in pieces.values()])
     return pieces
 

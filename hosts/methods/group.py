@@ -81,6 +81,7 @@ class Group:
         return Envelope(
             job=self.obj.object_id, kind=kind, number=number, member=member, reply=order.place, task=order.task,
             settings=self.settings(f"member {member}", number), compression=order.compression, secure=order.secure,
+            own=order.action == "own",
         )  # fmt: skip
 
     def ask(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import cast
 
-import msgspec
-
-from hosts.learning.compress import decode, parse_spec
+from hosts.learning.compress import decode
 from hosts.learning.methods.federated import Aggregator
 from hosts.learning.methods.own import OwnMethod, Update, combined, load_method
 from hosts.methods.exchange import Piece
+from hosts.methods.federated import gather
 from hosts.methods.group import Group, Led
 
 
@@ -22,19 +21,12 @@ def lead(group: Group) -> Led:
     samples, loss = 0, 0.0
     for round_ in range(group.order.rounds):
         number = group.number(round_)
-        pieces = _ask(group, aggregator, number)
+        pieces = gather(group, aggregator, number)
         updates = [_update(p, aggregator) for p in pieces.values()]
         with group.terminal.computing("training", group.obj.object_id):
             aggregator.state = combined(method, aggregator.state, updates)
         samples, loss = group.tell(number, pieces)
     return Led(aggregator.state, samples, loss, 0.0)
-
-
-def _ask(group: Group, aggregator: Aggregator, number: int) -> dict[int, Piece]:
-    body = aggregator.offer(parse_spec(group.order.compression))
-    return group.ask(
-        number, lambda m: (msgspec.structs.replace(group.envelope("train", number, m), own=True), body), "update"
-    )
 
 
 def _update(piece: Piece, aggregator: Aggregator) -> Update:
