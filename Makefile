@@ -98,6 +98,16 @@ bench-tfam: setup-unit  ## T-FAM: are admitted requests met, do rejected ones mi
 bench-tag: setup-unit  ## TAG against every method really trained, 24 settings; the last line is JSON
 	@$(PY) -m benchmarks.tag
 
+.PHONY: bench-steer bench-ways-offline bench-policies
+bench-steer: setup  ## what steering costs queries, rules of 500 classes, queries a second beside Flask and gRPC; last line JSON
+	@$(PY) -m benchmarks.steer
+
+bench-policies: setup-unit  ## policies that choose models, simulated (a design aid: bench-queries measures them); last line JSON
+	@$(PY) -m benchmarks.policies_sim
+
+bench-ways-offline: setup-unit  ## single, split, switched, collaborative, multi-modal inference without a network; last line JSON
+	@$(PY) -m benchmarks.ways_offline
+
 .PHONY: bench-text
 bench-text: setup-unit  ## the text task beside TF-IDF and logistic regression, pooled; the last line is JSON
 	@$(PY) -m benchmarks.text

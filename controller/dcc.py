@@ -15,6 +15,7 @@ from controller.access.requests import Terminals
 from controller.border import messages as border
 from controller.border.serving import Serving
 from controller.domain import Domain
+from controller.inference.health import KNOCK_S, Health
 from controller.inference.queries import Queries
 from controller.runtime.identities import Identities
 from controller.runtime.loop import Table
@@ -65,6 +66,7 @@ class Dcc:
         )
         self.visits = Visits(services, means.worker, self.gathering)
         self.queries = Queries(services, self.places)
+        self.health = Health(services, means.worker, self.queries, self.calls)
         self.training = Training(services, identities)
         self.trusting = Trusting(services, self.gathering)
         self.rivals = Rivals(services, self.places, self.gathering, self.sensing, self.steering.legs)
@@ -79,6 +81,7 @@ class Dcc:
         """Say which room answers what: packets, terminals' messages, other control centres' requests."""
         self.packets.on_object, self.packets.on_query = self.steering.launch, self.queries.ask
         self.packets.on_closed = self.liveness.agent_ended
+        self.liveness.on_dead, self.fabric.on_links = self.health.gone, self.queries.links_changed
         self.visits.on_trained, self.visits.on_leave = self.trusting.trained, self.resteering.withdrawn
         terminals, serving = self.terminals, self.serving
         for kind in ABOUT_AN_OBJECT:
@@ -90,8 +93,10 @@ class Dcc:
         serving.on(border.AskFacilities, self.places.answer)
         serving.on(border.AskOptions, self.rivals.offer)
         serving.on(border.Book, self.rivals.book)
-        serving.on(border.AskModels, self.queries.offer)
-        serving.on(border.Spread, self.queries.spread)
+        terminals.on(messages.AskReplicas, self.queries.replicas)
+        serving.on(border.AskModels, self.queries.models.offer)
+        serving.on(border.Lead, self.queries.leads.obey)
+        serving.on(border.ModelsChanged, self.health.models_changed)
         serving.on(border.Announce, self.steering.announced)
         serving.on(border.Withdraw, self.steering.withdraw)
         serving.on(border.HandOver, self.resteering.hand_over)
@@ -111,7 +116,8 @@ class Dcc:
             "liveness": (self.liveness.look, 1.0),
             "watch over rendezvous": (self.liveness.knock, WATCH_S),
             "second thoughts": (self.custody.reconsider, 1.0),
-            "query weights": (self.queries.reweigh, 2.0),
+            "query weights": (self.queries.reweigh, 1.0),
+            "health of deployed models": (self.health.look, KNOCK_S),
             "packet-in limits": (self.limiter.tell, 1.0),
             "refusals": (self.authenticity.tell, 1.0),
             "map news": (self.gathering.tell, NEWS_S),

@@ -18,9 +18,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from packets.checksums import CHECKSUM_AT, NO_CHECKSUM, SEALED_BYTES, TAG_BYTES, header_checksums
 from packets.errors import PacketError
 from packets.options import Authentication, AuthenticationAlgorithm
+from packets.security.checksums import CHECKSUM_AT, NO_CHECKSUM, SEALED_BYTES, TAG_BYTES, header_checksums
 from packets.wire import (
     FIXED_BYTES,
     SHARD_TYPES,

@@ -24,7 +24,7 @@ SEQUENCE_BITS = 20
 MAX_SEQUENCE = (1 << SEQUENCE_BITS) - 1
 DCC_LABEL = 1
 CLASS_LABEL_BASE = 0x1_0000
-CLASS_LABELS = 0x1_0000
+CLASS_LABELS = 0xF_0000  # up to the last label of home K-AS 0
 
 
 def make_object_id(home_kas: int, sequence: int, nonce: int) -> int:

@@ -13,13 +13,14 @@ from typing import Annotated, Any
 import msgspec
 
 from packets.calls import Halt, HandOver, LaunchAgain, Pull, Release
-from packets.terms import Attributes, Fixed, Groups, JobSpec, Member, Message, Name, Sample, Share, Text
+from packets.queries import Answer, Ask, AskReplicas, AskState, Busy, Known, Need, Replicas, State
+from packets.terms import Attributes, Fixed, Groups, JobSpec, Member, Message, Name, Share, Text
 
 __all__ = [
-    "Ack", "AnnounceObject", "AnnounceReply", "Answer", "AnyMessage", "Ask", "Change",
-    "Fixed", "Halt", "HandOver", "Inquire", "JobSpec", "JobStatus", "LaunchAgain",
-    "Leave", "LogPart", "LogRequest", "Message", "Order", "OrderRequest", "Pull",
-    "Refused", "Register", "Release", "Report", "Returned", "SendData", "Submit",
+    "Ack", "AnnounceObject", "AnnounceReply", "Answer", "AnyMessage", "Ask", "AskReplicas", "AskState", "Busy",
+    "Change", "Fixed", "Halt", "HandOver", "Inquire", "JobSpec", "JobStatus", "Known", "LaunchAgain",
+    "Leave", "LogPart", "LogRequest", "Message", "Need", "Order", "OrderRequest", "Pull",
+    "Refused", "Register", "Release", "Replicas", "Report", "Returned", "SendData", "State", "Submit",
     "SubmitReply", "Verdict", "VerdictReply", "VisitDone", "decode_message", "encode_message",
 ]  # fmt: skip
 
@@ -288,27 +289,11 @@ class SendData(Message, frozen=True, kw_only=True, tag="send_data"):
     task: Name
 
 
-class Ask(Message, frozen=True, kw_only=True, tag="ask"):
-    """A query: one sample for a deployed model, as token or feature list."""
-
-    task: Name
-    sample: Sample
-
-
-class Answer(Message, frozen=True, kw_only=True, tag="answer"):
-    """A response: the label that the model chose, its confidence, and who answered."""
-
-    answer: str
-    confidence: Share
-    model_accuracy: Groups = {}
-    answered_by: Name
-    infer_ms: float = 0.0
-
-
 AnyMessage = (
     Register | Report | Leave | Pull | Halt | Submit | AnnounceObject | OrderRequest | VisitDone | Verdict | Returned
     | Inquire | Ack | Refused | SubmitReply | AnnounceReply | Order | LogRequest | LogPart | VerdictReply | JobStatus
-    | SendData | Ask | Answer | Change | LaunchAgain | HandOver | Release
+    | SendData | Ask | Answer | Busy | AskState | State | AskReplicas | Replicas | Change | LaunchAgain | HandOver
+    | Release
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

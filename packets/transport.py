@@ -21,11 +21,11 @@ from typing import TypeVar
 
 import msgspec
 
-from packets.checksums import TAG_BYTES
 from packets.errors import TransportError
 from packets.events import Emit, silent
 from packets.labels import AI_PORT
 from packets.parts import MESSAGE_ROOM
+from packets.security.checksums import TAG_BYTES
 from packets.security.seal import seal_with_mac
 from packets.transfer.breath import MOST_S, Breath
 from packets.transfer.guard import Guard, Session

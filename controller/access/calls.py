@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 
 import msgspec
 
@@ -27,8 +28,13 @@ class Calls:
         self._random = random.SystemRandom()
         self._waiting: dict[tuple[str, int], asyncio.Future[Message]] = {}
 
-    async def ask(self, host: HostPlan, message: Message, object_id: int = 0) -> Message:
-        """Return the terminal's answer; ``SteeringError`` when it refuses, or says nothing."""
+    async def ask(
+        self, host: HostPlan, message: Message, object_id: int = 0, *, pauses_s: Sequence[float] = PAUSES_S
+    ) -> Message:
+        """Return the terminal's answer; ``SteeringError`` when it refuses, or says nothing.
+
+        ``pauses_s``: how long each try is waited for.
+        """
         number = self._random.getrandbits(32)
         payload = encode_message(message)
         header = Header(
@@ -37,13 +43,13 @@ class Calls:
         )  # fmt: skip
         done = self._waiting[host.name, number] = asyncio.get_running_loop().create_future()
         try:
-            for pause_s in PAUSES_S:
+            for pause_s in pauses_s:
                 self._communication.answer(host, header, payload)
                 if (await asyncio.wait([done], timeout=pause_s))[0]:
                     return self._checked(host, message, done.result())
         finally:
             del self._waiting[host.name, number]
-        raise SteeringError(f"{host.name} did not answer {type(message).__name__} in {sum(PAUSES_S):g} s")
+        raise SteeringError(f"{host.name} did not answer {type(message).__name__} in {sum(pauses_s):g} s")
 
     @staticmethod
     def _checked(host: HostPlan, message: Message, answer: Message) -> Message:

@@ -221,8 +221,8 @@ class AskModels(Say, frozen=True, kw_only=True, tag="models?"):
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """A deployed model on offer (QS-QRRT): accuracy by group in 0..1, load in 0..1, times in milliseconds;
-    ``inner_ms``: from the K-AS's gateway to it.
+    """A deployed model on offer (QS-QRRT), its node a handle; figures as of ``ModelAt``; ``inner_ms``: from the K-AS's
+    gateway to it.
     """
 
     handle: Handle
@@ -230,6 +230,12 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     load: float
     latency_ms: float
     inner_ms: float = 0.0
+    label: int = 0
+    service_ms: float = 0.0
+    in_flight: int = 0
+    arrivals_per_s: float = 0.0
+    up_s: float = -1.0
+    age_s: float = 0.0
 
 
 class Models(Say, frozen=True, kw_only=True, tag="models="):
@@ -238,22 +244,23 @@ class Models(Say, frozen=True, kw_only=True, tag="models="):
     models: list[Model]
 
 
-class Way(msgspec.Struct, frozen=True, kw_only=True):
-    """One way on for a class of queries: to the next K-AS, or (``to_kas`` 0) to a place in this one."""
-
-    weight: int
-    to_kas: int = 0
-    handle: Handle = ""
-
-
-class Spread(Say, frozen=True, kw_only=True, tag="spread"):
-    """Queries of a class from one asker are about to come in from these K-AS: steer them these ways, by weight."""
+class Lead(Say, frozen=True, kw_only=True, tag="lead"):
+    """Have a deployed model's label lead to it, from everywhere in your K-AS: to its place there, or to the next K-AS
+    towards ``at_kas``. ``away``: it serves no more.
+    """
 
     kas: Kas
     label: int
-    asker: str
-    from_kas: list[Kas]
-    ways: list[Way]
+    at_kas: Kas
+    handle: Handle
+    away: bool = False
+
+
+class ModelsChanged(Say, frozen=True, kw_only=True, tag="models!"):
+    """A deployed model came, fell silent or went in ``at_kas``: whoever shares queries among models looks again."""
+
+    kas: Kas
+    at_kas: Kas
 
 
 class LinkState(Say, frozen=True, kw_only=True, tag="link"):
@@ -290,7 +297,7 @@ class Interrupt(Say, frozen=True, kw_only=True, tag="interrupt"):
 
 Ask = (
     AskOptions | AskFacilities | AskNextStop | Announce | Withdraw | Lost | HandOver | Release | Forward | AskModels
-    | Spread | LinkState | Evidence | Interrupt | Book
+    | Lead | ModelsChanged | LinkState | Evidence | Interrupt | Book
 )  # fmt: skip
 Reply = Options | Facilities | Stop | Ready | Done | No | Forwarded | Models
 

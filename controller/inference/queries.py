@@ -1,197 +1,219 @@
-"""Queries: a class label names what is wanted; Q-FAM admits, QIRCE shares queries among MDFPs, flows carry them."""
+"""Queries: a class label names what is wanted; Q-FAM admits, QIRCE shares queries among models, groups carry them.
+
+The first query of a class in a K-AS comes up: it is decided, every switch at which queries come in gets its group, and
+only then the query is let go.  Askers that choose for themselves ask for the models of their class (``replicas``).
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from controller.access.packets import AiPacket
 from controller.access.places import Places
-from controller.border.messages import AskModels, Model, Models, Spread, Way, place_key
-from controller.errors import BorderError, SteeringError
+from controller.errors import BorderError, ControllerError, SteeringError
+from controller.inference.leads import Leads
+from controller.inference.models import Deployed, DeployedModels, as_engines_see
+from controller.runtime.bounded import Bounded
 from controller.services import Services
-from controller.tools.communication import Entry, Exit
-from controller.values.errors import NoPath
-from controller.values.knowledge import ModelAt
-from controller.values.paths import host_route, kas_graph
-from packets.labels import class_label
-from packets.messages import Ask, decode_message
+from controller.values.decisions import Assessment
+from packets.labels import label_address
+from packets.messages import Ask, AskReplicas, Known, Need, Replicas, decode_message
+from packets.queries import MAX_REPLICAS, query_label
 from topologies.plan import HostPlan
 
-ACCURACY_CLASSES = 10
-Spot = tuple[int, str]
+CLASSES_KEPT = 2048  # in one domain; the one decided longest ago is given back
+ASKERS = ("query_owner", "model_owner")
+Weights = dict[int, int]
 
 
 @dataclass
-class Spreading:
-    """What is installed for one asker's queries of a class."""
+class QueryClass:
+    """A class of queries in one K-AS: who answers it, by label, and with which weight."""
 
+    kas: int
+    label: int
     task: str
-    floor: float
-    weights: list[tuple[str, int]] = field(default_factory=list)
+    need: Need
+    weights: Weights = field(default_factory=dict)
+    switches: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Who answers a class, best first; ``silent``: K-AS that were asked for their models and did not say."""
+
+    chosen: list[tuple[Deployed, int]]
+    silent: frozenset[int]
+
+    @property
+    def weights(self) -> Weights:
+        """Weight by label."""
+        return {deployed.model.label: weight for deployed, weight in self.chosen}
 
 
 class Queries:
-    """Steers queries out of, through and into one domain."""
+    """Steers the queries that come in in one domain."""
 
     def __init__(self, services: Services, places: Places) -> None:
-        self.services, self.places = services, places
-        self.active: dict[tuple[int, str], Spreading] = {}
-        self._locks: defaultdict[tuple[int, str], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.services = services
+        self.models = DeployedModels(services, places)
+        self.leads = Leads(services, places)
+        self.active: OrderedDict[tuple[int, int], QueryClass] = OrderedDict()
+        self._locks: Bounded[tuple[int, int], asyncio.Lock] = Bounded()
+
+    # --- asked
 
     async def ask(self, ai: AiPacket) -> None:
-        """Steer this asker's queries of a class from now on, release this one; ``SteeringError`` when not admitted."""
+        """Steer the queries of a class from now on, release this one; ``SteeringError`` when it is not admitted."""
         message = decode_message(ai.payload)
         if not isinstance(message, Ask):
             raise SteeringError(f"a query packet carries an Ask, not {type(message).__name__}")
-        floor = _floor(message.task, ai.label)
-        async with self._locks[ai.label, ai.host.name]:
-            if (ai.label, ai.host.name) not in self.active:
-                await self._install(ai.host, ai.label, Spreading(message.task, floor))
+        if query_label(message.task, message.need) != ai.label:
+            raise SteeringError(f"the label of the query is not one of task {message.task} and what it needs")
+        await self._ensure(ai.host, QueryClass(ai.host.kas, ai.label, message.task, message.need))
         self.services.communication.release(ai.packets)
 
-    async def _install(self, host: HostPlan, label: int, spreading: Spreading) -> None:
-        spots, weights = await self._choose(host, spreading)
-        spreading.weights = weights
-        ways = _ways(self.services, host.kas, [(spots[node], weight) for node, weight in weights])
-        for spread in _spreads(ways, host, label):
-            if spread.kas != host.kas:
-                await self.services.must(spread)
-        own = [_exit(self.services, self.places, host.kas, way) for way in ways[host.kas].values()]
-        await self.services.communication.spread(label, Entry(host.switch, host.port), host.address, own)
-        self.active[label, host.name] = spreading
-        self.services.emit(
-            "query.steered", label=label, asker=host.name, task=spreading.task, kas=host.kas, weights=weights
-        )
+    async def replicas(self, host: HostPlan, message: AskReplicas) -> Replicas:
+        """Name the models of a class, for an asker that chooses for itself; ``SteeringError`` when not admitted."""
+        label = query_label(message.task, message.need)
+        wanted = await self._ensure(host, QueryClass(host.kas, label, message.task, message.need))
+        seen = await self.models.of_task(wanted.task)
+        known = [self._known(wanted, d) for d in seen.models if d.model.label in wanted.weights]
+        return Replicas(label=label, replicas=sorted(known, key=lambda k: -k.weight)[:MAX_REPLICAS])
 
-    async def _choose(self, host: HostPlan, spreading: Spreading) -> tuple[dict[str, Spot], list[tuple[str, int]]]:
-        """Return where each candidate is, and the weights that QIRCE gives those that satisfy the class."""
-        asked = [AskModels(kas=kas, task=spreading.task) for kas in self.services.all_kas]
-        answers = await asyncio.gather(*(self.services.must(a) for a in asked))
-        said = [(a.kas, r.models) for a, r in zip(asked, answers, strict=True) if isinstance(r, Models)]
-        found = [(kas, model) for kas, models in said for model in models]
-        models = [_model_at(kas, model, spreading.task) for kas, model in found]
-        path_ms = {m.node: self._path_ms(host.kas, kas, model) for m, (kas, model) in zip(models, found, strict=True)}
-        asked_for = spreading.task, models, spreading.floor, path_ms
-        verdict, weights = await self.services.intelligence.answerers(*asked_for)
+    def _known(self, wanted: QueryClass, deployed: Deployed) -> Known:
+        m = deployed.model
+        return Known(
+            label=m.label, path_ms=self.models.path_ms(wanted.kas, deployed), service_ms=m.service_ms,
+            in_flight=m.in_flight, arrivals_per_s=m.arrivals_per_s, accuracy=m.accuracy.get("broad", 0.0),
+            weight=wanted.weights[m.label], age_s=m.age_s,
+        )  # fmt: skip
+
+    async def _ensure(self, host: HostPlan, wanted: QueryClass) -> QueryClass:
+        """Return the class as it stands in the asker's K-AS, with rules at the asker's switch."""
+        key = wanted.kas, wanted.label
+        if key not in self._locks:
+            self._locks[key] = asyncio.Lock()
+        async with self._locks[key]:
+            held = self.active.get(key)
+            if held is None:
+                began_s = self.services.clock()
+                decision = await self._decide(wanted)
+                await self._install(wanted, decision, {host.switch, *self._entries(host.kas)})
+                self._tell(wanted, decision, host.name, (self.services.clock() - began_s) * 1e3)
+                self.active[key] = held = wanted
+                await self._bound()
+            elif (held.task, held.need) != (wanted.task, wanted.need):
+                text = f"label {wanted.label:#x} is that of task {held.task} with other needs; ask for a little less"
+                raise SteeringError(text)
+            elif host.switch not in held.switches:
+                await self._install(held, None, {*held.switches, host.switch})
+        return held
+
+    def _entries(self, kas: int) -> set[str]:
+        """Return the switches at which the queries of a K-AS come in."""
+        return {h.switch for h in self.services.domain.hosts_of(kas) if h.role in ASKERS}
+
+    # --- decided
+
+    async def _decide(self, wanted: QueryClass) -> Decision:
+        """Let Q-FAM admit a class and QIRCE share it; ``SteeringError`` with every reason, and what would be served."""
+        seen = await self.models.of_task(wanted.task)
+        reach = {d.key: self._reach_ms(wanted, d) for d in seen.models}
+        models = [as_engines_see(wanted.task, d) for d in seen.models]
+        verdict, shares = await self.services.intelligence.answerers(wanted.task, models, wanted.need, reach)
         if not verdict.admitted:
-            raise SteeringError("; ".join(verdict.reasons))
-        if not weights:
-            raise SteeringError(f"no MDFP that hosts task {spreading.task} can be reached")
-        return {place_key(kas, m.handle): (kas, m.handle) for kas, m in found}, weights
+            raise SteeringError(_rejection(verdict))
+        by_key = {d.key: d for d in seen.models}
+        chosen = [(by_key[key], weight) for key, weight in shares[:MAX_REPLICAS]]
+        if not chosen:
+            raise SteeringError(f"no MDFP that hosts task {wanted.task} can be reached")
+        return Decision(chosen, seen.silent)
 
-    def _path_ms(self, start: int, end: int, model: Model) -> float:
-        if start == end:
-            return model.inner_ms
-        down = [(min(p), max(p)) for p in self.services.domain.down_kas]
-        try:
-            return kas_graph(self.services.domain.plan.kas_links, down).route(start, end).delay_ms + model.inner_ms
-        except NoPath:
+    def _reach_ms(self, wanted: QueryClass, deployed: Deployed) -> float:
+        if wanted.need.local and deployed.kas != wanted.kas:
             return float("inf")
+        return self.models.path_ms(wanted.kas, deployed)
 
-    def models(self, kas: int, task: str) -> list[Model]:
-        """Return the deployed models of a task in one K-AS of this domain, nodes as handles."""
-        found = self.services.intelligence.models(task, self.services.clock())
-        return [self._offer(m) for m in found if m.kas == kas and self.services.processes.reachable(m.node)]
+    async def _install(self, wanted: QueryClass, decision: Decision | None, switches: set[str]) -> None:
+        """Have the class shared at these switches as decided (None: as before), confirmed; leads stand first."""
+        if decision is not None:
+            await self._lay(wanted.kas, decision)
+        weights = decision.weights if decision is not None else wanted.weights
+        classes = self.services.communication.classes
+        told = [name for name in sorted(switches) if classes.share(wanted.label, name, weights)]
+        await self.services.communication.settle(told)
+        wanted.weights, wanted.switches = weights, switches
 
-    def _offer(self, model: ModelAt) -> Model:
-        domain = self.services.domain
-        gateway = next((s.name for s in domain.switches_of(model.kas) if s.gateway), domain.hosts[model.node].switch)
-        try:
-            inner_ms = host_route(domain.plan, gateway, model.node, domain.down_links()).delay_ms
-        except NoPath:
-            inner_ms = float("inf")
-        return Model(
-            handle=self.places.handle(model.node),
-            accuracy=model.accuracy,
-            load=model.load,
-            latency_ms=model.latency_ms,
-            inner_ms=inner_ms,
-        )
+    async def _lay(self, kas: int, decision: Decision) -> None:
+        missing = [d for d, _ in decision.chosen if not self.leads.leads(kas, d.model.label)]
+        await asyncio.gather(*(self.leads.lay(kas, d.model.label, d.kas, d.model.handle) for d in missing))
 
-    def offer(self, ask: AskModels) -> Models:
-        """Say which deployed models of a task a K-AS of this domain has."""
-        return Models(models=self.models(ask.kas, ask.task))
+    def _tell(self, wanted: QueryClass, decision: Decision, asker: str = "", took_ms: float = 0.0) -> None:
+        """Tell who answers a class from now on; ``asker``: of its first query, which waited ``took_ms`` for it."""
+        models = [
+            {"model": d.key, "label": d.model.label, "weight": weight, "kas": d.kas,
+             "path_ms": round(self.models.path_ms(wanted.kas, d), 3), "service_ms": round(d.model.service_ms, 3),
+             "in_flight": d.model.in_flight, "accuracy": d.model.accuracy.get("broad", 0.0), "age_s": d.model.age_s}
+            for d, weight in decision.chosen
+        ]  # fmt: skip
+        self.services.emit(
+            "query.steered", label=wanted.label, address=label_address(wanted.label), task=wanted.task, kas=wanted.kas,
+            need=wanted.need, switches=sorted(wanted.switches),
+            weights=[(m["model"], m["weight"]) for m in models], models=models, first=bool(asker), asker=asker,
+            took_ms=round(took_ms, 3),
+        )  # fmt: skip
 
-    async def spread(self, request: Spread) -> None:
-        """Queries from another K-AS come in: have their flows ready."""
-        exits = [_exit(self.services, self.places, request.kas, way) for way in request.ways]
-        for before in request.from_kas:
-            border = self.services.domain.border(request.kas, before)
-            if border is None:
-                raise SteeringError(f"K-AS {request.kas} has no live border to K-AS {before}")
-            await self.services.communication.spread(
-                request.label, Entry(border.switch, border.port), request.asker, exits
-            )
+    async def _bound(self) -> None:
+        while len(self.active) > CLASSES_KEPT:
+            (_, label), _ = self.active.popitem(last=False)
+            await self._give_back(label)
+
+    async def _give_back(self, label: int) -> None:
+        communication = self.services.communication
+        await communication.settle(communication.classes.unshare(label))
+
+    # --- kept true
 
     async def reweigh(self) -> None:
-        """Loads change: choose again for every active class, and install what came out differently (periodic)."""
-        for (label, asker), spreading in list(self.active.items()):
-            host = self.services.domain.hosts[asker]
-            before = dict(spreading.weights)
+        """Loads change, models come and go: choose again for every active class, install what came out differently
+        (periodic, and at once when a K-AS says so).
+        """
+        self.models.forget()
+        for key, held in list(self.active.items()):
             try:
-                _, weights = await self._choose(host, spreading)
-                if _differs(before, dict(weights)):
-                    await self._install(host, label, spreading)
+                decision = await self._decide(held)
+                if decision.silent:
+                    raise BorderError(f"K-AS {', '.join(map(str, sorted(decision.silent)))} did not answer")
+                if _differs(held.weights, decision.weights):
+                    await self._install(held, decision, held.switches)
+                    self._tell(held, decision)
             except BorderError as error:  # one K-AS says nothing now: its classes stay as they are, others go on
-                self.services.emit(
-                    "warning", text=f"queries of {spreading.task} by {asker} keep their weights: {error}"
-                )
-            except SteeringError as error:
-                del self.active[label, asker]
-                await self.services.communication.unspread(label, host.address)
-                self.services.emit("query.unserved", asker=asker, task=spreading.task, reason=str(error))
+                self.services.emit("warning", text=f"queries of {held.task} keep their weights: {error}")
+            except ControllerError as error:
+                await self._unserved(key, held, error)
+
+    async def _unserved(self, key: tuple[int, int], held: QueryClass, error: Exception) -> None:
+        """Nobody can answer a class any more: its next query comes up, and its asker is told why."""
+        self.active.pop(key, None)
+        await self._give_back(held.label)
+        self.services.emit("query.unserved", task=held.task, kas=held.kas, label=held.label, reason=str(error))
+
+    async def links_changed(self) -> None:
+        """Links came or went: lead and share by the ways that are there now."""
+        await self.leads.mend()
+        await self.reweigh()
 
 
-def _differs(before: dict[str, int], after: dict[str, int]) -> bool:
-    """Small changes of weight are not worth a flow."""
+def _rejection(verdict: Assessment) -> str:
+    """Return every reason, and the nearest class that would be served."""
+    reasons = "; ".join(verdict.reasons)
+    near = ", ".join(f"{name.replace('_s', '')} {value:.3g}" for name, value in verdict.nearest.items() if value)
+    return f"{reasons} (would be served: {near})" if near else reasons
+
+
+def _differs(before: Weights, after: Weights) -> bool:
+    """Small changes of weight are not worth a message."""
     return before.keys() != after.keys() or any(abs(before[n] - w) > 0.2 * before[n] for n, w in after.items())
-
-
-def _floor(task: str, label: int) -> float:
-    """Return the least broad accuracy of a label's accuracy class (tenths); ``SteeringError``: another task's label."""
-    for accuracy_class in range(ACCURACY_CLASSES):
-        if class_label(task, accuracy_class) == label:
-            return accuracy_class / ACCURACY_CLASSES
-    raise SteeringError(f"the label of the query is not one of task {task}")
-
-
-def _model_at(kas: int, model: Model, task: str) -> ModelAt:
-    node = place_key(kas, model.handle)
-    return ModelAt(node=node, task=task, accuracy=model.accuracy, load=model.load, latency_ms=model.latency_ms, kas=kas)
-
-
-def _ways(services: Services, start: int, chosen: list[tuple[Spot, int]]) -> dict[int, dict[tuple[int, str], Way]]:
-    """Return the ways on of each K-AS on the shortest paths from ``start``; weights add up where paths share a way."""
-    ways: dict[int, dict[tuple[int, str], Way]] = {}
-    for (kas, handle), weight in chosen:
-        path = services.domain.kas_path(start, kas)
-        for here, onward in zip(path, [*path[1:], 0], strict=True):
-            key = (onward, "" if onward else handle)
-            at = ways.setdefault(here, {})
-            old = at[key].weight if key in at else 0
-            at[key] = Way(weight=old + weight, to_kas=onward, handle=key[1])
-    return ways
-
-
-def _spreads(ways: dict[int, dict[tuple[int, str], Way]], host: HostPlan, label: int) -> list[Spread]:
-    before: defaultdict[int, list[int]] = defaultdict(list)
-    for kas, onward in ways.items():
-        for to_kas, _ in onward:
-            if to_kas:
-                before[to_kas].append(kas)
-    return [
-        Spread(kas=kas, label=label, asker=host.address, from_kas=before[kas] or [kas], ways=list(onward.values()))
-        for kas, onward in ways.items()
-    ]
-
-
-def _exit(services: Services, places: Places, kas: int, way: Way) -> tuple[Exit, int]:
-    if not way.to_kas:
-        host = places.resolve(0, kas, way.handle).host
-        return Exit(host.switch, host.port, host), way.weight
-    border = services.domain.border(kas, way.to_kas)
-    if border is None:
-        raise SteeringError(f"K-AS {kas} has no live border to K-AS {way.to_kas}")
-    return Exit(border.switch, border.port), way.weight

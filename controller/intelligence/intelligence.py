@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from controller.engines.inference.qfam import least_ms, satisfying
 from controller.plugins.engines import Chosen, Engines
 from controller.topology.drrt import DrrtA, MsDrrt, Rendezvous
 from controller.topology.errors import UnknownHandle
@@ -19,6 +20,7 @@ from controller.topology.krrm import Krrm
 from controller.topology.qrrt import qs_qrrt
 from controller.values.decisions import Assessment, JobView, Load, Option, Plan, Request
 from controller.values.knowledge import ModelAt
+from packets.queries import Need
 from topologies.plan import DomainPlan, HostPlan
 
 CUTS_KEPT = 64
@@ -95,17 +97,18 @@ class Intelligence:
         return qs_qrrt(self.map, self.domain, task, now_s).models
 
     async def answerers(
-        self, task: str, models: list[ModelAt], floor: float, path_ms: dict[str, float]
+        self, task: str, models: list[ModelAt], need: Need, path_ms: dict[str, float]
     ) -> tuple[Assessment, list[tuple[str, int]]]:
         """Say whether a class of queries is served (Q-FAM), and by whom with which weights (QIRCE).
 
-        ``floor``: the least broad accuracy; ``path_ms``: {model's node: delay of the way there}.
+        ``path_ms``: {model's node: delay of the way there}, infinite where it may not be asked.
         """
-        verdict = await self.engines.assess_query(task, models, floor)
+        verdict = await self.engines.assess_query(task, models, need, path_ms)
         if not verdict.admitted:
             return verdict, []
-        good = [model for model in models if model.accuracy.get("broad", 0.0) >= floor]
-        return verdict, await self.engines.choose(good, path_ms)
+        good = satisfying(models, need.floors)
+        in_time = [m for m in good if not need.deadline_ms or least_ms(m, path_ms[m.node]) <= need.deadline_ms]
+        return verdict, await self.engines.choose(in_time, path_ms)
 
     # --- what its orders mean
 

@@ -18,6 +18,7 @@ import msgspec
 from controller.engines.training.tag import METHODS, Choice, Cut, Ways
 from controller.values.decisions import Assessment, Hyper, JobView, Load, Measured, Option, Plan, Request
 from controller.values.knowledge import ModelAt, Node
+from packets.queries import Need
 
 SHARES = ("broad", "expert")  # accuracies, among visits and seconds
 MOST_WEIGHT = 1 << 16  # a bucket's weight in OpenFlow
@@ -141,8 +142,8 @@ CONTRACTS = {
         ),
         Contract(
             "qfam", "Q-FAM", "may this class of queries be served?",
-            "assess_query(task, models, min_accuracy) -> Assessment",
-            "inference.qfam:assess_query", tuple[str, list[ModelAt], float], Assessment, _assessment,
+            "assess_query(task, models, need, path_ms) -> Assessment",
+            "inference.qfam:assess_query", tuple[str, list[ModelAt], Need, dict[str, float]], Assessment, _assessment,
         ),
         Contract(
             "qirce", "QIRCE", "which MDFPs answer, with which weights?",

@@ -20,6 +20,7 @@ from controller.values.decisions import Assessment, Hyper, JobView, Load, Measur
 from controller.values.errors import EngineError
 from controller.values.knowledge import ModelAt, Node
 from packets.events import Emit, silent
+from packets.queries import Need
 
 STRIKES = 3
 Own = Outside | Callable[..., Any]
@@ -80,9 +81,9 @@ class Engines:
         """The gate: whether a visit is kept, and why."""
         return await self._ask("gate", (request, before, after), chosen)  # type: ignore[no-any-return]
 
-    async def assess_query(self, task: str, models: list[ModelAt], floor: float) -> Assessment:
+    async def assess_query(self, task: str, models: list[ModelAt], need: Need, path_ms: dict[str, float]) -> Assessment:
         """Q-FAM: whether a class of queries can be served."""
-        return await self._ask("qfam", (task, models, floor), {})  # type: ignore[no-any-return]
+        return await self._ask("qfam", (task, models, need, path_ms), {})  # type: ignore[no-any-return]
 
     async def choose(self, models: list[ModelAt], path_ms: dict[str, float]) -> list[tuple[str, int]]:
         """QIRCE: the MDFPs that answer, with weights."""

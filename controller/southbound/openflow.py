@@ -81,11 +81,12 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class GroupMod:
-    """Set (or delete) a select group."""
+    """Set (or delete) a select group; ``modify``: it is there, and its buckets change under its flows."""
 
     group: int
     buckets: tuple[Bucket, ...] = ()
     delete: bool = False
+    modify: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -240,11 +240,10 @@ def route_changes(old: list[FlowMod], new: list[FlowMod]) -> list[FlowMod]:
     return [f for k, f in after.items() if before.get(k) != f] + gone
 
 
-def label_match(label: int, in_port: int, source: str | None = None) -> Match:
-    """Return the match of an object's label coming in at a port (so that its next holder's own launch misses)."""
-    match: Match = {"in_port": in_port, "eth_type": ETH_IPV4, "ip_proto": UDP}
-    match |= {"ipv4_dst": label_address(label), "udp_dst": AI_PORT}
-    return match | {"ipv4_src": source} if source else match
+def label_match(label: int, in_port: int | None = None) -> Match:
+    """Return the match of a label, wherever it comes in, or at one port (so that its next holder's launch misses)."""
+    match: Match = {"eth_type": ETH_IPV4, "ip_proto": UDP, "ipv4_dst": label_address(label), "udp_dst": AI_PORT}
+    return match if in_port is None else {"in_port": in_port, **match}
 
 
 def label_delete(label: int) -> FlowMod:

@@ -86,6 +86,8 @@ def _group(datapath: Any, mod: GroupMod) -> list[Any] | Any:
     gone = parser.OFPGroupMod(datapath, of.OFPGC_DELETE, of.OFPGT_SELECT, mod.group, [])
     if mod.delete:
         return gone
+    if mod.modify:  # to delete a group would delete the flows that lead to it
+        return parser.OFPGroupMod(datapath, of.OFPGC_MODIFY, of.OFPGT_SELECT, mod.group, buckets)
     return [gone, parser.OFPGroupMod(datapath, of.OFPGC_ADD, of.OFPGT_SELECT, mod.group, buckets)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from controller.border.messages import LinkState
 from controller.domain import Domain
@@ -19,7 +19,7 @@ from controller.tools.sensing import Sensing
 
 class Fabric:
     """Hears what the shim tells. ``packet_in`` takes what switches hand up; ``on_ready`` is called once, when every
-    switch has its rules.
+    switch has its rules, ``on_links`` whenever links came or went.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Fabric:
         self.services, self.worker, self.discovery, self.sensing = services, worker, discovery, sensing
         self.resteering, self.liveness = resteering, liveness
         self.on_ready: Callable[[], None] = lambda: None
+        self.on_links: Callable[[], Awaitable[None]] = _nothing
         self._ready = False
 
     @property
@@ -91,6 +92,7 @@ class Fabric:
         self.services.communication.reroute()
         self.liveness.look()
         await self.resteering.repair()
+        await self.on_links()
 
     async def _border_changed(self, kas: int, neighbour: int) -> None:
         """One of the links to a neighbour came or went: they are joined as long as one is there."""
@@ -115,6 +117,10 @@ class Fabric:
         if known_up != link.up:
             self.services.communication.reroute()
             self.worker.spawn(self.resteering.repair(), "repair of label paths")
+            self.worker.spawn(self._links(), "leads to deployed models")
+
+    async def _links(self) -> None:
+        await self.on_links()
 
     def _set_kas_link(self, a: int, b: int, up: bool) -> None:
         (self.domain.down_kas.discard if up else self.domain.down_kas.add)(frozenset((a, b)))
@@ -128,3 +134,7 @@ class Fabric:
         """Ask every connected switch for its port counters (periodic)."""
         for name in self.services.communication.connected:
             self.services.communication.south.ask_port_counts(self.domain.switches[name].dpid)
+
+
+async def _nothing() -> None:
+    """Nobody wants to know."""

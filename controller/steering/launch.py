@@ -15,7 +15,8 @@ from controller.border.messages import Announce, AskNextStop, Ready, Reply, Stop
 from controller.errors import BorderError, ControllerError, SteeringError
 from controller.runtime.bounded import Bounded
 from controller.services import Services
-from controller.tools.communication import Entry, Exit, LabelPath
+from controller.tools.communication import LabelPath
+from controller.tools.exits import Entry, Exit
 from controller.tools.location import Arrival
 from packets.labels import home_kas, object_label
 from packets.wire import Header

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from controller.access.gathering import Gathering
 from controller.runtime.loop import Worker
 from controller.services import Services
@@ -13,10 +15,11 @@ SUSPECT_S = 6.0
 
 
 class Liveness:
-    """Watches over the terminals of one domain."""
+    """Watches over the terminals of one domain. ``on_dead(terminal)``: it is about to leave the map."""
 
     def __init__(self, services: Services, worker: Worker, gathering: Gathering, resteering: Resteering) -> None:
         self.services, self.worker, self.gathering, self.resteering = services, worker, gathering, resteering
+        self.on_dead: Callable[[str], None] = lambda name: None
 
     def look(self) -> None:
         """Find terminals that are dead (periodic): silent for too long, or behind links that are down."""
@@ -44,6 +47,7 @@ class Liveness:
     def dead(self, name: str, reason: str) -> None:
         """Take a terminal for dead: off the map, and what was on its way to it goes elsewhere."""
         if name in self.services.krrm:
+            self.on_dead(name)
             self.gathering.gone(name)
             self.services.emit("agent.gone", name=name, reason=reason)
         self.worker.spawn(self.resteering.node_lost(name, reason), f"loss of {name}")

@@ -18,17 +18,14 @@ from controller.southbound.frames import Datagram, build_udp
 from controller.southbound.openflow import (
     PORT_TABLE,
     Action,
-    Bucket,
-    DecTtl,
     FlowMod,
-    GroupMod,
-    Mod,
     Output,
     PacketIn,
     PacketOut,
     Southbound,
-    ToGroup,
 )
+from controller.tools.classes import Classes
+from controller.tools.exits import Entry, Exit
 from packets.events import Emit
 from packets.labels import AI_PORT, DCC_ADDRESS
 from packets.parts import cut
@@ -36,29 +33,6 @@ from packets.wire import Header, encode
 from topologies.plan import ROUTER_MAC, HostPlan
 
 PREPARE_S = 60.0  # a switch that is given its first rules shares the machine with all the others that start
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Where a label's packets come into a K-AS: a switch and its port."""
-
-    switch: str
-    port: int
-
-
-@dataclass(frozen=True)
-class Exit:
-    """Where they leave it: a switch and its port; ``host`` when that is the rendezvous itself, else the next K-AS."""
-
-    switch: str
-    port: int
-    host: HostPlan | None = None
-
-    def actions(self) -> tuple[Action, ...]:
-        """What the last switch does: output and, towards a terminal, its own addresses written in first."""
-        if self.host is not None:
-            return pipeline.to_host(self.host, rewrite_address=True)
-        return (DecTtl(), Output(self.port))
 
 
 @dataclass
@@ -86,8 +60,7 @@ class Communication:
         self._routes: dict[str, list[FlowMod]] = {}
         self._live_routes: tuple[object, dict[str, list[FlowMod]]] = (None, {})
         self._seen: set[str] = set()
-        self._spread: dict[tuple[int, str, Entry], set[tuple[str, int]]] = {}
-        self._groups: dict[tuple[str, int, str], int] = {}
+        self.classes = Classes(domain, south)
 
     # --- switches and routes
 
@@ -105,7 +78,7 @@ class Communication:
         labels = [
             rule for path in self.paths.values() for at, rule in path.rules if at == name
         ]  # it may be a new bridge
-        self.south.send(switch.dpid, [*mods, *routes, *labels])
+        self.south.send(switch.dpid, [*mods, *routes, *labels, *self.classes.rules_of(name)])
         await self.south.barrier(switch.dpid, PREPARE_S)
         self._routes[name] = routes
         self._seen.add(name)
@@ -235,51 +208,6 @@ class Communication:
             return any(not self.domain.leads_on(name, port) for name, port in outputs)
 
         return [path for path in self.paths.values() if dead(path)]
-
-    # --- classes of models (queries)
-
-    async def spread(self, label: int, entry: Entry, source: str, exits: list[tuple[Exit, int]]) -> list[str]:
-        """Install a class label for one asker over weighted exits; select groups wherever the ways part.
-
-        Shortest paths from one entry form an acyclic graph, so however the buckets fall, nothing loops.
-        Returns the switches that hold rules.
-        """
-        choices: dict[tuple[str, int], dict[tuple[Action, ...], int]] = {}
-        for leave, weight in exits:
-            for name, in_port, actions in self._hops(entry, leave):
-                at = choices.setdefault((name, in_port), {})
-                at[actions] = at.get(actions, 0) + weight
-        await self._drop_spread((label, source, entry), keep=set(choices))
-        self._spread[label, source, entry] = set(choices)
-        for (name, in_port), weighted in choices.items():
-            mods = self._choice_mods(label, name, in_port, source, weighted)
-            self.south.send(self.domain.switches[name].dpid, mods)
-        names = list(dict.fromkeys(name for name, _ in choices))
-        await self.settle(names)
-        return names
-
-    async def unspread(self, label: int, source: str) -> None:
-        """Take an asker's rules of a class out."""
-        for key in [k for k in self._spread if k[:2] == (label, source)]:
-            await self._drop_spread(key, keep=set())
-
-    async def _drop_spread(self, key: tuple[int, str, Entry], keep: set[tuple[str, int]]) -> None:
-        gone = self._spread.pop(key, set()) - keep
-        for name, in_port in gone:
-            match = pipeline.label_match(key[0], in_port, key[1])
-            self.south.send(self.domain.switches[name].dpid, [FlowMod(pipeline.LABEL, match, 40, delete=True)])
-        await self.settle([name for name, _ in gone])
-
-    def _choice_mods(
-        self, label: int, name: str, in_port: int, source: str, weighted: dict[tuple[Action, ...], int]
-    ) -> list[Mod]:
-        match = pipeline.label_match(label, in_port, source)
-        cookie = pipeline.CLASS_COOKIE | label
-        if len(weighted) == 1:
-            return [FlowMod(pipeline.LABEL, match, 40, next(iter(weighted)), cookie=cookie)]
-        group = self._groups.setdefault((name, label, f"{source}/{in_port}"), len(self._groups) + 1)
-        buckets = tuple(Bucket(max(1, weight), actions) for actions, weight in weighted.items())
-        return [GroupMod(group, buckets), FlowMod(pipeline.LABEL, match, 40, (ToGroup(group),), cookie=cookie)]
 
     # --- packets
 

@@ -45,6 +45,7 @@ class CommunicationLink(Protocol):
     south: Any
     connected: set[str]
     paths: dict[tuple[int, int], Any]
+    classes: Any
     seal: Callable[[HostPlan, Header, bytes], bytes]
     own_source: bool
     complete: Any
@@ -61,17 +62,14 @@ class CommunicationLink(Protocol):
     def steer(self, *args: Any) -> Any:
         """Lay the path of a label through a K-AS, make before break; ``SwitchTimeout``, ``SteeringError``."""
 
+    async def settle(self, names: list[str]) -> None:
+        """Return when these switches have done what they were sent; ``SwitchTimeout``."""
+
     def withdraw(self, label: int, kas: int) -> Any:
         """Take a label's rules out of a K-AS."""
 
     def broken(self) -> list[Any]:
         """Return the label paths that lead over what is down."""
-
-    def spread(self, *args: Any) -> Any:
-        """Share the queries of a class and asker among weighted exits; returns the switches with rules."""
-
-    def unspread(self, label: int, source: str) -> Any:
-        """Take an asker's rules of a class out."""
 
     def release(self, packet: PacketIn) -> None:
         """Put a packet that was handed up back where it was."""

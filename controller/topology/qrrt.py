@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -70,22 +71,29 @@ def qs_qrrt(
     """
     hosts = [n for n in krrm.nodes("mdfp") if n.kas in domain_plan.kas and usable(n, trust_floor)]
     known = verified or {}
-    models = [_model_at(n, task, known.get(n.name, said), now_s) for n in hosts for said in _hosted(n, task)]
+    models = [_model_at(n, entry, known.get(n.name), now_s) for n in hosts for entry in _hosted(n, task)]
     return QsQrrt(task=task, models=models)
 
 
-def _hosted(node: Node, task: str) -> list[Mix]:
-    """Return the verified accuracies of each model of a task that a node hosts."""
-    return [entry["accuracy"] for entry in node.get("models", []) if entry["task"] == task]
+def _hosted(node: Node, task: str) -> list[dict[str, Any]]:
+    """Return what a node says of each model of a task that it hosts."""
+    return [entry for entry in node.get("models", []) if entry["task"] == task]
 
 
-def _model_at(node: Node, task: str, accuracy: Mapping[str, float], now_s: float) -> ModelAt:
+def _model_at(node: Node, entry: Mapping[str, Any], verified: Mix | None, now_s: float) -> ModelAt:
+    told_s = node.attributes["models"].t_s
+    since_s = entry.get("up_s", -1.0)
     return ModelAt(
         node=node.name,
-        task=task,
-        accuracy=dict(accuracy),
+        task=entry["task"],
+        accuracy=dict(verified if verified is not None else entry["accuracy"]),
         load=node.get("load", 0.0),
         latency_ms=node.get("latency_ms", 0.0),
         kas=node.kas,
-        age_s=round(max(0.0, now_s - node.heard_s), 3),
+        age_s=round(max(0.0, now_s - told_s), 3),
+        label=int(entry.get("label", 0)),
+        service_ms=float(entry.get("service_ms", 0.0)),
+        in_flight=int(entry.get("in_flight", 0)),
+        arrivals_per_s=float(entry.get("arrivals_per_s", 0.0)),
+        up_s=since_s if since_s < 0 else since_s + max(0.0, now_s - told_s),
     )

@@ -60,7 +60,8 @@ class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ``file.py:Class``, a subclass of ``topologies.own.topo.Topo``.
 
     Of a graph: ``kas_by``, ``parts``, ``delay_by``, ``least_delay_ms``, ``rate_by``, ``partition_seed`` and ``roles``
-    are read as ``topologies.own.graphs.Rules`` says. ``cpu_share``: cores by role.
+    are read as ``topologies.own.graphs.Rules`` says. ``cpu_share``: cores by role, or by
+    a terminal's name, which goes first.
     """
 
     kas: dict[int, KasSpec] = {}
@@ -193,7 +194,7 @@ def _terminals(kas: int, spec: KasSpec, network: NetworkSpec, many: bool) -> lis
             movable = (
                 network.data_may_move if isinstance(network.data_may_move, bool) else name in network.data_may_move
             )
-            share = network.cpu_share.get(role, 1.0)
+            share = network.cpu_share.get(name, network.cpu_share.get(role, 1.0))
             built.append(Terminal(name, role, cpu_share=share, data_may_move=movable and role == "data"))
     return built
 

@@ -150,17 +150,24 @@ class Task:
 
     def ask(self, model: nn.Module, sample: Sequence[float]) -> tuple[str, float]:
         """Answer one query: (label name, confidence 0..1). ``LearningError`` when the sample is not of this task."""
+        return self.ask_all(model, [sample])[0]
+
+    def ask_all(self, model: nn.Module, samples: Sequence[Sequence[float]]) -> list[tuple[str, float]]:
+        """Answer queries together, as of ``ask``; ``LearningError`` when one sample is not of this task."""
         try:
-            values = torch.tensor([list(sample)], dtype=torch.float64)
+            sizes = {len(s) for s in samples}
+            if sizes - {self.width}:
+                raise LearningError(
+                    f"a query of {max(sizes - {self.width})} numbers: task {self.name} takes {self.width}"
+                )
+            values = torch.tensor([list(s) for s in samples], dtype=torch.float64)
         except (TypeError, ValueError, RuntimeError, OverflowError):
             raise LearningError("a query must be a list of numbers") from None
-        if values.shape != (1, self.width):
-            raise LearningError(f"a query of {values.numel()} numbers: task {self.name} takes {self.width}")
         self.check_inputs(values)
         model.eval()
         with torch.inference_mode():
-            chances = model(values.to(self.input_type)).softmax(dim=1)[0]  # (labels,)
-        return self.labels[int(chances.argmax())], float(chances.max())
+            chances, chosen = model(values.to(self.input_type)).softmax(dim=1).max(dim=1)  # (queries,)
+        return [(self.labels[i], c) for i, c in zip(chosen.tolist(), chances.tolist(), strict=True)]
 
     def pick(self, samples: Samples, group: str, rng: random.Random) -> tuple[list[float], str]:
         """Return one of the given samples of a group ("" for any) as (list, label name): a query from test data."""

@@ -5,16 +5,20 @@ from __future__ import annotations
 import itertools
 import random
 import time
+from typing import Any
 
 import msgspec
 
 from hosts.control import Command
 from hosts.errors import BadCommand, TerminalRefused
+from hosts.inference.asking import Means
+from hosts.inference.load import Load, LoadSpec
 from hosts.learning.errors import LearningError
 from hosts.roles.base import Role
 from hosts.terminal.terminal import Terminal
-from packets.labels import class_label, label_address
-from packets.messages import Answer, Ask, Refused, decode_message, encode_message
+from packets.labels import label_address
+from packets.messages import Ack, Answer, Ask, AskReplicas, Need, Refused, Replicas, decode_message, encode_message
+from packets.queries import query_label
 from packets.terms import MAX_SAMPLE
 from packets.wire import PacketType
 
@@ -26,7 +30,10 @@ class QueryOwner(Role):
 
     def __init__(self, terminal: Terminal) -> None:
         super().__init__(terminal)
-        self.commands |= {"query": self._query}
+        self.commands |= {
+            "query": self._query, "load": self._load, "load_result": self._load_result, "load_stop": self._load_stop,
+        }  # fmt: skip
+        self._loads: list[Load] = []
         self._numbers = itertools.count(1)
         self._rng = random.Random(f"{terminal.seed}/{terminal.name}")
 
@@ -36,7 +43,8 @@ class QueryOwner(Role):
         query = f"{self.terminal.name}-{next(self._numbers)}"
         self.terminal.emit("query.sent", id=query, node=self.terminal.name, task=task)
         started = time.perf_counter()
-        answer = self._ask(Ask(task=task, sample=sample))
+        need = self._need(command)
+        answer = self._ask(Ask(task=task, sample=sample, need=need, answer_to=str(command.get("answer_to") or "")))
         latency_ms = (time.perf_counter() - started) * 1e3
         result = {
             "answered_by": answer.answered_by,
@@ -48,6 +56,54 @@ class QueryOwner(Role):
             "query.answered", id=query, node=self.terminal.name, group=command.get("group", ""), **result
         )
         return {"id": query, "confidence": answer.confidence, "infer_ms": answer.infer_ms, **result}
+
+    @staticmethod
+    def _need(command: Command) -> Need:
+        try:
+            return msgspec.convert(command.get("need") or {}, Need)
+        except msgspec.ValidationError as error:
+            raise BadCommand(f"need: {error}") from None
+
+    # --- under load ---
+
+    def _load(self, command: Command) -> Command:
+        """Begin to ask by a pattern: {"spec": ``LoadSpec``}; returns at once."""
+        try:
+            spec = msgspec.convert(command.get("spec") or {}, LoadSpec)
+        except msgspec.ValidationError as error:
+            raise BadCommand(f"load: {error}") from None
+        rng = random.Random(f"{spec.seed}/{spec.asker}/samples")
+        samples = [self._picked(spec.group, rng) for _ in range(spec.samples)]
+        task, name = self.terminal.task.name, self.terminal.name
+
+        def replicas() -> Replicas:
+            return self.terminal.dcc.ask(AskReplicas(name=name, task=task, need=spec.need), Replicas, attempts=1)
+
+        def emit(kind: str, /, **data: Any) -> None:
+            self.terminal.emit(kind, node=name, **data)
+
+        means = Means(self.terminal.plan.address, self.terminal.guard, emit, replicas, self.terminal.clock)
+        number = len(self._loads)
+        self._loads.append(Load(spec, means, task, samples, self.terminal.folder / f"load{number}"))
+        return {"load": number}
+
+    def _load_result(self, command: Command) -> Command:
+        """Return how a load stands: {"load", "wait_s"?}."""
+        return self._load_of(command).result(float(command.get("wait_s") or 0.0))
+
+    def _load_stop(self, command: Command) -> Command:
+        """End a load now: {"load"}."""
+        load = self._load_of(command)
+        load.asking.stop()
+        return load.result(5.0)
+
+    def _load_of(self, command: Command) -> Load:
+        number = command.get("load", len(self._loads) - 1)
+        if not isinstance(number, int) or not 0 <= number < len(self._loads):
+            raise BadCommand(f"no load {number!r} at {self.terminal.name}; there were {len(self._loads)}")
+        return self._loads[number]
+
+    # --- one query ---
 
     def _sample(self, command: Command) -> tuple[list[float], str]:
         """The given sample or text, or an unseen one of the group, whose right answer is known."""
@@ -61,17 +117,20 @@ class QueryOwner(Role):
                 return self.terminal.task.sample_from(str(command["text"])), ""
             except LearningError as error:
                 raise BadCommand(str(error)) from None
-        task, group = self.terminal.task, str(command.get("group") or "")
+        return self._picked(str(command.get("group") or ""), self._rng)
+
+    def _picked(self, group: str, rng: random.Random) -> tuple[list[float], str]:
+        task = self.terminal.task
         if group and group not in task.groups:
             raise BadCommand(f"no group {group!r} in task {task.name}; it has: {', '.join(task.groups)}")
         if self.terminal.queries is not None:
-            return task.pick(self.terminal.queries, group, self._rng)
-        return task.sample_of(group, self._rng)
+            return task.pick(self.terminal.queries, group, rng)
+        return task.sample_of(group, rng)
 
     def _ask(self, question: Ask) -> Answer:
         if len(question.sample) > MAX_SAMPLE:
             raise BadCommand(f"sample of {len(question.sample)} numbers; a query takes {MAX_SAMPLE}")
-        label = class_label(question.task)
+        label = query_label(question.task, question.need)
         with self.terminal.activities.doing("sending", label):
             _, payload = self.terminal.network.request(
                 encode_message(question), to=label_address(label), type=PacketType.QUERY, timeout_s=ANSWER_TIMEOUT_S,
@@ -83,6 +142,8 @@ class QueryOwner(Role):
             raise TerminalRefused("the answer was no message of ours") from None
         if isinstance(reply, Answer):
             return reply
+        if isinstance(reply, Ack):
+            return Answer(answer="", confidence=0.0, answered_by=question.answer_to)
         raise TerminalRefused(
             reply.reason if isinstance(reply, Refused) else f"answered with {reply.__class__.__name__}"
         )

@@ -49,11 +49,15 @@ _QUESTIONS = {PacketType.QUERY, PacketType.ANNOUNCE, PacketType.TELEMETRY}
 
 
 class Recent(OrderedDict[Hashable, Value]):
-    """A mapping that forgets its oldest entries."""
+    """A mapping that forgets its oldest entries once there are more than ``kept``."""
+
+    def __init__(self, kept: int = _MEMORY) -> None:
+        super().__init__()
+        self.kept = kept
 
     def note(self, key: Hashable, value: Value) -> None:
         self[key] = value
-        while len(self) > _MEMORY:
+        while len(self) > self.kept:
             self.popitem(last=False)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from packets.checksums import TAG_BYTES
 from packets.errors import PacketError
+from packets.security.checksums import TAG_BYTES
 from packets.security.seal import mac_matches
 from packets.transfer.assembly import Feed, Rows
 from packets.transfer.guard import Guard, Session

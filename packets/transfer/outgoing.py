@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from packets.checksums import TAG_BYTES
 from packets.errors import TransportError
 from packets.events import Emit
 from packets.labels import AI_PORT
+from packets.security.checksums import TAG_BYTES
 from packets.security.seal import mac_matches
 from packets.transfer.assembly import Assembly
 from packets.transfer.flight import Indices

@@ -7,7 +7,7 @@ tunnels respect), and so is what leaves here afterwards, until it is time to loo
 
 from __future__ import annotations
 
-from packets.checksums import SEALED_BYTES
+from packets.security.checksums import SEALED_BYTES
 from packets.wire import FIXED_BYTES, IP_UDP_BYTES
 
 BASE_MTU = 1280  # bytes of an IP packet

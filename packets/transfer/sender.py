@@ -10,8 +10,8 @@ from __future__ import annotations
 import msgspec
 
 from packets.batch import ShardTrain
-from packets.checksums import SEALED_BYTES
 from packets.errors import TransferRefused, TransportError
+from packets.security.checksums import SEALED_BYTES
 from packets.transfer.congestion import INITIAL_WINDOW, Congestion
 from packets.transfer.flight import HELD, NOTHING, Flight, Indices, Truths
 from packets.transfer.guard import Session

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
-PERIOD_US = 100_000
+PERIOD_US = 20_000  # a terminal at its limit pauses for less than this: queries wait in milliseconds
+LONG_PERIOD_US = 100_000  # for shares of which a short period holds less than the kernel's least quota
+LEAST_QUOTA_US = 1000
 PREFIX = "daitn-"
 
 
@@ -26,16 +28,17 @@ def create_group(run_id: str, host: str, cpu_share: float, root: Path = CGROUP_R
     if base is None:
         return None
     group = base / f"{PREFIX}{run_id}" / host
-    quota = max(1000, round(cpu_share * PERIOD_US))
+    period = PERIOD_US if cpu_share * PERIOD_US >= LEAST_QUOTA_US else LONG_PERIOD_US
+    quota = max(LEAST_QUOTA_US, round(cpu_share * period))
     try:
         group.mkdir(parents=True, exist_ok=True)
         if base.name == "cpu":
-            (group / "cpu.cfs_period_us").write_text(str(PERIOD_US))
+            (group / "cpu.cfs_period_us").write_text(str(period))
             (group / "cpu.cfs_quota_us").write_text(str(quota))
         else:
             for parent in (base, group.parent):
                 (parent / "cgroup.subtree_control").write_text("+cpu")
-            (group / "cpu.max").write_text(f"{quota} {PERIOD_US}")
+            (group / "cpu.max").write_text(f"{quota} {period}")
     except OSError:
         remove_groups(run_id, root)
         return None

@@ -247,9 +247,8 @@ def _add_terminals(builder: Builder, rules: Rules) -> None:
             k = next(turn)
             name = terminal_name(stems, k, next(numbers[k]))
             may_move = rules.data_may_move if isinstance(rules.data_may_move, bool) else name in rules.data_may_move
-            terminal = Terminal(
-                name, role, cpu_share=rules.cpu_share.get(role, 1.0), data_may_move=may_move and role == "data"
-            )
+            share = rules.cpu_share.get(name, rules.cpu_share.get(role, 1.0))
+            terminal = Terminal(name, role, cpu_share=share, data_may_move=may_move and role == "data")
             builder.add_terminal_at(next(turns[k]), terminal)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -582,17 +583,26 @@ def test_an_mpvu_without_samples_lets_the_model_go(tmp_path: Path, model: bytes)
 # --- MDFP and query owner ---
 
 
+def first_reply(bench: Bench) -> tuple[PacketType, bytes]:
+    """What a thread of the role's own sent."""
+    end = time.monotonic() + 5.0
+    while not bench.network.replied and time.monotonic() < end:
+        time.sleep(0.005)
+    return bench.network.replied[0]
+
+
 def test_an_mdfp_loads_a_model_says_so_and_answers(tmp_path: Path, model: bytes) -> None:
     bench = Bench("mdfp", {OrderRequest: ordered("deploy", accuracy={"broad": 0.9})}, tmp_path)
     assert bench.role.attributes()["models"] == []
     bench.role.object_arrived(arrived(model))
-    assert bench.role.attributes()["models"] == ["vignettes"] and bench.terminal.changed.is_set()
+    (said,) = bench.role.attributes()["models"]
+    assert (said["task"], said["accuracy"]) == ("vignettes", {"broad": 0.9}) and bench.terminal.changed.is_set()
     assert bench.data_of("model.deployed") == {
         "object_id": JOB, "node": "me", "task": "vignettes", "accuracy": {"broad": 0.9},
     }  # fmt: skip
     sample, _ = the_task().sample_of("cardiology", random.Random(1))
     bench.role.message_arrived(question(PacketType.QUERY), encode_message(Ask(task="vignettes", sample=sample)), PEER)
-    kind, payload = bench.network.replied[0]
+    kind, payload = first_reply(bench)
     answer = decode_message(payload)
     assert kind is PacketType.RESPONSE and isinstance(answer, Answer)
     expected, confidence = the_task().ask(bytes_to_model(the_task(), model), sample)
@@ -612,7 +622,7 @@ def test_a_query_that_cannot_be_answered_is_refused(tmp_path: Path, model: bytes
     bench = Bench("mdfp", {OrderRequest: ordered("deploy")}, tmp_path)
     bench.role.object_arrived(arrived(model))
     bench.role.message_arrived(question(PacketType.QUERY), encode_message(ask), PEER)
-    reply = decode_message(bench.network.replied[0][1])
+    reply = decode_message(first_reply(bench)[1])
     assert isinstance(reply, Refused) and reason in reply.reason
 
 

@@ -148,7 +148,7 @@ def fake_v2(root: Path) -> Path:
 def test_cpu_share_in_cgroup_v2(tmp_path: Path) -> None:
     path = cgroups.create_group("r1", "h11", 0.5, fake_v2(tmp_path))
     assert path == tmp_path / "daitn-r1" / "h11"
-    assert (path / "cpu.max").read_text() == "50000 100000"
+    assert (path / "cpu.max").read_text() == "10000 20000"
     assert (tmp_path / "cgroup.subtree_control").read_text() == "+cpu"
     assert cgroups.run_groups(tmp_path) == {"r1": tmp_path / "daitn-r1"}
 
@@ -158,7 +158,7 @@ def test_cpu_share_in_cgroup_v1(tmp_path: Path) -> None:
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1")
     path = cgroups.create_group("r1", "h11", 1.5, tmp_path)
     assert path == tmp_path / "cpu" / "daitn-r1" / "h11"
-    assert (path / "cpu.cfs_quota_us").read_text() == "150000"
+    assert (path / "cpu.cfs_quota_us").read_text() == "30000"
 
 
 def test_no_cpu_controller_is_a_warning_not_a_failure(tmp_path: Path) -> None:

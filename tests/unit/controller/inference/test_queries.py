@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+from itertools import pairwise
+from typing import Any
 
-from controller.southbound.openflow import ToGroup
+from controller.southbound.openflow import FlowMod, GroupMod, ToGroup
 from packets.labels import LABEL_NETWORK, class_label, label_address
-from packets.messages import Ask, Refused, Register, Report, decode_message, encode_message
+from packets.messages import Ask, AskReplicas, Need, Refused, Register, Replicas, Report, decode_message, encode_message
+from packets.queries import query_label
 from packets.wire import Flag, Header, PacketType, decode, encode
 from tests.fake_fabric import Journey, World, run, small_plan
 
@@ -14,9 +17,17 @@ PLAN = small_plan()
 LABEL = label_address(class_label("vignettes", 0))
 
 
-def query(task: str = "vignettes", number: int = 1) -> bytes:
-    header = Header(type=PacketType.QUERY, transfer_id=number, object_id=class_label("vignettes", 0))
-    return encode(header, encode_message(Ask(task=task, sample=[1.0])))
+ANY = Need()
+MODELS = {"mdfp1": 0x110_0001, "mdfp3": 0x130_0001}
+
+
+def query(task: str = "vignettes", number: int = 1, need: Need = ANY) -> bytes:
+    header = Header(type=PacketType.QUERY, transfer_id=number, object_id=query_label("vignettes", need))
+    return encode(header, encode_message(Ask(task=task, sample=[1.0], need=need)))
+
+
+def hosted(name: str, accuracy: float = 0.9, **more: float) -> dict[str, Any]:
+    return {"task": "vignettes", "label": MODELS[name], "accuracy": {"broad": accuracy, "cardiology": 0.8}, **more}
 
 
 async def deployed(*names: str, accuracy: float = 0.9, load: float = 0.0) -> World:
@@ -24,8 +35,7 @@ async def deployed(*names: str, accuracy: float = 0.9, load: float = 0.0) -> Wor
     await world.start()
     for name in names:
         host = world.hosts[name]
-        models = [{"task": "vignettes", "accuracy": {"broad": accuracy}}]
-        attributes = {"models": models, "trust": 0.9, "load": load, "latency_ms": 1.0}
+        attributes = {"models": [hosted(name, accuracy)], "trust": 0.9, "load": load, "latency_ms": 1.0}
         await world.tell(name, Register(name=name, role=host.role, address=host.address, attributes=attributes))
     return world
 
@@ -94,7 +104,7 @@ def test_load_moves_queries_away_and_a_model_that_is_gone_is_left() -> None:
         await world.tell("mdfp1", Report(name="mdfp1", sequence=1, attributes={"latency_ms": 500.0}))
         await world.by_kas[4].queries.reweigh()
         weights = dict(world.of("query.steered")[-1]["weights"])
-        assert weights["3:@mdfp/0"] == 100 and weights["1:@mdfp/0"] < 10
+        assert weights["3:@mdfp/0#1300001"] == 100 and weights["1:@mdfp/0#1100001"] < 10
         world.fabric.unplug("mdfp1", world.hosts["mdfp1"].switch)
         await world.settle()
         await world.by_kas[4].queries.reweigh()
@@ -138,13 +148,14 @@ def test_an_accuracy_class_is_only_served_by_models_that_reach_it() -> None:
     async def work() -> None:
         world = await deployed("mdfp1", accuracy=0.7)
         host = world.hosts["mdfp3"]
-        models = [{"task": "vignettes", "accuracy": {"broad": 0.95}}]
+        models = [hosted("mdfp3", 0.95)]
         await world.tell(
             "mdfp3",
             Register(name="mdfp3", role="mdfp", address=host.address, attributes={"models": models, "trust": 0.9}),
         )
+        need = Need(broad_accuracy=0.9)
         strict = label_address(class_label("vignettes", 9))
-        world.send("asker4", strict, query())
+        world.send("asker4", strict, query(need=need))
         await world.settle()
         for number in (0, 1):
             choose(world, number)
@@ -169,11 +180,117 @@ def test_a_silent_k_as_keeps_its_classes_and_costs_no_other() -> None:
         ask(world)
         await world.settle()
         queries = world.by_kas[4].queries
-        before = {key: spreading.weights for key, spreading in queries.active.items()}
+        before = {key: held.weights for key, held in queries.active.items()}
         world.mute.add(3)
         await queries.reweigh()
-        assert {key: spreading.weights for key, spreading in queries.active.items()} == before
+        assert {key: held.weights for key, held in queries.active.items()} == before
         assert any("keep their weights" in d["text"] for d in world.of("warning"))
         assert world.of("query.unserved") == []
+
+    run(work)
+
+
+def test_rules_grow_with_classes_and_models_not_with_askers() -> None:
+    async def work() -> None:
+        world = await deployed("mdfp1", "mdfp3")
+        for asker in ("asker4", "h11", "h21", "h33"):
+            ask(world, asker)
+            await world.settle()
+        once = {name: len(s.flows) for name, s in world.fabric.switches.items()}
+        for asker in ("asker4", "h11", "h21", "h33"):
+            assert ask(world, asker).punted == 0
+        await world.settle()
+        assert {name: len(s.flows) for name, s in world.fabric.switches.items()} == once
+        label = class_label("vignettes", 0)
+        for name, switch in world.fabric.switches.items():
+            rules = [f for f in switch.flows if f.match.get("ipv4_dst") == label_address(label)]
+            assert len(rules) <= 1 and not any("ipv4_src" in f.match for f in rules), name
+
+    run(work)
+
+
+def test_new_weights_go_into_the_group_that_is_there() -> None:
+    async def work() -> None:
+        world = await deployed("mdfp1", "mdfp3")
+        ask(world)
+        await world.settle()
+        since = len(world.fabric.sent)
+        await world.tell("mdfp1", Report(name="mdfp1", sequence=1, attributes={"latency_ms": 40.0}))
+        await world.by_kas[4].queries.reweigh()
+        sent = [mod for _, mod in world.fabric.sent[since:] if isinstance(mod, GroupMod | FlowMod)]
+        assert sent and all(isinstance(mod, GroupMod) and mod.modify for mod in sent)
+
+    run(work)
+
+
+def test_an_asker_that_chooses_itself_is_told_of_models_by_their_labels_and_reaches_each() -> None:
+    async def work() -> None:
+        world = await deployed("mdfp1", "mdfp3")
+        message = AskReplicas(name="asker4", task="vignettes", need=Need(broad_accuracy=0.8))
+        told = await world.tell("asker4", message)
+        assert isinstance(told, Replicas) and {k.label for k in told.replicas} == set(MODELS.values())
+        for name, label in MODELS.items():
+            journey = world.send("asker4", label_address(label), query())
+            assert (journey.punted, journey.ends) == (0, [name])
+
+    run(work)
+
+
+def test_a_query_that_may_not_leave_its_k_as_is_answered_there_or_refused_with_the_reason() -> None:
+    async def work() -> None:
+        world = await deployed("mdfp1", "mdfp3")
+        need = Need(local=True)
+        label = label_address(query_label("vignettes", need))
+        world.send("h11", label, query(need=need))
+        await world.settle()
+        for number in (0, 1):
+            choose(world, number)
+            assert ask(world, "h11", label).ends == ["mdfp1"]
+        world.send("asker4", label, query(need=need))
+        await world.settle()
+        answer = decode_message(decode(world.fabric.inbox["asker4"][-1].payload)[1])
+        assert isinstance(answer, Refused) and "in the asker's own K-AS" in answer.reason
+
+    run(work)
+
+
+def test_a_deadline_that_none_can_meet_is_refused_with_the_one_that_could_be() -> None:
+    async def work() -> None:
+        world = await deployed("mdfp1", "mdfp3")
+        need = Need(deadline_ms=1, expert_group="cardiology", expert_accuracy=0.95)
+        world.send("asker4", label_address(query_label("vignettes", need)), query(need=need))
+        await world.settle()
+        answer = decode_message(decode(world.fabric.inbox["asker4"][-1].payload)[1])
+        assert isinstance(answer, Refused)
+        for words in ("within 1 ms is asked for", "cardiology accuracy 0.95", "would be served", "cardiology 0.8"):
+            assert words in answer.reason, answer.reason
+
+    run(work)
+
+
+def test_a_label_of_another_class_is_told_apart() -> None:
+    async def work() -> None:
+        world = await deployed("mdfp3")
+        ask(world)
+        await world.settle()
+        held = next(iter(world.by_kas[4].queries.active.values()))
+        held.need = Need(deadline_ms=7)  # as if two classes had drawn one label
+        told = await world.tell("asker4", AskReplicas(name="asker4", task="vignettes"))
+        assert isinstance(told, Refused) and "with other needs" in told.reason
+
+    run(work)
+
+
+def test_leads_follow_the_links_that_are_there() -> None:
+    async def work() -> None:
+        world = await deployed("mdfp3")
+        ask(world)
+        await world.settle()
+        way = [name for name, _ in ask(world).hops]
+        between = next((a, b) for a, b in pairwise(way) if a.endswith("g") and b.endswith("g"))
+        world.fabric.unplug(*between)
+        await world.settle()
+        journey = ask(world)
+        assert journey.ends == ["mdfp3"] and between not in list(pairwise(journey.switches))
 
     run(work)

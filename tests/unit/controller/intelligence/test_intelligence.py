@@ -14,6 +14,7 @@ from controller.plugins.engines import Engines
 from controller.values.decisions import JobView, Load, Option, Plan, Request
 from controller.values.errors import EngineError
 from packets.messages import Ack, JobSpec, Register, Submit, SubmitReply
+from packets.queries import Need
 from tests.fake_fabric import World, run, small_plan
 
 PLAN = small_plan()
@@ -118,7 +119,7 @@ def test_queries_are_answered_by_models_that_are_good_enough() -> None:
     mind.hear(host, {"models": models}, now_s=7.0)
     found = mind.models(TASK, now_s=8.0)
     assert [m.node for m in found] == [host.name]
-    verdict, weights = asyncio.run(mind.answerers(TASK, found, 0.7, {host.name: 1.0}))
+    verdict, weights = asyncio.run(mind.answerers(TASK, found, Need(broad_accuracy=0.7), {host.name: 1.0}))
     assert verdict.admitted and [node for node, _ in weights] == [host.name]
-    verdict, weights = asyncio.run(mind.answerers(TASK, found, 0.9, {host.name: 1.0}))
+    verdict, weights = asyncio.run(mind.answerers(TASK, found, Need(broad_accuracy=0.9), {host.name: 1.0}))
     assert not verdict.admitted and weights == []

@@ -18,6 +18,7 @@ from controller.plugins.outside import Outside
 from controller.values.decisions import Assessment, Hyper, JobView, Measured, Option, Plan, Request
 from controller.values.errors import EngineError
 from controller.values.knowledge import ModelAt, Node
+from packets.queries import Need
 from topologies.own.files import absolute
 
 ROOT = Path(__file__).parents[4]
@@ -32,7 +33,7 @@ ASKED = {
     "hpo": (REQUEST, 0, 500),
     "mtrce": (REQUEST, JobView(), OPTIONS, None),
     "gate": (REQUEST, None, Measured(broad=0.5, per_group={"a": 0.5, "b": 0.5}, samples=100)),
-    "qfam": ("t", [ModelAt(node="m", task="t", accuracy={"broad": 0.9})], 0.5),
+    "qfam": ("t", [ModelAt(node="m", task="t", accuracy={"broad": 0.9})], Need(), {"m": 5.0}),
     "qirce": ([ModelAt(node="m", task="t", accuracy={"broad": 0.9}, latency_ms=2.0)], {"m": 5.0}),
     "mdo": ("t", 1000, [Node(name="m", role="mdfp", kas=1, address="10.1.0.1", attributes={})]),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from controller.engines.inference.qirce import choose, expected_ms
 from controller.topology.krrm import Krrm
 from controller.values.errors import NoPlacement
 from controller.values.knowledge import ModelAt, Node
+from packets.queries import Need
 
 
 def model(node: str, broad: float = 0.9, load: float = 0.0, latency_ms: float = 5.0, **groups: float) -> ModelAt:
@@ -22,16 +24,23 @@ def model(node: str, broad: float = 0.9, load: float = 0.0, latency_ms: float = 
     return ModelAt(node=node, task="vignettes", accuracy=accuracy, load=load, latency_ms=latency_ms)
 
 
+def needs(floors: float | dict[str, float]) -> Need:
+    if not isinstance(floors, dict):
+        return Need(broad_accuracy=floors)
+    group = next((name for name in floors if name != "broad"), "")
+    return Need(broad_accuracy=floors.get("broad", 0.0), expert_group=group, expert_accuracy=floors.get(group, 0.0))
+
+
 # --- Q-FAM -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_query_class_that_a_model_satisfies_is_admitted() -> None:
     models = [model("mdfp1", 0.82, cardiology=0.96), model("mdfp3", 0.90, cardiology=0.90)]
-    verdict = assess_query("vignettes", models, {"broad": 0.8, "cardiology": 0.95})
+    verdict = assess_query("vignettes", models, needs({"broad": 0.8, "cardiology": 0.95}), {})
     assert verdict.admitted and verdict.reasons == []
     assert verdict.predicted == {"broad": 0.82, "cardiology": 0.96}  # of the one that satisfies both
-    assert assess_query("vignettes", models, 0.9).admitted
-    assert assess_query("vignettes", models).admitted
+    assert assess_query("vignettes", models, needs(0.9), {}).admitted
+    assert assess_query("vignettes", models, Need(), {}).admitted
 
 
 @pytest.mark.parametrize(
@@ -40,14 +49,20 @@ def test_a_query_class_that_a_model_satisfies_is_admitted() -> None:
         ("poetry", [model("m")], 0.5, "no MDFP hosts a model of task poetry", {}),
         ("vignettes", [], 0.5, "no MDFP hosts", {}),
         ("vignettes", [model("m", 0.7)], 0.8, "broad accuracy 0.80 is asked for; the best", {"broad": 0.7}),
-        ("vignettes", [model("m")], {"dermatology": 0.5}, "dermatology accuracy 0.50", {"dermatology": 0.0}),
+        (
+            "vignettes",
+            [model("m")],
+            {"dermatology": 0.5},
+            "dermatology accuracy 0.50",
+            {"broad": 0.0, "dermatology": 0.0},
+        ),
         ("vignettes", [model("m", load=1.0), model("n", load=1.7)], 0.8, "all 2 MDFPs", {}),
     ],
 )
 def test_a_query_class_that_none_satisfies_is_refused_with_reasons(
     task: str, models: list[ModelAt], floors: Any, reason: str, nearest: dict[str, float]
 ) -> None:
-    verdict = assess_query(task, models, floors)
+    verdict = assess_query(task, models, needs(floors), {})
     assert not verdict.admitted
     assert reason in verdict.reasons[0]
     assert verdict.nearest == nearest
@@ -55,7 +70,7 @@ def test_a_query_class_that_none_satisfies_is_refused_with_reasons(
 
 def test_two_half_good_models_do_not_make_one_good_model() -> None:
     models = [model("a", 0.9, cardiology=0.5), model("b", 0.5, cardiology=0.9)]
-    verdict = assess_query("vignettes", models, {"broad": 0.8, "cardiology": 0.8})
+    verdict = assess_query("vignettes", models, needs({"broad": 0.8, "cardiology": 0.8}), {})
     assert verdict.reasons == [
         "no single deployed model of task vignettes reaches all of broad 0.80, cardiology 0.80 together"
     ]
@@ -66,10 +81,10 @@ share = st.floats(0.0, 1.0)
 
 @given(st.lists(st.builds(model, st.sampled_from("abcd"), share, share, cardiology=share), max_size=5), share, share)
 def test_the_nearest_query_class_is_admitted(models: list[ModelAt], broad: float, cardiology: float) -> None:
-    verdict = assess_query("vignettes", models, {"broad": broad, "cardiology": cardiology})
+    verdict = assess_query("vignettes", models, needs({"broad": broad, "cardiology": cardiology}), {})
     assert verdict.admitted == (not verdict.reasons)
     if verdict.nearest:
-        assert assess_query("vignettes", models, verdict.nearest).admitted
+        assert assess_query("vignettes", models, needs(verdict.nearest), {}).admitted
 
 
 # --- QIRCE -----------------------------------------------------------------------------------------------------------
@@ -164,3 +179,52 @@ def test_a_model_is_never_placed_where_it_does_not_fit(size_bytes: int, memories
         assert all(m < memory_needed_mib(size_bytes) for m in memories)
     else:
         assert memories[int(chosen[1:])] >= memory_needed_mib(size_bytes)
+
+
+# --- classes with deadlines, privacy, measured models ----------------------------------------------------------------
+
+
+def measured(node: str, service_ms: float, arrivals_per_s: float = 0.0, **more: Any) -> ModelAt:
+    return msgspec.structs.replace(model(node), service_ms=service_ms, arrivals_per_s=arrivals_per_s, label=1, **more)
+
+
+def test_a_deadline_that_none_can_meet_is_refused_with_the_soonest() -> None:
+    models = [measured("a", 30.0), measured("b", 10.0)]
+    verdict = assess_query("vignettes", models, Need(deadline_ms=20), {"a": 1.0, "b": 20.0})
+    assert not verdict.admitted and verdict.nearest["deadline_s"] == 0.032
+    assert assess_query("vignettes", models, Need(deadline_ms=32), {"a": 1.0, "b": 20.0}).admitted
+
+
+def test_what_cannot_be_reached_is_a_reason() -> None:
+    verdict = assess_query("vignettes", [model("a")], Need(local=True), {"a": float("inf")})
+    assert not verdict.admitted and "own K-AS" in verdict.reasons[0]
+
+
+rates = st.lists(st.floats(1.0, 500.0), min_size=1, max_size=6)
+
+
+@given(rates, st.lists(st.floats(0.0, 40.0), min_size=6, max_size=6), st.floats(0.0, 0.88))
+def test_shares_make_one_more_query_cost_the_same_everywhere(
+    service: list[float], away: list[float], fullness: float
+) -> None:
+    from controller.engines.inference.qirce import HEADROOM, _shares
+
+    capacity = sum(1e3 / s for s in service)
+    asked = max(fullness, HEADROOM) * capacity
+    models = [measured(f"m{i}", s, asked / len(service)) for i, s in enumerate(service)]
+    path_ms = {m.node: away[i] for i, m in enumerate(models)}
+    shares = _shares(models, path_ms)
+    assert sum(shares.values()) == pytest.approx(asked, rel=1e-3)
+    costs = []
+    for m in models:
+        rate, x = 1e3 / m.service_ms, shares[m.node]
+        assert 0 <= x < rate
+        costs.append((x, rate / (rate - x) ** 2 + 2e-3 * path_ms[m.node]))
+    used = [c for x, c in costs if x > 1e-6 * asked]
+    assert max(used) <= min(used) * 1.01 and all(c >= min(used) * 0.99 for x, c in costs if x == 0)
+
+
+def test_a_model_that_has_just_come_is_trusted_with_little_at_first() -> None:
+    shares = [dict(choose([measured("a", 10.0, 60.0), measured("b", 10.0, up_s=up)], {"a": 1.0, "b": 1.0}))
+              for up in (0.0, 5.0, 60.0)]  # fmt: skip
+    assert shares[0]["b"] < shares[1]["b"] < shares[2]["b"] == 100

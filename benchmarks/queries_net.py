@@ -1,0 +1,121 @@
+"""What the benchmarks of the inference plane share: a model trained and deployed, and loads of queries."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks.common import say
+from benchmarks.standing import StandingNetwork
+from hosts.inference import asked
+from hosts.inference.patterns import Pattern
+from packets.events import Event
+from packets.messages import JobSpec
+
+HOME_S, DEPLOY_S, KNOWN_S = 120.0, 30.0, 10.0
+
+
+def terminals(network: StandingNetwork, role: str) -> list[str]:
+    """Return the names of a role's terminals, as declared."""
+    plan = network.events("network.up")[0].data["plan"]
+    return [h["name"] for h in plan["hosts"] if h["role"] == role]
+
+
+def kas_of(network: StandingNetwork) -> dict[str, int]:
+    """Return the K-AS of each terminal."""
+    plan = network.events("network.up")[0].data["plan"]
+    return {h["name"]: h["kas"] for h in plan["hosts"]}
+
+
+def trained(network: StandingNetwork, task: str = "vignettes", visits: int = 2, target: float = 0.5) -> int:
+    """Have a model trained by travelling, and verified; return its job's number once it is home."""
+    for name in terminals(network, "data"):
+        network.at(name, "send_test_samples", timeout_s=60.0)
+    owner = terminals(network, "model_owner")[0]
+    spec = JobSpec(task=task, broad_accuracy=target, max_visits=visits, deadline_s=HOME_S)
+    reply = network.at(owner, "submit", spec=msgspec.to_builtins(spec))["reply"]
+    assert reply["admitted"], reply["reasons"]
+    network.wait_for("object.returned", HOME_S, object_id=reply["object_id"])
+    return int(reply["object_id"])
+
+
+def deployed(network: StandingNetwork, job: int, replicas: int) -> dict[str, int]:
+    """Deploy a trained model so many times; return the label at each MDFP, once its control centre knows of it."""
+    owner, labels = terminals(network, "model_owner")[0], dict[str, int]()
+    for _ in range(replicas):
+        before = len(network.events("model.deployed"))
+        network.at(owner, "deploy", object_id=job)
+        event = network.wait_until(partial(_deployed, network, before), DEPLOY_S, "deployment")
+        node, label = str(event.data["node"]), int(event.data["object_id"]) & 0xFFF_FFFF
+        labels[node] = label
+        network.wait_until(partial(_knows, network, node, label), KNOWN_S, f"{node} on the map")
+    say(f"deployed at {', '.join(labels)}")
+    return labels
+
+
+def _deployed(network: StandingNetwork, before: int) -> Event | None:
+    """Return the deployment after so many."""
+    return next(iter(network.events("model.deployed")[before:]), None)
+
+
+def _knows(network: StandingNetwork, node: str, label: int) -> bool | None:
+    told = network.events("krrm.updated", name=node)
+    models = [e.data["attributes"].get("models") or [] for e in told]
+    return any(m.get("label") == label for held in models for m in held if isinstance(m, dict)) or None
+
+
+def load(
+    network: StandingNetwork,
+    askers: Sequence[str],
+    pattern: Pattern,
+    seconds: float,
+    policy: str,
+    *,
+    need: dict[str, Any] | None = None,
+    seed: int = 0,
+) -> list[asked.Row]:
+    """Have askers ask together, each at its K-AS; return what became of every query."""
+    begin(network, askers, pattern, seconds, policy, need=need, seed=seed)
+    time.sleep(seconds)
+    return ended(network, askers)
+
+
+def begin(
+    network: StandingNetwork,
+    askers: Sequence[str],
+    pattern: Pattern,
+    seconds: float,
+    policy: str,
+    *,
+    need: dict[str, Any] | None = None,
+    seed: int = 0,
+) -> None:
+    """Have askers begin together."""
+    kas = kas_of(network)
+    places = sorted({kas[a] for a in askers})
+    start = time.time() + 0.5
+    for number, name in enumerate(askers):
+        spec = {
+            "pattern": msgspec.to_builtins(pattern), "seconds": seconds, "policy": policy, "need": need or {},
+            "seed": seed, "asker": number, "askers": len(askers), "place": places.index(kas[name]),
+            "places": len(places), "askers_here": sum(kas[a] == kas[name] for a in askers), "start_unix_s": start,
+        }  # fmt: skip
+        network.at(name, "load", spec=spec)
+
+
+def ended(network: StandingNetwork, askers: Sequence[str]) -> list[asked.Row]:
+    """Wait until the askers' last loads are over; return their rows."""
+
+    def one(name: str) -> list[asked.Row]:
+        result = network.at(name, "load_result", timeout_s=40.0, wait_s=20.0)
+        assert result["over"], f"the load of {name} is not over: {result}"
+        return asked.read(Path(result["file"]))
+
+    with ThreadPoolExecutor(len(askers)) as pool:
+        return sorted(row for rows in pool.map(one, askers) for row in rows)
