@@ -98,9 +98,15 @@ bench-tfam: setup-unit  ## T-FAM: are admitted requests met, do rejected ones mi
 bench-tag: setup-unit  ## TAG against every method really trained, 24 settings; the last line is JSON
 	@$(PY) -m benchmarks.tag
 
-.PHONY: bench-steer bench-ways-offline bench-policies
+.PHONY: bench-steer bench-queries bench-mdo bench-ways-offline bench-policies
 bench-steer: setup  ## what steering costs queries, rules of 500 classes, queries a second beside Flask and gRPC; last line JSON
 	@$(PY) -m benchmarks.steer
+
+bench-mdo: setup-unit  ## MDO's placement against the exact optimum (OR-tools), and at 10,000 sites; the last line is JSON
+	@$(PY) -m benchmarks.mdo
+
+bench-queries: setup  ## every policy that chooses who answers, at three loads on the network, with a moving hot spot; last line JSON
+	@$(PY) -m benchmarks.queries
 
 bench-policies: setup-unit  ## policies that choose models, simulated (a design aid: bench-queries measures them); last line JSON
 	@$(PY) -m benchmarks.policies_sim

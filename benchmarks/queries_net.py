@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import random
+import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -11,14 +15,72 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.common import say
+from benchmarks.common import PROJECT, NotSeen, python, say
 from benchmarks.standing import StandingNetwork
+from experiments.commands.client import request
 from hosts.inference import asked
 from hosts.inference.patterns import Pattern
+from hosts.learning.task import load_task
+from hosts.learning.task_spec import TaskSpec
 from packets.events import Event
 from packets.messages import JobSpec
+from packets.security.identity import Identity
 
 HOME_S, DEPLOY_S, KNOWN_S = 120.0, 30.0, 10.0
+
+
+class Ends:
+    """Processes at terminals of a standing network, and what they need."""
+
+    def __init__(self, network: StandingNetwork, folder: Path, asker: str, spec: TaskSpec) -> None:
+        self.network, self.folder, self.asker, self.task = network, folder, asker, spec.name
+        answer = request("keys", timeout_s=10.0, name=asker)
+        self.keys, self.directory = folder / "keys", Path(answer["directory"])
+        Identity.from_json(answer["keys"]).save(self.keys)
+        plan = network.events("network.up")[0].data["plan"]
+        self.address = {h["name"]: h["address"] for h in plan["hosts"]}
+        self.spec, self.samples = folder / "spec.json", folder / "samples.json"
+        self.spec.write_bytes(msgspec.json.encode(spec))
+        learning, rng = load_task(spec), random.Random(1)
+        self.samples.write_text(json.dumps([learning.sample_of("", rng)[0] for _ in range(256)]))
+
+    def run(self, mode: str, **options: Any) -> dict[str, Any]:
+        """Run an asker's end; return its result."""
+        done = subprocess.run(
+            self._words(self.asker, mode, own=self.address[self.asker], keys=self.keys, directory=self.directory,
+                        samples=self.samples, task=self.task, **options),
+            capture_output=True, text=True, timeout=120, check=False, cwd=PROJECT,
+        )  # fmt: skip
+        if done.returncode:
+            raise NotSeen(f"{mode}: {done.stderr[-500:]}")
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return found
+
+    @contextlib.contextmanager
+    def server(self, mode: str, at: str, port: int, model: Path) -> Iterator[None]:
+        """Have a server of the others at a terminal, in its share of the machine."""
+        group = Path(f"/sys/fs/cgroup/daitn-{self.network.runtime.name}/{at}/cgroup.procs")
+        words = self._words(
+            at, mode, server=self.address[at], port=port, spec=self.spec, model=model
+        )  # fmt: skip
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=PROJECT)
+        try:
+            if group.exists():
+                group.write_text(str(process.pid))
+            assert process.stdout is not None
+            if process.stdout.readline().strip() != "ready":
+                raise NotSeen(f"{mode} did not start")
+            yield
+        finally:
+            process.kill()
+            process.wait()
+
+    def _words(self, terminal: str, mode: str, **options: Any) -> list[str]:
+        words = ["nsenter", "-t", str(self.network.pid(terminal)), "-n", *python("benchmarks.steer_end", mode)]
+        for name, value in options.items():
+            many = value if isinstance(value, list) else [value]
+            words += [f"--{name.replace('_', '-')}", *map(str, many)]
+        return words
 
 
 def terminals(network: StandingNetwork, role: str) -> list[str]:
@@ -112,10 +174,15 @@ def begin(
 def ended(network: StandingNetwork, askers: Sequence[str]) -> list[asked.Row]:
     """Wait until the askers' last loads are over; return their rows."""
 
+    ages: list[float] = []
+
     def one(name: str) -> list[asked.Row]:
         result = network.at(name, "load_result", timeout_s=40.0, wait_s=20.0)
         assert result["over"], f"the load of {name} is not over: {result}"
+        ages.append(result["known_age_ms"] or 0.0)
         return asked.read(Path(result["file"]))
 
     with ThreadPoolExecutor(len(askers)) as pool:
-        return sorted(row for rows in pool.map(one, askers) for row in rows)
+        found = sorted(row for rows in pool.map(one, askers) for row in rows)
+    say(f"what was known of a model when it was chosen was {sum(ages) / len(ages):.0f} ms old")
+    return found

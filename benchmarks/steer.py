@@ -11,31 +11,26 @@ gRPC service of the same model at the same place. A second network has 200 asker
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import random
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
-from benchmarks.common import PROJECT, NotSeen, finish, python, run_main, say
-from benchmarks.queries_net import deployed, terminals, trained
+from benchmarks.common import PROJECT, finish, run_main, say
+from benchmarks.queries_net import Ends, deployed, terminals, trained
 from benchmarks.standing import StandingNetwork, standing
-from experiments.commands.client import request
-from hosts.learning.task import load_task
 from hosts.learning.task_spec import TaskSpec
 from packets.labels import class_label
 from packets.messages import Need
 from packets.queries import query_label
-from packets.security.identity import Identity
 
 TASK: Literal["vignettes"] = "vignettes"
+SPEC = TaskSpec(name=TASK, alpha=1.0)
 SCENARIO = {
     "name": "steer",
     "network": {"topo": f"{PROJECT}/benchmarks/steer_net.py:FourSwitches"},
@@ -46,61 +41,6 @@ ASKER, BIG, SMALL = "a1n1", "big", ("m1", "m2", "m3", "m4")
 PORT = 8123
 WINDOW = 64
 SECOND_QUERIES = 20
-
-
-class Ends:
-    """Processes at terminals of a standing network, and what they need."""
-
-    def __init__(self, network: StandingNetwork, folder: Path) -> None:
-        self.network, self.folder = network, folder
-        answer = request("keys", timeout_s=10.0, name=ASKER)
-        self.keys, self.directory = folder / "keys", Path(answer["directory"])
-        Identity.from_json(answer["keys"]).save(self.keys)
-        plan = network.events("network.up")[0].data["plan"]
-        self.address = {h["name"]: h["address"] for h in plan["hosts"]}
-        self.spec, self.samples = folder / "spec.json", folder / "samples.json"
-        spec = TaskSpec(name=TASK, alpha=1.0)
-        self.spec.write_bytes(msgspec.json.encode(spec))
-        task, rng = load_task(spec), random.Random(1)
-        self.samples.write_text(json.dumps([task.sample_of("", rng)[0] for _ in range(256)]))
-
-    def run(self, mode: str, **options: Any) -> dict[str, Any]:
-        """Run an asker's end; return its result."""
-        done = subprocess.run(
-            self._words(ASKER, mode, own=self.address[ASKER], keys=self.keys, directory=self.directory,
-                        samples=self.samples, task=TASK, **options),
-            capture_output=True, text=True, timeout=120, check=False, cwd=PROJECT,
-        )  # fmt: skip
-        if done.returncode:
-            raise NotSeen(f"{mode}: {done.stderr[-500:]}")
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return found
-
-    @contextlib.contextmanager
-    def server(self, mode: str, model: Path) -> Iterator[None]:
-        """Have a server of the others at the big MDFP's terminal, in its share of the machine."""
-        group = Path(f"/sys/fs/cgroup/daitn-{self.network.runtime.name}/{BIG}/cgroup.procs")
-        words = self._words(
-            BIG, mode, server=self.address[BIG], port=PORT, spec=self.spec, model=model
-        )  # fmt: skip
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=PROJECT)
-        try:
-            if group.exists():
-                group.write_text(str(process.pid))
-            assert process.stdout is not None
-            if process.stdout.readline().strip() != "ready":
-                raise NotSeen(f"{mode} did not start")
-            yield
-        finally:
-            process.kill()
-            process.wait()
-
-    def _words(self, terminal: str, mode: str, **options: Any) -> list[str]:
-        words = ["nsenter", "-t", str(self.network.pid(terminal)), "-n", *python("benchmarks.steer_end", mode)]
-        for name, value in options.items():
-            many = value if isinstance(value, list) else [value]
-            words += [f"--{name.replace('_', '-')}", *map(str, many)]
-        return words
 
 
 def cost(ends: Ends, labels: dict[str, int], count: int) -> dict[str, Any]:
@@ -173,7 +113,7 @@ def rates(ends: Ends, labels: dict[str, int], model: Path, seconds: float) -> di
         ours = ends.run("flood", labels=[labels[BIG]], window=window, seconds=seconds)
         best["ours"].append(ours["per_s"])
         for name in ("http", "grpc"):
-            with ends.server(f"serve_{name}", model):
+            with ends.server(f"serve_{name}", BIG, PORT, model):
                 other = ends.run(f"ask_{name}", server=ends.address[BIG], port=PORT, window=window, seconds=seconds)
                 best[name].append(other["per_s"])
     say(f"queries a second at one core: {best}")
@@ -237,7 +177,7 @@ def main() -> int:
                 job = trained(network)
                 labels = deployed(network, job, 5)
                 model = next((network.runtime / "owner").rglob("model.safetensors"))
-                ends = Ends(network, folder)
+                ends = Ends(network, folder, ASKER, SPEC)
                 result["second_query_packet_ins"] = seconds_make_no_packet_in(network)
                 result |= cost(ends, labels, chosen.pairs)
                 result |= rates(ends, labels, model, chosen.seconds)

@@ -10,6 +10,7 @@ import heapq
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -87,6 +88,7 @@ class Asking:
         self.rows: list[Row] = []
         self.known = KnownReplicas()
         self.reasons: dict[str, int] = {}
+        self.ages_s: deque[float] = deque(maxlen=10_000)  # of what was known of the model that a query went to
         self._samples, self._due, self._seconds, self._policy = samples, due, seconds, policy
         self._refresh_s = refresh_s
         self._queries: dict[int, Query] = {}
@@ -176,7 +178,10 @@ class Asking:
         now = self.means.clock()
         candidates = [r for label, r in self.known.by_label.items() if label not in query.refused_by]
         if self._policy is not None and candidates:
-            query.model = self._policy.choose(candidates, now).label
+            chosen = self._policy.choose(candidates, now)
+            query.model = chosen.label
+            if chosen.told_s > float("-inf"):
+                self.ages_s.append(now - chosen.told_s)
             self.known.sent(query.model, query.number, now)
         else:
             query.model = 0

@@ -85,6 +85,8 @@ class Load:
         over = self.asking.over.wait(wait_s) if wait_s else self.asking.over.is_set()
         rows = list(self.asking.rows)
         found = asked.summary(rows, self.spec.need.deadline_ms)
+        ages = self.asking.ages_s
+        found["known_age_ms"] = round(1e3 * sum(ages) / len(ages), 2) if ages else None
         result = {"over": over, "under_way": self.asking.under_way, "reasons": dict(self.asking.reasons), **found}
         if over:
             self.folder.mkdir(parents=True, exist_ok=True)
