@@ -33,6 +33,7 @@ LOADS = (0.5, 0.8, 0.95)
 SHARES = {"mdfp1": 0.25, "mdfp2": 0.17, "mdfp3": 0.11, "mdfp4": 0.07}
 TIED = 0.05
 DRAIN_S = 1.5
+OVERLOAD, SETTLE_S = 1.5, 4.0
 HOT_PERIOD_S, HOT_PEAK = 10.0, 4.0
 TASK = "own"
 
@@ -73,10 +74,17 @@ class Bench:
         self.ends = Ends(network, folder, self.askers[0], spec)
 
     def capacity(self, seconds: float) -> float:
-        """Return the answers a second of all MDFPs together when each always has some waiting."""
-        window = 6 * len(self.labels)
-        found = self.ends.run("flood", labels=list(self.labels.values()), window=window, seconds=seconds)
-        return float(found["per_s"])
+        """Return the answers a second of all MDFPs together when each always has some waiting.
+
+        A flood of one asker says about how much that is; then all ask for more than that, and what comes back counts.
+        """
+        labels = list(self.labels.values())
+        about = float(self.ends.run("flood", labels=labels, window=6 * len(labels), seconds=seconds / 2)["per_s"])
+        network, overload = self.network, Pattern(rate_per_s=OVERLOAD * about)
+        rows = load(network, self.askers, overload, seconds + SETTLE_S, "qirce", seed=0)
+        ends_s = sorted(r.at_s + r.latency_ms / 1e3 for r in rows if r.outcome == "answered")
+        time.sleep(DRAIN_S)
+        return sum(SETTLE_S < at <= SETTLE_S + seconds for at in ends_s) / seconds
 
     def ask(self, policy: str, rate_per_s: float, seconds: float, seed: int, deadline_ms: int) -> list[asked.Row]:
         """Have all owners ask; return what became of every query."""

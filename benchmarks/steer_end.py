@@ -20,7 +20,6 @@ import msgspec
 
 from hosts.inference.ports import Ports
 from packets.events import silent
-from packets.labels import is_class_label
 from packets.messages import Answer, Ask, encode_message
 from packets.security.identity import Directory, Identity
 from packets.security.keeper import Keeper
@@ -65,8 +64,7 @@ class Line:
             for header, message, peer in self.ports.wait(AGAIN_S):
                 if header.transfer_id == number and isinstance(message, Answer):
                     del self.waiting[number]
-                    if not is_class_label(label):  # a class is answered by whom the network chooses
-                        self.ports.known.setdefault(label, peer[0])
+                    self.ports.answers(label, peer[0])
             if time.perf_counter() - began > 5.0:
                 raise SystemExit(f"label {label:#x} did not answer")
         return (time.perf_counter() - began) * 1e3

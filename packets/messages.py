@@ -13,7 +13,20 @@ from typing import Annotated, Any
 import msgspec
 
 from packets.calls import Halt, HandOver, LaunchAgain, Pull, Release
-from packets.queries import Answer, Ask, AskReplicas, AskState, Busy, Known, Need, Replicas, State
+from packets.queries import (
+    SINGLE,
+    Answer,
+    Ask,
+    AskReplicas,
+    AskState,
+    Busy,
+    Known,
+    Need,
+    Replicas,
+    State,
+    Variant,
+    Way,
+)
 from packets.terms import Attributes, Fixed, Groups, JobSpec, Member, Message, Name, Share, Text
 
 __all__ = [
@@ -21,7 +34,7 @@ __all__ = [
     "Change", "Fixed", "Halt", "HandOver", "Inquire", "JobSpec", "JobStatus", "Known", "LaunchAgain",
     "Leave", "LogPart", "LogRequest", "Message", "Need", "Order", "OrderRequest", "Pull",
     "Refused", "Register", "Release", "Replicas", "Report", "Returned", "SendData", "State", "Submit",
-    "SubmitReply", "Verdict", "VerdictReply", "VisitDone", "decode_message", "encode_message",
+    "SubmitReply", "Verdict", "VerdictReply", "VisitDone", "Way", "decode_message", "encode_message",
 ]  # fmt: skip
 
 
@@ -77,7 +90,7 @@ class Submit(Message, frozen=True, kw_only=True, tag="submit"):
     spec: JobSpec
 
 
-class AnnounceObject(Message, frozen=True, kw_only=True, tag="announce"):
+class AnnounceObject(Message, frozen=True, kw_only=True, omit_defaults=True, tag="announce"):
     """A holder asks for the identity of an object that it is about to launch.
 
     ``exchange`` (a piece of training together -> place ``target``, from a terminal at which ``for_object`` is).
@@ -85,6 +98,8 @@ class AnnounceObject(Message, frozen=True, kw_only=True, tag="announce"):
     kind: ``test_sample`` (data node -> MPVU number ``copy``), ``data`` (data node -> the compute facility at which
     ``for_object`` waits), ``deploy`` (trained model -> an MDFP), ``parcel`` (any bytes -> the nearest terminal of the
     role that ``task`` names).
+
+    ``variant``, ``way``: of a model to deploy, what it is called among those of its task, and how it answers.
     """
 
     name: Name
@@ -95,6 +110,8 @@ class AnnounceObject(Message, frozen=True, kw_only=True, tag="announce"):
     copy: int = 0
     accuracy: Groups = {}
     target: Annotated[str, msgspec.Meta(max_length=80)] = ""
+    variant: Variant = ""
+    way: Way = SINGLE
 
 
 class OrderRequest(Message, frozen=True, kw_only=True, tag="order?"):
@@ -252,6 +269,8 @@ class Order(Message, frozen=True, kw_only=True, omit_defaults=True, tag="order")
     merge: Annotated[list[Share], msgspec.Meta(max_length=8)] = []
     broad_accuracy: Share = 0.0
     expert_accuracy: Share = 0.0
+    variant: Variant = ""
+    way: Way = SINGLE
 
 
 class LogPart(Message, frozen=True, kw_only=True, tag="log="):

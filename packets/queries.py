@@ -6,17 +6,52 @@ A query names a *class*, its task and what it needs, or one deployed model: alwa
 from __future__ import annotations
 
 import zlib
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 from packets.labels import CLASS_LABEL_BASE, CLASS_LABELS
+from packets.parts import MAX_MESSAGE_BYTES
 from packets.terms import Groups, Member, Message, Name, Sample, Share, Text
 
 Label = Annotated[int, msgspec.Meta(ge=0, lt=1 << 28)]
 Amount = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
 Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 MAX_REPLICAS = 64
+Variant = Annotated[str, msgspec.Meta(max_length=24, pattern="^[a-z0-9_-]*$")]
+Chances = Annotated[
+    bytes, msgspec.Meta(max_length=8192)
+]  # float16, little end first, in the order of the task's labels
+Activations = Annotated[bytes, msgspec.Meta(max_length=MAX_MESSAGE_BYTES)]
+
+
+class Way(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How a deployed model comes to its answers, alone or with others; ``asks``: the variants that it asks.
+
+    ``single``: alone.  ``switched``: it answers where its confidence, at ``temperature``, reaches ``threshold``, the
+    first of ``asks`` everywhere else.  ``collaborative``: with all of ``asks``, weighed by measured accuracy.
+    ``lower``, ``upper``: sides of a model that is ``cut``, of one ``seal``; the lower one sends its activations to the
+    first of ``asks``.  ``multimodal``: what is deployed is a fusion of the answers of ``asks``, the first to findings,
+    the second to vitals, which follow each other in a sample.
+
+    ``model``: which of the task's models it is (its own, the cheap one, that of vitals).
+    """
+
+    kind: Literal["single", "switched", "collaborative", "lower", "upper", "multimodal"] = "single"
+    model: Literal["", "cheap", "vitals"] = ""
+    asks: Annotated[list[Variant], msgspec.Meta(max_length=8)] = []
+    threshold: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
+    temperature: Annotated[float, msgspec.Meta(gt=0.0)] = 1.0
+    cut: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
+    seal: Annotated[str, msgspec.Meta(max_length=160)] = ""
+
+
+SINGLE = Way()
+
+
+def variant_task(task: str, variant: str) -> str:
+    """Return the task of queries to a variant: each variant is a class of models of its own ('': the task's)."""
+    return f"{task}/{variant}" if variant else task
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -52,13 +87,20 @@ def query_label(task: str, need: Need) -> int:
 class Ask(Message, frozen=True, kw_only=True, omit_defaults=True, tag="ask"):
     """A query: one sample for a deployed model, as token or feature list.
 
-    ``answer_to``: the address that gets the answer, where that is not the asker's.
+    ``answer_to``: the address that gets the answer, where that is not the asker's. ``answer_port``: a model has sent
+    this on so often (``hops``); its answer goes there, by the transfer id that it has, and nobody else is told.
+    ``chances``: the probabilities of all labels are wanted. ``activations``: what a lower side makes of the sample,
+    which then stays where it was.
     """
 
     task: Name
     sample: Sample
     need: Need = Need()
     answer_to: Member = ""
+    answer_port: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
+    chances: bool = False
+    activations: Activations = b""
+    hops: Annotated[int, msgspec.Meta(ge=0, le=16)] = 0
 
 
 class State(Message, frozen=True, kw_only=True, tag="state"):
@@ -89,6 +131,7 @@ class Answer(Message, frozen=True, kw_only=True, omit_defaults=True, tag="answer
     answered_by: Name
     infer_ms: Amount = 0.0
     state: State | None = None
+    chances: Chances = b""
 
 
 class Busy(Message, frozen=True, kw_only=True, tag="busy"):

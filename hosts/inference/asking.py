@@ -222,7 +222,7 @@ class Asking:
             return
         state = getattr(message, "state", None)
         if isinstance(state, State):
-            self._ports.known.setdefault(query.model or state.label, address)
+            self._ports.answers(query.model or self.label, address)
             self.known.state(state, now, query.model)
         match message:
             case Answer():
@@ -259,7 +259,7 @@ class Asking:
     def _probed(self, number: int, message: Message, address: str, now: float) -> None:
         label, _ = self._probes.pop(number, (0, 0.0))
         if label and isinstance(message, State) and self._policy is not None:
-            self._ports.known.setdefault(label, address)
+            self._ports.answers(label, address)
             self.known.state(message, now, label)
             self._policy.probed(
                 Probed(label=label, in_flight=message.in_flight, latency_ms=message.latency_ms, at_s=now)
@@ -281,7 +281,7 @@ class Asking:
             return
         gone = self.known.told(fresh[0].replicas, fresh[1])
         for label in gone:
-            self._ports.known.pop(label, None)
+            self._ports.forget(label)
             if self._policy is not None:
                 self._policy.failed(label, now)
         if gone:

@@ -43,19 +43,39 @@ class Ports:
         for number in self._by_number:
             self._poll.register(number, select.EPOLLIN)
         self.to = ""
-        self.known: dict[int, str] = {}  # address that answers for a label: the pair's key is cheaper than a signature
+        self._listeners: dict[int, list[str]] = {}
 
     def close(self) -> None:
         self._poll.close()
         for one in self._sockets:
             one.close()
 
+    def answers(self, label: int, address: str) -> None:
+        """Note who answers for a label: keys that are shared are cheaper than a signature."""
+        known = self._listeners.setdefault(label, [])
+        if address not in known:
+            known.append(address)
+
+    def forget(self, label: int | None = None) -> None:
+        """Who answers for a label (any, where none is given) is not known any more."""
+        if label is None:
+            self._listeners.clear()
+        else:
+            self._listeners.pop(label, None)
+
+    def _signed(self, guard: Keeper, header: Header, piece: bytes, label: int) -> bytes:
+        """Sign for those that are known to answer; what goes again, for anybody: another may answer now."""
+        known = self._listeners.get(label, [])
+        if header.flags & Flag.REPEATED or not known:
+            return guard.sign_request(header, piece, label_address(label))
+        return guard.sign_request(header, piece, known[0]) if len(known) == 1 else guard.sign_for(header, piece, known)
+
     def send(self, header: Header, payload: bytes, label: int) -> None:
         """Send a message to a label, from the port that its transfer id has."""
         out, to = self._sockets[header.transfer_id % PORTS], self.to or label_address(label)
         full = msgspec.structs.replace(header, total_length=len(payload))
         for part, piece in cut(full, payload, MESSAGE_ROOM):
-            data = self._guard.sign_request(part, piece, self.known.get(label, to)) if self._guard else None
+            data = self._signed(self._guard, part, piece, label) if self._guard else None
             with contextlib.suppress(OSError):  # a full buffer is a lost packet: the query goes again
                 out.sendto(encode(part, piece) if data is None else data, (to, AI_PORT))
 

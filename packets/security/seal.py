@@ -12,6 +12,7 @@ import hmac
 import ipaddress
 import struct
 import time
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -25,6 +26,7 @@ from packets.security.identity import Certificate, Identity
 from packets.wire import FIXED_BYTES, Buffer, Header, PacketType, decode
 
 REQUEST_TAG_BYTES = 16
+EACH_TAG_BYTES, LISTENERS = 8, 4  # of a packet for a few listeners: as many MACs as an Authentication option holds
 SIGNATURE_BYTES = 64
 OPTION_BYTES = 8
 MANDATE_CONTEXT = b"DA-ITN mandate 1"
@@ -86,6 +88,22 @@ def mac_matches(header: Header, raw: Buffer, key: bytes, size: int = REQUEST_TAG
     if auth is None or auth.algorithm != BLAKE2B or len(auth.tag) != size:
         return False
     return hmac.compare_digest(tag(key, covered(header, raw), size), auth.tag)
+
+
+def seal_with_macs(header: Header, payload: Buffer, keys: Sequence[bytes], key_id: int) -> bytes:
+    """Return a packet that any of a few listeners can check: a MAC of ``EACH_TAG_BYTES`` for each, in a row."""
+    blank = _blank(header, BLAKE2B, key_id, EACH_TAG_BYTES * len(keys))
+    return wire.seal(blank, payload, lambda *parts: b"".join(tag(key, parts, EACH_TAG_BYTES) for key in keys))
+
+
+def one_mac_matches(header: Header, raw: Buffer, key: bytes) -> bool:
+    """Tell whether one of the MACs of a packet for a few listeners is right for this key."""
+    auth = header.authentication
+    if auth is None or auth.algorithm != BLAKE2B or len(auth.tag) % EACH_TAG_BYTES:
+        return False
+    own = tag(key, covered(header, raw), EACH_TAG_BYTES)
+    each = [auth.tag[at : at + EACH_TAG_BYTES] for at in range(0, len(auth.tag), EACH_TAG_BYTES)]
+    return any([hmac.compare_digest(own, one) for one in each])  # all are looked at, wherever the right one stands
 
 
 # --- signatures -------------------------------------------------------------------------------------------------------
