@@ -15,6 +15,7 @@ from controller.access.requests import Terminals
 from controller.border import messages as border
 from controller.border.serving import Serving
 from controller.domain import Domain
+from controller.inference.deployment import Deployment
 from controller.inference.health import KNOCK_S, Health
 from controller.inference.queries import Queries
 from controller.runtime.identities import Identities
@@ -67,6 +68,7 @@ class Dcc:
         self.visits = Visits(services, means.worker, self.gathering)
         self.queries = Queries(services, self.places)
         self.health = Health(services, means.worker, self.queries, self.calls)
+        self.deployment = Deployment(services, means.worker, self.queries, self.objects, self.health)
         self.training = Training(services, identities)
         self.trusting = Trusting(services, self.gathering)
         self.rivals = Rivals(services, self.places, self.gathering, self.sensing, self.steering.legs)
@@ -94,6 +96,10 @@ class Dcc:
         serving.on(border.AskOptions, self.rivals.offer)
         serving.on(border.Book, self.rivals.book)
         terminals.on(messages.AskReplicas, self.queries.replicas)
+        terminals.on(messages.MoveModel, self.deployment.move)
+        self.objects.on_deploy = self.deployment.deployed
+        serving.on(border.CopyModel, self.deployment.copy)
+        serving.on(border.RetireModel, self.deployment.retire)
         serving.on(border.AskModels, self.queries.models.offer)
         serving.on(border.Lead, self.queries.leads.obey)
         serving.on(border.ModelsChanged, self.health.models_changed)
@@ -118,6 +124,7 @@ class Dcc:
             "second thoughts": (self.custody.reconsider, 1.0),
             "query weights": (self.queries.reweigh, 1.0),
             "health of deployed models": (self.health.look, KNOCK_S),
+            "placement of deployed models": (self.deployment.round, 1.0),
             "packet-in limits": (self.limiter.tell, 1.0),
             "refusals": (self.authenticity.tell, 1.0),
             "map news": (self.gathering.tell, NEWS_S),

@@ -50,3 +50,19 @@ class Halt(Message, frozen=True, kw_only=True, tag="halt"):
 
     object_id: int
     reason: Text = ""
+
+
+class Copy(Message, frozen=True, kw_only=True, tag="copy"):
+    """The DCC has an MDFP send a copy of a model that it serves to another place (``Ack``, or ``Refused``: not served).
+
+    ``to``: the place, as orders name it ('': where MDO sees fit).
+    """
+
+    label: int
+    to: Annotated[str, msgspec.Meta(max_length=80)] = ""
+
+
+class Retire(Message, frozen=True, kw_only=True, tag="retire"):
+    """The DCC has an MDFP end a model: nobody is led to it any more, what it was asked is answered (``Ack``)."""
+
+    label: int

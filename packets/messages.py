@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from packets.calls import Halt, HandOver, LaunchAgain, Pull, Release
+from packets.calls import Copy, Halt, HandOver, LaunchAgain, Pull, Release, Retire
 from packets.queries import (
     SINGLE,
     Answer,
@@ -31,9 +31,9 @@ from packets.terms import Attributes, Fixed, Groups, JobSpec, Member, Message, N
 
 __all__ = [
     "Ack", "AnnounceObject", "AnnounceReply", "Answer", "AnyMessage", "Ask", "AskReplicas", "AskState", "Busy",
-    "Change", "Fixed", "Halt", "HandOver", "Inquire", "JobSpec", "JobStatus", "Known", "LaunchAgain",
-    "Leave", "LogPart", "LogRequest", "Message", "Need", "Order", "OrderRequest", "Pull",
-    "Refused", "Register", "Release", "Replicas", "Report", "Returned", "SendData", "State", "Submit",
+    "Change", "Copy", "Fixed", "Halt", "HandOver", "Inquire", "JobSpec", "JobStatus", "Known", "LaunchAgain",
+    "Leave", "LogPart", "LogRequest", "Message", "MoveModel", "Need", "Order", "OrderRequest", "Pull",
+    "Refused", "Register", "Release", "Replicas", "Report", "Retire", "Returned", "SendData", "State", "Submit",
     "SubmitReply", "Verdict", "VerdictReply", "VisitDone", "Way", "decode_message", "encode_message",
 ]  # fmt: skip
 
@@ -198,6 +198,15 @@ class Change(Message, frozen=True, kw_only=True, tag="change"):
     deadline_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
 
+class MoveModel(Message, frozen=True, kw_only=True, tag="move"):
+    """The owner has a deployed model moved: to a place (as orders name it) or where MDO sees fit; by ``Ack``."""
+
+    name: Name
+    task: Name
+    label: int
+    to: Member = ""
+
+
 # --- DCC -> terminal -------------------------------------------------------------------------------------------------
 
 
@@ -312,7 +321,7 @@ AnyMessage = (
     Register | Report | Leave | Pull | Halt | Submit | AnnounceObject | OrderRequest | VisitDone | Verdict | Returned
     | Inquire | Ack | Refused | SubmitReply | AnnounceReply | Order | LogRequest | LogPart | VerdictReply | JobStatus
     | SendData | Ask | Answer | Busy | AskState | State | AskReplicas | Replicas | Change | LaunchAgain | HandOver
-    | Release
+    | Release | Copy | Retire | MoveModel
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -236,6 +236,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     arrivals_per_s: float = 0.0
     up_s: float = -1.0
     age_s: float = 0.0
+    asked_by: dict[str, float] = {}
 
 
 class Models(Say, frozen=True, kw_only=True, tag="models="):
@@ -261,6 +262,23 @@ class ModelsChanged(Say, frozen=True, kw_only=True, tag="models!"):
 
     kas: Kas
     at_kas: Kas
+
+
+class CopyModel(Say, frozen=True, kw_only=True, tag="copy"):
+    """To the K-AS of a deployed model: have its terminal send a copy to another place ('': where MDO sees fit)."""
+
+    kas: Kas
+    label: int
+    handle: Handle
+    to: Annotated[str, msgspec.Meta(max_length=80)] = ""
+
+
+class RetireModel(Say, frozen=True, kw_only=True, tag="retire"):
+    """To the K-AS of a deployed model: have it passed by, and end once it has answered what it was asked."""
+
+    kas: Kas
+    label: int
+    handle: Handle
 
 
 class LinkState(Say, frozen=True, kw_only=True, tag="link"):
@@ -297,7 +315,7 @@ class Interrupt(Say, frozen=True, kw_only=True, tag="interrupt"):
 
 Ask = (
     AskOptions | AskFacilities | AskNextStop | Announce | Withdraw | Lost | HandOver | Release | Forward | AskModels
-    | Lead | ModelsChanged | LinkState | Evidence | Interrupt | Book
+    | Lead | ModelsChanged | CopyModel | RetireModel | LinkState | Evidence | Interrupt | Book
 )  # fmt: skip
 Reply = Options | Facilities | Stop | Ready | Done | No | Forwarded | Models
 

@@ -45,23 +45,20 @@ class Health:
                 self._back(node.name)
 
     async def _knock(self, name: str) -> None:
+        krrm = self.services.krrm
+        heard_s = krrm.node(name).heard_s if name in krrm else 0.0
         try:
             await self.calls.ask(self.services.domain.hosts[name], AskState(), pauses_s=PATIENCE_S)
         except ControllerError as error:
-            if self._heard_meanwhile(name):
-                return
-            self._out(name, str(error))
+            if name in krrm and krrm.node(name).heard_s <= heard_s:
+                self._out(name, str(error))
         else:
             self._answered_s[name] = self.services.clock()
         finally:
             self._asking.discard(name)
 
-    def _heard_meanwhile(self, name: str) -> bool:
-        krrm, now_s = self.services.krrm, self.services.clock()
-        return name in krrm and now_s - krrm.node(name).heard_s < sum(PATIENCE_S)
-
     def _out(self, name: str, why: str) -> None:
-        if name not in self.queries.models.out and name in self.services.krrm:
+        if name not in self.queries.models.out:
             self.queries.models.out.add(name)
             self.services.emit("model.out", node=name, kas=self.services.domain.hosts[name].kas, reason=why)
             self._tell_all(name)
@@ -84,9 +81,10 @@ class Health:
                 self.worker.spawn(self.queries.leads.gone(label), f"label of a model that was at {name}")
 
     def _tell_all(self, name: str) -> None:
-        self.worker.spawn(self._tell(self.services.domain.hosts[name].kas), f"news of models at {name}")
+        self.worker.spawn(self.tell_of(self.services.domain.hosts[name].kas), f"news of models at {name}")
 
-    async def _tell(self, at_kas: int) -> None:
+    async def tell_of(self, at_kas: int) -> None:
+        """Tell all control centres that the models of a K-AS are not what they were; returns when they have looked."""
         for kas in self.services.all_kas:
             await self.services.may(ModelsChanged(kas=kas, at_kas=at_kas))
 

@@ -22,6 +22,7 @@ class Deployed:
 
     kas: int
     model: Model
+    task: str = ""
 
     @property
     def key(self) -> str:
@@ -40,11 +41,14 @@ class Seen:
 
 
 class DeployedModels:
-    """Offers this domain's models, gathers all. ``out``: nodes that are not asked for now, though they are there."""
+    """Offers this domain's models, gathers all. ``out``: nodes that are not asked for now, though they are there;
+    ``retired``: labels of models that are passed by.
+    """
 
     def __init__(self, services: Services, places: Places) -> None:
         self.services, self.places = services, places
         self.out: set[str] = set()
+        self.retired: set[int] = set()
         self._seen: dict[str, Seen] = {}
         self._asking: dict[str, asyncio.Task[Seen]] = {}
 
@@ -53,7 +57,9 @@ class DeployedModels:
     def offer(self, ask: AskModels) -> Models:
         """Say which deployed models of a task a K-AS of this domain has, nodes as handles."""
         found = self.services.intelligence.models(ask.task, self.services.clock())
-        here = [m for m in found if m.kas == ask.kas and m.label and self.serves(m.node)]
+        here = [
+            m for m in found if m.kas == ask.kas and m.label and m.label not in self.retired and self.serves(m.node)
+        ]
         return Models(models=[self._offer(m) for m in here])
 
     def serves(self, node: str) -> bool:
@@ -65,7 +71,7 @@ class DeployedModels:
             handle=self.places.handle(model.node), accuracy=model.accuracy, load=model.load,
             latency_ms=model.latency_ms, inner_ms=self._inner_ms(model.kas, model.node), label=model.label,
             service_ms=model.service_ms, in_flight=model.in_flight, arrivals_per_s=model.arrivals_per_s,
-            up_s=model.up_s, age_s=model.age_s,
+            up_s=model.up_s, age_s=model.age_s, asked_by=model.asked_by,
         )  # fmt: skip
 
     def _inner_ms(self, kas: int, node: str) -> float:
@@ -97,7 +103,7 @@ class DeployedModels:
         kas = self.services.all_kas
         answers = await asyncio.gather(*(self.services.may(AskModels(kas=k, task=task)) for k in kas))
         found = [(k, a) for k, a in zip(kas, answers, strict=True) if isinstance(a, Models)]
-        models = [Deployed(k, m) for k, answer in found for m in answer.models]
+        models = [Deployed(k, m, task) for k, answer in found for m in answer.models]
         seen = Seen(self.services.clock(), models, frozenset(kas) - {k for k, _ in found})
         if len(self._seen) > 256:
             self._seen.clear()
@@ -106,14 +112,17 @@ class DeployedModels:
 
     def path_ms(self, start: int, deployed: Deployed) -> float:
         """Return the one-way milliseconds from a K-AS to a model (inf: no way)."""
-        if start == deployed.kas:
-            return deployed.model.inner_ms
+        return self.between_ms(start, deployed.kas) + deployed.model.inner_ms
+
+    def between_ms(self, start: int, end: int) -> float:
+        """Return the one-way milliseconds between two K-AS (inf: no way)."""
+        if start == end:
+            return 0.0
         down = [(min(p), max(p)) for p in self.services.domain.down_kas]
         try:
-            way = kas_graph(self.services.domain.plan.kas_links, down).route(start, deployed.kas)
+            return kas_graph(self.services.domain.plan.kas_links, down).route(start, end).delay_ms
         except NoPath:
             return math.inf
-        return way.delay_ms + deployed.model.inner_ms
 
 
 def as_engines_see(task: str, deployed: Deployed) -> ModelAt:

@@ -19,6 +19,7 @@ from controller.plugins.outside import EngineFailed, Outside
 from controller.values.decisions import Assessment, Hyper, JobView, Load, Measured, Option, Plan, Request
 from controller.values.errors import EngineError
 from controller.values.knowledge import ModelAt, Node
+from controller.values.placement import Demand, ModelNeed, Paths, Placement, PlacementSettings, Site
 from packets.events import Emit, silent
 from packets.queries import Need
 
@@ -92,6 +93,19 @@ class Engines:
     async def place(self, task: str, size_bytes: int, mdfps: list[Node]) -> str:
         """MDO: the MDFP that hosts a model; ``EngineError`` when none can."""
         return await self._ask("mdo", (task, size_bytes, mdfps), {})  # type: ignore[no-any-return]
+
+    async def optimise(
+        self,
+        sites: list[Site],
+        models: list[ModelNeed],
+        demands: list[Demand],
+        path_ms: Paths,
+        prices: PlacementSettings,
+    ) -> Placement:
+        """MDO: where replicas go, and what to change for it."""
+        from controller.engines.inference.placement import optimise  # loaded where models are placed, and only there
+
+        return optimise(sites, models, demands, path_ms, settings=prices)
 
     async def _ask(self, name: str, arguments: tuple[Any, ...], chosen: Chosen) -> Any:
         source = chosen.get(name, self.use.get(name, DEFAULT))

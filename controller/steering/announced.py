@@ -6,6 +6,7 @@ Each is announced by its holder at the DCC of its own K-AS, which becomes its ho
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -16,7 +17,7 @@ from controller.errors import SteeringError
 from controller.runtime.identities import Identities
 from controller.services import Services
 from controller.values.errors import EngineError
-from controller.values.handles import read_place
+from controller.values.handles import read_place, read_site
 from controller.values.knowledge import Attribute, Node
 from packets.messages import AnnounceObject, AnnounceReply, Order, OrderRequest
 from topologies.plan import HostPlan
@@ -47,6 +48,7 @@ class Objects:
     def __init__(self, services: Services, identities: Identities, places: Places) -> None:
         self.services, self.identities, self.places = services, identities, places
         self.announced: dict[int, Announced] = {}
+        self.on_deploy: Callable[[int, AnnounceObject], None] = lambda object_id, message: None
 
     async def announce(self, host: HostPlan, message: AnnounceObject) -> AnnounceReply:
         """Give an object its identity; ``SteeringError`` when there is nowhere it is needed."""
@@ -56,6 +58,8 @@ class Objects:
         entry = Announced(object_id, host, message)
         await self._target(entry, [])
         self.announced[object_id] = entry
+        if message.kind == "deploy":
+            self.on_deploy(object_id, message)
         if len(self.announced) > KEPT:
             del self.announced[next(iter(self.announced))]
         return AnnounceReply(object_id=object_id)
@@ -126,6 +130,9 @@ class Objects:
         return near[0][2], near[0][3]
 
     async def _deploy_target(self, entry: Announced, exclude: list[str]) -> tuple[int, str]:
+        """A model goes to the place that is named, else where MDO sees fit."""
+        if entry.message.target:
+            return read_site(entry.message.target)
         found = await self.services.facilities(lambda k: AskFacilities(kas=k, role="mdfp"))
         by_key = {f.handle_key: f for f in found if f.attributes.get("ready") and f.handle_key not in exclude}
         nodes = [_as_node(f, self.services.clock()) for f in by_key.values()]
@@ -148,6 +155,8 @@ class Objects:
             for_object=announced.for_object,
             task=announced.task,
             accuracy=announced.accuracy,
+            variant=announced.variant,
+            way=announced.way,
         )
 
     def _entry(self, object_id: int) -> Announced:

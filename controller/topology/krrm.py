@@ -217,7 +217,12 @@ def _model(item: Any) -> dict[str, Any]:
     accuracy = item.get("accuracy", {})
     if not isinstance(accuracy, Mapping):
         raise ValueError("holds a model whose accuracy is not a mapping")
-    rest = {str(key): _scalar(field) for key, field in item.items() if key != "accuracy"}
+    asked_by = item.get("asked_by", {})
+    if not isinstance(asked_by, Mapping) or len(asked_by) > MAX_ATTRIBUTES:
+        raise ValueError("holds a model whose askers are not a mapping of K-AS to rate")
+    rest = {str(key): _scalar(field) for key, field in item.items() if key not in ("accuracy", "asked_by")}
+    if asked_by:
+        rest["asked_by"] = {str(kas): _amount(rate) for kas, rate in asked_by.items()}
     return {**rest, "accuracy": {str(group): _share(share) for group, share in accuracy.items()}}
 
 

@@ -95,5 +95,6 @@ def _model_at(node: Node, entry: Mapping[str, Any], verified: Mix | None, now_s:
         service_ms=float(entry.get("service_ms", 0.0)),
         in_flight=int(entry.get("in_flight", 0)),
         arrivals_per_s=float(entry.get("arrivals_per_s", 0.0)),
+        asked_by=dict(entry.get("asked_by", {})),
         up_s=since_s if since_s < 0 else since_s + max(0.0, now_s - told_s),
     )

@@ -22,6 +22,15 @@ def read_place(text: str) -> tuple[int, str]:
     return int(kas), handle
 
 
+def read_site(text: str) -> tuple[int, str]:
+    """Return (K-AS, handle) of an MDFP as a move names it, ``kas:@mdfp/number``; ``SteeringError`` when it is none."""
+    kas, _, handle = text.partition(":")
+    role, _, number = handle.partition("/")
+    if not (kas.isdecimal() and len(kas) < 4 and 1 <= int(kas) <= 255 and role == "@mdfp" and number.isdecimal()):
+        raise SteeringError(f"{text[:80]!r} names no MDFP; say kas:@mdfp/number")
+    return int(kas), handle
+
+
 def read_member(which: str) -> tuple[int, str]:
     """Return (job's object id, handle) of what follows ``@of/``; ``SteeringError`` when it is malformed."""
     job, _, handle = which.partition("/")

@@ -48,8 +48,8 @@ class ModelAt(msgspec.Struct, frozen=True, kw_only=True):
     """A deployed model. ``accuracy``: ``broad`` and per group; ``load``: 1 is full; ``latency_ms``: one inference.
 
     ``label``: the model's own (0: it has none). Where it measures itself: ``service_ms``, what a query takes of its
-    compute when queries wait; ``in_flight``, queries that it holds; ``arrivals_per_s``; ``up_s``, since when it serves
-    (-1: unknown). ``age_s``: of all that.
+    compute when queries wait; ``in_flight``, queries that it holds; ``arrivals_per_s``, and of them
+    ``asked_by`` K-AS; ``up_s``, since when it serves (-1: unknown). ``age_s``: of all that.
     """
 
     node: str
@@ -64,3 +64,4 @@ class ModelAt(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int = 0
     arrivals_per_s: float = 0.0
     up_s: float = -1.0
+    asked_by: dict[str, float] = {}

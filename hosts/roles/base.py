@@ -27,12 +27,14 @@ from packets.labels import DCC_ADDRESS
 from packets.messages import (
     Ack,
     AnyMessage,
+    Copy,
     Halt,
     Message,
     Order,
     OrderRequest,
     Pull,
     Refused,
+    Retire,
     VisitDone,
     decode_message,
     encode_message,
@@ -182,7 +184,13 @@ class Role:
         """Return why work on an object is to stop ('' when it is not)."""
         return self._halted.get(object_id, "")
 
-    def _from_dcc(self, message: Pull | Halt | FromDcc) -> Message:
+    def serve_dcc(self, message: Copy | Retire) -> Message:
+        """Do what the DCC wants with a model that is served here; a role that serves overrides this."""
+        return Refused(reason=f"{self.terminal.name} serves no models")
+
+    def _from_dcc(self, message: Pull | Halt | Copy | Retire | FromDcc) -> Message:
+        if isinstance(message, Copy | Retire):
+            return self.serve_dcc(message)
         if isinstance(message, FromDcc):
             return self.terminal.mover.obey(message)
         if isinstance(message, Halt):
@@ -230,7 +238,7 @@ class Role:
 
     def _answer_or_refuse(self, message: AnyMessage, peer: Peer) -> Message:
         try:
-            if isinstance(message, Pull | Halt | FromDcc):
+            if isinstance(message, Pull | Halt | Copy | Retire | FromDcc):
                 if peer[0] != DCC_ADDRESS:
                     return Refused(reason=f"{type(message).__name__} is for the DCC to say")
                 return self._from_dcc(message)

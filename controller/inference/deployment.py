@@ -1,0 +1,228 @@
+"""MDO at work: deployed models go where they are asked for, as travelling objects; none ends before its label does.
+
+At the control centre in whose domain an owner deployed it, a model is placed, copied, moved and scaled down.  A move is
+make before break: the copy serves before the old one is passed by, and that one ends when it has answered all it had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from controller.border.messages import AskFacilities, CopyModel, Done, RetireModel
+from controller.engines.inference.mdo import memory_needed_mib
+from controller.errors import ControllerError, SteeringError
+from controller.inference.health import Health
+from controller.inference.models import Deployed
+from controller.inference.queries import Queries
+from controller.runtime.loop import Worker
+from controller.services import Services
+from controller.steering.announced import Objects
+from controller.values.placement import Change, Demand, ModelNeed, Placement, PlacementSettings, Site
+from packets.messages import Ack, AnnounceObject, Copy, MoveModel, Retire
+from topologies.plan import HostPlan
+
+LINES_KEPT = 256
+COPY_S, LOOK_S = 60.0, 0.1
+DRAIN_S, MOST_DRAIN_S = 1.0, 10.0  # a model that is passed by still gets what is on its way to it
+ROUND_S = 5.0
+SPEED = 1e3  # units of work a second of a site that answers a query in one millisecond
+SETTLE_ROUNDS = 2  # rounds in a row that must say the same before a model is moved: demand that passes by moves nothing
+
+
+@dataclass
+class Line:
+    """A model that an owner deployed: its replicas by label; ``size_bytes``: of its file."""
+
+    task: str
+    for_object: int
+    size_bytes: int
+    labels: set[int] = field(default_factory=set)
+
+
+class Deployment:
+    """Places, moves and retires the models that were deployed from this domain. ``every_s`` 0: only when it is told."""
+
+    def __init__(self, services: Services, worker: Worker, queries: Queries, objects: Objects, health: Health) -> None:
+        self.services, self.worker, self.queries = services, worker, queries
+        self.objects, self.health = objects, health
+        self.every_s = 0.0
+        self.settings = PlacementSettings()
+        self.lines: OrderedDict[tuple[str, int], Line] = OrderedDict()
+        self._wanted: dict[tuple[str, str, str], int] = {}
+        self._moving = asyncio.Lock()
+        self._next_s = 0.0
+
+    # --- told
+
+    def deployed(self, object_id: int, message: AnnounceObject) -> None:
+        """A model was announced here to be deployed, by its owner or as a copy."""
+        key = message.task, message.for_object
+        line = self.lines.setdefault(key, Line(message.task, message.for_object, message.size_bytes))
+        line.labels.add(object_id & 0xFFF_FFFF)
+        while len(self.lines) > LINES_KEPT:
+            self.lines.popitem(last=False)
+
+    async def move(self, host: HostPlan, message: MoveModel) -> Ack:
+        """An owner has a replica of its model moved (``to`` '': where MDO sees fit); ``SteeringError``: it is none."""
+        held = await self._replica(message.task, message.label)
+        self.worker.spawn(self._move(held, message.to, f"{host.name} wants it"), f"move of model {message.label:#x}")
+        return Ack()
+
+    async def _replica(self, task: str, label: int) -> Deployed:
+        seen = await self.queries.models.of_task(task)
+        found = next((d for d in seen.models if d.model.label == label), None)
+        if found is None:
+            raise SteeringError(f"no deployed model of task {task} has label {label:#x}")
+        return found
+
+    # --- done
+
+    async def _move(self, held: Deployed, to: str, why: str) -> None:
+        """Copy a replica to another place, wait until it serves, then retire the old one."""
+        async with self._moving:
+            began_s = self.services.clock()
+            new = await self._copy(held, to)
+            self._tell("moved", held, new, why, began_s)
+            await self._retire(held)
+
+    async def _copy(self, held: Deployed, to: str) -> Deployed:
+        """Have a replica sent to another place; return the new one, serving."""
+        task = held.task
+        before = {d.model.label for d in (await self.queries.models.of_task(task)).models}
+        await self.services.must(CopyModel(kas=held.kas, label=held.model.label, handle=held.model.handle, to=to))
+        end_s = self.services.clock() + COPY_S
+        while self.services.clock() < end_s:
+            await asyncio.sleep(LOOK_S)
+            self.queries.models.forget()
+            seen = await self.queries.models.of_task(task)
+            found = next((d for d in seen.models if d.model.label not in before), None)
+            if found is not None:
+                await self.health.tell_of(found.kas)
+                return found
+        raise SteeringError(f"the copy of model {held.model.label:#x} was not there within {COPY_S:g} s")
+
+    async def _retire(self, held: Deployed) -> None:
+        await self.services.must(RetireModel(kas=held.kas, label=held.model.label, handle=held.model.handle))
+
+    def _tell(self, what: str, held: Deployed, new: Deployed | None, why: str, began_s: float) -> None:
+        self.services.emit(
+            f"model.{what}", label=held.model.label, model=held.key, to=new.key if new else "",
+            new_label=new.model.label if new else 0, reason=why, seconds=round(self.services.clock() - began_s, 3),
+        )  # fmt: skip
+
+    # --- asked by others
+
+    async def copy(self, word: CopyModel) -> Done:
+        """A terminal of this domain sends a copy of a model that it serves."""
+        host = self.queries.models.places.resolve(0, word.kas, word.handle).host
+        await self.services.processes.tell(host, Copy(label=word.label, to=word.to), 0)
+        return Done()
+
+    async def retire(self, word: RetireModel) -> Done:
+        """Have a model of this domain passed by, and end when it has answered all that it was asked."""
+        host = self.queries.models.places.resolve(0, word.kas, word.handle).host
+        self.queries.models.retired.add(word.label)
+        await self.health.tell_of(word.kas)
+        self.worker.spawn(self._end(host, word), f"end of model {word.label:#x} at {host.name}")
+        return Done()
+
+    async def _end(self, host: HostPlan, word: RetireModel) -> None:
+        end_s = self.services.clock() + MOST_DRAIN_S
+        await asyncio.sleep(DRAIN_S)
+        while self._in_flight(host.name, word.label) and self.services.clock() < end_s:
+            await asyncio.sleep(LOOK_S)
+        await self.services.processes.tell(host, Retire(label=word.label), 0)
+        await self.queries.leads.gone(word.label)
+        self.services.emit("model.retired", label=word.label, node=host.name, kas=host.kas)
+
+    def _in_flight(self, name: str, label: int) -> int:
+        if name not in self.services.krrm:
+            return 0
+        models = self.services.krrm.node(name).get("models") or []
+        return next((int(m.get("in_flight", 0)) for m in models if m.get("label") == label), 0)
+
+    # --- rounds
+
+    async def round(self) -> None:
+        """Look whether the models are where they are asked for (periodic, where that is switched on)."""
+        now_s = self.services.clock()
+        if not self.every_s or now_s < self._next_s or self._moving.locked():
+            return
+        self._next_s = now_s + self.every_s
+        for line in list(self.lines.values()):
+            try:
+                await self._line(line)
+            except ControllerError as error:
+                self.services.emit("warning", text=f"placement of models of task {line.task}: {error}")
+
+    async def _line(self, line: Line) -> None:
+        seen = await self.queries.models.of_task(line.task)
+        replicas = {site_key(d): d for d in seen.models if d.model.service_ms}
+        if not replicas or seen.silent:
+            return
+        placement = await self._optimise(line, replicas)
+        for change in self._settled(placement, line):
+            await self._change(change, replicas)
+
+    async def _optimise(self, line: Line, replicas: Mapping[str, Deployed]) -> Placement:
+        """Work out where the replicas belong: demand as the models count it, by the K-AS it comes from."""
+        sites, path_ms = await self._sites(line, replicas)
+        asked: dict[str, float] = {}
+        for d in replicas.values():
+            for kas, rate in d.model.asked_by.items():
+                asked[kas] = asked.get(kas, 0.0) + rate
+        need = ModelNeed(model=line.task, memory_mib=memory_needed_mib(line.size_bytes), work=1.0,
+                         size_bytes=line.size_bytes)  # fmt: skip
+        demands = [Demand(model=line.task, origin=kas, rate_per_s=rate) for kas, rate in asked.items() if rate > 0]
+        return await self.services.intelligence.engines.optimise(sites, [need], demands, path_ms, self.settings)
+
+    async def _sites(
+        self, line: Line, replicas: Mapping[str, Deployed]
+    ) -> tuple[list[Site], dict[str, dict[str, float]]]:
+        """Return every MDFP as a site (its speed as measured, or as the mean where it never served), and the ways."""
+        found = await self.services.facilities(lambda k: AskFacilities(kas=k, role="mdfp"))
+        speeds = {key: SPEED / d.model.service_ms for key, d in replicas.items()}
+        usual = sum(speeds.values()) / len(speeds)
+        sites = [
+            Site(
+                name=f.handle_key, memory_mib=float(f.attributes.get("memory_mib") or 0.0),
+                speed=speeds.get(f.handle_key, usual),
+                hosts=[line.task] if f.handle_key in replicas else [],
+            )
+            for f in found if f.attributes.get("ready")
+        ]  # fmt: skip
+        kas_of = {f.handle_key: f.kas for f in found}
+        ways = {
+            str(k): {s.name: self.queries.models.between_ms(k, kas_of[s.name]) for s in sites}
+            for k in self.services.all_kas
+        }
+        return sites, ways
+
+    def _settled(self, placement: Placement, line: Line) -> list[Change]:
+        """Return the changes that rounds in a row have asked for."""
+        asked = {(line.task, c.kind, c.site): c for c in placement.changes}
+        self._wanted = {k: n for k, n in self._wanted.items() if k[0] != line.task or k in asked}
+        for key in asked:
+            self._wanted[key] = self._wanted.get(key, 0) + 1
+        return [c for key, c in asked.items() if self._wanted[key] >= SETTLE_ROUNDS]
+
+    async def _change(self, change: Change, replicas: Mapping[str, Deployed]) -> None:
+        began_s = self.services.clock()
+        if change.kind == "remove" and len(replicas) > 1:
+            self._tell("scaled", replicas[change.site], None, change.reason, began_s)
+            await self._retire(replicas[change.site])
+        elif change.kind == "move":
+            await self._move(replicas[change.source], change.site, change.reason)
+        elif change.kind == "add":
+            async with self._moving:
+                source = min(replicas.values(), key=lambda d: d.model.in_flight)
+                new = await self._copy(source, change.site)
+                self._tell("copied", source, new, change.reason, began_s)
+
+
+def site_key(deployed: Deployed) -> str:
+    """Return the place of a replica among all K-AS."""
+    return deployed.key.partition("#")[0]

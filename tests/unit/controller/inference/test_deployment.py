@@ -1,0 +1,191 @@
+"""Models that move: the copy serves before the old one is passed by, and nobody is led to one that has ended."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from controller.values.placement import PlacementSettings
+from packets.labels import class_label, label_address
+from packets.messages import (
+    Ack,
+    AnnounceObject,
+    AnnounceReply,
+    Ask,
+    Copy,
+    MoveModel,
+    Refused,
+    Register,
+    Report,
+    Retire,
+    encode_message,
+)
+from packets.wire import Header, PacketType, encode
+from tests.fake_fabric import World, run, small_plan
+
+PLAN = small_plan()
+OLD, NEW, OTHER = 0x110_0001, 0x130_0009, 0x140_0001
+LABEL = label_address(class_label("vignettes"))
+
+
+def model(label: int, **more: Any) -> dict[str, Any]:
+    known = {"service_ms": 10.0, "in_flight": 0, "arrivals_per_s": 1.0, "asked_by": {"4": 1.0}}
+    return {"task": "vignettes", "label": label, "accuracy": {"broad": 0.9}} | known | more
+
+
+async def joined(world: World, name: str, *models: dict[str, Any]) -> None:
+    host = world.hosts[name]
+    attributes = {"models": list(models), "memory_mib": 500.0, "trust": 0.9, "load": 0.0}
+    await world.tell(name, Register(name=name, role=host.role, address=host.address, attributes=attributes))
+
+
+async def standing() -> World:
+    world = World(PLAN)
+    await world.start()
+    await joined(world, "mdfp1", model(OLD))
+    await joined(world, "mdfp3")
+    return world
+
+
+def query() -> bytes:
+    header = Header(type=PacketType.QUERY, transfer_id=1, object_id=class_label("vignettes"))
+    return encode(header, encode_message(Ask(task="vignettes", sample=[1.0])))
+
+
+def told(world: World, kind: type) -> list[tuple[str, Any]]:
+    return [(name, m) for name, m in world.asked if isinstance(m, kind)]
+
+
+async def arrives(world: World, name: str, label: int) -> None:
+    """Once a copy was asked for, it is there."""
+    while not told(world, Copy):
+        await asyncio.sleep(0.01)
+    report = Report(name=name, sequence=9, attributes={"models": [model(label)]})
+    header = Header(type=PacketType.TELEMETRY, transfer_id=77)
+    world.send(name, label_address(1), encode(header, encode_message(report)))
+
+
+def test_a_model_moves_by_make_before_break() -> None:
+    async def work() -> None:
+        world = await standing()
+        assert world.send("asker4", LABEL, query()).punted == 1
+        await world.settle()
+        assert world.send("asker4", LABEL, query()).ends == ["mdfp1"]
+        coming = asyncio.ensure_future(arrives(world, "mdfp3", NEW))
+        message = MoveModel(name="owner1", task="vignettes", label=OLD, to="3:@mdfp/0")
+        assert isinstance(await world.tell("owner1", message), Ack)
+        await coming
+        await world.settle()
+        assert told(world, Copy) == [("mdfp1", Copy(label=OLD, to="3:@mdfp/0"))]
+        assert told(world, Retire) == [("mdfp1", Retire(label=OLD))]
+        journey = world.send("asker4", LABEL, query())
+        assert (journey.punted, journey.ends) == (0, ["mdfp3"])
+        kinds = [k for _, k, _ in world.events if k.startswith("model.")]
+        assert kinds == ["model.moved", "model.retired"]
+        assert world.send("asker4", label_address(OLD), query()).ends == [], "its label leads nowhere any more"
+
+    run(work)
+
+
+def test_what_is_no_deployed_model_is_not_moved() -> None:
+    async def work() -> None:
+        world = await standing()
+        answer = await world.tell("owner1", MoveModel(name="owner1", task="vignettes", label=0x999_9999))
+        assert isinstance(answer, Refused) and "no deployed model" in answer.reason
+
+    run(work)
+
+
+def test_a_deployment_goes_where_its_owner_says() -> None:
+    async def work() -> None:
+        world = await standing()
+        message = AnnounceObject(name="owner1", kind="deploy", task="vignettes", size_bytes=1000, target="3:@mdfp/0")
+        assert isinstance(await world.tell("owner1", message), AnnounceReply)
+        wrong = AnnounceObject(name="owner1", kind="deploy", task="vignettes", size_bytes=1000, target="3:@node/h31")
+        answer = await world.tell("owner1", wrong)
+        assert isinstance(answer, Refused) and "names no MDFP" in answer.reason
+
+    run(work)
+
+
+def test_demand_that_stays_moves_a_model_to_where_it_comes_from() -> None:
+    async def work() -> None:
+        world = await standing()
+        deployment = world.by_kas[1].deployment
+        message = AnnounceObject(name="owner1", kind="deploy", task="vignettes", size_bytes=1000, target="1:@mdfp/0")
+        await world.tell("owner1", message)
+        deployment.every_s, deployment.settings = 1.0, PlacementSettings(replica_ms=50.0)
+        report = Report(name="mdfp1", sequence=2, attributes={"models": [model(OLD, asked_by={"3": 20.0})]})
+        await world.tell("mdfp1", report)
+        await deployment.round()
+        assert told(world, Copy) == [], "demand that passes by moves nothing"
+        coming = asyncio.ensure_future(arrives(world, "mdfp3", NEW))
+        world.now_s += 2.0
+        await deployment.round()
+        await coming
+        await world.settle()
+        assert [m.to for _, m in told(world, Copy)] == ["3:@mdfp/0"] and len(told(world, Retire)) == 1
+        assert "3:@mdfp/0" in world.of("model.moved")[0]["to"] and world.of("model.moved")[0]["reason"]
+
+    run(work)
+
+
+def test_a_model_that_falls_silent_is_asked_by_nobody_until_it_is_heard_of_again() -> None:
+    async def work() -> None:
+        world = await standing()
+        await joined(world, "mdfp3", model(OTHER))
+        world.send("asker4", LABEL, query())
+        await world.settle()
+        world.speechless.add("mdfp1")
+        world.now_s += 0.1
+        await world.tell("mdfp3", Report(name="mdfp3", sequence=1))
+        health = world.by_kas[1].health
+        health.look()
+        await world.settle()
+        assert [e["node"] for e in world.of("model.out")] == ["mdfp1"]
+        for number in (0, 1):
+            for switch in world.fabric.switches.values():
+                switch.choose = lambda count, n=number: min(n, count - 1)
+            assert world.send("asker4", LABEL, query()).ends == ["mdfp3"]
+        assert "mdfp1" in world.by_kas[1].services.krrm, "silent, not given up"
+        world.now_s += 0.3
+        await world.tell("mdfp1", Report(name="mdfp1", sequence=2))
+        health.look()
+        await world.settle()
+        assert [e["node"] for e in world.of("model.back")] == ["mdfp1"]
+        ends = set()
+        for number in (0, 1):
+            for switch in world.fabric.switches.values():
+                switch.choose = lambda count, n=number: min(n, count - 1)
+            ends |= set(world.send("asker4", LABEL, query()).ends)
+        assert ends == {"mdfp1", "mdfp3"}
+
+    run(work)
+
+
+def test_a_model_that_answers_a_knock_is_not_out() -> None:
+    async def work() -> None:
+        world = await standing()
+        world.now_s += 5.0
+        world.by_kas[1].health.look()
+        await world.settle()
+        assert world.of("model.out") == [] and any(name == "mdfp1" for name, _ in world.asked)
+
+    run(work)
+
+
+def test_what_a_dead_node_served_leads_nowhere() -> None:
+    async def work() -> None:
+        world = await standing()
+        await joined(world, "mdfp3", model(OTHER))
+        world.send("asker4", LABEL, query())
+        await world.settle()
+        world.fabric.unplug("mdfp1", world.hosts["mdfp1"].switch)
+        await world.settle()
+        assert world.send("asker4", label_address(OLD), query()).ends == []
+        for number in (0, 1):
+            for switch in world.fabric.switches.values():
+                switch.choose = lambda count, n=number: min(n, count - 1)
+            assert world.send("asker4", LABEL, query()).ends == ["mdfp3"]
+
+    run(work)
