@@ -61,7 +61,12 @@ class Agent:
         plan = setup.plan
         self.plan, self.emit = plan, emit
         self.endpoint = Endpoint(
-            plan.address, on_object=self._on_object, on_message=self._on_message, emit=emit, guard=setup.guard
+            plan.address,
+            on_object=self._on_object,
+            on_message=self._on_message,
+            emit=emit,
+            guard=setup.guard,
+            on_query=self._on_message if plan.role == "mdfp" else None,
         )
         self.terminal = Terminal(
             plan=plan, task=setup.task, network=self.endpoint, emit=emit, submit=Work(),

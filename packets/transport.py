@@ -29,7 +29,7 @@ from packets.security.checksums import TAG_BYTES
 from packets.security.seal import seal_with_mac
 from packets.transfer.breath import MOST_S, Breath
 from packets.transfer.guard import Guard, Session
-from packets.transfer.inbox import Inbox
+from packets.transfer.inbox import QUESTIONS_PER_S, STRANGERS_PER_S, Inbox
 from packets.transfer.incoming import Incoming
 from packets.transfer.outgoing import Outgoing, remainder
 from packets.transfer.pathmtu import ShardSize
@@ -68,7 +68,8 @@ class Endpoint:
     """The AI port of one terminal. ``on_object`` gets whole, checked objects; ``on_message`` every other request.
 
     ``max_object_bytes`` bounds one object, ``max_total_bytes`` and ``max_objects`` all objects on their way in: what is
-    over them is refused with an ERROR packet before a byte is stored.
+    over them is refused with an ERROR packet before a byte is stored.  ``on_query``, if any, gets queries and probes on
+    the I/O thread: it must not wait.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Endpoint:
         max_total_bytes: int = 512 << 20,
         max_objects: int = 32,
         guard: Guard | None = None,
+        on_query: Callable[[Header, bytes, Peer], None] | None = None,
     ) -> None:
         self.address, self.port = address, port
         self.counters = Counters()
@@ -106,22 +108,26 @@ class Endpoint:
         self._arrivals = Arrivals(stride=max(mtu - IP_UDP_BYTES + 64, 1536))
         self._errands: list[Callable[[], None]] = []
         self._receiving = Receiving(
-            send=self._answer,
-            deliver=self._deliver,
-            refused=self._refusals.of_header,
-            max_object_bytes=max_object_bytes,
-            max_total_bytes=max_total_bytes,
-            max_objects=max_objects,
+            send=self._answer, deliver=self._deliver, refused=self._refusals.of_header,
+            max_object_bytes=max_object_bytes, max_total_bytes=max_total_bytes, max_objects=max_objects,
             waiting_bytes=lambda: self._objects.waiting_bytes,
-        )
+        )  # fmt: skip
         self._objects = Workers(
             "object", OBJECT_WORKERS, _settled(on_object), self._callback_failed, length=max_objects
         )
         self._messages = Workers("message", MESSAGE_WORKERS, on_message, self._callback_failed, length=QUEUE_LENGTH)
         self._inbox = Inbox(
             Incoming(
-                self._receiving, self._outgoing, self._requests, self._messages, guard, self.counters, self._refusals
-            )
+                self._receiving,
+                self._outgoing,
+                self._requests,
+                self._messages,
+                guard,
+                self.counters,
+                self._refusals,
+                on_query,
+            ),
+            STRANGERS_PER_S if on_query is None else QUESTIONS_PER_S,
         )
         self._closing = False
         self._thread = threading.Thread(target=self._run, name=f"ai-io-{address}", daemon=True)

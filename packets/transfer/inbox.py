@@ -20,7 +20,8 @@ from packets.wire import SHARD_TYPES
 
 FEW = 3  # datagrams for which arrays are not worth their while
 STRANGERS_PER_S = 500.0  # of one source address
-ALL_STRANGERS_PER_S = 2000.0
+QUESTIONS_PER_S = 10_000.0  # where questions are what one is there for
+ALL_SOURCES = 4
 IS_SHARD = np.isin(np.arange(256), list(SHARD_TYPES))
 
 Bits = npt.NDArray[np.bool_]
@@ -50,11 +51,11 @@ class Sink(Protocol):
 
 
 class Inbox:
-    """Sorts batches of datagrams for a ``Sink``."""
+    """Sorts batches of datagrams for a ``Sink``; ``strangers_per_s``: of one source, four times as many of all."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, strangers_per_s: float = STRANGERS_PER_S) -> None:
         self._sink = sink
-        one, every = STRANGERS_PER_S, ALL_STRANGERS_PER_S
+        one, every = strangers_per_s, ALL_SOURCES * strangers_per_s
         self._budget = Budget(rate=one, burst=one, all_rate=every, all_burst=every)
         self._now = 0.0
 
