@@ -98,9 +98,15 @@ bench-tfam: setup-unit  ## T-FAM: are admitted requests met, do rejected ones mi
 bench-tag: setup-unit  ## TAG against every method really trained, 24 settings; the last line is JSON
 	@$(PY) -m benchmarks.tag
 
-.PHONY: bench-steer bench-queries bench-mdo bench-ways-offline bench-policies
+.PHONY: bench-steer bench-queries bench-move bench-ways bench-mdo bench-ways-offline bench-policies
 bench-steer: setup  ## what steering costs queries, rules of 500 classes, queries a second beside Flask and gRPC; last line JSON
 	@$(PY) -m benchmarks.steer
+
+bench-move: setup  ## a model moved, stopped, killed under 200 queries a second: what is lost, how long it takes; last line JSON
+	@$(PY) -m benchmarks.move
+
+bench-ways: setup  ## single, split, switched, collaborative, multi-modal inference on the network; the last line is JSON
+	@$(PY) -m benchmarks.ways
 
 bench-mdo: setup-unit  ## MDO's placement against the exact optimum (OR-tools), and at 10,000 sites; the last line is JSON
 	@$(PY) -m benchmarks.mdo

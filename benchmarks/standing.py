@@ -158,7 +158,7 @@ class Parcel:
 
 
 @contextlib.contextmanager
-def standing(scenario: Path, folder: Path, *options: str) -> Iterator[StandingNetwork]:
+def standing(scenario: Path, folder: Path, *options: str, timeout_s: float = UP_TIMEOUT_S) -> Iterator[StandingNetwork]:
     """Bring a scenario's network up, and take it down again whatever happens. Results go to ``folder/result``."""
     result = folder / "result"
     words = ("up", str(scenario), "--detach", "--no-page", "--run-dir", str(result), *options)
@@ -167,7 +167,7 @@ def standing(scenario: Path, folder: Path, *options: str) -> Iterator[StandingNe
     def daitn(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             python("experiments.cli", *arguments), cwd=folder, env=environment, capture_output=True, text=True,
-            timeout=UP_TIMEOUT_S,
+            timeout=timeout_s,
         )  # fmt: skip
 
     up = daitn(*words)

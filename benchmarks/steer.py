@@ -41,6 +41,7 @@ ASKER, BIG, SMALL = "a1n1", "big", ("m1", "m2", "m3", "m4")
 PORT = 8123
 WINDOW = 64
 SECOND_QUERIES = 20
+MANY_UP_S = 240.0
 
 
 def cost(ends: Ends, labels: dict[str, int], count: int) -> dict[str, Any]:
@@ -131,7 +132,7 @@ def rates(ends: Ends, labels: dict[str, int], model: Path, seconds: float) -> di
 def many_askers(folder: Path, count: int, askers: int) -> dict[str, Any]:
     """With 200 askers: rules a switch after so many classes, and packet-ins of all askers after their first queries."""
     scenario = SCENARIO | {"network": {"topo": f"{PROJECT}/benchmarks/steer_net.py:ManyAskers"}}
-    with standing(_scenario(scenario, folder, "many"), folder) as network:
+    with standing(_scenario(scenario, folder, "many"), folder, timeout_s=MANY_UP_S) as network:
         deployed(network, trained(network), 5)
         bare = rules(network)
         measured = classes(network, count)

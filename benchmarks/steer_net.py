@@ -21,14 +21,14 @@ class FourSwitches(Topo):
         line = [self.addSwitch(f"s{n}", kas=1, gateway=n == 4) for n in range(1, 5)]
         far = self.addSwitch("s5", kas=2, gateway=True)
         for a, b in pairwise(line):
-            self.addLink(a, b, bw=1000)
-        self.addLink(line[3], far, bw=1000)
+            self.addLink(a, b, bw=200)
+        self.addLink(line[3], far, bw=200)
         for number, switch in enumerate(line, 1):
             for asker in range(1, askers + 1):
-                self.addLink(self.addHost(f"a{number}n{asker}", role="query_owner"), switch, bw=1000)
+                self.addLink(self.addHost(f"a{number}n{asker}", role="query_owner"), switch, bw=100)
         for name in ("big", *(f"m{n}" for n in range(1, 5))):
             host = self.addHost(name, role="mdfp", cpu_share=1.0 if name == "big" else SLICE)
-            self.addLink(host, line[3], bw=1000)
+            self.addLink(host, line[3], bw=100)
         others: dict[str, Role] = {
             "owner": "model_owner",
             "h1": "data",
@@ -38,8 +38,8 @@ class FourSwitches(Topo):
             "v1": "mpvu",
         }
         for name, role in others.items():
-            self.addLink(self.addHost(name, role=role), line[1], bw=1000)
-        self.addLink(self.addHost("v2", role="mpvu"), far, bw=1000)
+            self.addLink(self.addHost(name, role=role), line[1], bw=100)
+        self.addLink(self.addHost("v2", role="mpvu"), far, bw=100)
 
 
 class ManyAskers(FourSwitches):

@@ -68,6 +68,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--any-source", action="store_true", help="with --identity: terminals may send from others' addresses (routers)"
     )
     parser.add_argument("--directory", type=Path, metavar="FILE", help="JSON: the certificates of the run's speakers")
+    parser.add_argument(
+        "--place-every", type=float, default=0.0, metavar="S", help="look every so often where deployed models belong"
+    )
     return parser.parse_args(arguments)
 
 
@@ -153,6 +156,7 @@ class Process:
             keeper=self.keeper, any_source=self.options.any_source,
         )  # fmt: skip
         dcc = Dcc(self.plan, means)
+        dcc.deployment.every_s = max(0.0, self.options.place_every)
         dcc.fabric.on_ready = self._say_ready
         over = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):

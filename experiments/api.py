@@ -99,6 +99,7 @@ class Testbed:
         self._results, self._page, self._capture = results, page, capture
         self._cleanup = contextlib.ExitStack()
         self._bed: Any = None
+        self._loads = 0
 
     def __enter__(self) -> Testbed:
         from experiments.commands.session import RUNS, choose_page_port, need_root
@@ -154,11 +155,28 @@ class Testbed:
         check_method(job.method, self.scenario.data.method)
         return Job(run_job(self.bed, job, owner))
 
-    def query(self, group: str = "", *, text: str = "") -> dict[str, Any]:
-        """Put one question (a sample of a group, or a text) to whichever deployed model the network steers it to."""
+    def query(self, group: str = "", *, text: str = "", **need: Any) -> dict[str, Any]:
+        """Put one question (a sample of a group, or a text) to whichever deployed model the network steers it to.
+
+        ``need``: fields of ``packets.queries.Need``, as ``broad_accuracy=0.8``.
+        """
         from experiments.run import query
 
-        return query(self.bed, self.scenario.data.name, group, text)
+        return query(self.bed, self.scenario.data.name, group, text, need=need)
+
+    def load(self, *, seed: int = 0, **wanted: Any) -> dict[str, Any]:
+        """Have all query owners ask together (fields of ``experiments.scenarios.queries.QueriesSpec``); return what
+        came of it once it is over.
+        """
+        from experiments.load import run_load
+        from experiments.scenarios.queries import QueriesSpec
+
+        try:
+            spec = msgspec.convert(wanted, QueriesSpec)
+        except msgspec.ValidationError as error:
+            raise ExperimentError(f"load: {error}") from None
+        self._loads += 1
+        return run_load(self.bed, spec, seed, self.folder / f"load-{self._loads}.csv", lambda second: None)
 
     @property
     def events(self) -> list[Event]:

@@ -17,6 +17,7 @@ from controller.oam.errors import OamError
 from experiments.commands import running  # noqa: F401  the commands, in the order in which help lists them
 
 from experiments.commands import standing  # noqa: F401  isort: skip
+from experiments.commands.asking import commands  # noqa: F401  isort: skip
 from experiments.commands import looking  # noqa: F401  isort: skip
 from experiments.commands.app import app, err
 from experiments.commands.words import shown

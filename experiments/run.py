@@ -1,4 +1,4 @@
-"""The main job: bring up, calibrate, gather, train by travelling, return, deploy, query, report."""
+"""The main job: bring up, calibrate, gather, train by travelling, return, deploy, query, load, report."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from experiments.errors import ExperimentError, RunFailed
+from experiments.load import askers_of, put, run_load, told_by
 from experiments.report.report import Outcome, write_report
 from experiments.scenarios.events import LEAVE_TIMEOUT_S, Timeline
 from experiments.scenarios.scenario import Scenario, dump
@@ -112,10 +113,9 @@ class Run:
             outcome.train_bytes = sum(self.bed.port_bytes().values()) - before
         if outcome.spec and self.bed.terminals("mdfp"):
             with self.phase("deploy"):
-                deploy(self.bed, outcome.object_id)
-            if self.scenario.query and self.bed.terminals("query_owner"):
-                with self.phase("query"):
-                    outcome.query = self._query()
+                for _ in range(self.scenario.replicas):
+                    deploy(self.bed, outcome.object_id)
+            self._ask(seed, outcome)
         if self.scenario.compare_pooled:
             with self.phase("pooled"):
                 outcome.pooled = self._pooled(seed)
@@ -136,9 +136,15 @@ class Run:
         come_home(self.bed, job, outcome)
         keep_model(self.bed, f"s{seed}" if self.scenario.seeds > 1 else "")
 
-    def _query(self) -> dict[str, Any]:
-        assert self.scenario.query is not None
-        return query(self.bed, self.scenario.data.name, self.scenario.query.group)
+    def _ask(self, seed: int, outcome: Outcome) -> None:
+        """Put the scenario's one query, then its load of them."""
+        if self.scenario.query and self.bed.terminals("query_owner"):
+            with self.phase("query"):
+                outcome.query = query(self.bed, self.scenario.data.name, self.scenario.query.group)
+        if self.scenario.queries:
+            file = self.folder.path / ("queries.csv" if self.scenario.seeds == 1 else f"queries-s{seed}.csv")
+            with self.phase("queries"):
+                outcome.queries = run_load(self.bed, self.scenario.queries, seed, file, told_by(self.bed))
 
     def _pooled(self, seed: int) -> dict[str, Any]:
         return pooled(self.scenario, seed, len(self.bed.terminals("data")), self.folder.path)
@@ -249,16 +255,26 @@ def deploy(bed: Bed, object_id: int, owner: str = "") -> None:
     bed.wait_event("krrm.updated", ANSWER_TIMEOUT_S, mark, name=node, where=lambda data: "models" in data["attributes"])
 
 
-def query(bed: Bed, task: str, group: str, text: str = "") -> dict[str, Any]:
+def query(
+    bed: Bed, task: str, group: str, text: str = "", *, need: dict[str, Any] | None = None, answer_to: str = ""
+) -> dict[str, Any]:
     """Put one query at the first query owner; return answer, expected answer, who answered and the latency.
 
     It asks an unseen sample of ``group``, or for a ``text`` in somebody's own words, to which no answer is expected.
+    ``need``: what it needs (``packets.queries.Need``); ``answer_to``: the terminal that gets the answer instead.
     """
-    askers = bed.terminals("query_owner")
-    if not askers:
-        raise ExperimentError(f"scenario {bed.scenario.name}: no K-AS has a query_owner; add `query_owner: 1` to one")
-    reply = bed.tell(askers[0], "query", ANSWER_TIMEOUT_S, task=task, group=group, text=text)
-    return {key: value for key, value in reply.items() if key != "ok"}
+    asker = askers_of(bed)[0]
+    address = address_of(bed, answer_to) if answer_to else ""
+    reply = put(bed, asker, group, text=text, need=need, answer_to=address, task=task)
+    return {key: value for key, value in reply.items() if key != "ok"} | {"answer_to": answer_to}
+
+
+def address_of(bed: Bed, name: str) -> str:
+    """Return a terminal's address; ``ExperimentError`` when none is called so."""
+    found = next((h.address for h in bed.plan.hosts if name in (h.name, h.address)), None)
+    if found is None:
+        raise ExperimentError(f"no terminal is called {name!r}; `daitn status` lists them")
+    return found
 
 
 def pooled(scenario: Scenario, seed: int, nodes: int, folder: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from controller.services import Services
 from controller.steering.announced import Objects
 from controller.values.placement import Change, Demand, ModelNeed, Placement, PlacementSettings, Site
 from packets.messages import Ack, AnnounceObject, Copy, MoveModel, Retire
+from packets.queries import variant_task
 from topologies.plan import HostPlan
 
 LINES_KEPT = 256
@@ -59,8 +60,8 @@ class Deployment:
 
     def deployed(self, object_id: int, message: AnnounceObject) -> None:
         """A model was announced here to be deployed, by its owner or as a copy."""
-        key = message.task, message.for_object
-        line = self.lines.setdefault(key, Line(message.task, message.for_object, message.size_bytes))
+        task = variant_task(message.task, message.variant)
+        line = self.lines.setdefault((task, message.for_object), Line(task, message.for_object, message.size_bytes))
         line.labels.add(object_id & 0xFFF_FFFF)
         while len(self.lines) > LINES_KEPT:
             self.lines.popitem(last=False)

@@ -10,13 +10,15 @@ from typing import Literal, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from controller.oam.state.fields import Data, figures, identity, number, text, whole
+from controller.oam.state.fields import Data, buckets, figures, identity, number, text, whole
 from packets.events import Event
 
 Kind = Literal["counter", "gauge", "histogram"]
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+LATENCIES_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 MBPS = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 100.0, 200.0)
 MILLISECONDS_TO_S = 1e-3
+MAX_OBSERVED = 20_000  # latencies of one event
 MAX_LABEL_VALUES = 200  # of one label of one metric: what names come off the wire must not grow memory for ever
 
 
@@ -55,6 +57,13 @@ METRICS = (
     Metric("daitn_link_rate_mbps", "gauge", "mbps", "Rate of a link as last reported (Mbit/s).", ("link", "direction")),
     Metric("daitn_query_latency_seconds", "histogram", "seconds", "Query sent to answer received.", ()),
     Metric("daitn_queries_total", "counter", "", "Answered queries; right says whether as expected.", ("right",)),
+    Metric(
+        "daitn_load_queries_total", "counter", "", "Queries of loads: asked, and what became of them.", ("outcome",)
+    ),
+    Metric("daitn_load_under_way", "gauge", "", "Queries of a load not answered yet, by asker.", ("asker",)),
+    Metric("daitn_load_latency_seconds", "histogram", "seconds", "Query of a load due to its answer.", (), LATENCIES_S),
+    Metric("daitn_models_out", "gauge", "", "1 while a node that serves models is given no queries.", ("node",)),
+    Metric("daitn_unserved_total", "counter", "", "Classes of queries that lost their last model.", ("kas",)),
     Metric("daitn_notices_total", "counter", "", "Warnings and errors.", ("kind",)),
     Metric(
         "daitn_collector", "gauge", "", "The collector's own counters: received, malformed, dropped ...", ("counter",)
@@ -164,6 +173,17 @@ def _answered(metrics: Metrics, data: Data) -> None:
     metrics.count("daitn_queries_total", right=("yes" if right else "no") if known else "unknown")
 
 
+def _load_second(metrics: Metrics, data: Data) -> None:
+    for outcome in ("asked", "answered", "refused", "lost"):
+        metrics.count("daitn_load_queries_total", whole(data, outcome), outcome=outcome)
+    metrics.set("daitn_load_under_way", number(data, "under_way"), asker=text(data, "node"))
+    left = MAX_OBSERVED
+    for bound_ms, count in buckets(data, "latency_buckets").items():
+        for _ in range(min(left, count)):
+            metrics.observe("daitn_load_latency_seconds", bound_ms * MILLISECONDS_TO_S)
+        left -= min(left, count)
+
+
 def _phase(metrics: Metrics, data: Data) -> None:
     metrics.set("daitn_phase_seconds", number(data, "seconds"), phase=text(data, "phase"))
 
@@ -188,6 +208,11 @@ OBSERVERS: dict[str, Callable[[Metrics, Data], None]] = {
     "job.finished": lambda m, d: m.count("daitn_jobs_total", state=text(d, "state", "finished")),
     "link.load": _load,
     "query.answered": _answered,
+    "load.second": _load_second,
+    "load.over": lambda m, d: m.set("daitn_load_under_way", 0.0, asker=text(d, "node")),
+    "query.unserved": lambda m, d: m.count("daitn_unserved_total", kas=text(d, "kas")),
+    "model.out": lambda m, d: m.set("daitn_models_out", 1.0, node=text(d, "node")),
+    "model.back": lambda m, d: m.set("daitn_models_out", 0.0, node=text(d, "node")),
     "engine.failed": lambda m, d: m.count("daitn_engine_failures_total", engine=text(d, "engine")),
     "warning": lambda m, d: m.count("daitn_notices_total", kind="warning"),
     "error": lambda m, d: m.count("daitn_notices_total", kind="error"),

@@ -264,6 +264,25 @@ class Script:
             expected="atrial fibrillation", latency_ms=58.2,
         )  # fmt: skip
 
+    def asked(self, seconds: int = 20) -> Iterator[Event]:
+        """A load of queries on the deployed model and one beside it, of a class; mdfp1 falls silent meanwhile."""
+        here, label = self.deploy_id & 0xFFF_FFFF, 0x0A1_B2C3
+        far: dict[str, Any] = {"kas": 3, "path_ms": 10.1, "service_ms": 7.7, "in_flight": 2, "accuracy": 0.85}
+        models = [{"label": here, "weight": 100, "age_s": 0.2, **far}]
+        need = {"broad_accuracy": 0.8, "deadline_ms": 50}
+        about = {"task": "vignettes", "kas": 4, "label": label, "need": need}
+        yield self.event("query.steered", "dcc4", 0.1, **about, models=models, weights=[["3:@mdfp/0", 100]])
+        yield self.event("query.unserved", "dcc2", task="vignettes", kas=2, label=label, reason="no MDFP is in reach")
+        yield self.event("model.out", "dcc1", node="mdfp1", kas=1, reason="no answer to two knocks")
+        for second in range(seconds):
+            answered, refused = 30 + 7 * (second % 4), second % 3
+            counts = {"asked": answered + refused, "answered": answered, "refused": refused, "lost": 0}
+            spread = {"17.78": answered - 12, "23.71": 10, "56.23": 2}
+            yield self.event(
+                "load.second", "asker4", 1.0, node="asker4", policy="qirce", under_way=2, latency_buckets=spread,
+                **counts,
+            )  # fmt: skip
+
 
 def _beside(plan: NetworkPlan, a: int, b: int) -> bool:
     return any({link.a, link.b} == {f"k{a}g", f"k{b}g"} for link in plan.links)

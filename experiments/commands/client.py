@@ -32,8 +32,8 @@ def standing_socket() -> Path | None:
     return None
 
 
-def request(op: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
-    """Ask the standing network; shows progress while it works; raises what it answers with."""
+def request(op: str, timeout_s: float, *, quiet: bool = False, **arguments: Any) -> dict[str, Any]:
+    """Ask the standing network; shows progress while it works (``quiet``: none); raises what it answers with."""
     path = standing_socket()
     if path is None:
         if (run := locked_run()) is not None:
@@ -41,7 +41,9 @@ def request(op: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
                 f"run {run} is under way and takes no commands; wait for its end, or use `daitn up` next time"
             )
         raise NoTestbed("no network is standing; start one with `daitn up` (or do everything at once with `daitn run`)")
-    progress = Progress(make_console())
+    progress = Progress(make_console(stderr=quiet))
+    if quiet:
+        progress.close()
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout_s)

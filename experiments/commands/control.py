@@ -1,4 +1,4 @@
-"""A standing network's control socket: what ``daitn submit``, ``query``, ``status``, ``down`` elsewhere talk to.
+"""A standing network's control socket: what ``daitn submit``, ``query``, ``load`` ... elsewhere talk to.
 
 One JSON line asks; the answer is any number of ``{"event": ...}`` lines (progress) and one last ``{"ok": ...}`` line.
 """
@@ -10,6 +10,7 @@ import os
 import signal
 import socketserver
 import threading
+import time
 from typing import Any
 
 import msgspec
@@ -17,8 +18,10 @@ import msgspec
 from experiments.commands.explain import choose_job
 from experiments.errors import ExperimentError, RunFailed
 from experiments.job import run_job
+from experiments.load import RunningLoad
 from experiments.run import check_method
 from experiments.run import query as ask
+from experiments.scenarios.queries import NeedSpec, QueriesSpec
 from experiments.testbed.testbed import Bed
 from packets.events import Event, encode_event
 from packets.messages import JobSpec
@@ -29,6 +32,9 @@ class ControlServer:
 
     def __init__(self, bed: Bed) -> None:
         self.bed = bed
+        self._loading, self._loads = threading.Lock(), 0
+        self._load: RunningLoad | None = None
+        self._load_ends = threading.Event()
         path = bed.runtime / "control.sock"
         path.unlink(missing_ok=True)
         self._server = socketserver.ThreadingUnixStreamServer(str(path), self._handler())
@@ -70,8 +76,38 @@ class ControlServer:
         page = self.bed.page.url if self.bed.page else None
         return {"run": self.bed.run_id, "folder": str(self.bed.folder.path), "page": page, "state": snapshot}
 
-    def _op_query(self, _: object, group: str, text: str = "") -> dict[str, Any]:
-        return ask(self.bed, self.bed.scenario.data.name, group, text)
+    def _op_query(
+        self, _: object, group: str, text: str = "", need: dict[str, Any] | None = None, answer_to: str = ""
+    ) -> dict[str, Any]:
+        checked = msgspec.to_builtins(msgspec.convert(need or {}, NeedSpec))
+        return ask(self.bed, self.bed.scenario.data.name, group, text, need=checked, answer_to=answer_to)
+
+    def _op_load(
+        self, connection: socketserver.StreamRequestHandler, spec: dict[str, Any], seed: int = 0
+    ) -> dict[str, Any]:
+        """Have all query owners ask, until it is over, stopped, or nobody waits for it any more."""
+        wanted = msgspec.convert(spec, QueriesSpec)
+        if not self._loading.acquire(blocking=False):
+            raise RunFailed("a load is under way already; wait for its end, or end it with Ctrl-C where it was begun")
+        self._load_ends.clear()
+        try:
+            load = self._load = RunningLoad(self.bed, wanted, seed)
+            if self._load_ends.is_set():
+                load.stop()
+            load.follow(_Seconds(connection, load))
+            self._loads += 1
+            return load.result(self.bed.folder.path / f"load-{self._loads}.csv")
+        finally:
+            self._load = None
+            self._loading.release()
+
+    def _op_load_stop(self, _: object) -> dict[str, Any]:
+        """End the load that is under way, if any."""
+        self._load_ends.set()  # one that is still beginning ends when it has
+        load = self._load
+        if load is not None:
+            load.stop()
+        return {"stopped": load is not None}
 
     def _op_keys(self, _: object, name: str) -> dict[str, Any]:
         """The keys of one terminal, for whoever holds this socket (root): the person at that terminal."""
@@ -140,3 +176,18 @@ class _Teller:
             self._out.write(b'{"event":' + encode_event(event) + b"}\n")
         except OSError:
             self._gone = True
+
+
+class _Seconds:
+    """Tell a waiting client of a load second by second; stops the load when the client is gone."""
+
+    def __init__(self, connection: socketserver.StreamRequestHandler, load: RunningLoad) -> None:
+        self._out, self._load = connection.wfile, load
+
+    def __call__(self, second: dict[str, Any]) -> None:
+        event = Event(kind="load.progress", source="main", t_unix_s=time.time(), data=second)
+        try:
+            self._out.write(b'{"event":' + encode_event(event) + b"}\n")
+        except OSError:
+            if not self._load.stopped:
+                self._load.stop()

@@ -8,7 +8,7 @@ testbed sees both, so only here are they put together.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,10 @@ JOB_KINDS = ("job.submitted", "job.assessed", "job.decided", "object.steered", "
              "job.finished", "trust.changed")  # fmt: skip
 
 
-def read_events(folder: Path) -> list[Event]:
-    """Return the events of a run's folder that say something of jobs; ``ExperimentError`` when there are none."""
+def read_events(folder: Path, kinds: Sequence[str] = JOB_KINDS) -> list[Event]:
+    """Return the events of some kinds of a run's folder, those of jobs if none are named; ``ExperimentError``."""
     file = folder / "events.jsonl"
-    wanted = tuple(f'"kind":"{kind}"'.encode() for kind in JOB_KINDS)
+    wanted = tuple(f'"kind":"{kind}"'.encode() for kind in kinds)
     try:
         lines = [line for line in file.read_bytes().splitlines() if any(w in line for w in wanted)]
     except OSError as error:

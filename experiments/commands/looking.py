@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 from experiments.commands.app import (
     ColumnOption,
@@ -57,23 +59,46 @@ def show_map(
 
 @app.command()
 def explain(
-    job: Annotated[str | None, typer.Argument(help="Job, by the beginning of its number [default: the last].")] = None,
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[JOB|QUERY]",
+            help="Job, by the beginning of its number [default: the last]; or a query, as `daitn query` named it "
+            "(asker4-1), or `last`.",
+        ),
+    ] = None,
     folder: FolderOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Say why a job went where it went: attributes and ages, alternatives and their predicted cost, what came of it."""
-    from experiments.commands.explain import choose_job, read_events, say
-    from experiments.commands.explain import explain as explain_job
-    from experiments.commands.netmap import places_of
+    """Say why a job, or a query, went where it went: what was known and how old, who else, what came of it."""
+    from experiments.commands.asking.why import is_query
 
     run_folder = _folder(folder)
-    events = read_events(run_folder)
-    object_id = choose_job(events, job)
-    told = explain_job(events, object_id, places_of(run_folder, object_id))
+    of_query = what is not None and is_query(what)
+    told, say = _explained_query(run_folder, str(what)) if of_query else _explained_job(run_folder, what)
     if as_json:
         out.print_json(json.dumps(told))
     else:
         say(told, out)
+
+
+Explained = tuple[dict[str, Any], Callable[[dict[str, Any], Console], None]]
+
+
+def _explained_query(folder: Path, query: str) -> Explained:
+    from experiments.commands.asking.why import explain, read, say
+
+    return explain(read(folder), query), say
+
+
+def _explained_job(folder: Path, job: str | None) -> Explained:
+    from experiments.commands.explain import choose_job, read_events, say
+    from experiments.commands.explain import explain as explain_job
+    from experiments.commands.netmap import places_of
+
+    events = read_events(folder)
+    object_id = choose_job(events, job)
+    return explain_job(events, object_id, places_of(folder, object_id)), say
 
 
 def _folder(named: Path | None) -> Path:

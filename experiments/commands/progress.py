@@ -11,6 +11,8 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
+from experiments.commands.asking.told import load_table, second_in_words
+from experiments.commands.asking.told import summary as load_summary
 from experiments.commands.words import shown
 from packets.events import Event
 
@@ -23,6 +25,7 @@ PHASES = {
     "train": "the model travels",
     "deploy": "deployment to an MDFP",
     "query": "one query through the network",
+    "queries": "all query owners ask",
     "pooled": "pooled training, for comparison",
     "report": "report, plots, capture",
 }
@@ -33,7 +36,7 @@ class Progress:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._trained = self._expert = self._mean = ""
+        self._trained = self._expert = self._mean = self._phase = ""
         self._visits = 0
         self._closed = False
         self._status: Status | None = console.status("starting") if console.is_terminal else None
@@ -62,6 +65,7 @@ class Progress:
 
     def _on_run_phase(self, data: dict[str, Any]) -> None:
         text = PHASES.get(data["phase"], data["phase"])
+        self._phase = data["phase"] if data["state"] == "start" else ""
         if data["state"] == "start":
             self._now(f"{data['phase']}: {text}")
         else:
@@ -113,11 +117,16 @@ class Progress:
         )
 
     def _on_query_answered(self, data: dict[str, Any]) -> None:
+        if self._phase == "queries":  # the ones that go before a load
+            return
         mark = "[green]✓[/]" if data["answer"] == data["expected"] else "[yellow]✗[/]"
         self._line(
             mark,
             f"query      {shown(data['answer'])} [dim]by {data['answered_by']} in {data['latency_ms']:.0f} ms[/]",
         )
+
+    def _on_load_progress(self, data: dict[str, Any]) -> None:
+        self._console.print(second_in_words(data), highlight=False, soft_wrap=True)
 
     def _on_warning(self, data: dict[str, Any]) -> None:
         self._line("[yellow]![/]", escape(str(data.get("text", data))))
@@ -146,6 +155,9 @@ def say_report(report: dict[str, Any], folder: Path, console: Console) -> None:
     for key, value in _rows(report):
         table.add_row(shown(key), value)
     console.print(table)
+    if queries := report.get("queries"):
+        console.print(load_summary(queries), highlight=False, soft_wrap=True)
+        console.print(load_table(queries))
     console.print(f"report     {folder / 'report.html'}", highlight=False, soft_wrap=True)
 
 

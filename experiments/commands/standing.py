@@ -1,15 +1,14 @@
-"""``daitn submit``, ``change``, ``stop``, ``query`` and what else is asked of a network that stands."""
+"""``daitn submit``, ``change``, ``stop`` and what else is asked of a network that stands."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from experiments.commands.app import EngineOption, app, out
-from experiments.commands.words import shown
 from experiments.errors import ExperimentError
 
 
@@ -57,7 +56,7 @@ def change(
         "broad_accuracy": broad, "expert_accuracy": expert, "trust_floor": trust_floor, "max_visits": max_visits,
         "deadline_s": deadline_s,
     }  # fmt: skip
-    changes = {key: value for key, value in wanted.items() if value is not None}
+    changes: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
     if not changes:
         raise ExperimentError("nothing to change was named; see `daitn change --help`")
     said = request("change", timeout_s=30, job=job, **changes)
@@ -71,25 +70,6 @@ def stop(job: Annotated[str, typer.Argument(help="Job, by the beginning of its n
 
     said = request("change", timeout_s=30, job=job, stop=True)
     out.print(f"job {said['job']} of {said['owner']} is told to stop, {said['visits']} visits made", highlight=False)
-
-
-@app.command()
-def query(
-    group: Annotated[
-        str, typer.Argument(help="Group from which to draw the question, for example cardiology.")
-    ] = "cardiology",
-    text: Annotated[str, typer.Option(help="Ask with words of your own instead, where the task is one of texts.")] = "",
-) -> None:
-    """Put one question to whichever deployed model the network steers it to."""
-    from experiments.commands.client import request
-
-    answer = request("query", timeout_s=60, group="" if text else group, text=text)
-    right = "right" if answer["answer"] == answer["expected"] else f"expected {shown(answer['expected'])}"
-    how = f"confidence {answer['confidence']:.2f}" if text else right
-    out.print(
-        f"{shown(answer['answer'])} ({how}), by {answer['answered_by']} in {answer['latency_ms']:.1f} ms",
-        highlight=False,
-    )
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from experiments.report import plots
+from experiments.report import load_plots, plots
 from topologies.plan import NetworkPlan
 
 _environment = jinja2.Environment(
@@ -42,4 +42,6 @@ def render(report: dict[str, Any], plan: NetworkPlan) -> str:
         "accuracy": plots.accuracy(report["route"], report["targets"], report["expert_group"]),
         "links": plots.link_bytes(report["links"]),
     }
+    if report["queries"]:
+        drawn |= {"rates": load_plots.rates(report["queries"]), "spread": load_plots.spread(report["queries"])}
     return _environment.get_template("report.html.j2").render(r=report, plots={k: Markup(v) for k, v in drawn.items()})

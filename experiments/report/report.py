@@ -32,6 +32,7 @@ class Outcome:
     spec: JobSpec | None = None
     assessments: list[dict[str, Any]] = field(default_factory=list)
     query: dict[str, Any] | None = None
+    queries: dict[str, Any] | None = None
     pooled: dict[str, Any] | None = None
     train_bytes: int | None = None
     train_s: float | None = None
@@ -57,6 +58,7 @@ def summarise(outcome: Outcome, events: list[Event], kas_of: dict[str, int]) -> 
         "time_lost_s": round(sum(e.data["lost_s"] for e in mine if e.kind == "job.recovered"), 3),
         "assessments": outcome.assessments,
         "query": outcome.query,
+        "queries": outcome.queries,
         "pooled": outcome.pooled,
         "train_bytes": outcome.train_bytes,
         "train_s": outcome.train_s,
@@ -202,6 +204,7 @@ def _headline(seeds: list[dict[str, Any]], spec: JobSpec | None) -> dict[str, An
         "time_lost_s": first["time_lost_s"],
         "assessments": first["assessments"],
         "query": first["query"],
+        "queries": first["queries"],
     }
 
 

@@ -32,6 +32,8 @@ from experiments.scenarios.network import (
     plan_of,
     resolved,
 )
+from experiments.scenarios.queries import NeedSpec, QueriesSpec
+from experiments.scenarios.queries import check as check_queries
 from hosts.learning.task_spec import TaskSpec
 from packets.messages import Fixed, JobSpec
 from topologies.errors import TopologyError
@@ -52,8 +54,10 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     ``engines``: {engine: source} instead of the defaults, as of ``daitn engines``; a file's path is meant from where
     the scenario lies. ``events``: what happens to terminals meanwhile (``experiments.scenarios.events``).
-    ``background``: ordinary traffic beside it (``experiments.scenarios.background``). ``security: off`` leaves
-    signatures, MACs and encryption out (packets/README.md, "Security").
+    ``background``: ordinary traffic beside it (``experiments.scenarios.background``). ``replicas``: the model is
+    deployed so many times; ``place_every_s``: MDO looks so often where it belongs (0: it stays); ``queries``: what is
+    asked of it then (``experiments.scenarios.queries``).
+    ``security: off`` leaves signatures, MACs and encryption out (packets/README.md, "Security").
     """
 
     name: str
@@ -65,6 +69,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     seeds: Annotated[int, msgspec.Meta(ge=1, le=100)] = 1
     compare_pooled: bool = False
     query: QuerySpec | None = None
+    replicas: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    place_every_s: Annotated[float, msgspec.Meta(ge=0.0, le=3600.0)] = 0.0
+    queries: QueriesSpec | None = None
     security: bool = True
     engines: dict[str, str] = {}
     events: Annotated[list[TimedEvent], msgspec.Meta(max_length=256)] = []
@@ -112,6 +119,8 @@ def from_raw(raw: Any, where: str) -> Scenario:
         scenario = with_task(scenario, scenario.data.own, Path(where).parent)
     if scenario.data.method:
         scenario = with_method(scenario, scenario.data.method, Path(where).parent)
+    if scenario.queries:
+        scenario = with_policy(scenario, scenario.queries, Path(where).parent)
     check_network(scenario.network, where)
     return _checked(msgspec.structs.replace(scenario, network=resolved(scenario.network, Path(where).parent)), where)
 
@@ -126,6 +135,12 @@ def with_task(scenario: Scenario, own: str, folder: Path) -> Scenario:
 def with_method(scenario: Scenario, own: str, folder: Path) -> Scenario:
     """Return a scenario whose jobs may name ``own``, a ``file.py:Class`` found from ``folder``, as their method."""
     return msgspec.structs.replace(scenario, data=msgspec.structs.replace(scenario.data, method=absolute(own, folder)))
+
+
+def with_policy(scenario: Scenario, queries: QueriesSpec, folder: Path) -> Scenario:
+    """Return a scenario whose load picks by a policy of one's own, a ``file.py:Class``, found from ``folder``."""
+    queries = msgspec.structs.replace(queries, policy=absolute(queries.policy, folder))
+    return msgspec.structs.replace(scenario, queries=queries)
 
 
 def with_topo(scenario: Scenario, spec: str) -> Scenario:
@@ -144,6 +159,7 @@ def _checked(scenario: Scenario, where: str) -> Scenario:
     _check_flip(scenario, plan, where)
     check_events(scenario.events, plan, where)
     check_background(scenario.background, plan, where)
+    check_queries(scenario.queries, scenario.replicas, plan, where)
     return scenario
 
 
@@ -233,6 +249,8 @@ _STRUCT_AT: dict[str, type[msgspec.Struct]] = {
     "$.jobs[]": JobSpec,
     "$.jobs[].hyper": Fixed,
     "$.query": QuerySpec,
+    "$.queries": QueriesSpec,
+    "$.queries.need": NeedSpec,
     "$.events[]": TimedEvent,
 }
 

@@ -132,6 +132,7 @@ class Bed:
             "--events": self.runtime / "events.sock",
             "--database": self.folder.path / f"dcc{kas}.sqlite",
             "--seed": seed,
+            "--place-every": self.scenario.place_every_s,
             **self._engines(),
             **(self.identities.controller_options(kas) if self.identities else {}),
         }

@@ -107,8 +107,7 @@ class Asking:
     def start(self, at_s: float | None = None) -> None:
         """Begin, at a time of the clock (default: now)."""
         self._began_s = at_s if at_s is not None else self.means.clock()
-        if self._policy is not None:
-            threading.Thread(target=self._refresh, name="replicas", daemon=True).start()
+        threading.Thread(target=self._refresh, name="replicas", daemon=True).start()
         threading.Thread(target=self._run, name="asking", daemon=True).start()
 
     def stop(self) -> None:
@@ -278,6 +277,9 @@ class Asking:
         """Take what the control centre said; what was with a model that is not offered any more goes to another."""
         fresh, self._fresh = self._fresh, None
         if fresh is None:
+            return
+        self._ports.expect(self.label, len(fresh[0].replicas))
+        if self._policy is None:
             return
         gone = self.known.told(fresh[0].replicas, fresh[1])
         for label in gone:

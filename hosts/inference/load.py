@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +24,7 @@ from topologies.own.files import make_own
 
 BY_GROUP = "group"  # no policy at the asker: the select groups of the switches choose
 TELL_S = 1.0
+STEPS = 16  # bounds of latency to a factor of ten
 Count = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 
 
@@ -67,6 +70,12 @@ def make_policy(name: str, rng: random.Random) -> Policy | None:
         ) from None
 
 
+def buckets(rows: Sequence[asked.Row]) -> dict[str, int]:
+    """Return how many were answered within each upper bound of latency (ms), sixteen bounds to a factor of ten."""
+    bounds = (math.ceil(STEPS * math.log10(max(r.latency_ms, 0.01))) for r in rows if r.outcome == "answered")
+    return {f"{10 ** (step / STEPS):.4g}": n for step, n in sorted(Counter(bounds).items())}
+
+
 class Load:
     """One load, begun when it is made."""
 
@@ -108,5 +117,6 @@ class Load:
     def _tell_since(self, told: int) -> int:
         rows = self.asking.rows[told:]
         found = asked.summary(rows, self.spec.need.deadline_ms)
-        self.means.emit("load.second", policy=self.spec.policy, under_way=self.asking.under_way, **found)
+        about = {"policy": self.spec.policy, "under_way": self.asking.under_way}
+        self.means.emit("load.second", **about, latency_buckets=buckets(rows), **found)
         return told + len(rows)

@@ -44,6 +44,7 @@ class Ports:
             self._poll.register(number, select.EPOLLIN)
         self.to = ""
         self._listeners: dict[int, list[str]] = {}
+        self._expected: dict[int, int] = {}
 
     def close(self) -> None:
         self._poll.close()
@@ -56,6 +57,10 @@ class Ports:
         if address not in known:
             known.append(address)
 
+    def expect(self, label: int, listeners: int) -> None:
+        """Note how many answer for a label: until all of them are known, what goes there is signed."""
+        self._expected[label] = listeners
+
     def forget(self, label: int | None = None) -> None:
         """Who answers for a label (any, where none is given) is not known any more."""
         if label is None:
@@ -66,7 +71,7 @@ class Ports:
     def _signed(self, guard: Keeper, header: Header, piece: bytes, label: int) -> bytes:
         """Sign for those that are known to answer; what goes again, for anybody: another may answer now."""
         known = self._listeners.get(label, [])
-        if header.flags & Flag.REPEATED or not known:
+        if header.flags & Flag.REPEATED or len(known) < max(1, self._expected.get(label, 1)):
             return guard.sign_request(header, piece, label_address(label))
         return guard.sign_request(header, piece, known[0]) if len(known) == 1 else guard.sign_for(header, piece, known)
 

@@ -6,12 +6,12 @@ One thread computes, as everywhere in a terminal; whoever brings a query never w
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from torch import nn
-
+from hosts.inference.ways import Answerer
 from packets.messages import Ask, Busy, Message, State
 
 Reply = Callable[[Message], None]
@@ -20,6 +20,7 @@ LIMIT, BATCH = 64, 8
 MEMORY = 0.1  # of the new in a running mean
 WINDOW_S = 1.0
 LINGER_S = 0.3  # without work before it says so: not at each query
+UP_S = 15.0  # after that nobody counts since when a model serves
 LATENCIES = 256  # numbers in flight for which a latency is remembered
 
 
@@ -30,20 +31,26 @@ class Hosted:
     label: int
     object_id: int
     task: str
-    model: nn.Module
+    model: Answerer
     accuracy: dict[str, float]
     since_s: float
     variant: str = ""
     in_flight: int = 0
     service_ms: float = 0.0
     latencies_ms: OrderedDict[int, float] = field(default_factory=OrderedDict)
-    came_s: deque[float] = field(default_factory=lambda: deque(maxlen=4096))
+    for_object: int = 0
+    came: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=4096))
+
+    def asked_by(self, now_s: float) -> dict[str, float]:
+        """Return how many queries came in the last second, by where they came from."""
+        self.arrivals_per_s(now_s)
+        return {origin: n / WINDOW_S for origin, n in Counter(origin for _, origin in list(self.came)).items()}
 
     def arrivals_per_s(self, now_s: float) -> float:
         """Return how many queries came in the last second."""
-        while self.came_s and self.came_s[0] < now_s - WINDOW_S:
-            self.came_s.popleft()
-        return len(self.came_s) / WINDOW_S
+        while self.came and self.came[0][0] < now_s - WINDOW_S:
+            self.came.popleft()
+        return len(self.came) / WINDOW_S
 
     def served(self, queries: int, seconds: float) -> None:
         """A batch is done: what a query takes of the compute."""
@@ -70,6 +77,15 @@ class Hosted:
             label=self.label, in_flight=self.in_flight, service_ms=round(self.service_ms, 3),
             latency_ms=round(self.latency_ms(), 3), arrivals_per_s=round(self.arrivals_per_s(now_s), 2),
         )  # fmt: skip
+
+    def told(self, now_s: float) -> dict[str, Any]:
+        """Return what the map may know of it."""
+        return {
+            "task": self.task, "label": self.label, "accuracy": self.accuracy, "variant": self.variant,
+            "service_ms": round(self.service_ms, 2), "in_flight": self.in_flight,
+            "arrivals_per_s": self.arrivals_per_s(now_s), "asked_by": self.asked_by(now_s),
+            "up_s": float(min(UP_S, int(now_s - self.since_s))),
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +124,11 @@ class Serving:
         self._closed = False
         self.in_flight = 0
 
-    def put(self, hosted: Hosted, ask: Ask, reply: Reply) -> Busy | None:
-        """Queue a query; ``Busy`` when there is no room, or when it would be answered too late to be of use."""
+    def put(self, hosted: Hosted, ask: Ask, reply: Reply, origin: str = "") -> Busy | None:
+        """Queue a query (``origin``: a K-AS); ``Busy`` when there is no room, or it would be answered too late."""
         now_s = self._clock()
         with self._news:
-            hosted.came_s.append(now_s)
+            hosted.came.append((now_s, origin))
             wait_ms = self.in_flight * hosted.service_ms
             late = ask.need.deadline_ms and wait_ms > ask.need.deadline_ms
             if late or self.in_flight >= self.limit or self._closed:

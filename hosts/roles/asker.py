@@ -18,7 +18,7 @@ from hosts.roles.base import Role
 from hosts.terminal.terminal import Terminal
 from packets.labels import label_address
 from packets.messages import Ack, Answer, Ask, AskReplicas, Need, Refused, Replicas, decode_message, encode_message
-from packets.queries import query_label
+from packets.queries import query_label, variant_task
 from packets.terms import MAX_SAMPLE
 from packets.wire import PacketType
 
@@ -38,7 +38,7 @@ class QueryOwner(Role):
         self._rng = random.Random(f"{terminal.seed}/{terminal.name}")
 
     def _query(self, command: Command) -> Command:
-        task = command.get("task", self.terminal.task.name)
+        task = variant_task(command.get("task", self.terminal.task.name), str(command.get("way") or ""))
         sample, expected = self._sample(command)
         query = f"{self.terminal.name}-{next(self._numbers)}"
         self.terminal.emit("query.sent", id=query, node=self.terminal.name, task=task)

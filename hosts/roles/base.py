@@ -6,6 +6,7 @@ are no model is an error event, and the agent goes on.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -26,6 +27,7 @@ from packets.errors import DaitnError
 from packets.labels import DCC_ADDRESS
 from packets.messages import (
     Ack,
+    Answer,
     AnyMessage,
     Copy,
     Halt,
@@ -205,6 +207,8 @@ class Role:
 
     def message_arrived(self, header: Header, payload: bytes, peer: Peer) -> None:
         """Take a question from the transport (in its thread); a repeated one is worked on once."""
+        if header.type is PacketType.RESPONSE:
+            self._answer_arrived(payload, peer)
         if header.type not in _QUESTIONS or header.flags & Flag.REPLY:
             return
         key = (peer, header.transfer_id)
@@ -220,6 +224,16 @@ class Role:
         elif not self.terminal.submit(lambda: self._answer(header, payload, peer, key)):
             with self._lock:
                 self._answered.pop(key, None)
+
+    def _answer_arrived(self, payload: bytes, peer: Peer) -> None:
+        """An answer to another terminal's query, which wants it here (``Ask.answer_to``): say so."""
+        with contextlib.suppress(msgspec.DecodeError):
+            answer = decode_message(payload)
+            if isinstance(answer, Answer):
+                self.terminal.emit(
+                    "answer.received", node=self.terminal.name, answer=answer.answer, confidence=answer.confidence,
+                    answered_by=answer.answered_by, sender=peer[0],
+                )  # fmt: skip
 
     def _answer(self, header: Header, payload: bytes, peer: Peer, key: Hashable) -> None:
         """Work an answer out and send it; what is no message of ours gets an ERROR packet with words in it."""

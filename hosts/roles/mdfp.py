@@ -3,41 +3,43 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from hosts.errors import HostError
+from hosts.inference.answering import Answering, Query
+from hosts.inference.moving import Moving
+from hosts.inference.onward import Means, Onward
+from hosts.inference.ports import Ports
 from hosts.inference.serving import Hosted, Serving
+from hosts.inference.ways import Answerer, Found
 from hosts.learning.errors import LearningError
-from hosts.learning.task import bytes_to_model
 from hosts.roles.base import Peer, Recent, Role
 from hosts.terminal.terminal import Terminal
-from packets.errors import DaitnError
-from packets.labels import AI_PORT, object_label
+from packets.labels import object_label
 from packets.messages import (
     Ack,
-    Answer,
     AnyMessage,
     Ask,
+    AskReplicas,
     AskState,
+    Copy,
     Message,
     Order,
-    Refused,
+    Replicas,
+    Retire,
     State,
     decode_message,
     encode_message,
 )
+from packets.queries import variant_task
 from packets.transport import ReceivedObject
 from packets.wire import Flag, Header, PacketType
 
-REPORT_S = 0.1  # how often a terminal that is being asked reports
-UP_S = 15.0  # after that nobody counts since when a model serves
-ANSWERS_KEPT = 4096
 FORMER_KEPT = 64
 
 
@@ -49,11 +51,13 @@ class Mdfp(Role):
         self.actions |= {"deploy": self.deploy}
         self.commands |= {"serving": self._settings}
         self.serving = Serving(self._infer, terminal.clock, self._busy)
-        self._hosted: dict[tuple[str, str], Hosted] = {}
+        self._hosted: dict[str, Hosted] = {}
         self._by_label: Recent[Hosted] = Recent(FORMER_KEPT)
-        self._asked: Recent[tuple[bytes, PacketType, Peer] | None] = Recent(ANSWERS_KEPT)
-        self._asked_lock = threading.Lock()
-        self._touched_s = 0.0
+        self.onward = Onward(
+            Means(terminal.plan.address, self._open_line, self._replicas, terminal.complain, terminal.clock)
+        )  # fmt: skip
+        self.answering = Answering(terminal, self._model, self.serving, self.onward)
+        self.moving = Moving(terminal, self._by_label.get)
         self._activity = contextlib.ExitStack()
 
     def attributes(self) -> dict[str, Any]:
@@ -61,7 +65,7 @@ class Mdfp(Role):
         hosted = list(self._hosted.values())
         measured = [h.service_ms for h in hosted if h.service_ms]
         queue = {"queue": self.terminal.queue + self.serving.in_flight}
-        models = {"models": [_said(h, now_s) for h in hosted]}
+        models = {"models": [h.told(now_s) for h in hosted]}
         return super().attributes() | queue | models | {"latency_ms": round(max(measured, default=0.0), 2)}
 
     def deploy(self, obj: ReceivedObject, order: Order) -> None:
@@ -69,23 +73,34 @@ class Mdfp(Role):
 
         The old one's label goes on being answered, by the new one: who knows only that loses no query.
         """
-        task = order.task or self.terminal.task.name
-        if task != self.terminal.task.name:
-            raise HostError(f"order to deploy task {task!r}, this testbed runs {self.terminal.task.name!r}")
-        model = bytes_to_model(self.terminal.task, obj.payload)
-        model.eval()
-        label = object_label(obj.object_id)
-        new = Hosted(label, obj.object_id, task, model, order.accuracy, self.terminal.clock())
-        former = self._hosted.get((task, new.variant))
+        plain = order.task or self.terminal.task.name
+        if plain != self.terminal.task.name:
+            raise HostError(f"order to deploy task {plain!r}, this testbed runs {self.terminal.task.name!r}")
+        task, label = variant_task(plain, order.variant), object_label(obj.object_id)
+        model = Answerer(self.terminal.task, obj.payload, order.way)
+        new = Hosted(label, obj.object_id, task, model, order.accuracy, self.terminal.clock(), order.variant)
+        new.for_object = order.for_object
+        former = self._hosted.get(task)
         self._by_label.note(label, new)
         for old, hosted in list(self._by_label.items()):
             if former is not None and hosted is former:
                 self._by_label[old] = new
-        self._hosted[task, new.variant] = new
+        self._hosted[task] = new
+        self.onward.know(model.partners)
         self.terminal.emit(
             "model.deployed", object_id=obj.object_id, node=self.terminal.name, task=task, accuracy=order.accuracy
         )
         self.terminal.touch()
+
+    def serve_dcc(self, message: Copy | Retire) -> Message:
+        """Send a copy of a model on, or end one that nobody is led to any more."""
+        if isinstance(message, Copy):
+            return self.moving.copy(message)
+        hosted = self._by_label.pop(message.label, None)
+        if hosted is not None and hosted.label == message.label and self._hosted.get(hosted.task) is hosted:
+            del self._hosted[hosted.task]
+        self.terminal.touch()
+        return Ack()
 
     def _settings(self, command: dict[str, Any]) -> dict[str, Any]:
         """Set how queries are served: {"batch"?, "limit"?}."""
@@ -103,43 +118,18 @@ class Mdfp(Role):
         if header.type not in (PacketType.QUERY, PacketType.PROBE) or header.flags & Flag.REPLY or not payload:
             super().message_arrived(header, payload, peer)
             return
-        if header.type is PacketType.QUERY and self._known(header, peer):
+        if header.type is PacketType.QUERY and self.answering.came_before(header, peer):
             return
         try:
             message = decode_message(payload)
         except msgspec.DecodeError as error:
             self.terminal.emit("packet.refused", reason="message", node=self.terminal.name, sender=peer[0])
-            self._reply(header, peer, f"no message of ours: {str(error)[:200]}".encode(), PacketType.ERROR)
+            self.answering.reply(header, peer, f"no message of ours: {str(error)[:200]}".encode(), PacketType.ERROR)
             return
         if isinstance(message, Ask):
-            self._query(header, peer, message)
+            self.answering.take(Query(header, peer, message, self.terminal.clock()))
         else:
-            self._reply(header, peer, encode_message(self.answer(message)))
-
-    def _known(self, header: Header, peer: Peer) -> bool:
-        """Tell whether a query came before: one that is answered is answered again, one that waits is let wait."""
-        key = peer, header.transfer_id
-        with self._asked_lock:
-            if key not in self._asked:
-                self._asked.note(key, None)
-                return False
-            earlier = self._asked[key]
-        if earlier is not None:
-            self._send(header, earlier[0], earlier[2], earlier[1])
-        return True
-
-    def _query(self, header: Header, peer: Peer, ask: Ask) -> None:
-        hosted = self._model(object_label(header.object_id), ask)
-        refusal: Message | None = None
-        if hosted is None:
-            refusal = Refused(reason=f"{self.terminal.name} hosts no model of task {ask.task!r} that is good enough")
-        elif ask.answer_to and not _is_place(ask.answer_to):
-            refusal = Refused(reason=f"answer_to {ask.answer_to!r} is no address of a terminal")
-        else:
-            refusal = self.serving.put(hosted, ask, lambda answer: self._done(header, peer, ask, answer))
-        if refusal is not None:
-            self._reply(header, peer, encode_message(refusal))
-        self._touch()
+            self.answering.reply(header, peer, encode_message(self.answer(message)))
 
     def _model(self, label: int, ask: Ask) -> Hosted | None:
         """Return the model that a label names; of a class, the best one that is good enough."""
@@ -153,27 +143,12 @@ class Mdfp(Role):
         ]  # fmt: skip
         return max(good, key=lambda h: h.accuracy.get("broad", 0.0), default=None)
 
-    def _done(self, header: Header, peer: Peer, ask: Ask, answer: Message) -> None:
-        """Send an answer: to who asked, or where that one wants it, and then a word to who asked."""
-        self._touch()
-        if not ask.answer_to:
-            self._reply(header, peer, encode_message(answer))
-            return
-        self._send(header, encode_message(answer), (ask.answer_to, AI_PORT), PacketType.RESPONSE)
-        self._reply(header, peer, encode_message(Ack()))
+    def _open_line(self, awaited: Callable[[int], bool]) -> Ports:
+        terminal = self.terminal
+        return Ports(terminal.plan.address, terminal.guard, partial(terminal.emit, node=terminal.name), awaited)
 
-    def _reply(self, header: Header, peer: Peer, payload: bytes, kind: PacketType | None = None) -> None:
-        kind = kind or (PacketType.RESPONSE if header.type is PacketType.QUERY else header.type)
-        if header.type is PacketType.QUERY:
-            with self._asked_lock:
-                self._asked.note((peer, header.transfer_id), (payload, kind, peer))
-        self._send(header, payload, peer, kind)
-
-    def _send(self, header: Header, payload: bytes, peer: Peer, kind: PacketType) -> None:
-        try:
-            self.terminal.network.reply(header, payload, peer, type=kind)
-        except (DaitnError, OSError) as error:
-            self.terminal.complain(str(error))
+    def _replicas(self, task: str) -> Replicas:
+        return self.terminal.dcc.ask(AskReplicas(name=self.terminal.name, task=task), Replicas, attempts=1)
 
     def answer(self, message: AnyMessage) -> Message:
         """Say how a model stands (label 0: all of them together)."""
@@ -192,9 +167,7 @@ class Mdfp(Role):
         meter = self.terminal.meter
         meter.begin()
         try:
-            answers: list[tuple[str, float] | str] = list(
-                self.terminal.task.ask_all(hosted.model, [a.sample for a in asks])
-            )
+            answers: list[Found | str] = list(hosted.model.run(asks))
         except LearningError as error:
             answers = [str(error)] if len(asks) == 1 else [self._alone(hosted, a) for a in asks]
         except Exception as error:
@@ -203,7 +176,7 @@ class Mdfp(Role):
         finally:
             meter.end()
         infer_ms = (time.perf_counter() - began_s) * 1e3 / len(asks)
-        return [self._message(hosted, a, infer_ms) for a in answers]
+        return [self.answering.message(hosted, a, f, infer_ms) for a, f in zip(asks, answers, strict=True)]
 
     def _busy(self, busy: bool) -> None:
         if busy:
@@ -212,41 +185,8 @@ class Mdfp(Role):
             self._activity.close()
             self.terminal.touch()
 
-    def _alone(self, hosted: Hosted, ask: Ask) -> tuple[str, float] | str:
+    def _alone(self, hosted: Hosted, ask: Ask) -> Found | str:
         try:
-            return self.terminal.task.ask(hosted.model, ask.sample)
+            return hosted.model.run([ask])[0]
         except LearningError as error:
             return str(error)
-
-    def _message(self, hosted: Hosted, answer: tuple[str, float] | str, infer_ms: float) -> Message:
-        if isinstance(answer, str):
-            return Refused(reason=answer[:400])
-        state = hosted.state(self.terminal.clock())
-        return Answer(
-            answer=answer[0], confidence=min(1.0, answer[1]), model_accuracy=hosted.accuracy,
-            answered_by=self.terminal.name, infer_ms=infer_ms, state=state,
-        )  # fmt: skip
-
-    def _touch(self) -> None:
-        """Have the reporter look, not more often than it is worth."""
-        now_s = self.terminal.clock()
-        if now_s - self._touched_s >= REPORT_S:
-            self._touched_s = now_s
-            self.terminal.touch()
-
-
-def _said(hosted: Hosted, now_s: float) -> dict[str, Any]:
-    """Return what the map may know of a model."""
-    return {
-        "task": hosted.task, "label": hosted.label, "accuracy": hosted.accuracy, "variant": hosted.variant,
-        "service_ms": round(hosted.service_ms, 2), "in_flight": hosted.in_flight,
-        "arrivals_per_s": hosted.arrivals_per_s(now_s), "up_s": float(min(UP_S, int(now_s - hosted.since_s))),
-    }  # fmt: skip
-
-
-def _is_place(address: str) -> bool:
-    try:
-        known = ipaddress.IPv4Address(address)
-    except ValueError:
-        return False
-    return known.is_private and not (known.is_reserved or known.is_multicast or known.is_loopback)

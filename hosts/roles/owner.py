@@ -29,12 +29,15 @@ from packets.messages import (
     JobStatus,
     LogPart,
     LogRequest,
+    MoveModel,
     Order,
     Returned,
     Submit,
     SubmitReply,
 )
 from packets.options import Requirements
+from packets.queries import variant_task
+from packets.terms import Name
 from packets.transport import OutgoingObject, ReceivedObject
 from packets.wire import PacketType
 
@@ -60,6 +63,7 @@ class ModelOwner(Role):
         self.actions |= {"home": self.take_back}
         self.commands |= {
             "submit": self._submit, "deploy": self._deploy, "inquire": self._inquire, "change": self._change,
+            "move": self._move,
         }  # fmt: skip
         self._jobs: dict[int, OwnJob] = {}
 
@@ -153,17 +157,45 @@ class ModelOwner(Role):
     # --- afterwards ---
 
     def _deploy(self, command: Command) -> Command:
+        """Deploy a trained model, or the bytes of a file: {"object_id" | "file", "accuracy"?, "variant"?, "way"?}."""
+        spec, payload, accuracy = self._trained(command)
+        wanted: dict[str, Any] = {
+            "m": "announce", "name": self.terminal.name, "kind": "deploy", "task": spec.task,
+            "size_bytes": len(payload), "for_object": command.get("object_id", 0),
+            "accuracy": command.get("accuracy", accuracy), "variant": command.get("variant", ""),
+            "way": command.get("way", {}),
+        }  # fmt: skip
+        try:
+            message = msgspec.convert(wanted, AnnounceObject)
+            msgspec.convert(variant_task(spec.task, message.variant), Name)
+        except msgspec.ValidationError as error:
+            raise BadCommand(f"deployment: {error}") from None
+        reply = self.terminal.dcc.ask(message, AnnounceReply)
+        fresh = self._fresh(reply.object_id, spec, payload)
+        self._launch_later(msgspec.structs.replace(fresh, visit_limit=4))
+        return {"object_id": reply.object_id}
+
+    def _trained(self, command: Command) -> tuple[JobSpec, bytes, dict[str, float]]:
+        """Return what was asked of a model, its bytes and its accuracies."""
+        if "file" in command:
+            try:
+                payload = Path(str(command["file"])).read_bytes()
+            except OSError as error:
+                raise BadCommand(f"file {command['file']!r}: {error.strerror}") from None
+            return JobSpec(task=self.terminal.task.name), payload, {}
         job = self._job(command)
         if job.payload is None:
             raise BadCommand(f"object {command['object_id']:#x} is not home yet; inquire how its job stands")
-        message = AnnounceObject(
-            name=self.terminal.name, kind="deploy", task=job.spec.task, size_bytes=len(job.payload),
-            for_object=command["object_id"], accuracy=job.accuracy or {},
-        )  # fmt: skip
-        reply = self.terminal.dcc.ask(message, AnnounceReply)
-        fresh = self._fresh(reply.object_id, job.spec, job.payload)
-        self._launch_later(msgspec.structs.replace(fresh, visit_limit=4))
-        return {"object_id": reply.object_id}
+        return job.spec, job.payload, job.accuracy or {}
+
+    def _move(self, command: Command) -> Command:
+        """Have a deployed model moved: {"label", "to"? (``kas:@mdfp/number``; left out: where MDO sees fit)}."""
+        label = command.get("label")
+        if not isinstance(label, int):
+            raise BadCommand(f"label {label!r}; give the number of a deployed model's label")
+        task, to = str(command.get("task") or self.terminal.task.name), str(command.get("to") or "")
+        self.terminal.dcc.ask(MoveModel(name=self.terminal.name, task=task, label=label, to=to), Ack)
+        return {"moving": label}
 
     def _change(self, command: Command) -> Command:
         """Change a running job, or stop it: {"object_id", "stop"?, "max_visits"?, "deadline_s"?, ...}."""

@@ -182,6 +182,19 @@ def test_the_page_tells_the_job_the_hosts_and_the_events(
     assert browser.run("return document.getElementById('job-state').ariaLive") == "polite"
 
 
+def test_the_page_tells_where_queries_go_how_many_and_how_fast(
+    browser: Browser, server: PageServer, state: NetworkState, script: Script
+) -> None:
+    assert not browser.run("return document.getElementById('asked').checkVisibility()")
+    feed(state, [*script.start(), *script.served(), *script.asked()])
+    wait_until(lambda: "a second by qirce" in text(browser, "asked-says"), 5, "the load")
+    wait_until(lambda: "mdfp3 100.0" in text(browser, "classes"), 5, "the class")
+    assert "no MDFP is in reach" in text(browser, "classes") and "mdfp1 is out" in text(browser, "models-out")
+    wait_until(lambda: browser.run("return document.querySelectorAll('.bucket').length") > 3, 5, "the histogram")
+    assert browser.run("return document.querySelectorAll('.rate').length") == 3
+    assert browser.errors() == []
+
+
 def test_an_empty_network_says_what_to_do(browser: Browser, server: PageServer) -> None:
     assert "daitn up" in text(browser, "network") and "daitn submit" in text(browser, "job")
     assert "No host has reported" in text(browser, "hosts-empty") and "No event yet" in text(browser, "events-empty")
@@ -238,7 +251,7 @@ def test_text_off_the_wire_stays_text(
 def test_everything_fits(
     browser: Browser, server: PageServer, state: NetworkState, script: Script, width: int, tmp_path: Path
 ) -> None:
-    feed(state, script.run())
+    feed(state, [*script.run(), *script.asked()])
     state.apply(Event(kind="warning", source="dcc3", t_unix_s=9.0, data={"text": "wan link k1g-k3g " + "x" * 90}))
     wait_until(lambda: "finished" in text(browser, "job-state"), 10, "the job's end")
     for dark in (False, True):
@@ -255,7 +268,7 @@ def test_every_text_has_contrast(
     browser.look(1280, dark=dark)
     events = list(script.run())
     arrivals = [n for n, e in enumerate(events) if e.kind == "agent.state" and e.data["state"] == "training"]
-    feed(state, events[: arrivals[1] + 1])
+    feed(state, [*events[: arrivals[1] + 1], *script.asked()])
     state.apply(Event(kind="warning", source="dcc3", t_unix_s=9.0, data={"text": "careful"}))
     state.apply(Event(kind="agent.gone", source="main", t_unix_s=9.0, data={"name": "h33"}))
     wait_until(lambda: "training" in text(browser, "job-state"), 10, "a visit")

@@ -7,6 +7,7 @@ from typing import Any
 
 MAX_SAFE_INTEGER = (1 << 53) - 1  # what a browser's number holds exactly; an object id (64 bit) does not fit
 MAX_TEXT = 400
+MAX_BOUND, MAX_COUNT = 1e9, 1_000_000
 IDENTITIES = ("object_id", "for_object")
 
 Data = dict[str, Any]
@@ -68,6 +69,19 @@ def figures(data: Data, key: str, limit: int = 64) -> dict[str, float]:
     pairs = value.items() if isinstance(value, dict) else []
     kept = [(str(name)[:64], figure) for name, raw in pairs if (figure := finite(raw)) is not None]
     return dict(kept[:limit])
+
+
+def buckets(data: Data, key: str, limit: int = 200) -> dict[float, int]:
+    """Return counts by upper bound; what is no bound above 0, or no count, is left out."""
+    found: dict[float, int] = {}
+    for name, count in figures(data, key, limit).items():
+        try:
+            bound = float(name)
+        except ValueError:
+            continue
+        if 0 < bound < MAX_BOUND and 0 < count <= MAX_COUNT:
+            found[bound] = int(count)
+    return found
 
 
 def mapping(data: Data, key: str) -> Data:

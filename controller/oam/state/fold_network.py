@@ -1,4 +1,4 @@
-"""Folds of the network's own events: plan, K-AS, terminals, links, phases, queries, notices."""
+"""Folds of the network's own events: plan, K-AS, terminals, links, phases, notices."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from controller.oam.state.fields import Data, figures, identity, mapping, names,
 from packets.events import Event
 
 LOAD_HOLDS_S = 2.5
+LABEL_MASK = 0xFFF_FFFF
 LINK_FIGURES = ("rate_mbps", "delay_ms", "measured_mbps", "measured_delay_ms")
 
 
@@ -171,24 +172,8 @@ def model_deployed(canvas: Canvas, event: Event) -> None:
     record, task = _terminal(canvas, text(event.data, "node")), text(event.data, "task")
     record["models"] = sorted({*record["models"], task} - {""})
     record["deployed"] = {**record.get("deployed", {}), task: figures(event.data, "accuracy")}
-
-
-def query_sent(canvas: Canvas, event: Event) -> None:
-    """A query left its owner."""
-    key = text(event.data, "id")
-    record = canvas.touch("queries", key, id=key, state="sent")
-    record.update(node=text(event.data, "node"), task=text(event.data, "task"), sent_unix_s=event.t_unix_s)
-
-
-def query_answered(canvas: Canvas, event: Event) -> None:
-    """A query was answered: by whom, after how many milliseconds, and whether rightly."""
-    key, data = text(event.data, "id"), event.data
-    record = canvas.touch("queries", key, id=key, sent_unix_s=None)
-    record.update(state="answered", answered_unix_s=event.t_unix_s, latency_ms=number(data, "latency_ms"))
-    record.update({name: text(data, name) for name in ("answered_by", "answer", "expected")})
-    record["node"] = text(data, "node") or record.get("node", "")
-    if record["expected"]:
-        record["right"] = record["answer"] == record["expected"]
+    label = str(whole(event.data, "object_id") & LABEL_MASK)
+    record["labels"] = dict(list({**record.get("labels", {}), label: task}.items())[-64:])
 
 
 def notice(canvas: Canvas, event: Event) -> None:
@@ -262,8 +247,6 @@ FOLDS = {
     "agent.gone": agent_gone,
     "krrm.updated": krrm_updated,
     "model.deployed": model_deployed,
-    "query.sent": query_sent,
-    "query.answered": query_answered,
     "packet.refused": notice,
     "engine.failed": notice,
     "warning": notice,
@@ -273,7 +256,6 @@ FOLDS = {
     "terminal.joined": noted,
     "terminal.left": noted,
     "map.fresh": map_fresh,
-    "query.steered": noted,
     "request.refused": noted,
     "zygote.ready": noted,
     "link.confirmed": noted,

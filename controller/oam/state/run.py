@@ -12,15 +12,17 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from controller.oam.state import fold_jobs, fold_network, fold_objects
+from controller.oam.state import fold_jobs, fold_network, fold_objects, fold_queries
 from controller.oam.state.canvas import Canvas, Patch, Record, copy_json
 from controller.oam.state.fields import web_safe
 from packets.events import Event
 
 Fold = Callable[[Canvas, Event], None]
 
-FOLDS: dict[str, Fold] = {**fold_network.FOLDS, **fold_jobs.FOLDS, **fold_objects.FOLDS}
-QUIET_KINDS = frozenset({"link.load", "krrm.updated", "map.fresh"})  # many a second: folded, not listed
+FOLDS: dict[str, Fold] = {**fold_network.FOLDS, **fold_jobs.FOLDS, **fold_objects.FOLDS, **fold_queries.FOLDS}
+QUIET_KINDS = frozenset(
+    {"link.load", "krrm.updated", "map.fresh", "load.second", "load.progress"}
+)  # many a second: folded, not listed
 
 
 class NetworkState:

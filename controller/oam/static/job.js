@@ -54,6 +54,7 @@ export class JobView {
 
   query(query) {
     const asked = `${query.node} asked ${query.task || "a model"}`;
+    if (query.state === "refused") return [`query ${query.id}`, `${asked}; refused: ${query.reason}`, true];
     if (query.state !== "answered") return [`query ${query.id}`, `${asked}; no answer yet`, false];
     const verdict = query.expected ? (query.right ? ", as expected" : `, expected ${query.expected}`) : "";
     const words = `${asked}: ${query.answer}${verdict}; from ${query.answered_by} in ${query.latency_ms?.toFixed(1) ?? "–"} ms`;

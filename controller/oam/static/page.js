@@ -1,5 +1,6 @@
-// The page: one live stream in, five views out.
+// The page: one live stream in, six views out.
 
+import { AskedView } from "./asked.js";
 import { byId, h, keyed, setText } from "./dom.js";
 import { JobView } from "./job.js";
 import { EventsView, HostsView } from "./lists.js";
@@ -13,6 +14,8 @@ const network = new NetworkView(store);
 const job = new JobView(store);
 const hosts = new HostsView(store);
 const events = new EventsView(store);
+const asked = new AskedView(store);
+const drawAsked = () => asked.render();
 const drawNetwork = () => network.render();
 const drawJob = () => job.render();
 const drawHosts = () => hosts.render();
@@ -22,11 +25,13 @@ const views = {
   kas: [figures, drawNetwork],
   switches: [drawNetwork],
   links: [drawNetwork],
-  terminals: [drawNetwork, drawHosts, drawJob, figures],
+  terminals: [drawNetwork, drawHosts, drawJob, drawAsked, figures],
   jobs: [drawJob, drawNetwork, drawHosts],
   objects: [drawNetwork, drawHosts],
   notices: [drawEvents, figures],
   queries: [figures, drawJob],
+  classes: [drawAsked],
+  load: [drawAsked, figures],
   events: [drawEvents],
 };
 const due = new Set();
@@ -50,8 +55,10 @@ function figures() {
   const terminals = store.all("terminals");
   const kas = store.all("kas");
   const notices = store.all("notices").reduce((sum, one) => sum + (one.kind === "packet.refused" ? 0 : one.count), 0);
-  const asked = store.all("queries");
-  const answered = asked.filter((one) => one.state === "answered");
+  const single = store.all("queries");
+  const load = store.get("load", "now")?.ever;
+  const count = single.length + (load?.asked ?? 0);
+  const answered = single.filter((one) => one.state === "answered").length + (load?.answered ?? 0);
   setText(byId("network-name"), run.network?.name ?? "");
   const rows = [
     ["Phase", run.phase ? `${run.phase.phase}${run.phase.state === "end" ? ", done" : ""}` : "–"],
@@ -59,7 +66,7 @@ function figures() {
     ["Control centres", `${kas.filter((one) => one.ready).length} of ${kas.length}`],
     ["Hosts ready", `${terminals.filter((one) => one.ready).length} of ${terminals.length}`],
     ["Packet-ins", `${kas.reduce((sum, one) => sum + one.packet_ins, 0)}`],
-    ["Queries", asked.length ? `${answered.length} of ${asked.length} answered` : "none"],
+    ["Queries", count ? `${answered} of ${count} answered` : "none"],
     ["Warnings", `${notices}`],
   ];
   keyed(byId("figures"), rows.map(([name, value]) => ({ key: name, stamp: value, make: () => h("div", { class: name === "Warnings" && notices ? "warn" : null }, h("dt", null, name), h("dd", null, value)) })));

@@ -27,6 +27,16 @@ const REQUIREMENTS = {
 /** A requirement in words: its name and value as T-FAM gives them. */
 export const requirement = ([name, value]) => REQUIREMENTS[name]?.(value) ?? `${name} ${value <= 1 ? percent(value) : value}`;
 
+/** What a class of queries needs, in words ("" for nothing). */
+export function wanted(need) {
+  const words = [];
+  if (need?.broad_accuracy) words.push(`accuracy from ${percent(need.broad_accuracy)}`);
+  if (need?.expert_group) words.push(`${need.expert_group} from ${percent(need.expert_accuracy)}`);
+  if (need?.deadline_ms) words.push(`within ${need.deadline_ms} ms`);
+  if (need?.local) words.push("local");
+  return words.join(", ");
+}
+
 export const percent = (share) => (typeof share === "number" ? `${(share * 100).toFixed(1)}\u00a0%` : "–");
 
 export const points = (share) => `${share >= 0 ? "+" : "−"}${Math.abs(share * 100).toFixed(1)}`;
@@ -90,7 +100,16 @@ const SENTENCES = {
   "model.deployed": (d) => `${d.task} deployed${at(d)}`,
   "query.sent": (d) => `${d.node} asks ${d.task}`,
   "query.answered": (d) => `${d.answered_by}: ${d.answer}${d.expected ? (d.answer === d.expected ? ", as expected" : `, expected ${d.expected}`) : ""}, ${d.latency_ms?.toFixed?.(1) ?? "–"} ms`,
-  "query.steered": (d) => `queries of ${d.asker} for ${d.task} go to ${weights(d.weights)}`,
+  "query.classed": (d) => `${d.id} for ${d.task}${wanted(d.need) ? `, ${wanted(d.need)}` : ""}${d.refused ? `: refused, ${d.refused}` : ""}`,
+  "query.steered": (d) => `queries of K-AS ${d.kas} for ${d.task}${wanted(d.need) ? ` (${wanted(d.need)})` : ""} go to ${weights(d.weights)}`,
+  "query.unserved": (d) => `queries of K-AS ${d.kas} for ${d.task} are not served: ${d.reason}`,
+  "model.out": (d) => `${d.node} is out: ${d.reason}`,
+  "model.retired": (d) => `${d.node} serves model ${labelAddress(d.label)} no more`,
+  "model.moved": (d) => `model ${labelAddress(d.label)} moved to ${d.to}: ${d.reason}`,
+  "model.copied": (d) => `model ${labelAddress(d.label)} copied to ${d.to}: ${d.reason}`,
+  "model.scaled": (d) => `model ${labelAddress(d.label)} given up: ${d.reason}`,
+  "model.back": (d) => `${d.node} is back`,
+  "load.over": (d) => `${d.node} asked ${d.asked}: ${d.answered} answered, ${d.refused} refused, ${d.lost} lost; p50 ${d.p50_ms} ms, p95 ${d.p95_ms} ms`,
   "zygote.ready": () => "PyTorch is loaded, agents can be forked",
   "request.refused": (d) => `${d.node ?? d.name ?? "a request"}: ${d.reason ?? d.text ?? ""}`,
   "border.up": (d) => `border session to K-AS ${d.kas} is up`,

@@ -1,0 +1,100 @@
+"""``daitn query`` and ``daitn load``: ask the models that a standing network has deployed."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from controller.engines.inference.policies import POLICIES
+from experiments.commands.app import app, out
+from experiments.commands.words import shown
+from experiments.errors import ExperimentError
+
+AccuracyOption = Annotated[float, typer.Option(help="Least accuracy over everything, measured, 0..1.", min=0, max=1)]
+ExpertOption = Annotated[str, typer.Option(help="Least accuracy in a group: GROUP=ACCURACY, cardiology=0.9.")]
+DeadlineOption = Annotated[int, typer.Option(help="Milliseconds after which an answer is of no use (0: never).", min=0)]
+LocalOption = Annotated[bool, typer.Option("--local", help="Stay in the asker's K-AS.")]
+
+
+def need_of(accuracy: float, expert: str, deadline_ms: int, local: bool) -> dict[str, Any]:
+    """Return what queries need, from the options that say so; ``ExperimentError``."""
+    need: dict[str, Any] = {"broad_accuracy": accuracy, "deadline_ms": deadline_ms, "local": local}
+    if not expert:
+        return need
+    group, _, share = expert.rpartition("=")
+    try:
+        floor = float(share)
+    except ValueError:
+        floor = -1.0
+    if not group or not 0 <= floor <= 1:
+        raise ExperimentError(f"--expert {expert!r}: give GROUP=ACCURACY with an accuracy of 0 to 1: cardiology=0.9")
+    return need | {"expert_group": group, "expert_accuracy": floor}
+
+
+@app.command()
+def query(
+    group: Annotated[
+        str, typer.Argument(help="Group from which to draw the question, for example cardiology.")
+    ] = "cardiology",
+    text: Annotated[str, typer.Option(help="Ask with words of your own instead, where the task is one of texts.")] = "",
+    accuracy: AccuracyOption = 0.0,
+    expert: ExpertOption = "",
+    deadline_ms: DeadlineOption = 0,
+    local: LocalOption = False,
+    answer_to: Annotated[str, typer.Option(help="Terminal that gets the answer instead of who asks.")] = "",
+) -> None:
+    """Put one question to whichever deployed model the network steers it to; `daitn explain last` says why there."""
+    from experiments.commands.client import request
+
+    answer = request(
+        "query", timeout_s=60, group="" if text else group, text=text, answer_to=answer_to,
+        need=need_of(accuracy, expert, deadline_ms, local),
+    )  # fmt: skip
+    if answer_to:
+        words = f"taken in {answer['latency_ms']:.1f} ms; the answer goes to {answer_to}"
+    else:
+        right = "right" if answer["answer"] == answer["expected"] else f"expected {shown(answer['expected'])}"
+        how = f"confidence {answer['confidence']:.2f}" if text else right
+        words = f"{shown(answer['answer'])} ({how}), by {answer['answered_by']} in {answer['latency_ms']:.1f} ms"
+    out.print(f"{words} [dim]({answer['id']})[/]", highlight=False)
+
+
+@app.command()
+def load(
+    rate: Annotated[float, typer.Option(help="Queries a second, of all askers together.", min=0.001)] = 20.0,
+    pattern: Annotated[str, typer.Option(help="poisson, diurnal, bursts or hot_spot.")] = "poisson",
+    peak: Annotated[float, typer.Option(help="How many times as much at its height.", min=1, max=1000)] = 4.0,
+    period: Annotated[float, typer.Option(help="Seconds from one height to the next.", min=0.001)] = 20.0,
+    seconds: Annotated[float, typer.Option(help="How long to ask.", min=0.1, max=86_400)] = 10.0,
+    policy: Annotated[
+        str,
+        typer.Option(
+            help=f"Who picks the model of each query: {', '.join(POLICIES)}; group: the switches do; "
+            "or file.py:Class of your own."
+        ),
+    ] = "qirce",
+    group: Annotated[str, typer.Option(help="Ask samples of this group alone.")] = "",
+    accuracy: AccuracyOption = 0.0,
+    expert: ExpertOption = "",
+    deadline_ms: DeadlineOption = 0,
+    local: LocalOption = False,
+    seed: Annotated[int, typer.Option(help="Seed of times and samples.", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what came of it as JSON, and no progress.")] = False,
+) -> None:
+    """Have all query owners of the standing network ask together; Ctrl-C ends it, what came so far is shown."""
+    from experiments.commands.asking.driving import drive
+    from experiments.commands.asking.told import say_load
+
+    spec = {
+        "rate_per_s": rate, "pattern": pattern, "peak": peak, "period_s": period, "seconds": seconds, "policy": policy,
+        "group": group, "need": need_of(accuracy, expert, deadline_ms, local),
+    }  # fmt: skip
+    result = drive(spec, seed, quiet=as_json)
+    if as_json:
+        out.print_json(json.dumps(result))
+    else:
+        say_load(result, out)
+    if result["stopped"]:
+        raise typer.Exit(130)

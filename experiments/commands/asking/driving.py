@@ -1,0 +1,66 @@
+"""Drive a load on the standing network from here: begin it, show it, end it early when the person says so."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from experiments.commands.client import request
+from experiments.errors import ExperimentError
+from experiments.scenarios.queries import QueriesSpec, check_policy
+from topologies.own.files import absolute
+
+PATTERNS = ("poisson", "diurnal", "bursts", "hot_spot")
+SPARE_S = 90.0  # beyond its seconds: begin, last answers, rows
+
+
+def checked(spec: dict[str, Any]) -> QueriesSpec:
+    """Return a load as it was asked for; ``ExperimentError`` names the nearest where a name is none."""
+    if spec["pattern"] not in PATTERNS:
+        near = difflib.get_close_matches(spec["pattern"], PATTERNS, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ExperimentError(f"no pattern is called {spec['pattern']!r}; {hint}there are: {', '.join(PATTERNS)}")
+    spec = spec | {"policy": absolute(spec["policy"], Path.cwd())}
+    check_policy(spec["policy"])
+    try:
+        return msgspec.convert(spec, QueriesSpec)
+    except msgspec.ValidationError as error:
+        raise ExperimentError(f"load: {' '.join(str(error).split())}") from None
+
+
+def drive(spec: dict[str, Any], seed: int, *, quiet: bool = False) -> dict[str, Any]:
+    """Carry a load out on the standing network; return what came of it, of a load that Ctrl-C ended, too."""
+    wanted = checked(spec)
+    with _ends_on_interrupt():
+        return request(
+            "load", timeout_s=wanted.seconds + SPARE_S, quiet=quiet, spec=json.loads(msgspec.json.encode(wanted)),
+            seed=seed,
+        )  # fmt: skip
+
+
+@contextmanager
+def _ends_on_interrupt() -> Iterator[None]:
+    """The first Ctrl-C ends the load and lets its answer come; the second is as everywhere."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupted(*_: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        threading.Thread(target=_stop, daemon=True).start()
+
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _stop() -> None:
+    request("load_stop", timeout_s=30)

@@ -1,0 +1,80 @@
+"""Queries on the real network: shared by switches and by askers, while a model moves, and while one dies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from benchmarks import move
+from benchmarks.queries_net import deployed, load, terminals, trained
+from benchmarks.standing import StandingNetwork, standing
+from experiments.errors import RunFailed
+from hosts.inference import asked
+from hosts.inference.patterns import Pattern
+from packets.labels import class_label
+
+RATE = Pattern(rate_per_s=60.0)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandingNetwork]:
+    folder = tmp_path_factory.mktemp("queries")
+    file = folder / "move.yaml"
+    file.write_bytes(msgspec.yaml.encode(move.SCENARIO))
+    with standing(file, folder) as one:
+        one.labels = deployed(one, trained(one), 2)  # type: ignore[attr-defined]
+        yield one
+
+
+def labels(network: StandingNetwork) -> dict[str, int]:
+    found: dict[str, int] = network.labels  # type: ignore[attr-defined]
+    return found
+
+
+def test_only_the_first_query_of_a_class_comes_up(network: StandingNetwork) -> None:
+    asker = terminals(network, "query_owner")[0]
+    network.at(asker, "query", group="")
+    time.sleep(0.3)
+    before = len(network.events("packet.in", label=class_label("vignettes")))
+    for _ in range(5):
+        assert network.at(asker, "query", group="")["answer"]
+    time.sleep(0.3)
+    assert len(network.events("packet.in", label=class_label("vignettes"))) == before
+
+
+@pytest.mark.parametrize("policy", ["qirce", "prequal", "group"])
+def test_every_query_of_a_load_is_answered(network: StandingNetwork, policy: str) -> None:
+    rows = load(network, terminals(network, "query_owner"), RATE, 4.0, policy, seed=1)
+    found = asked.summary(rows)
+    assert found["answered"] == found["asked"] > 150, found
+    assert len(found["by_model"]) == 2, "both models are used"
+    assert found["p50_ms"] < 200
+
+
+def test_what_cannot_be_served_is_refused_with_the_reason(network: StandingNetwork) -> None:
+    asker = terminals(network, "query_owner")[-1]
+    for need, words in (({"broad_accuracy": 0.999}, "accuracy 1.00"), ({"deadline_ms": 1}, "within 1 ms")):
+        with pytest.raises(RunFailed, match=words):
+            network.at(asker, "query", group="", need=need)
+    with pytest.raises(RunFailed, match="own K-AS"):
+        network.at(asker, "query", group="", need={"local": True})
+
+
+def test_an_answer_goes_where_its_asker_wants_it(network: StandingNetwork) -> None:
+    one, other = terminals(network, "query_owner")[:2]
+    address = next(h["address"] for h in network.events("network.up")[0].data["plan"]["hosts"] if h["name"] == other)
+    assert network.at(one, "query", group="", answer_to=address)["answered_by"] == address
+    received = network.wait_for("answer.received", 5.0, node=other)
+    assert received.data["answered_by"] in labels(network) and received.data["answer"]
+
+
+def test_no_query_is_lost_while_a_model_moves_and_when_one_dies(network: StandingNetwork) -> None:
+    askers = terminals(network, "query_owner")[:3]
+    moved = move.moved(network, askers, labels(network), 60.0)
+    assert (moved["lost"], moved["refused"]) == (0, 0), moved
+    killed = move.killed(network, askers, labels(network), 60.0)
+    assert (killed["lost"], killed["refused"]) == (0, 0), killed
+    assert killed["recovery_s"] < 3.0, killed
