@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from controller.access.packets import AiPacket
 from controller.access.places import Places
+from controller.engines.inference.cats import levels
 from controller.errors import BorderError, ControllerError, SteeringError
 from controller.inference.leads import Leads
 from controller.inference.models import Deployed, DeployedModels, as_engines_see
@@ -153,10 +154,15 @@ class Queries:
 
     def _tell(self, wanted: QueryClass, decision: Decision, asker: str = "", took_ms: float = 0.0) -> None:
         """Tell who answers a class from now on; ``asker``: of its first query, which waited ``took_ms`` for it."""
+        away = {d.key: self.models.path_ms(wanted.kas, d) for d, _ in decision.chosen}
+        cats = {
+            x.node: x.by_category | {"score": x.score}
+            for x in levels([as_engines_see(wanted.task, d) for d, _ in decision.chosen], away)
+        }
         models = [
-            {"model": d.key, "label": d.model.label, "weight": weight, "kas": d.kas,
-             "path_ms": round(self.models.path_ms(wanted.kas, d), 3), "service_ms": round(d.model.service_ms, 3),
-             "in_flight": d.model.in_flight, "accuracy": d.model.accuracy.get("broad", 0.0), "age_s": d.model.age_s}
+            {"model": d.key, "label": d.model.label, "weight": weight, "kas": d.kas, "path_ms": round(away[d.key], 3),
+             "service_ms": round(d.model.service_ms, 3), "in_flight": d.model.in_flight, "age_s": d.model.age_s,
+             "accuracy": d.model.accuracy.get("broad", 0.0), "cats": cats.get(d.key, {})}
             for d, weight in decision.chosen
         ]  # fmt: skip
         self.services.emit(
