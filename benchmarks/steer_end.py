@@ -24,10 +24,10 @@ from packets.messages import Answer, Ask, encode_message
 from packets.security.identity import Directory, Identity
 from packets.security.keeper import Keeper
 from packets.transfer.udp import now_us
-from packets.wire import Header, PacketType, TrafficClass
+from packets.wire import Flag, Header, PacketType, TrafficClass
 
 WARM_S = 1.0
-AGAIN_S = 0.5
+AGAIN_S, PATIENCE_S = 0.5, 10.0
 HTTP_THREADS, GRPC_THREADS = 16, 8
 METHOD = "/daitn.Model/Ask"
 
@@ -53,20 +53,27 @@ class Line:
             transfer_id=self.number, timestamp_us=now_us(),
         )  # fmt: skip
         self.waiting[self.number] = time.perf_counter()
-        self.ports.send(header, encode_message(Ask(task=task, sample=sample)), label)
+        self.header, self.body = header, encode_message(Ask(task=task, sample=sample))
+        self.ports.send(header, self.body, label)
         return self.number
 
     def once(self, task: str, sample: list[float], label: int) -> float:
         """Ask one question; return the milliseconds until its answer."""
         number = self.send(task, sample, label)
         began = self.waiting[number]
+        again_s, said = began + AGAIN_S, "nothing"
         while number in self.waiting:
             for header, message, peer in self.ports.wait(AGAIN_S):
                 if header.transfer_id == number and isinstance(message, Answer):
                     del self.waiting[number]
                     self.ports.answers(label, peer[0])
-            if time.perf_counter() - began > 5.0:
-                raise SystemExit(f"label {label:#x} did not answer")
+                elif header.transfer_id == number:
+                    said = str(message)
+            if number in self.waiting and time.perf_counter() > again_s:
+                again_s += AGAIN_S
+                self.ports.send(msgspec.structs.replace(self.header, flags=Flag.REPEATED), self.body, label)
+            if time.perf_counter() - began > PATIENCE_S:
+                raise SystemExit(f"label {label:#x} did not answer: it said {said[:200]}")
         return (time.perf_counter() - began) * 1e3
 
 
