@@ -132,7 +132,7 @@ def rates(ends: Ends, labels: dict[str, int], model: Path, seconds: float) -> di
 def many_askers(folder: Path, count: int, askers: int) -> dict[str, Any]:
     """With 200 askers: rules a switch after so many classes, and packet-ins of all askers after their first queries."""
     scenario = SCENARIO | {"network": {"topo": f"{PROJECT}/benchmarks/steer_net.py:ManyAskers"}}
-    with standing(_scenario(scenario, folder, "many"), folder, timeout_s=MANY_UP_S) as network:
+    with standing(_scenario(scenario, folder, "many"), folder / "many", timeout_s=MANY_UP_S) as network:
         deployed(network, trained(network), 5)
         bare = rules(network)
         measured = classes(network, count)
@@ -156,7 +156,9 @@ def many_askers(folder: Path, count: int, askers: int) -> dict[str, Any]:
 
 
 def _scenario(scenario: dict[str, Any], folder: Path, name: str) -> Path:
-    file = folder / f"{name}.yaml"
+    """Write a scenario into a folder of its own, where its network's results go, too."""
+    (folder / name).mkdir()
+    file = folder / name / f"{name}.yaml"
     file.write_bytes(msgspec.yaml.encode(scenario))
     return file
 
@@ -174,7 +176,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="steer") as name:
         folder = Path(name)
         if chosen.only != "many":
-            with standing(_scenario(SCENARIO, folder, "four"), folder) as network:
+            with standing(_scenario(SCENARIO, folder, "four"), folder / "four") as network:
                 job = trained(network)
                 labels = deployed(network, job, 1)  # MDO has it at the one with a whole core
                 model = next((network.runtime / "owner").rglob("model.safetensors"))
