@@ -25,8 +25,9 @@ from benchmarks.common import finish, run_main, say
 from benchmarks.queries_net import begin, deployed, ended, terminals, trained
 from benchmarks.standing import StandingNetwork, standing
 from experiments.errors import RunFailed
+from experiments.load import AHEAD_S
+from experiments.scenarios.queries import QueriesSpec
 from hosts.inference import asked
-from hosts.inference.patterns import Pattern
 
 TASK = "vignettes"
 RATE_PER_S = 200.0
@@ -63,10 +64,9 @@ def under_load(
     network: StandingNetwork, askers: list[str], rate_per_s: float, act: Callable[[], None], seed: int
 ) -> tuple[list[asked.Row], float]:
     """Ask for some seconds, do something in the midst; return the rows and when that was, on their time."""
-    pattern = Pattern(rate_per_s=rate_per_s)
-    begin(network, askers, pattern, BEFORE_S + AFTER_S, "qirce", seed=seed)
-    began_s = time.monotonic() + 0.5  # as ``begin`` has them start
-    time.sleep(0.5 + BEFORE_S)
+    begin(network, askers, QueriesSpec(rate_per_s=rate_per_s, seconds=BEFORE_S + AFTER_S), seed)
+    began_s = time.monotonic() + AHEAD_S
+    time.sleep(AHEAD_S + BEFORE_S)
     at_s = time.monotonic() - began_s
     act()
     time.sleep(max(0.0, BEFORE_S + AFTER_S - (time.monotonic() - began_s)))

@@ -23,8 +23,8 @@ import msgspec
 from benchmarks.common import PROJECT, finish, run_main, say
 from benchmarks.queries_net import Ends, deployed, load, terminals, trained
 from benchmarks.standing import StandingNetwork, standing
+from experiments.scenarios.queries import NeedSpec, QueriesSpec
 from hosts.inference import asked
-from hosts.inference.patterns import Pattern
 from hosts.learning.task_spec import TaskSpec
 
 POLICIES = ("nearest", "random", "round-robin", "least-loaded", "two-choices", "peak-ewma", "prequal", "qirce")
@@ -81,8 +81,11 @@ class Bench:
 
     def ask(self, policy: str, rate_per_s: float, seconds: float, seed: int, deadline_ms: int) -> list[asked.Row]:
         """Have all owners ask; return what became of every query."""
-        pattern = Pattern(rate_per_s=rate_per_s, kind="hot_spot", peak=HOT_PEAK, period_s=HOT_PERIOD_S)
-        rows = load(self.network, self.askers, pattern, seconds, policy, need={"deadline_ms": deadline_ms}, seed=seed)
+        spec = QueriesSpec(
+            rate_per_s=rate_per_s, pattern="hot_spot", peak=HOT_PEAK, period_s=HOT_PERIOD_S, seconds=seconds,
+            policy=policy, need=NeedSpec(deadline_ms=deadline_ms),
+        )  # fmt: skip
+        rows = load(self.network, self.askers, spec, seed)
         time.sleep(DRAIN_S)
         return rows
 

@@ -18,8 +18,9 @@ import msgspec
 from benchmarks.common import PROJECT, NotSeen, python, say
 from benchmarks.standing import StandingNetwork
 from experiments.commands.client import request
+from experiments.load import AHEAD_S, asker_specs
+from experiments.scenarios.queries import QueriesSpec
 from hosts.inference import asked
-from hosts.inference.patterns import Pattern
 from hosts.learning.task import load_task
 from hosts.learning.task_spec import TaskSpec
 from packets.events import Event
@@ -132,43 +133,18 @@ def _knows(network: StandingNetwork, node: str, label: int) -> bool | None:
     return any(m.get("label") == label for held in models for m in held if isinstance(m, dict)) or None
 
 
-def load(
-    network: StandingNetwork,
-    askers: Sequence[str],
-    pattern: Pattern,
-    seconds: float,
-    policy: str,
-    *,
-    need: dict[str, Any] | None = None,
-    seed: int = 0,
-) -> list[asked.Row]:
+def load(network: StandingNetwork, askers: Sequence[str], spec: QueriesSpec, seed: int = 0) -> list[asked.Row]:
     """Have askers ask together, each at its K-AS; return what became of every query."""
-    begin(network, askers, pattern, seconds, policy, need=need, seed=seed)
-    time.sleep(seconds)
+    begin(network, askers, spec, seed)
+    time.sleep(spec.seconds)
     return ended(network, askers)
 
 
-def begin(
-    network: StandingNetwork,
-    askers: Sequence[str],
-    pattern: Pattern,
-    seconds: float,
-    policy: str,
-    *,
-    need: dict[str, Any] | None = None,
-    seed: int = 0,
-) -> None:
+def begin(network: StandingNetwork, askers: Sequence[str], spec: QueriesSpec, seed: int = 0) -> None:
     """Have askers begin together."""
-    kas = kas_of(network)
-    places = sorted({kas[a] for a in askers})
-    start = time.time() + 0.5
-    for number, name in enumerate(askers):
-        spec = {
-            "pattern": msgspec.to_builtins(pattern), "seconds": seconds, "policy": policy, "need": need or {},
-            "seed": seed, "asker": number, "askers": len(askers), "place": places.index(kas[name]),
-            "places": len(places), "askers_here": sum(kas[a] == kas[name] for a in askers), "start_unix_s": start,
-        }  # fmt: skip
-        network.at(name, "load", spec=spec)
+    kas, start = kas_of(network), time.time() + AHEAD_S
+    for name, own in asker_specs(spec, {a: kas[a] for a in askers}, seed).items():
+        network.at(name, "load", spec=own | {"start_unix_s": start})
 
 
 def ended(network: StandingNetwork, askers: Sequence[str]) -> list[asked.Row]:

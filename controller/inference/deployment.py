@@ -125,7 +125,7 @@ class Deployment:
     async def retire(self, word: RetireModel) -> Done:
         """Have a model of this domain passed by, and end when it has answered all that it was asked."""
         host = self.queries.models.places.resolve(0, word.kas, word.handle).host
-        self.queries.models.retired.add(word.label)
+        self.queries.models.retired[word.label] = True
         await self.health.tell_of(word.kas)
         self.worker.spawn(self._end(host, word), f"end of model {word.label:#x} at {host.name}")
         return Done()

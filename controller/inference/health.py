@@ -85,8 +85,7 @@ class Health:
 
     async def tell_of(self, at_kas: int) -> None:
         """Tell all control centres that the models of a K-AS are not what they were; returns when they have looked."""
-        for kas in self.services.all_kas:
-            await self.services.may(ModelsChanged(kas=kas, at_kas=at_kas))
+        await self.services.ask_all(lambda kas: ModelsChanged(kas=kas, at_kas=at_kas))
 
     async def models_changed(self, word: ModelsChanged) -> None:
         """Another control centre (or this one) says that its models are not what they were."""

@@ -45,8 +45,8 @@ class Leads:
         self._laid.move_to_end(at)
         await communication.settle(communication.classes.lead(*at, self._exit(word)))
         if len(self._laid) > LEADS_KEPT:
-            await self.obey(Lead(kas=next(iter(self._laid))[1], label=next(iter(self._laid))[0], at_kas=word.at_kas,
-                                 handle=word.handle, away=True))  # fmt: skip
+            oldest, _ = self._laid.popitem(last=False)
+            await communication.settle(communication.classes.unlead(*oldest))
 
     def _exit(self, word: Lead) -> Exit:
         if word.kas == word.at_kas:
@@ -68,5 +68,4 @@ class Leads:
 
     async def gone(self, label: int) -> None:
         """A model of this domain serves no more: its label leads nowhere, in any K-AS."""
-        for kas in self.services.all_kas:
-            await self.services.may(Lead(kas=kas, label=label, at_kas=kas, handle="-", away=True))
+        await self.services.ask_all(lambda kas: Lead(kas=kas, label=label, at_kas=kas, handle="-", away=True))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from controller.access.places import Places
 from controller.border.messages import AskModels, Model, Models, place_key
+from controller.runtime.bounded import Bounded
 from controller.services import Services
 from controller.values.errors import NoPath
 from controller.values.knowledge import ModelAt
@@ -48,7 +49,7 @@ class DeployedModels:
     def __init__(self, services: Services, places: Places) -> None:
         self.services, self.places = services, places
         self.out: set[str] = set()
-        self.retired: set[int] = set()
+        self.retired: Bounded[int, bool] = Bounded()
         self._seen: dict[str, Seen] = {}
         self._asking: dict[str, asyncio.Task[Seen]] = {}
 

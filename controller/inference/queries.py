@@ -174,12 +174,12 @@ class Queries:
 
     async def _bound(self) -> None:
         while len(self.active) > CLASSES_KEPT:
-            (_, label), _ = self.active.popitem(last=False)
-            await self._give_back(label)
+            _, oldest = self.active.popitem(last=False)
+            await self._give_back(oldest)
 
-    async def _give_back(self, label: int) -> None:
+    async def _give_back(self, held: QueryClass) -> None:
         communication = self.services.communication
-        await communication.settle(communication.classes.unshare(label))
+        await communication.settle(communication.classes.unshare(held.label, held.switches))
 
     # --- kept true
 
@@ -203,8 +203,9 @@ class Queries:
 
     async def _unserved(self, key: tuple[int, int], held: QueryClass, error: Exception) -> None:
         """Nobody can answer a class any more: its next query comes up, and its asker is told why."""
-        self.active.pop(key, None)
-        await self._give_back(held.label)
+        if self.active.pop(key, None) is None:
+            return  # another look at the classes, under way at the same time, has said so
+        await self._give_back(held)
         self.services.emit("query.unserved", task=held.task, kas=held.kas, label=held.label, reason=str(error))
 
     async def links_changed(self) -> None:

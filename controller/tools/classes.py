@@ -7,7 +7,7 @@ State so grows with models and classes, not with askers, and no two switches cho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from controller.domain import Domain
@@ -106,9 +106,9 @@ class Classes:
         self._send(switch, mods)
         return True
 
-    def unshare(self, label: int) -> list[str]:
-        """Give a class back to the control centre, everywhere in the domain; return the switches that were told."""
-        names = [name for at, name in self.shares if at == label]
+    def unshare(self, label: int, switches: Collection[str]) -> list[str]:
+        """Give a class that comes in at these switches back to the control centre; return those that were told."""
+        names = [name for name in sorted(switches) if (label, name) in self.shares]
         self._delete(names, pipeline.label_match(label), CLASS_PRIORITY)
         for name in names:
             if self.shares.pop((label, name)).group:

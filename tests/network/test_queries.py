@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import msgspec
@@ -12,11 +11,11 @@ from benchmarks import move
 from benchmarks.queries_net import deployed, load, terminals, trained
 from benchmarks.standing import StandingNetwork, standing
 from experiments.errors import RunFailed
+from experiments.scenarios.queries import QueriesSpec
 from hosts.inference import asked
-from hosts.inference.patterns import Pattern
 from packets.labels import class_label
 
-RATE = Pattern(rate_per_s=60.0)
+LOAD = QueriesSpec(rate_per_s=60.0, seconds=4.0)
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +35,19 @@ def labels(network: StandingNetwork) -> dict[str, int]:
 
 def test_only_the_first_query_of_a_class_comes_up(network: StandingNetwork) -> None:
     asker = terminals(network, "query_owner")[0]
-    network.at(asker, "query", group="")
-    time.sleep(0.3)
+    first = network.at(asker, "query", group="")
+    network.wait_for("query.answered", id=first["id"])  # told after whatever its packet had told
     before = len(network.events("packet.in", label=class_label("vignettes")))
     for _ in range(5):
-        assert network.at(asker, "query", group="")["answer"]
-    time.sleep(0.3)
+        later = network.at(asker, "query", group="")
+        assert later["answer"]
+    network.wait_for("query.answered", id=later["id"])
     assert len(network.events("packet.in", label=class_label("vignettes"))) == before
 
 
 @pytest.mark.parametrize("policy", ["qirce", "prequal", "group"])
 def test_every_query_of_a_load_is_answered(network: StandingNetwork, policy: str) -> None:
-    rows = load(network, terminals(network, "query_owner"), RATE, 4.0, policy, seed=1)
+    rows = load(network, terminals(network, "query_owner"), msgspec.structs.replace(LOAD, policy=policy), seed=1)
     found = asked.summary(rows)
     assert found["answered"] == found["asked"] > 150, found
     assert len(found["by_model"]) == 2, "both models are used"

@@ -30,8 +30,8 @@ def hosted(name: str, accuracy: float = 0.9, **more: float) -> dict[str, Any]:
     return {"task": "vignettes", "label": MODELS[name], "accuracy": {"broad": accuracy, "cardiology": 0.8}, **more}
 
 
-async def deployed(*names: str, accuracy: float = 0.9, load: float = 0.0) -> World:
-    world = World(PLAN)
+async def deployed(*names: str, accuracy: float = 0.9, load: float = 0.0, together: bool = False) -> World:
+    world = World(PLAN, together=together)
     await world.start()
     for name in names:
         host = world.hosts[name]
@@ -292,5 +292,22 @@ def test_leads_follow_the_links_that_are_there() -> None:
         await world.settle()
         journey = ask(world)
         assert journey.ends == ["mdfp3"] and between not in list(pairwise(journey.switches))
+
+    run(work)
+
+
+def test_a_class_that_one_k_as_gives_back_stays_in_another_of_the_same_control_centre() -> None:
+    async def work() -> None:
+        world = await deployed("mdfp1", "mdfp3", together=True)
+        need = Need(local=True)
+        label = label_address(query_label("vignettes", need))
+        for asker in ("h11", "h33"):
+            world.send(asker, label, query(need=need))
+            await world.settle()
+        world.fabric.unplug("mdfp3", world.hosts["mdfp3"].switch)
+        await world.settle()
+        assert [e["kas"] for e in world.of("query.unserved")] == [3]
+        journey = world.send("h11", label, query(need=need))
+        assert (journey.punted, journey.ends) == (0, ["mdfp1"])
 
     run(work)
