@@ -10,11 +10,12 @@ the model is moved from one MDFP to the idle third; the agent of one is killed (
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,15 @@ IMPOSSIBLE = {
     "deadline": {"deadline_ms": 1},
     "reachability": {"local": True},
 }
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[tuple[StandingNetwork, dict[str, int]]]:
+    """Have the network up with a model deployed at two of the three MDFPs; yield it, and the model's labels by MDFP."""
+    file = folder / "move.yaml"
+    file.write_bytes(msgspec.yaml.encode(SCENARIO))
+    with standing(file, folder) as network:
+        yield network, deployed(network, trained(network), 2)
 
 
 def under_load(
@@ -158,18 +168,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=RATE_PER_S, help="queries a second (default 200)")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="move") as name:
-        folder = Path(name)
-        file = folder / "move.yaml"
-        file.write_bytes(msgspec.yaml.encode(SCENARIO))
-        with standing(file, folder) as network:
-            labels = deployed(network, trained(network), 2)
-            askers = terminals(network, "query_owner")
-            asking = askers[:3]
-            refusals = rejected(network, askers[-1])
-            move = moved(network, asking, labels, chosen.rate)
-            stall = stopped(network, asking, labels, chosen.rate)
-            kill = killed(network, asking, labels, chosen.rate)
+    with tempfile.TemporaryDirectory(prefix="move") as name, serving(Path(name)) as (network, labels):
+        askers = terminals(network, "query_owner")
+        asking = askers[:3]
+        refusals = rejected(network, askers[-1])
+        move = moved(network, asking, labels, chosen.rate)
+        stall = stopped(network, asking, labels, chosen.rate)
+        kill = killed(network, asking, labels, chosen.rate)
     finish({
         "lost": sum(part["lost"] + part["refused"] for part in (move, stall, kill)),
         "recovery_s": kill["recovery_s"], "p99_move_ms": move["p99_around_ms"], "p99_before_move_ms":

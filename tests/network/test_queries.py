@@ -1,4 +1,4 @@
-"""Queries on the real network: shared by switches and by askers, while a model moves, and while one dies."""
+"""Queries on the real network, shared by switches and by askers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from benchmarks import move
-from benchmarks.queries_net import deployed, load, terminals, trained
-from benchmarks.standing import StandingNetwork, standing
+from benchmarks.queries_net import load, terminals
+from benchmarks.standing import StandingNetwork
 from experiments.errors import RunFailed
 from experiments.scenarios.queries import QueriesSpec
 from hosts.inference import asked
@@ -20,11 +20,8 @@ LOAD = QueriesSpec(rate_per_s=60.0, seconds=4.0)
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandingNetwork]:
-    folder = tmp_path_factory.mktemp("queries")
-    file = folder / "move.yaml"
-    file.write_bytes(msgspec.yaml.encode(move.SCENARIO))
-    with standing(file, folder) as one:
-        one.labels = deployed(one, trained(one), 2)  # type: ignore[attr-defined]
+    with move.serving(tmp_path_factory.mktemp("queries")) as (one, labels):
+        one.labels = labels  # type: ignore[attr-defined]
         yield one
 
 
@@ -69,12 +66,3 @@ def test_an_answer_goes_where_its_asker_wants_it(network: StandingNetwork) -> No
     assert network.at(one, "query", group="", answer_to=address)["answered_by"] == address
     received = network.wait_for("answer.received", 5.0, node=other)
     assert received.data["answered_by"] in labels(network) and received.data["answer"]
-
-
-def test_no_query_is_lost_while_a_model_moves_and_when_one_dies(network: StandingNetwork) -> None:
-    askers = terminals(network, "query_owner")[:3]
-    moved = move.moved(network, askers, labels(network), 60.0)
-    assert (moved["lost"], moved["refused"]) == (0, 0), moved
-    killed = move.killed(network, askers, labels(network), 60.0)
-    assert (killed["lost"], killed["refused"]) == (0, 0), killed
-    assert killed["recovery_s"] < 3.0, killed
