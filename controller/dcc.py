@@ -15,6 +15,7 @@ from controller.access.requests import Terminals
 from controller.border import messages as border
 from controller.border.serving import Serving
 from controller.domain import Domain
+from controller.inference.calibration import LOOK_S, Calibration
 from controller.inference.deployment import Deployment
 from controller.inference.health import KNOCK_S, Health
 from controller.inference.queries import Queries
@@ -74,6 +75,7 @@ class Dcc:
         self.rivals = Rivals(services, self.places, self.gathering, self.sensing, self.steering.legs)
         self.custody = Custody(services, self.training, means.worker.spawn)
         self.home = Home(services, self.objects, self.training, self.custody, self.resteering)
+        self.calibration = Calibration(services, means.worker, self.deployment, self.training.book.verified)
         services.processes.tell = self.calls.ask
         services.communication.seal = self.authenticity.seal
         services.communication.own_source = means.keeper is not None and not means.any_source
@@ -97,7 +99,8 @@ class Dcc:
         serving.on(border.Book, self.rivals.book)
         terminals.on(messages.AskReplicas, self.queries.replicas)
         terminals.on(messages.MoveModel, self.deployment.move)
-        self.objects.on_deploy = self.deployment.deployed
+        self.objects.on_deploy, self.objects.place_of = self.calibration.deployed, self.calibration.place_of
+        self.home.on_remeasured = self.calibration.remeasured
         serving.on(border.CopyModel, self.deployment.copy)
         serving.on(border.RetireModel, self.deployment.retire)
         serving.on(border.AskModels, self.queries.models.offer)
@@ -125,6 +128,7 @@ class Dcc:
             "query weights": (self.queries.reweigh, 1.0),
             "health of deployed models": (self.health.look, KNOCK_S),
             "placement of deployed models": (self.deployment.round, 1.0),
+            "drift of deployed models": (self.calibration.look, LOOK_S),
             "packet-in limits": (self.limiter.tell, 1.0),
             "refusals": (self.authenticity.tell, 1.0),
             "map news": (self.gathering.tell, NEWS_S),

@@ -143,7 +143,7 @@ class Run:
                 outcome.query = query(self.bed, self.scenario.data.name, self.scenario.query.group)
         if self.scenario.queries:
             file = self.folder.path / ("queries.csv" if self.scenario.seeds == 1 else f"queries-s{seed}.csv")
-            with self.phase("queries"):
+            with self.phase("queries"), Timeline(self.bed, self.scenario.events, "queries"):
                 outcome.queries = run_load(self.bed, self.scenario.queries, seed, file, told_by(self.bed))
 
     def _pooled(self, seed: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from packets.terms import Message, Name, Text
+from packets.terms import Message, Name, Share, Text
 
 
 class LaunchAgain(Message, frozen=True, kw_only=True, tag="again"):
@@ -55,14 +55,26 @@ class Halt(Message, frozen=True, kw_only=True, tag="halt"):
 class Copy(Message, frozen=True, kw_only=True, tag="copy"):
     """The DCC has an MDFP send a copy of a model that it serves to another place (``Ack``, or ``Refused``: not served).
 
-    ``to``: the place, as orders name it ('': where MDO sees fit).
+    ``to``: the place, as orders name it ('': where MDO sees fit).  ``measure``: an MPVU, which measures it.
     """
 
     label: int
     to: Annotated[str, msgspec.Meta(max_length=80)] = ""
+    measure: bool = False
 
 
 class Retire(Message, frozen=True, kw_only=True, tag="retire"):
     """The DCC has an MDFP end a model: nobody is led to it any more, what it was asked is answered (``Ack``)."""
 
     label: int
+
+
+class Recalibrate(Message, frozen=True, kw_only=True, tag="recalibrate"):
+    """A deployed model has fallen behind the world: its owner is to have it trained on and deployed anew (``Ack``).
+
+    ``object_id``: of the job that it came from; ``broad``: its accuracy now, which the new one has to beat.
+    """
+
+    object_id: int
+    reason: Text = ""
+    broad: Share = 0.0

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from packets.calls import Copy, Halt, HandOver, LaunchAgain, Pull, Release, Retire
+from packets.calls import Copy, Halt, HandOver, LaunchAgain, Pull, Recalibrate, Release, Retire
 from packets.queries import (
     SINGLE,
     Answer,
@@ -22,6 +22,7 @@ from packets.queries import (
     Busy,
     Known,
     Need,
+    Remeasured,
     Replicas,
     State,
     Variant,
@@ -31,10 +32,10 @@ from packets.terms import Attributes, Fixed, Groups, JobSpec, Member, Message, N
 
 __all__ = [
     "Ack", "AnnounceObject", "AnnounceReply", "Answer", "AnyMessage", "Ask", "AskReplicas", "AskState", "Busy",
-    "Change", "Copy", "Fixed", "Halt", "HandOver", "Inquire", "JobSpec", "JobStatus", "Known", "LaunchAgain",
-    "Leave", "LogPart", "LogRequest", "Message", "MoveModel", "Need", "Order", "OrderRequest", "Pull",
-    "Refused", "Register", "Release", "Replicas", "Report", "Retire", "Returned", "SendData", "State", "Submit",
-    "SubmitReply", "Verdict", "VerdictReply", "VisitDone", "Way", "decode_message", "encode_message",
+    "Change", "Copy", "Fixed", "Halt", "HandOver", "Inquire", "JobSpec", "JobStatus", "Known", "LaunchAgain", "Leave",
+    "LogPart", "LogRequest", "Message", "MoveModel", "Need", "Order", "OrderRequest", "Pull", "Recalibrate",
+    "Refused", "Register", "Release", "Remeasured", "Replicas", "Report", "Retire", "Returned", "SendData", "State",
+    "Submit", "SubmitReply", "Verdict", "VerdictReply", "VisitDone", "Way", "decode_message", "encode_message",
 ]  # fmt: skip
 
 
@@ -95,11 +96,12 @@ class AnnounceObject(Message, frozen=True, kw_only=True, omit_defaults=True, tag
 
     ``exchange`` (a piece of training together -> place ``target``, from a terminal at which ``for_object`` is).
 
-    kind: ``test_sample`` (data node -> MPVU number ``copy``), ``data`` (data node -> the compute facility at which
-    ``for_object`` waits), ``deploy`` (trained model -> an MDFP), ``parcel`` (any bytes -> the nearest terminal of the
-    role that ``task`` names).
+    kind: ``test_sample``, ``late_sample`` (data node -> MPVU number ``copy``), ``data`` (data node -> the compute
+    facility at which ``for_object`` waits), ``deploy`` (trained model -> an MDFP), ``measure`` (copy of a deployed
+    model -> an MPVU), ``parcel`` (any bytes -> the nearest terminal of the role that ``task`` names).
 
-    ``variant``, ``way``: of a model to deploy, what it is called among those of its task, and how it answers.
+    ``variant``, ``way``: of a model to deploy, what it is called among those of its task, and how it answers;
+    ``replaces``: the job whose deployed models it takes the places of.
     """
 
     name: Name
@@ -112,6 +114,7 @@ class AnnounceObject(Message, frozen=True, kw_only=True, omit_defaults=True, tag
     target: Annotated[str, msgspec.Meta(max_length=80)] = ""
     variant: Variant = ""
     way: Way = SINGLE
+    replaces: int = 0
 
 
 class OrderRequest(Message, frozen=True, kw_only=True, tag="order?"):
@@ -239,8 +242,9 @@ class AnnounceReply(Message, frozen=True, kw_only=True, tag="announce="):
 class Order(Message, frozen=True, kw_only=True, omit_defaults=True, tag="order"):
     """What the rendezvous does with the object.
 
-    action: ``train``, ``verify``, ``keep_test_sample``, ``use_data``, ``deploy``, ``home``.  For ``train``, the data is
-    the rendezvous's own when ``data_node`` is its own name, else it asks ``data_address`` for it (``SendData``).
+    action: ``train``, ``verify``, ``keep_test_sample``, ``keep_late_sample``, ``use_data``, ``deploy``, ``measure``,
+    ``home``.  For ``train``, the data is the rendezvous's own when ``data_node`` is its own name, else it asks
+    ``data_address`` for it (``SendData``).
 
     ``federate``, ``central``, ``split``, ``gossip``, ``own``: lead the places ``members`` (opaque in other
     K-AS) for ``rounds``, they answer to ``place``; ``secure``: masked updates. ``compression``: how a model or
@@ -321,7 +325,7 @@ AnyMessage = (
     Register | Report | Leave | Pull | Halt | Submit | AnnounceObject | OrderRequest | VisitDone | Verdict | Returned
     | Inquire | Ack | Refused | SubmitReply | AnnounceReply | Order | LogRequest | LogPart | VerdictReply | JobStatus
     | SendData | Ask | Answer | Busy | AskState | State | AskReplicas | Replicas | Change | LaunchAgain | HandOver
-    | Release | Copy | Retire | MoveModel
+    | Release | Copy | Retire | Recalibrate | Remeasured | MoveModel
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -167,3 +167,19 @@ class Replicas(Message, frozen=True, kw_only=True, tag="replicas="):
 
     label: Label
     replicas: Annotated[list[Known], msgspec.Meta(max_length=MAX_REPLICAS)] = []
+
+
+class Remeasured(Message, frozen=True, kw_only=True, tag="remeasured"):
+    """An MPVU has measured a copy of a deployed model on late samples; answered by ``Ack``.
+
+    ``object_id``: of the job that the model came from; ``copy``: of what was measured; ``group_samples``: how many of
+    the samples are of each group.
+    """
+
+    name: Name
+    object_id: int
+    copy: int
+    samples: Count
+    broad: Share
+    per_group: Groups
+    group_samples: Annotated[dict[str, Count], msgspec.Meta(max_length=64)] = {}

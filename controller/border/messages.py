@@ -237,6 +237,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     up_s: float = -1.0
     age_s: float = 0.0
     asked_by: dict[str, float] = {}
+    job: int = 0
 
 
 class Models(Say, frozen=True, kw_only=True, tag="models="):
@@ -265,12 +266,16 @@ class ModelsChanged(Say, frozen=True, kw_only=True, tag="models!"):
 
 
 class CopyModel(Say, frozen=True, kw_only=True, tag="copy"):
-    """To the K-AS of a deployed model: have its terminal send a copy to another place ('': where MDO sees fit)."""
+    """To the K-AS of a deployed model: have its terminal send a copy to another place ('': where MDO sees fit).
+
+    ``measure``: the place is an MPVU, which measures it.
+    """
 
     kas: Kas
     label: int
     handle: Handle
     to: Annotated[str, msgspec.Meta(max_length=80)] = ""
+    measure: bool = False
 
 
 class RetireModel(Say, frozen=True, kw_only=True, tag="retire"):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from controller.border.messages import AskFacilities, CopyModel, Done, RetireModel
 from controller.engines.inference.mdo import memory_needed_mib
@@ -35,12 +35,12 @@ SETTLE_ROUNDS = 2  # rounds in a row that must say the same before a model is mo
 
 @dataclass
 class Line:
-    """A model that an owner deployed: its replicas by label; ``size_bytes``: of its file."""
+    """A model that an owner deployed, of the job ``for_object`` (0: of a file); ``size_bytes``: of its file."""
 
     task: str
     for_object: int
     size_bytes: int
-    labels: set[int] = field(default_factory=set)
+    owner: HostPlan
 
 
 class Deployment:
@@ -53,16 +53,18 @@ class Deployment:
         self.settings = PlacementSettings()
         self.lines: OrderedDict[tuple[str, int], Line] = OrderedDict()
         self._wanted: dict[tuple[str, str, str], int] = {}
-        self._moving = asyncio.Lock()
+        self.moving = asyncio.Lock()
         self._next_s = 0.0
 
     # --- told
 
-    def deployed(self, object_id: int, message: AnnounceObject) -> None:
-        """A model was announced here to be deployed, by its owner or as a copy."""
+    def deployed(self, host: HostPlan, message: AnnounceObject) -> None:
+        """A model was announced here to be deployed: by its owner (what is copied is looked after at its home)."""
+        if host.role != "model_owner":
+            return
         task = variant_task(message.task, message.variant)
-        line = self.lines.setdefault((task, message.for_object), Line(task, message.for_object, message.size_bytes))
-        line.labels.add(object_id & 0xFFF_FFFF)
+        line = Line(task, message.for_object, message.size_bytes, host)
+        self.lines.setdefault((task, message.for_object), line)
         while len(self.lines) > LINES_KEPT:
             self.lines.popitem(last=False)
 
@@ -83,30 +85,43 @@ class Deployment:
 
     async def _move(self, held: Deployed, to: str, why: str) -> None:
         """Copy a replica to another place, wait until it serves, then retire the old one."""
-        async with self._moving:
+        async with self.moving:
             began_s = self.services.clock()
             new = await self._copy(held, to)
             self._tell("moved", held, new, why, began_s)
-            await self._retire(held)
+            await self.pass_by(held)
 
     async def _copy(self, held: Deployed, to: str) -> Deployed:
         """Have a replica sent to another place; return the new one, serving."""
-        task = held.task
-        before = {d.model.label for d in (await self.queries.models.of_task(task)).models}
+        before = {d.model.label for d in (await self.queries.models.of_task(held.task)).models}
         await self.services.must(CopyModel(kas=held.kas, label=held.model.label, handle=held.model.handle, to=to))
+        about = f"the copy of model {held.model.label:#x}"
+        return await self.serving(held.task, lambda d: d.model.label not in before, about)
+
+    async def serving(self, task: str, is_it: Callable[[Deployed], bool], about: str) -> Deployed:
+        """Return a model once it serves, all K-AS told; ``SteeringError`` after a while."""
         end_s = self.services.clock() + COPY_S
         while self.services.clock() < end_s:
             await asyncio.sleep(LOOK_S)
             self.queries.models.forget()
             seen = await self.queries.models.of_task(task)
-            found = next((d for d in seen.models if d.model.label not in before), None)
+            found = next((d for d in seen.models if is_it(d)), None)
             if found is not None:
                 await self.health.tell_of(found.kas)
                 return found
-        raise SteeringError(f"the copy of model {held.model.label:#x} was not there within {COPY_S:g} s")
+        raise SteeringError(f"{about} was not there within {COPY_S:g} s")
 
-    async def _retire(self, held: Deployed) -> None:
+    async def pass_by(self, held: Deployed) -> None:
+        """Have a replica passed by, and end."""
         await self.services.must(RetireModel(kas=held.kas, label=held.model.label, handle=held.model.handle))
+
+    async def take_places(self, new: Deployed, olds: Sequence[Deployed]) -> None:
+        """Put a model in the places of others, one after the other, and have those end; it stands in one of them."""
+        async with self.moving:
+            for old in olds:
+                if site_key(old) != site_key(new):
+                    await self._copy(new, site_key(old))
+                await self.pass_by(old)
 
     def _tell(self, what: str, held: Deployed, new: Deployed | None, why: str, began_s: float) -> None:
         self.services.emit(
@@ -119,7 +134,7 @@ class Deployment:
     async def copy(self, word: CopyModel) -> Done:
         """A terminal of this domain sends a copy of a model that it serves."""
         host = self.queries.models.places.resolve(0, word.kas, word.handle).host
-        await self.services.processes.tell(host, Copy(label=word.label, to=word.to), 0)
+        await self.services.processes.tell(host, Copy(label=word.label, to=word.to, measure=word.measure), 0)
         return Done()
 
     async def retire(self, word: RetireModel) -> Done:
@@ -150,7 +165,7 @@ class Deployment:
     async def round(self) -> None:
         """Look whether the models are where they are asked for (periodic, where that is switched on)."""
         now_s = self.services.clock()
-        if not self.every_s or now_s < self._next_s or self._moving.locked():
+        if not self.every_s or now_s < self._next_s or self.moving.locked():
             return
         self._next_s = now_s + self.every_s
         for line in list(self.lines.values()):
@@ -214,11 +229,11 @@ class Deployment:
         began_s = self.services.clock()
         if change.kind == "remove" and len(replicas) > 1:
             self._tell("scaled", replicas[change.site], None, change.reason, began_s)
-            await self._retire(replicas[change.site])
+            await self.pass_by(replicas[change.site])
         elif change.kind == "move":
             await self._move(replicas[change.source], change.site, change.reason)
         elif change.kind == "add":
-            async with self._moving:
+            async with self.moving:
                 source = min(replicas.values(), key=lambda d: d.model.in_flight)
                 new = await self._copy(source, change.site)
                 self._tell("copied", source, new, change.reason, began_s)

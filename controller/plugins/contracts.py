@@ -155,6 +155,11 @@ CONTRACTS = {
             "place(task, size_bytes, mdfps) -> node name",
             "inference.mdo:place", tuple[str, int, list[Node]], str, _place,
         ),
+        Contract(
+            "drift", "MDO's drift", "has a deployed model fallen behind the world?",
+            "fallen(known, now, group_samples) -> [what has fallen]",
+            "inference.drift:fallen", tuple[Measured, Measured, dict[str, int]], list[str], _anything,
+        ),
     )
 }  # fmt: skip
 

@@ -94,6 +94,10 @@ class Engines:
         """MDO: the MDFP that hosts a model; ``EngineError`` when none can."""
         return await self._ask("mdo", (task, size_bytes, mdfps), {})  # type: ignore[no-any-return]
 
+    async def fallen(self, known: Measured, now: Measured, group_samples: dict[str, int]) -> list[str]:
+        """MDO: in what a deployed model has fallen behind what was measured of it ([]: in nothing)."""
+        return await self._ask("drift", (known, now, group_samples), {})  # type: ignore[no-any-return]
+
     async def optimise(
         self,
         sites: list[Site],

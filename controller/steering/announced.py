@@ -6,7 +6,7 @@ Each is announced by its holder at the DCC of its own K-AS, which becomes its ho
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -25,8 +25,10 @@ from topologies.plan import HostPlan
 KEPT = 4096
 ORDERS = {
     "test_sample": "keep_test_sample",
+    "late_sample": "keep_late_sample",
     "data": "use_data",
     "deploy": "deploy",
+    "measure": "measure",
     "parcel": "keep",
     "exchange": "exchange",
 }
@@ -43,12 +45,16 @@ class Announced:
 
 
 class Objects:
-    """All announced objects whose home is in this domain."""
+    """All announced objects whose home is in this domain.
+
+    ``on_deploy(object id, who, what it said)``; ``place_of(what it said)``: where MDO has to put it ('': anywhere).
+    """
 
     def __init__(self, services: Services, identities: Identities, places: Places) -> None:
         self.services, self.identities, self.places = services, identities, places
         self.announced: dict[int, Announced] = {}
-        self.on_deploy: Callable[[int, AnnounceObject], None] = lambda object_id, message: None
+        self.on_deploy: Callable[[int, HostPlan, AnnounceObject], None] = lambda object_id, host, message: None
+        self.place_of: Callable[[AnnounceObject], Awaitable[str]] = _anywhere
 
     async def announce(self, host: HostPlan, message: AnnounceObject) -> AnnounceReply:
         """Give an object its identity; ``SteeringError`` when there is nowhere it is needed."""
@@ -59,7 +65,7 @@ class Objects:
         await self._target(entry, [])
         self.announced[object_id] = entry
         if message.kind == "deploy":
-            self.on_deploy(object_id, message)
+            self.on_deploy(object_id, host, message)
         if len(self.announced) > KEPT:
             del self.announced[next(iter(self.announced))]
         return AnnounceReply(object_id=object_id)
@@ -77,7 +83,7 @@ class Objects:
 
     async def _target(self, entry: Announced, exclude: list[str]) -> tuple[int, str]:
         match entry.message.kind:
-            case "test_sample":
+            case "test_sample" | "late_sample":
                 return await self._test_target(entry.message.copy)
             case "data":
                 return self._data_target(entry)
@@ -85,6 +91,8 @@ class Objects:
                 return self._exchange_target(entry)
             case "parcel":
                 return await self._parcel_target(entry, exclude)
+            case "measure":
+                return read_site(entry.message.target, "mpvu")
             case _:
                 return await self._deploy_target(entry, exclude)
 
@@ -130,9 +138,9 @@ class Objects:
         return near[0][2], near[0][3]
 
     async def _deploy_target(self, entry: Announced, exclude: list[str]) -> tuple[int, str]:
-        """A model goes to the place that is named, else where MDO sees fit."""
-        if entry.message.target:
-            return read_site(entry.message.target)
+        """A model goes to the place that is named, to that of one that it replaces, or where MDO sees fit."""
+        if target := entry.message.target or await self.place_of(entry.message):
+            return read_site(target)
         found = await self.services.facilities(lambda k: AskFacilities(kas=k, role="mdfp"))
         by_key = {f.handle_key: f for f in found if f.attributes.get("ready") and f.handle_key not in exclude}
         nodes = [_as_node(f, self.services.clock()) for f in by_key.values()]
@@ -171,6 +179,10 @@ class Objects:
         if entry.arrived or lost.holder:
             return None
         return msgspec.structs.replace(lost, kas=entry.holder.kas, to_holder=True)
+
+
+async def _anywhere(message: AnnounceObject) -> str:
+    return ""
 
 
 def _as_node(facility: Facility, now_s: float) -> Node:

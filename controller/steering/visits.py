@@ -23,6 +23,7 @@ from packets.messages import (
     Message,
     Order,
     OrderRequest,
+    Remeasured,
     Returned,
     Verdict,
     VisitDone,
@@ -31,12 +32,13 @@ from topologies.plan import HostPlan
 
 UNDER_WAY = ("train", "verify", "confirm")
 LINGER_S = {  # of the rules of an object that makes one journey; a piece of a group's round is answered along its track
-    "keep_test_sample": 5.0, "use_data": 5.0, "deploy": 5.0, "keep": 5.0, "home": 5.0, "exchange": 120.0
+    "keep_test_sample": 5.0, "keep_late_sample": 5.0, "use_data": 5.0, "deploy": 5.0, "measure": 5.0, "keep": 5.0,
+    "home": 5.0, "exchange": 120.0,
 }  # fmt: skip
-JOURNEY_ENDS = ("keep_test_sample", "use_data", "deploy", "keep", "home")
+JOURNEY_ENDS = ("keep_test_sample", "keep_late_sample", "use_data", "deploy", "measure", "keep", "home")
 ABOUT_A_VISIT = (OrderRequest, VisitDone, Verdict)
-ObjectMessage = OrderRequest | VisitDone | Verdict | Returned | Inquire | LogRequest
-ABOUT_AN_OBJECT: tuple[type[ObjectMessage], ...] = (*ABOUT_A_VISIT, Returned, Inquire, LogRequest)
+ObjectMessage = OrderRequest | VisitDone | Verdict | Returned | Inquire | LogRequest | Remeasured
+ABOUT_AN_OBJECT: tuple[type[ObjectMessage], ...] = (*ABOUT_A_VISIT, Returned, Inquire, LogRequest, Remeasured)
 
 
 class Visits:
@@ -76,6 +78,8 @@ class Visits:
     async def about_object(self, host: HostPlan, message: ObjectMessage) -> Message:
         """Hand a terminal's message to the home of its object, and do here what the answer means here."""
         arrival = self._arrival(host, message) if isinstance(message, ABOUT_A_VISIT) else None
+        if isinstance(message, Remeasured):
+            self._check_measured(host, message)
         nameless = msgspec.structs.replace(message, name="-")
         if isinstance(message, VisitDone):
             nameless = msgspec.structs.replace(nameless, data_node="-")
@@ -113,6 +117,12 @@ class Visits:
         if arrival is None or (arrival.node, arrival.visit) != (host.name, visit):
             raise SteeringError(f"no object {message.object_id} was steered to {host.name} for visit {visit}")
         return arrival
+
+    def _check_measured(self, host: HostPlan, message: Remeasured) -> None:
+        """Who measures a deployed model is where a copy of it was sent to be measured."""
+        copy = self.services.location.arrival(message.copy)
+        if copy is None or (copy.node, copy.action) != (host.name, "measure"):
+            raise SteeringError(f"no copy {message.copy:#x} of a deployed model was sent to {host.name} to be measured")
 
     def _local_order(self, arrival: Arrival, order: Order) -> Order:
         """Fill in what only this DCC knows: whose data is meant, and where it is."""

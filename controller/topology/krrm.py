@@ -255,4 +255,5 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "load": _amount,
     "latency_ms": _amount,
     "test_samples": _count,
+    "late_samples": _count,
 }

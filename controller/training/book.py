@@ -9,6 +9,7 @@ from controller.engines.training import gate
 from controller.errors import SteeringError
 from controller.services import Services
 from controller.training.jobs import OVER, Decision, Job
+from controller.values.decisions import Measured
 from packets.messages import (
     JobStatus,
 )
@@ -35,6 +36,12 @@ class JobBook:
         """Tell whether the accepted model meets the job's targets by ``margin`` (0..1) over all MPVUs that saw it."""
         pooled = job.pooled()
         return pooled is not None and gate.targets_met(job.request, pooled, margin)
+
+    def verified(self, object_id: int) -> tuple[Measured, float] | None:
+        """Return what MPVUs measured of a job's model, and its deadline in seconds; None: there is no such job."""
+        job = self.jobs.get(object_id)
+        pooled = job.pooled() if job is not None else None
+        return (pooled, job.spec.deadline_s) if job is not None and pooled is not None else None
 
     def end(self, job: Job, state: str, reason: str) -> None:
         """End a job in one of the states ``jobs.OVER``, and tell with what accuracy."""

@@ -5,6 +5,8 @@ Of an object that a terminal announced ``steering.announced`` knows all, of a jo
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from controller.border.messages import AskNextStop, Forward, Forwarded, Lost, Stop
 from controller.errors import ControllerError, SteeringError
 from controller.services import Services
@@ -13,7 +15,7 @@ from controller.steering.resteer import Resteering
 from controller.steering.visits import ABOUT_AN_OBJECT
 from controller.training.recovery import Custody
 from controller.training.submission import Training
-from packets.messages import OrderRequest, Verdict
+from packets.messages import Ack, OrderRequest, Remeasured, Verdict
 
 
 class Home:
@@ -24,12 +26,16 @@ class Home:
     ) -> None:
         self.services, self.objects, self.training = services, objects, training
         self.custody, self.resteering = custody, resteering
+        self.on_remeasured: Callable[[Remeasured], Awaitable[None]]
 
     async def forwarded(self, forward: Forward) -> Forwarded:
         """Handle a message that another K-AS's DCC passes on to us, the home of its object."""
         message = forward.message
         if isinstance(message, OrderRequest) and message.object_id in self.objects.announced:
             return Forwarded(message=self.objects.order(message))
+        if isinstance(message, Remeasured):
+            await self.on_remeasured(message)
+            return Forwarded(message=Ack())
         if not isinstance(message, ABOUT_AN_OBJECT):
             raise SteeringError(f"{type(message).__name__} is not for the home of an object")
         evidence = self.training.reports.evidence(message) if isinstance(message, Verdict) else []

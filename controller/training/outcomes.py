@@ -9,7 +9,6 @@ from controller.border.messages import Evidence
 from controller.engines.training import hpo
 from controller.errors import SteeringError
 from controller.services import Services
-from controller.steering.visits import ObjectMessage
 from controller.training import groups
 from controller.training.book import JobBook, key_of
 from controller.training.jobs import Decision, Job, hyper_of
@@ -32,6 +31,7 @@ from packets.messages import (
 
 LOG_BYTES = 900
 REASON_CHARS = 100
+JobMessage = OrderRequest | VisitDone | Verdict | Returned | Inquire | LogRequest
 JobAnswer = Ack | Refused | Order | VerdictReply | JobStatus | LogPart
 
 
@@ -42,7 +42,7 @@ class Reports:
         self.services, self.book = services, book
         self.on_arrival: Callable[[Job, int], None] = lambda job, visit: None
 
-    async def handle(self, message: ObjectMessage) -> JobAnswer:
+    async def handle(self, message: JobMessage) -> JobAnswer:
         """Answer a terminal's message on one of our jobs (which may come from another K-AS)."""
         job = self.book.job(message.object_id)
         match message:

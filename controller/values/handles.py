@@ -22,12 +22,14 @@ def read_place(text: str) -> tuple[int, str]:
     return int(kas), handle
 
 
-def read_site(text: str) -> tuple[int, str]:
-    """Return (K-AS, handle) of an MDFP as a move names it, ``kas:@mdfp/number``; ``SteeringError`` when it is none."""
+def read_site(text: str, role: str = "mdfp") -> tuple[int, str]:
+    """Return (K-AS, handle) of a terminal of a role as a move names it, ``kas:@mdfp/number``; ``SteeringError`` when it
+    is none.
+    """
     kas, _, handle = text.partition(":")
-    role, _, number = handle.partition("/")
-    if not (kas.isdecimal() and len(kas) < 4 and 1 <= int(kas) <= 255 and role == "@mdfp" and number.isdecimal()):
-        raise SteeringError(f"{text[:80]!r} names no MDFP; say kas:@mdfp/number")
+    named, _, number = handle.partition("/")
+    if not (kas.isdecimal() and len(kas) < 4 and 1 <= int(kas) <= 255 and named == f"@{role}" and number.isdecimal()):
+        raise SteeringError(f"{text[:80]!r} names no {role.upper()}; say kas:@{role}/number")
     return int(kas), handle
 
 

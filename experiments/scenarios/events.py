@@ -1,4 +1,5 @@
-"""Timed events of a scenario: what happens to the network while models travel, at its second after the first launch.
+"""Timed events of a scenario: what happens while models travel, at its second after the first launch, or to the world
+while the deployed one is asked (``phase: queries``), at its second after that load began.
 
 ::
 
@@ -11,8 +12,10 @@
       - {at_s: 10, do: down, link: k1g-k2g}                                # a link is cut
       - {at_s: 20, do: up, link: k1g-k2g}                                  # and mended
       - {at_s: 25, do: change, link: k3g-k4g, rate_mbps: 5}                # or has another rate, delay, loss
+      - {at_s: 40, do: drift, phase: queries, group: cardiology}           # its diseases show differently from now on
 
-A node whose first event is ``join`` is not started with the others.
+A node whose first event is ``join`` is not started with the others.  A ``drift`` is the world's: queries ask about what
+it is now, and each data node collects ``count`` samples of it, of which ``LATE_SHARE`` go to MPVUs as test samples.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ import os
 import signal
 import threading
 import time
+import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
@@ -39,10 +44,13 @@ LEAVE_TIMEOUT_S = 60.0
 
 
 class TimedEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One event. ``count`` and ``group`` ('' for the node's own mix) are those of ``collect``."""
+    """One event. ``count`` and ``group`` ('' for the node's own mix) are those of ``collect``; ``drift`` has each data
+    node collect, and changes one ``group`` ('' for all). ``phase``: what ``at_s`` counts from the beginning of.
+    """
 
     at_s: Annotated[float, msgspec.Meta(ge=0, le=3600)]
-    do: Literal["crash", "leave", "join", "collect", "down", "up", "change"]
+    do: Literal["crash", "leave", "join", "collect", "drift", "down", "up", "change"]
+    phase: Literal["train", "queries"] = "train"
     node: str = ""
     link: str = ""
     rate_mbps: Annotated[float, msgspec.Meta(gt=0)] | None = None
@@ -53,8 +61,8 @@ class TimedEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def subject(self) -> str:
-        """The link or node that it happens to."""
-        return self.link or self.node
+        """The link or node that it happens to, the group of a drift."""
+        return self.link or self.node or (self.group or "the world" if self.do == "drift" else "")
 
     @property
     def changes(self) -> dict[str, float]:
@@ -64,11 +72,16 @@ class TimedEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 OF_LINKS = ("down", "up", "change")
+LATE_SHARE = 0.2
 
 
-def check(events: Sequence[TimedEvent], plan: NetworkPlan, where: str) -> None:
+def check(
+    events: Sequence[TimedEvent], plan: NetworkPlan, where: str, *, drifts: bool = True, loads: bool = True
+) -> None:
     """Check that events name what is there: terminals, switches (``crash``), data nodes (``collect``), links;
     ``ScenarioError``.
+
+    ``drifts``: the task's world can; ``loads``: there is a load of queries, in whose phase something can happen.
     """
     roles = {h.name: h.role for h in plan.hosts}
     for event in events:
@@ -79,8 +92,12 @@ def check(events: Sequence[TimedEvent], plan: NetworkPlan, where: str) -> None:
                 raise ScenarioError(f"{what} and no change: give rate_mbps, delay_ms or loss_percent")
         elif event.do == "crash":
             one_of(event.node, [*roles, *(s.name for s in plan.switches)], f"{what}, which is no terminal or switch")
-        else:
+        elif event.do != "drift":
             one_of(event.node, list(roles), f"{what}, which is no terminal")
+        if event.phase == "queries" and not loads:
+            raise ScenarioError(f"{what} in phase queries; there is no load, add `queries: {{rate_per_s: 20}}`")
+        if event.do == "drift" and not drifts:
+            raise ScenarioError(f"scenario {where}: event drift: only the world of task vignettes drifts")
         if event.do == "collect" and roles[event.node] != "data":
             raise ScenarioError(f"scenario {where}: {event.node} is no data node, it cannot collect samples")
 
@@ -97,18 +114,18 @@ def one_of(name: str, known: Sequence[str], what: str, example: str = "") -> Non
 def late(events: Sequence[TimedEvent]) -> set[str]:
     """Return the terminals that are not there from the start."""
     first: dict[str, str] = {}
-    for event in sorted(events, key=lambda e: e.at_s):
+    for event in sorted(events, key=lambda e: (e.phase != "train", e.at_s)):
         if event.node:
             first.setdefault(event.node, event.do)
     return {node for node, do in first.items() if do == "join"}
 
 
 class Timeline:
-    """Carries events out on a thread of its own, from ``start`` on; what fails is a warning event."""
+    """Carries a phase's events out on a thread of its own, from ``start`` on; what fails is a warning event."""
 
-    def __init__(self, bed: Bed, events: Sequence[TimedEvent]) -> None:
+    def __init__(self, bed: Bed, events: Sequence[TimedEvent], phase: str = "train") -> None:
         self.bed = bed
-        self._events = sorted(events, key=lambda e: e.at_s)
+        self._events = sorted((e for e in events if e.phase == phase), key=lambda e: e.at_s)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="timeline", daemon=True)
 
@@ -136,6 +153,8 @@ def carry_out(bed: Bed, event: TimedEvent) -> None:
     bed.hub.emit("timed.event", do=event.do, node=event.subject, at_s=event.at_s)
     if event.do in OF_LINKS:
         _change(bed, event)
+    elif event.do == "drift":
+        _drift(bed, event)
     elif event.do == "collect":
         bed.tell(event.node, "collect", count=event.count, group=event.group)
     elif event.do == "leave":
@@ -144,6 +163,18 @@ def carry_out(bed: Bed, event: TimedEvent) -> None:
         bed.start_agent(event.node)
     else:
         crash(bed, event.node)
+
+
+def _drift(bed: Bed, event: TimedEvent) -> None:
+    """Have all who sense the world, or ask about it, see it as it is from now on."""
+    seed = zlib.crc32(f"{event.group}/{event.at_s}".encode())
+    there = [*bed.terminals("data"), *bed.terminals("query_owner")]
+
+    def tell(name: str) -> None:
+        bed.tell(name, "drift", LEAVE_TIMEOUT_S, group=event.group, seed=seed, count=event.count, tests=LATE_SHARE)
+
+    with ThreadPoolExecutor(max(1, len(there))) as pool:
+        list(pool.map(tell, there))
 
 
 def _change(bed: Bed, event: TimedEvent) -> None:

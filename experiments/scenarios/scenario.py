@@ -157,7 +157,8 @@ def _checked(scenario: Scenario, where: str) -> Scenario:
         raise ScenarioError(f"scenario {where}: network: {error}") from None
     check_roles(plan, scenario.network, where)
     _check_flip(scenario, plan, where)
-    check_events(scenario.events, plan, where)
+    drifts, loads = scenario.data.name == "vignettes", scenario.queries is not None
+    check_events(scenario.events, plan, where, drifts=drifts, loads=loads)
     check_background(scenario.background, plan, where)
     check_queries(scenario.queries, scenario.replicas, plan, where)
     return scenario

@@ -89,7 +89,7 @@ class Asking:
         self.known = KnownReplicas()
         self.reasons: dict[str, int] = {}
         self.ages_s: deque[float] = deque(maxlen=10_000)  # of what was known of the model that a query went to
-        self._samples, self._due, self._seconds, self._policy = samples, due, seconds, policy
+        self.samples, self._due, self._seconds, self._policy = samples, due, seconds, policy
         self._refresh_s = refresh_s
         self._queries: dict[int, Query] = {}
         self._probes: dict[int, tuple[int, float]] = {}
@@ -167,7 +167,8 @@ class Asking:
     def _put(self, due_s: float) -> None:
         self._numbers = (self._numbers + 1) & 0xFFFF_FFFF
         number = self._numbers
-        sample = self._samples[number % len(self._samples)]
+        samples = self.samples  # may be others from one query to the next
+        sample = samples[number % len(samples)]
         query = self._queries[number] = Query(number, due_s, sample)
         self._choose(query)
         self._probe()

@@ -25,14 +25,15 @@ class Moving:
         hosted = self._find(word.label)
         if hosted is None:
             return Refused(reason=f"{self.terminal.name} serves no model of label {word.label:#x}")
-        if not self.terminal.submit(lambda: self._send(hosted, word.to)):
+        if not self.terminal.submit(lambda: self._send(hosted, word)):
             return Refused(reason=f"{self.terminal.name} is full: no copy of model {word.label:#x} is sent")
         return Ack()
 
-    def _send(self, hosted: Hosted, to: str) -> None:
+    def _send(self, hosted: Hosted, word: Copy) -> None:
         terminal, payload = self.terminal, hosted.model.payload
         message = AnnounceObject(
-            name=terminal.name, kind="deploy", task=terminal.task.name, size_bytes=len(payload), target=to,
+            name=terminal.name, kind="measure" if word.measure else "deploy", task=terminal.task.name,
+            size_bytes=len(payload), target=word.to,
             for_object=hosted.for_object, accuracy=hosted.accuracy, variant=hosted.variant, way=hosted.model.way,
         )  # fmt: skip
         try:

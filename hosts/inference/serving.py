@@ -82,6 +82,7 @@ class Hosted:
         """Return what the map may know of it."""
         return {
             "task": self.task, "label": self.label, "accuracy": self.accuracy, "variant": self.variant,
+            "job": self.for_object,
             "service_ms": round(self.service_ms, 2), "in_flight": self.in_flight,
             "arrivals_per_s": self.arrivals_per_s(now_s), "asked_by": self.asked_by(now_s),
             "up_s": float(min(UP_S, int(now_s - self.since_s))),

@@ -189,6 +189,12 @@ class Task:
         """Return a query of a group ("" for any) as (list, expected label name)."""
         raise NotImplementedError
 
+    def drift(self, group: str, seed: int) -> None:
+        """Change the world that samples are drawn from from now on, in one group ("": all); ``LearningError`` where the
+        data is what it is.
+        """
+        raise LearningError(f"task {self.name} has the samples of its file; only the world of vignettes drifts")
+
     def make_parts(self, nodes: int, rng: np.random.Generator) -> list[NodeData]:
         """Share the data out; ``partition`` is the way to call it."""
         raise NotImplementedError

@@ -37,6 +37,17 @@ class VignetteTask(Task):
             group_of=group_of,
             width=spec.findings_per_vignette,
         )
+        self._profiles = vignettes.PROFILES
+
+    def drift(self, group: str, seed: int) -> None:
+        number = self._group_number(group)
+        for department in range(len(self.groups)) if number is None else [number]:
+            self._profiles = vignettes.drifted(self._profiles, department, np.random.default_rng([seed, department]))
+
+    def generate(self, counts: np.ndarray, rng: np.random.Generator) -> Samples:
+        """Draw ``counts[label]`` patients of each disease as the world is now."""
+        noise, length = self.spec.noise, self.spec.findings_per_vignette
+        return vignettes.generate(counts, noise=noise, length=length, rng=rng, profiles=self._profiles)
 
     def build(self) -> nn.Module:
         return VignetteTransformer(vignettes.TOKENS, len(self.labels))
@@ -56,7 +67,7 @@ class VignetteTask(Task):
         allowed = [label for label in range(len(self.labels)) if number is None or int(self.group_of[label]) == number]
         counts = np.zeros(len(self.labels), dtype=int)
         counts[rng.choice(allowed)] = 1
-        fresh = self._generate(counts, np.random.default_rng(rng.getrandbits(32)))
+        fresh = self.generate(counts, np.random.default_rng(rng.getrandbits(32)))
         return self.pick(fresh, "", rng)
 
     def make_parts(self, nodes: int, rng: np.random.Generator) -> list[NodeData]:
@@ -66,13 +77,10 @@ class VignetteTask(Task):
     def _hospital(self, shares: np.ndarray, rng: np.random.Generator) -> NodeData:
         per_label = np.repeat(shares / vignettes.PER_DEPARTMENT, vignettes.PER_DEPARTMENT)
         train, first, second = (
-            self._generate(rng.multinomial(n, per_label / per_label.sum()), rng)
+            self.generate(rng.multinomial(n, per_label / per_label.sum()), rng)
             for n in (self.spec.train_per_node, self.spec.test_per_node, self.spec.test_per_node)
         )
         return NodeData(train=train, test=(first, second))
-
-    def _generate(self, counts: np.ndarray, rng: np.random.Generator) -> Samples:
-        return vignettes.generate(counts, noise=self.spec.noise, length=self.spec.findings_per_vignette, rng=rng)
 
 
 class TableTask(Task):

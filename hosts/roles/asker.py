@@ -11,7 +11,7 @@ import msgspec
 
 from hosts.control import Command
 from hosts.errors import BadCommand, TerminalRefused
-from hosts.inference.asking import Means
+from hosts.inference.asking import Means, Sample
 from hosts.inference.load import Load, LoadSpec
 from hosts.learning.errors import LearningError
 from hosts.roles.base import Role
@@ -32,6 +32,7 @@ class QueryOwner(Role):
         super().__init__(terminal)
         self.commands |= {
             "query": self._query, "load": self._load, "load_result": self._load_result, "load_stop": self._load_stop,
+            "drift": self._drift,
         }  # fmt: skip
         self._loads: list[Load] = []
         self._numbers = itertools.count(1)
@@ -72,8 +73,7 @@ class QueryOwner(Role):
             spec = msgspec.convert(command.get("spec") or {}, LoadSpec)
         except msgspec.ValidationError as error:
             raise BadCommand(f"load: {error}") from None
-        rng = random.Random(f"{spec.seed}/{spec.asker}/samples")
-        samples = [self._picked(spec.group, rng) for _ in range(spec.samples)]
+        samples = self._samples(spec)
         task, name = self.terminal.task.name, self.terminal.name
 
         def replicas() -> Replicas:
@@ -86,6 +86,21 @@ class QueryOwner(Role):
         number = len(self._loads)
         self._loads.append(Load(spec, means, task, samples, self.terminal.folder / f"load{number}"))
         return {"load": number}
+
+    def _samples(self, spec: LoadSpec) -> list[Sample]:
+        rng = random.Random(f"{spec.seed}/{spec.asker}/samples")
+        return [self._picked(spec.group, rng) for _ in range(spec.samples)]
+
+    def _drift(self, command: Command) -> Command:
+        """The world that is asked about changes, also for loads that are under way: {"group", "seed"}."""
+        try:
+            self.terminal.task.drift(str(command.get("group") or ""), int(command.get("seed") or 0))
+        except LearningError as error:
+            raise BadCommand(str(error)) from None
+        under_way = [load for load in self._loads if not load.asking.over.is_set()]
+        for load in under_way:
+            load.asking.samples = self._samples(load.spec)
+        return {"loads": len(under_way)}
 
     def _load_result(self, command: Command) -> Command:
         """Return how a load stands: {"load", "wait_s"?}."""

@@ -35,6 +35,7 @@ from packets.messages import (
     Order,
     OrderRequest,
     Pull,
+    Recalibrate,
     Refused,
     Retire,
     VisitDone,
@@ -44,6 +45,7 @@ from packets.messages import (
 from packets.transport import OutgoingObject, ReceivedObject
 from packets.wire import Flag, Header, PacketType
 
+OfModels = Copy | Retire | Recalibrate
 Action = Callable[[ReceivedObject, Order], None]
 Peer = tuple[str, int]
 Value = TypeVar("Value")
@@ -186,12 +188,12 @@ class Role:
         """Return why work on an object is to stop ('' when it is not)."""
         return self._halted.get(object_id, "")
 
-    def serve_dcc(self, message: Copy | Retire) -> Message:
-        """Do what the DCC wants with a model that is served here; a role that serves overrides this."""
-        return Refused(reason=f"{self.terminal.name} serves no models")
+    def serve_dcc(self, message: OfModels) -> Message:
+        """Do what the DCC wants with a deployed model; a role that serves or owns models overrides this."""
+        return Refused(reason=f"{self.terminal.name} has no models to {type(message).__name__.lower()}")
 
-    def _from_dcc(self, message: Pull | Halt | Copy | Retire | FromDcc) -> Message:
-        if isinstance(message, Copy | Retire):
+    def _from_dcc(self, message: Pull | Halt | OfModels | FromDcc) -> Message:
+        if isinstance(message, OfModels):
             return self.serve_dcc(message)
         if isinstance(message, FromDcc):
             return self.terminal.mover.obey(message)
@@ -252,7 +254,7 @@ class Role:
 
     def _answer_or_refuse(self, message: AnyMessage, peer: Peer) -> Message:
         try:
-            if isinstance(message, Pull | Halt | Copy | Retire | FromDcc):
+            if isinstance(message, Pull | Halt | OfModels | FromDcc):
                 if peer[0] != DCC_ADDRESS:
                     return Refused(reason=f"{type(message).__name__} is for the DCC to say")
                 return self._from_dcc(message)

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import threading
 import zlib
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
+
+import torch
 
 from hosts.control import Command
 from hosts.errors import BadCommand, DccRefused, DccSilent, HostError
@@ -24,7 +27,11 @@ from packets.transport import OutgoingObject
 from packets.wire import NO_FLAGS, Flag, PacketType
 
 TEST_COPIES = (0, 1)
-READERS = {"test_sample": ("mpvu",), "data": ("compute",)}  # whose certificate may answer for samples, and read them
+READERS = {
+    "test_sample": ("mpvu",),
+    "late_sample": ("mpvu",),
+    "data": ("compute",),
+}  # whose certificate may answer for samples, and read them
 _ROUNDS = 40
 
 
@@ -36,7 +43,9 @@ class DataNode(Trainer):
         if terminal.data is None:
             raise HostError(f"data node {terminal.name} has no data; name it in the zygote's scenario with role data")
         self.data: NodeData = terminal.data
-        self.commands |= {"send_test_samples": self._send_test_samples, "collect": self._collect}
+        self.commands |= {
+            "send_test_samples": self._send_test_samples, "collect": self._collect, "drift": self._drift,
+        }  # fmt: skip
         self._collected = 0
         self._delivered: set[int] = set()
         self._delivering = threading.Lock()
@@ -63,15 +72,20 @@ class DataNode(Trainer):
     def _collect(self, command: Command) -> Command:
         """Control op: new samples come in; they join the training set, and the DCC hears of it at once.
 
-        Their histogram is published by itself, under the same epsilon: each sample is in one published histogram.
+        ``tests``: the share of them (0..1) that is held back and goes to the MPVUs instead, to measure by. The
+        histogram of those that join is published by itself, under the same epsilon: each sample is in one of these.
         """
         task, count, group = self.terminal.task, int(command.get("count", 100)), str(command.get("group", ""))
+        tests = float(command.get("tests", 0.0))
+        if not 0 <= tests < 1:
+            raise BadCommand(f"tests: {tests:g}; give a share from 0 to below 1")
         self._collected += 1
         seed = zlib.crc32(f"{self.terminal.seed}/{self.terminal.name}/{self._collected}".encode())
         try:
             new = new_samples(task, self.data.train, count, seed, group)
         except LearningError as error:
             raise BadCommand(str(error)) from None
+        new = self._hold_back(new, round(count * tests / len(TEST_COPIES)))
         told = self._about_data
         old = told["samples"], told["group_shares"]
         held = concat_samples([self.data.train, new])
@@ -84,6 +98,30 @@ class DataNode(Trainer):
         )  # fmt: skip
         self.terminal.touch()
         return {"new": len(new), "samples": len(held)}
+
+    def _drift(self, command: Command) -> Command:
+        """Control op: the world changes, and new samples show it: {"group", "seed"}, and those of ``_collect``."""
+        try:
+            self.terminal.task.drift(str(command.get("group") or ""), int(command.get("seed") or 0))
+        except LearningError as error:
+            raise BadCommand(str(error)) from None
+        return self._collect(command | {"group": ""})
+
+    def _hold_back(self, new: Samples, each: int) -> Samples:
+        """Send so many of new samples to each of two MPVUs, as what is seen now; return the others."""
+        if not each:
+            return new
+        halves = [new.take(torch.arange(copy * each, (copy + 1) * each)) for copy in TEST_COPIES]
+        if not self.terminal.submit(lambda: self._send_late(halves)):
+            self.terminal.complain(f"{self.terminal.name} is full: its late test samples were not sent")
+        return new.take(torch.arange(len(TEST_COPIES) * each, len(new)))
+
+    def _send_late(self, halves: Sequence[Samples]) -> None:
+        for copy, samples in zip(TEST_COPIES, halves, strict=True):
+            try:
+                self._announce_and_launch("late_sample", samples, copy=copy)
+            except DaitnError as error:
+                self.terminal.complain(f"late test samples of {self.terminal.name}: {error}")
 
     def start(self) -> None:
         if not self.terminal.submit(self._deliver_until_done):

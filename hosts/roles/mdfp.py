@@ -18,7 +18,7 @@ from hosts.inference.ports import Ports
 from hosts.inference.serving import Hosted, Serving
 from hosts.inference.ways import Answerer, Found
 from hosts.learning.errors import LearningError
-from hosts.roles.base import Peer, Recent, Role
+from hosts.roles.base import OfModels, Peer, Recent, Role
 from hosts.terminal.terminal import Terminal
 from packets.labels import object_label
 from packets.messages import (
@@ -92,10 +92,12 @@ class Mdfp(Role):
         )
         self.terminal.touch()
 
-    def serve_dcc(self, message: Copy | Retire) -> Message:
+    def serve_dcc(self, message: OfModels) -> Message:
         """Send a copy of a model on, or end one that nobody is led to any more."""
         if isinstance(message, Copy):
             return self.moving.copy(message)
+        if not isinstance(message, Retire):
+            return super().serve_dcc(message)
         hosted = self._by_label.pop(message.label, None)
         if hosted is not None and hosted.label == message.label and self._hosted.get(hosted.task) is hosted:
             del self._hosted[hosted.task]

@@ -12,6 +12,8 @@ import time
 import zlib
 from typing import Any, NamedTuple
 
+import torch
+
 from controller.values.decisions import Request
 from hosts.learning.compress import travelling
 from hosts.learning.errors import LearningError
@@ -22,9 +24,10 @@ from hosts.learning.task import bytes_to_model, bytes_to_samples, concat_samples
 from hosts.roles.base import Recent, Role
 from hosts.terminal.dcc_line import PATIENT
 from hosts.terminal.terminal import Terminal
-from packets.messages import Order, Verdict, VerdictReply
+from packets.messages import Ack, Order, Remeasured, Verdict, VerdictReply
 from packets.transport import ReceivedObject
 
+LATE_KEPT = 200  # of each data node
 _UNMEASURED = Evaluation(broad=0.0, per_group={}, samples=0)
 
 
@@ -42,15 +45,20 @@ class Mpvu(Role):
 
     def __init__(self, terminal: Terminal) -> None:
         super().__init__(terminal)
-        self.actions |= {"keep_test_sample": self.keep_test_sample, "verify": self.verify}
+        self.actions |= {
+            "keep_test_sample": self.keep_test_sample, "keep_late_sample": self.keep_late_sample,
+            "verify": self.verify, "measure": self.measure,
+        }  # fmt: skip
         self._samples: dict[tuple[str, int], Samples] = {}
+        self._late: dict[str, Samples] = {}
+        self._late_told = 0  # how many ever came
         self._pooled: Samples | None = None
         self._accepted: Recent[bytes] = Recent()
         self._samples_lock = threading.Lock()
 
     def attributes(self) -> dict[str, Any]:
-        held = sum(len(s) for s in list(self._samples.values()))
-        return super().attributes() | {"test_samples": held}
+        held = sum(len(s) for s in self._current())
+        return super().attributes() | {"test_samples": held, "late_samples": self._late_told}
 
     def keep_test_sample(self, obj: ReceivedObject, order: Order) -> None:
         """Add a data node's test sample; the same one sent again counts once."""
@@ -59,6 +67,32 @@ class Mpvu(Role):
             self._samples[obj.owner, zlib.crc32(obj.payload)] = samples
             self._pooled = None
         self.terminal.touch()
+
+    def keep_late_sample(self, obj: ReceivedObject, order: Order) -> None:
+        """Take what a data node sees now: its late samples, the last ``LATE_KEPT``, stand for it from now on."""
+        samples = bytes_to_samples(self.terminal.task, obj.payload)
+        with self._samples_lock:
+            held = self._late.get(obj.owner)
+            newest_first = samples if held is None else concat_samples([samples, held])
+            self._late[obj.owner] = newest_first.take(torch.arange(min(len(newest_first), LATE_KEPT)))
+            self._late_told += len(samples)
+            self._pooled = None
+        self.terminal.touch()
+
+    def measure(self, obj: ReceivedObject, order: Order) -> None:
+        """Measure a copy of a deployed model on late samples, and say what was found; it goes no further."""
+        with self._samples_lock:
+            late = [self._late[owner] for owner in sorted(self._late)]
+        if not late:
+            raise LearningError(f"{self.terminal.name} holds no late samples to measure a deployed model by")
+        task, samples = self.terminal.task, concat_samples(late)
+        with self.terminal.computing("verifying", obj.object_id):
+            found = task.evaluate(bytes_to_model(task, obj.payload), samples)
+        message = Remeasured(
+            name=self.terminal.name, object_id=order.for_object, copy=obj.object_id, samples=found.samples,
+            broad=found.broad, per_group=found.per_group, group_samples=task.group_counts(samples),
+        )  # fmt: skip
+        self.terminal.dcc.ask(message, Ack, object_id=order.for_object, attempts=PATIENT)
 
     def verify(self, obj: ReceivedObject, order: Order) -> None:
         """Measure a model, tell the DCC, let it go on: as it is when accepted, else as it was when last accepted."""
@@ -91,11 +125,16 @@ class Mpvu(Role):
 
     def _gathered(self) -> Samples:
         with self._samples_lock:
-            if not self._samples:
+            if not self._samples and not self._late:
                 raise LearningError(f"{self.terminal.name} holds no test samples yet: let the data nodes send theirs")
             if self._pooled is None:
-                self._pooled = concat_samples([self._samples[key] for key in sorted(self._samples)])
+                self._pooled = concat_samples(self._current())
             return self._pooled
+
+    def _current(self) -> list[Samples]:
+        """Return what stands for each data node: its late samples where it has sent any, else its test samples."""
+        early, late = dict(self._samples), dict(self._late)
+        return [early[key] for key in sorted(early) if key[0] not in late] + [late[owner] for owner in sorted(late)]
 
     def _ask_verdict(self, obj: ReceivedObject, found: Found, seconds: float) -> VerdictReply:
         measured = found.kept

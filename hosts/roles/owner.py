@@ -15,7 +15,7 @@ from hosts.learning.compress import encoding_of, parse_spec
 from hosts.learning.errors import LearningError
 from hosts.learning.methods.split import cut_sizes
 from hosts.learning.task import bytes_to_model, model_to_bytes
-from hosts.roles.base import Role
+from hosts.roles.base import OfModels, Role
 from hosts.terminal.dcc_line import PATIENT
 from hosts.terminal.terminal import Terminal
 from packets.errors import DaitnError
@@ -29,8 +29,11 @@ from packets.messages import (
     JobStatus,
     LogPart,
     LogRequest,
+    Message,
     MoveModel,
     Order,
+    Recalibrate,
+    Refused,
     Returned,
     Submit,
     SubmitReply,
@@ -48,11 +51,16 @@ _MAX_LIMIT = 0xFFFF
 
 @dataclass
 class OwnJob:
-    """A job of this owner. ``payload``: the trained model, once it is home."""
+    """A job of this owner. ``payload``: the trained model, once it is home.
+
+    ``replaces``: the job whose deployed models have fallen behind, to ``beats`` of 1; this one trains them on.
+    """
 
     spec: JobSpec
     payload: bytes | None = None
     accuracy: dict[str, float] | None = None
+    replaces: int = 0
+    beats: float = 0.0
 
 
 class ModelOwner(Role):
@@ -124,6 +132,8 @@ class ModelOwner(Role):
             payload = model_to_bytes(model)  # what is kept can be read by anybody who reads safetensors
         folder = self._store(obj.object_id, payload, self._whole_log(obj.object_id, order))
         job.payload, job.accuracy = payload, order.accuracy
+        if job.replaces and not self.terminal.submit(lambda: self._redeploy(obj.object_id, job)):
+            self.terminal.complain(f"{self.terminal.name} is full: model {obj.object_id:#x} was not deployed anew")
         self.terminal.emit(
             "object.returned", object_id=obj.object_id, node=self.terminal.name, bytes=len(payload), folder=str(folder)
         )
@@ -154,6 +164,48 @@ class ModelOwner(Role):
             _write(place / LOG_FILE, msgspec.json.format(msgspec.json.encode(log)))
         return folder
 
+    # --- fallen behind ---
+
+    def serve_dcc(self, message: OfModels) -> Message:
+        """Have a deployed model trained on, as a job of its own that begins where the deployed one stands."""
+        if not isinstance(message, Recalibrate):
+            return super().serve_dcc(message)
+        job = self._jobs.get(message.object_id)
+        if job is None or job.payload is None:
+            return Refused(reason=f"{self.terminal.name} has no trained model of job {message.object_id:#x}")
+        if not self.terminal.submit(lambda: self._recalibrate(job, message)):
+            return Refused(reason=f"{self.terminal.name} is full: job {message.object_id:#x} is not trained on")
+        return Ack()
+
+    def _recalibrate(self, job: OwnJob, message: Recalibrate) -> None:
+        assert job.payload is not None
+        about = f"model of job {message.object_id:#x} is not re-calibrated"
+        try:
+            reply = self.terminal.dcc.ask(Submit(name=self.terminal.name, spec=job.spec), SubmitReply, timeout_s=30.0)
+            if not reply.admitted:
+                self.terminal.complain(f"{about}: {'; '.join(reply.reasons)}", object_id=message.object_id)
+                return
+            self._jobs[reply.object_id] = OwnJob(job.spec, replaces=message.object_id, beats=message.broad)
+            self.terminal.emit(
+                "model.recalibrating", object_id=reply.object_id, replaces=message.object_id, node=self.terminal.name,
+                reason=message.reason,
+            )  # fmt: skip
+            self._launch(self._fresh(reply.object_id, job.spec, job.payload))
+        except DaitnError as error:
+            self.terminal.complain(f"{about}: {error}", object_id=message.object_id)
+
+    def _redeploy(self, object_id: int, job: OwnJob) -> None:
+        """Deploy a model that was trained on, in the places of those that it replaces, where it is the better one."""
+        now = (job.accuracy or {}).get("broad", 0.0)
+        if now <= job.beats:
+            text = f"model {object_id:#x} is no better ({now:.3f}) than the one that is deployed ({job.beats:.3f})"
+            self.terminal.complain(text, object_id=object_id)
+            return
+        try:
+            self._deploy({"object_id": object_id, "replaces": job.replaces})
+        except DaitnError as error:
+            self.terminal.complain(f"model {object_id:#x} is not deployed anew: {error}", object_id=object_id)
+
     # --- afterwards ---
 
     def _deploy(self, command: Command) -> Command:
@@ -163,7 +215,7 @@ class ModelOwner(Role):
             "m": "announce", "name": self.terminal.name, "kind": "deploy", "task": spec.task,
             "size_bytes": len(payload), "for_object": command.get("object_id", 0),
             "accuracy": command.get("accuracy", accuracy), "variant": command.get("variant", ""),
-            "way": command.get("way", {}),
+            "way": command.get("way", {}), "replaces": command.get("replaces", 0),
         }  # fmt: skip
         try:
             message = msgspec.convert(wanted, AnnounceObject)

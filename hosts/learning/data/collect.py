@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from hosts.learning.data import vignettes
 from hosts.learning.errors import LearningError
 from hosts.learning.spec import Samples
 from hosts.learning.task import Task, VignetteTask
@@ -25,8 +24,7 @@ def new_samples(task: Task, held: Samples, count: int, seed: int, group: str = "
         if group not in task.groups:
             raise LearningError(f"no group {group!r} in task {task.name}: it has {', '.join(task.groups)}")
         shares = (task.group_of.numpy() == task.groups.index(group)).astype(float)
-    counts, spec = rng.multinomial(count, shares / shares.sum()), task.spec
-    return vignettes.generate(counts, noise=spec.noise, length=spec.findings_per_vignette, rng=rng)
+    return task.generate(rng.multinomial(count, shares / shares.sum()), rng)
 
 
 def merged_shares(old: dict[str, float], old_count: int, new: dict[str, float], new_count: int) -> dict[str, float]:

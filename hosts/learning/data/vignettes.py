@@ -22,6 +22,7 @@ TOKENS = len(FINDING_NAMES)
 _KNOWLEDGE_SEED = 2501_05323
 OWN, FOREIGN = 7, 4
 FOREIGN_WEIGHT = 0.6
+DRIFTING = 5  # of a disease's OWN findings
 
 
 def _profiles() -> np.ndarray:
@@ -42,10 +43,27 @@ def _profiles() -> np.ndarray:
 PROFILES = _profiles()
 
 
-def generate(counts: np.ndarray, *, noise: float, length: int, rng: np.random.Generator) -> Samples:
+def drifted(profiles: np.ndarray, department: int, rng: np.random.Generator) -> np.ndarray:
+    """Return profiles as they are once the diseases of a department show in another way: of what is typical of each in
+    its own department, ``DRIFTING`` findings give way to others of that department.
+    """
+    pool = TOKENS // len(DEPARTMENTS)
+    home = np.arange(department * pool, (department + 1) * pool)
+    changed = profiles.copy()
+    for label in range(department * PER_DEPARTMENT, (department + 1) * PER_DEPARTMENT):
+        typical = home[profiles[label, home] > 0]
+        old = rng.choice(typical, DRIFTING, replace=False)
+        new = rng.choice(np.setdiff1d(home, typical), DRIFTING, replace=False)
+        changed[label, new], changed[label, old] = profiles[label, old], 0.0
+    return changed
+
+
+def generate(
+    counts: np.ndarray, *, noise: float, length: int, rng: np.random.Generator, profiles: np.ndarray = PROFILES
+) -> Samples:
     """Draw ``counts[label]`` patients of each disease, shuffled; inputs (n, length) int16 finding numbers."""
     labels = rng.permutation(np.repeat(np.arange(len(LABELS)), counts))
-    edges = ((1 - noise) * PROFILES + noise / TOKENS).cumsum(axis=1)
+    edges = ((1 - noise) * profiles + noise / TOKENS).cumsum(axis=1)
     draws = rng.random((len(labels), length))
     tokens = np.empty((len(labels), length), dtype=np.int16)
     for label in np.unique(labels):

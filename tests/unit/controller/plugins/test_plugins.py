@@ -35,6 +35,7 @@ ASKED = {
     "gate": (REQUEST, None, Measured(broad=0.5, per_group={"a": 0.5, "b": 0.5}, samples=100)),
     "qfam": ("t", [ModelAt(node="m", task="t", accuracy={"broad": 0.9})], Need(), {"m": 5.0}),
     "qirce": ([ModelAt(node="m", task="t", accuracy={"broad": 0.9}, latency_ms=2.0)], {"m": 5.0}),
+    "drift": (Measured(broad=0.9, per_group={}, samples=500), Measured(broad=0.7, per_group={}, samples=500), {}),
     "mdo": ("t", 1000, [Node(name="m", role="mdfp", kas=1, address="10.1.0.1", attributes={})]),
 }
 
