@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from experiments.errors import ExperimentError, RunFailed
+from experiments.report.happened import happened
 from experiments.report.load import summarise
 from experiments.scenarios.queries import QueriesSpec, check_policy
 from experiments.testbed.testbed import Bed
@@ -43,7 +44,7 @@ class RunningLoad:
         self.reasons: Counter[str] = Counter()
         self._knock()
         self._mark = len(bed.events)
-        start_unix_s = time.time() + AHEAD_S
+        self._start_unix_s = start_unix_s = time.time() + AHEAD_S
         specs = asker_specs(spec, {a: _kas(bed, a) for a in self.askers}, seed)
         self._numbers = self._all(
             lambda name: bed.tell(name, "load", ANSWER_S, spec=specs[name] | {"start_unix_s": start_unix_s})["load"]
@@ -127,6 +128,7 @@ class RunningLoad:
             "reasons": dict(self.reasons.most_common(8)), "file": str(file),
             "known_age_ms": round(sum(ages) / len(ages), 2) if ages else None,
             **summarise(rows, self.spec.need.deadline_ms, nodes_of(self.bed.events)),
+            "happened": happened(self.bed.events[self._mark :], self._start_unix_s),
         }  # fmt: skip
 
 

@@ -63,6 +63,8 @@ METRICS = (
     Metric("daitn_load_under_way", "gauge", "", "Queries of a load not answered yet, by asker.", ("asker",)),
     Metric("daitn_load_latency_seconds", "histogram", "seconds", "Query of a load due to its answer.", (), LATENCIES_S),
     Metric("daitn_models_out", "gauge", "", "1 while a node that serves models is given no queries.", ("node",)),
+    Metric("daitn_deployed_accuracy", "gauge", "", "Of a deployed model, as an MPVU measured it last.", ("task",)),
+    Metric("daitn_drifts_total", "counter", "", "Deployed models that had fallen behind the world.", ("task",)),
     Metric("daitn_unserved_total", "counter", "", "Classes of queries that lost their last model.", ("kas",)),
     Metric("daitn_notices_total", "counter", "", "Warnings and errors.", ("kind",)),
     Metric(
@@ -192,6 +194,15 @@ def _assessed(metrics: Metrics, data: Data) -> None:
     metrics.count("daitn_jobs_total", state="admitted" if data.get("admitted") is True else "rejected")
 
 
+def _remeasured(metrics: Metrics, data: Data) -> None:
+    metrics.set("daitn_deployed_accuracy", number(data, "broad"), task=text(data, "task"))
+
+
+def _drifted(metrics: Metrics, data: Data) -> None:
+    _remeasured(metrics, data)
+    metrics.count("daitn_drifts_total", task=text(data, "task"))
+
+
 OBSERVERS: dict[str, Callable[[Metrics, Data], None]] = {
     "agent.ready": lambda m, d: m.agent(text(d, "name"), text(d, "role", "host")),
     "agent.gone": lambda m, d: m.agent(text(d, "name"), ""),
@@ -213,6 +224,9 @@ OBSERVERS: dict[str, Callable[[Metrics, Data], None]] = {
     "query.unserved": lambda m, d: m.count("daitn_unserved_total", kas=text(d, "kas")),
     "model.out": lambda m, d: m.set("daitn_models_out", 1.0, node=text(d, "node")),
     "model.back": lambda m, d: m.set("daitn_models_out", 0.0, node=text(d, "node")),
+    "model.remeasured": _remeasured,
+    "model.drifted": _drifted,
+    "model.redeployed": _remeasured,
     "engine.failed": lambda m, d: m.count("daitn_engine_failures_total", engine=text(d, "engine")),
     "warning": lambda m, d: m.count("daitn_notices_total", kind="warning"),
     "error": lambda m, d: m.count("daitn_notices_total", kind="error"),

@@ -14,6 +14,7 @@ from rich.table import Table
 from experiments.commands.asking.told import load_table, second_in_words
 from experiments.commands.asking.told import summary as load_summary
 from experiments.commands.words import shown
+from experiments.report.happened import WORDS
 from packets.events import Event
 
 PHASES = {
@@ -46,6 +47,8 @@ class Progress:
     def __call__(self, event: Event) -> None:
         if self._closed:
             return
+        if event.kind in WORDS:
+            self._happened(event.kind, event.data)
         handler = getattr(self, "_on_" + event.kind.replace(".", "_"), None)
         if handler is not None:
             handler(event.data)
@@ -127,6 +130,12 @@ class Progress:
 
     def _on_load_progress(self, data: dict[str, Any]) -> None:
         self._console.print(second_in_words(data), highlight=False, soft_wrap=True)
+
+    def _happened(self, kind: str, data: dict[str, Any]) -> None:
+        """Say what happens to the world and to deployed models."""
+        what, text = WORDS[kind]
+        mark = "[yellow]![/]" if kind in ("timed.event", "model.drifted") else "[green]✓[/]"
+        self._line(mark, f"{what:<10} {escape(text(data))}")
 
     def _on_warning(self, data: dict[str, Any]) -> None:
         self._line("[yellow]![/]", escape(str(data.get("text", data))))

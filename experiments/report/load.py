@@ -14,6 +14,7 @@ from hosts.inference.asked import Row
 
 MODEL_KEYS = ("answered", "p50_ms", "p95_ms", "p99_ms", "accuracy")
 SPREAD = range(0, 101, 2)  # percentiles
+JUDGED = 150  # answers to a point: its standard error is 0.03 at an accuracy of 0.85
 MOST_SECONDS = 600  # of a long load, several seconds are told as one
 
 
@@ -35,13 +36,27 @@ def summarise(rows: Sequence[Row], deadline_ms: float, nodes: Mapping[int, tuple
             "label": label, "node": node, "name": name, "task": task, "share": round(count / len(answered), 5),
             **{k: about[k] for k in MODEL_KEYS}, "deadline_hits": about["deadline_hits"], "spread_ms": spread(mine),
         })  # fmt: skip
-    return found | {"models": models, "spread_ms": spread(answered), **per_step(rows)}
+    return found | {"models": models, "spread_ms": spread(answered), **per_step(rows), "right": right(rows)}
 
 
 def spread(rows: Sequence[Row]) -> list[float]:
     """Return latencies (ms) at every second percentile; empty of nothing."""
     values = [r.latency_ms for r in rows]
     return [round(v, 2) for v in np.percentile(values, list(SPREAD)).tolist()] if values else []
+
+
+def right(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return ``step_s`` and the share of right answers to the queries due in each step (None: none that can be judged);
+    a step is as long as it takes for ``JUDGED`` of them, and at least a second.
+    """
+    judged = [r for r in rows if r.outcome == "answered" and r.right >= 0]
+    last_s = max((r.at_s for r in judged), default=0.0)
+    step_s = max(1, math.ceil(JUDGED * last_s / len(judged))) if judged else 1
+    count = int(last_s / step_s) + 1 if judged else 0
+    found: list[list[int]] = [[] for _ in range(count)]
+    for row in judged:
+        found[int(row.at_s / step_s)].append(row.right)
+    return {"step_s": step_s, "share": [round(sum(f) / len(f), 4) if f else None for f in found]}
 
 
 def per_step(rows: Sequence[Row]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from experiments.report.plots import svg
 MODEL_COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#9d755d", "#72b7b2", "#eeca3b", "#ff9da6")
 OTHERS = "#bab0ac"
 FAILED = "#c0392b"
+MARKS = {"event": "#7d3c98", "fallen": FAILED, "trained on": "#b9770e", "deployed anew": "#1e8449"}
 Record = dict[str, Any]
 
 
@@ -47,6 +48,33 @@ def rates(load: Record) -> str:
         xlabel="seconds since the load began", ylabel="queries a second", xlim=(0, max(edges) or 1), ylim=(0, None)
     )
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
+    return svg(figure)
+
+
+def right(load: Record) -> str:
+    """Draw the share of right answers over time, and when something happened to the world or to the models ('': nothing
+    can be judged).
+    """
+    share, step_s = load["right"]["share"], load["right"]["step_s"]
+    if not any(s is not None for s in share):
+        return ""
+    figure = Figure(figsize=(7, 2.6))
+    axes = figure.subplots()
+    points = [((n + 0.5) * step_s, s) for n, s in enumerate(share) if s is not None]
+    axes.plot([t for t, _ in points], [s for _, s in points], color="#1c2833", lw=1.4, marker="o", ms=3)
+    for number, mark in enumerate(load["happened"]):
+        colour = MARKS.get(mark["what"], OTHERS)
+        axes.axvline(mark["at_s"], color=colour, lw=1.1, ls="--")
+        axes.annotate(
+            mark["what"], (mark["at_s"], 0.02 + 0.09 * (number % 4)), xycoords=("data", "axes fraction"),
+            xytext=(3, 0), textcoords="offset points", fontsize=7.5, color=colour,
+        )  # fmt: skip
+    low = min(s for _, s in points)
+    axes.set(
+        xlabel="seconds since the load began", ylabel="right answers", xlim=(0, max(len(share) * step_s, 1)),
+        ylim=(max(0.0, low - 0.15), 1.0),
+    )  # fmt: skip
+    axes.grid(visible=True, axis="y", color="#dfe4e8", lw=0.6)
     return svg(figure)
 
 

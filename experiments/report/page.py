@@ -43,5 +43,8 @@ def render(report: dict[str, Any], plan: NetworkPlan) -> str:
         "links": plots.link_bytes(report["links"]),
     }
     if report["queries"]:
-        drawn |= {"rates": load_plots.rates(report["queries"]), "spread": load_plots.spread(report["queries"])}
+        load = report["queries"]
+        drawn |= {
+            "rates": load_plots.rates(load), "right": load_plots.right(load), "spread": load_plots.spread(load)
+        }  # fmt: skip
     return _environment.get_template("report.html.j2").render(r=report, plots={k: Markup(v) for k, v in drawn.items()})

@@ -194,4 +194,8 @@ FOLDS = {
     "model.moved": noted,
     "model.copied": noted,
     "model.scaled": noted,
+    "model.remeasured": noted,
+    "model.drifted": noted,
+    "model.recalibrating": noted,
+    "model.redeployed": noted,
 }

@@ -22,7 +22,8 @@ from experiments.commands.asking.told import say_load, second_in_words
 from experiments.errors import ExperimentError, RunFailed, ScenarioError
 from experiments.load import RunningLoad, asker_specs, merged, percentile
 from experiments.report import load_plots
-from experiments.report.load import summarise
+from experiments.report.happened import happened
+from experiments.report.load import right, summarise
 from experiments.scenarios import scenario
 from experiments.scenarios.queries import QueriesSpec, check_policy
 from hosts.inference import asked
@@ -205,6 +206,33 @@ def test_figures_are_by_model_and_by_second() -> None:
 def test_a_long_load_has_steps_of_several_seconds() -> None:
     found = summarise([Row(float(s), 1.0, "answered", 1, 1, 1) for s in range(1500)], 0.0, {})
     assert found["step_s"] == 3 and max(found["per_step"]["asked"]) == 1.0 and found["models"][0]["name"] == "label 0x1"
+
+
+def test_right_answers_are_told_over_time_in_steps_that_can_be_judged() -> None:
+    rows = [Row(s / 20, 1.0, "answered", 1, 1, int(s < 200)) for s in range(400)]
+    found = right([*rows, Row(3.0, 1.0, "refused", 0, 1, -1), Row(3.0, 1.0, "answered", 1, 1, -1)])
+    assert found == {"step_s": 8, "share": [1.0, 0.25, 0.0]}
+    assert right([]) == {"step_s": 1, "share": []}
+
+
+def test_what_happened_to_the_models_is_told_in_words_and_drawn() -> None:
+    told = [
+        ("timed.event", {"do": "drift", "node": "cardiology", "at_s": 4}),
+        ("model.drifted", {"broad": 0.78, "was": 0.86, "samples": 480, "reasons": ["broad accuracy has fallen"]}),
+        ("model.recalibrating", {"node": "owner1", "object_id": 0x12}),
+        ("model.redeployed", {"labels": [1, 2], "broad": 0.85, "seconds": 1.5}),
+        ("model.deployed", {}),
+    ]
+    events = [Event(kind=k, source="x", t_unix_s=100.0 + n, data=d) for n, (k, d) in enumerate(told)]
+    found = happened(events, 98.0)
+    assert [(h["at_s"], h["what"]) for h in found] == [
+        (2.0, "event"), (3.0, "fallen"), (4.0, "trained on"), (5.0, "deployed anew"),
+    ]  # fmt: skip
+    assert "0.780 on 480 late samples (0.860" in found[1]["text"] and "in 2 places" in found[3]["text"]
+    rows = [Row(s / 20, 1.0, "answered", 1, 1, 1) for s in range(400)]
+    drawn = load_plots.right(summarise(rows, 0.0, {}) | {"happened": found})
+    assert all(h["what"] in drawn for h in found)
+    assert load_plots.right(summarise([], 0.0, {}) | {"happened": found}) == ""
 
 
 def test_of_nothing_there_is_nothing(tmp_path: Path) -> None:
