@@ -1,0 +1,42 @@
+"""A deployed model falls behind the world on the real network: found, trained on, put in its own places anew."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import move
+from benchmarks.queries_net import begin, ended, terminals
+from experiments.load import AHEAD_S, nodes_of
+from experiments.scenarios.queries import QueriesSpec
+from hosts.inference.asked import Row, summary
+
+LOAD_S = 60.0
+
+
+def right(rows: Sequence[Row], start_s: float, end_s: float) -> float:
+    share = summary([r for r in rows if start_s < r.at_s < end_s])["accuracy"]
+    assert share is not None
+    return float(share)
+
+
+def test_a_model_that_falls_behind_is_trained_on_and_deployed_anew_while_it_is_asked(tmp_path: Path) -> None:
+    with move.serving(tmp_path) as (network, labels):
+        askers = terminals(network, "query_owner")[:3]
+        began_s = time.time() + AHEAD_S
+        begin(network, askers, QueriesSpec(rate_per_s=30.0, seconds=LOAD_S))
+        drift = {"group": "", "seed": 1, "count": 800, "tests": 0.2}
+        for name in [*askers, *terminals(network, "data")]:
+            network.at(name, "drift", **drift)
+        fallen = network.wait_for("model.drifted", 15.0)
+        anew = network.wait_for("model.redeployed", 50.0)
+        nodes = nodes_of(network.events("model.deployed"))
+        time.sleep(max(0.0, began_s + LOAD_S - time.time()))
+        rows = ended(network, askers)
+    assert fallen.data["broad"] < fallen.data["was"] - 0.1 and "broad accuracy has fallen" in fallen.data["reasons"][0]
+    assert {nodes[label][0] for label in anew.data["labels"]} == set(labels), "in the same places"
+    found = summary(rows)
+    assert (found["lost"], found["refused"]) == (0, 0), found
+    at_s = anew.t_unix_s - began_s
+    assert right(rows, at_s, LOAD_S) > right(rows, 3.0, fallen.t_unix_s - began_s + 2.0) + 0.1
