@@ -10,12 +10,14 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
 import msgspec
 
+from controller.values.metrics import OwnMetric
 from hosts.control import Command, ControlServer
 from hosts.errors import DccRefused, HostError
 from hosts.learning.spec import NodeData, Samples
@@ -52,6 +54,7 @@ class AgentSetup:
     data: NodeData | None = None
     queries: Samples | None = None
     guard: Keeper | None = None
+    metrics: Mapping[str, OwnMetric] = field(default_factory=dict)
 
 
 class Agent:
@@ -72,7 +75,7 @@ class Agent:
             plan=plan, task=setup.task, network=self.endpoint, emit=emit, submit=Work(),
             meter=Meter(setup.samples_per_s * min(1.0, plan.cpu_share), time.monotonic),
             folder=setup.runtime_dir / plan.name, seed=setup.seed, data=setup.data, queries=setup.queries,
-            guard=setup.guard,
+            guard=setup.guard, metrics=setup.metrics,
         )  # fmt: skip
         self.role = self._make_role()
         self.reporter = Reporter(self.terminal, self.role.attributes)

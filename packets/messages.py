@@ -48,7 +48,8 @@ class Register(Message, frozen=True, kw_only=True, tag="register"):
     Attribute names (each with its own freshness in the map; units in the name): ``samples``, ``group_shares``
     (differentially private shares per group, with budget ``epsilon``), ``quality``, ``data_age_s``, ``data_may_move``
     (bool), ``compute_samples_per_s``, ``memory_mib``, ``queue``, ``reachable``, ``models`` (list of hosted tasks),
-    ``load``, ``latency_ms``, ``test_samples``. ``trust`` is the DCC's to say: in a report it is left aside.
+    ``load``, ``latency_ms``, ``test_samples``, ``metrics`` (of one's own, {name: number}). ``trust`` is the DCC's to
+    say: in a report it is left aside.
     """
 
     name: Name

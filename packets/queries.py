@@ -12,7 +12,7 @@ import msgspec
 
 from packets.labels import CLASS_LABEL_BASE, CLASS_LABELS
 from packets.parts import MAX_MESSAGE_BYTES
-from packets.terms import Groups, Member, Message, Name, Sample, Share, Text
+from packets.terms import Groups, Member, Message, Metrics, Name, Sample, Share, Text
 
 Label = Annotated[int, msgspec.Meta(ge=0, lt=1 << 28)]
 Amount = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
@@ -150,7 +150,9 @@ class AskReplicas(Message, frozen=True, kw_only=True, tag="replicas?"):
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):
-    """A deployed model that serves a class, as the control centre knows it; ``age_s``: of its state."""
+    """A deployed model that serves a class, as the control centre knows it; ``age_s``: of its state; ``metrics``: raw
+    ones of one's own.
+    """
 
     label: Label
     path_ms: Amount
@@ -160,6 +162,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     accuracy: Share = 0.0
     weight: Count = 1
     age_s: Amount = 0.0
+    metrics: Metrics = {}
 
 
 class Replicas(Message, frozen=True, kw_only=True, tag="replicas="):

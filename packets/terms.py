@@ -14,6 +14,10 @@ Groups = Annotated[dict[str, float], msgspec.Meta(max_length=64)]
 MAX_SAMPLE = 4096  # numbers of a query: as many as a message's parts hold
 Sample = Annotated[list[int | float], msgspec.Meta(max_length=MAX_SAMPLE)]
 Attributes = Annotated[dict[str, Any], msgspec.Meta(max_length=64)]
+MAX_FIGURE = 1e15
+Figure = Annotated[float, msgspec.Meta(ge=-MAX_FIGURE, le=MAX_FIGURE)]
+MAX_METRICS = 16  # of one's own, that an MDFP reports
+Metrics = Annotated[dict[Name, Figure], msgspec.Meta(max_length=MAX_METRICS)]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="m"):

@@ -13,7 +13,9 @@ from controller.values.handles import read_member
 from topologies.plan import HostPlan
 
 FIXED_BASIS = ("reachable", "test_samples", "queue", "load", "trust")
-SHARED_ATTRIBUTES = ("memory_mib", "load", "models", "trust", "reachable", "test_samples", "late_samples")
+SHARED_ATTRIBUTES = (
+    "memory_mib", "load", "models", "trust", "reachable", "test_samples", "late_samples", "metrics",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import msgspec
 
 from controller.values.decisions import Booking, Measured, Option, Request
 from packets.messages import AnyMessage
+from packets.terms import Metrics
 
 PROTOCOL_VERSION = 1
 MAX_FRAME_BYTES = 1 << 20
@@ -238,6 +239,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     age_s: float = 0.0
     asked_by: dict[str, float] = {}
     job: int = 0
+    metrics: Metrics = {}
 
 
 class Models(Say, frozen=True, kw_only=True, tag="models="):

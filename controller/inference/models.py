@@ -72,7 +72,7 @@ class DeployedModels:
             handle=self.places.handle(model.node), accuracy=model.accuracy, load=model.load,
             latency_ms=model.latency_ms, inner_ms=self._inner_ms(model.kas, model.node), label=model.label,
             service_ms=model.service_ms, in_flight=model.in_flight, arrivals_per_s=model.arrivals_per_s,
-            up_s=model.up_s, age_s=model.age_s, asked_by=model.asked_by, job=model.job,
+            up_s=model.up_s, age_s=model.age_s, asked_by=model.asked_by, job=model.job, metrics=model.metrics,
         )  # fmt: skip
 
     def _inner_ms(self, kas: int, node: str) -> float:
@@ -132,5 +132,5 @@ def as_engines_see(task: str, deployed: Deployed) -> ModelAt:
     return ModelAt(
         node=deployed.key, task=task, accuracy=m.accuracy, load=m.load, latency_ms=m.latency_ms, kas=deployed.kas,
         age_s=m.age_s, label=m.label, service_ms=m.service_ms, in_flight=m.in_flight,
-        arrivals_per_s=m.arrivals_per_s, up_s=m.up_s,
+        arrivals_per_s=m.arrivals_per_s, up_s=m.up_s, metrics=m.metrics,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from controller.access.packets import AiPacket
 from controller.access.places import Places
-from controller.engines.inference.cats import levels
+from controller.engines.inference.cats import USUAL, levels, own_metrics
 from controller.errors import BorderError, ControllerError, SteeringError
 from controller.inference.leads import Leads
 from controller.inference.models import Deployed, DeployedModels, as_engines_see
@@ -63,6 +63,7 @@ class Queries:
         self.leads = Leads(services, places)
         self.active: OrderedDict[tuple[int, int], QueryClass] = OrderedDict()
         self._locks: Bounded[tuple[int, int], asyncio.Lock] = Bounded()
+        self._metrics = USUAL + own_metrics(services.intelligence.engines.metrics)
 
     # --- asked
 
@@ -89,7 +90,7 @@ class Queries:
         return Known(
             label=m.label, path_ms=self.models.path_ms(wanted.kas, deployed), service_ms=m.service_ms,
             in_flight=m.in_flight, arrivals_per_s=m.arrivals_per_s, accuracy=m.accuracy.get("broad", 0.0),
-            weight=wanted.weights[m.label], age_s=m.age_s,
+            weight=wanted.weights[m.label], age_s=m.age_s, metrics=m.metrics,
         )  # fmt: skip
 
     async def _ensure(self, host: HostPlan, wanted: QueryClass) -> QueryClass:
@@ -157,12 +158,12 @@ class Queries:
         away = {d.key: self.models.path_ms(wanted.kas, d) for d, _ in decision.chosen}
         cats = {
             x.node: x.by_category | {"score": x.score}
-            for x in levels([as_engines_see(wanted.task, d) for d, _ in decision.chosen], away)
+            for x in levels([as_engines_see(wanted.task, d) for d, _ in decision.chosen], away, self._metrics)
         }
         models = [
             {"model": d.key, "label": d.model.label, "weight": weight, "kas": d.kas, "path_ms": round(away[d.key], 3),
              "service_ms": round(d.model.service_ms, 3), "in_flight": d.model.in_flight, "age_s": d.model.age_s,
-             "accuracy": d.model.accuracy.get("broad", 0.0), "cats": cats.get(d.key, {})}
+             "accuracy": d.model.accuracy.get("broad", 0.0), "metrics": d.model.metrics, "cats": cats.get(d.key, {})}
             for d, weight in decision.chosen
         ]  # fmt: skip
         self.services.emit(

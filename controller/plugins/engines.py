@@ -19,6 +19,7 @@ from controller.plugins.outside import EngineFailed, Outside
 from controller.values.decisions import Assessment, Hyper, JobView, Load, Measured, Option, Plan, Request
 from controller.values.errors import EngineError
 from controller.values.knowledge import ModelAt, Node
+from controller.values.metrics import OwnMetric
 from controller.values.placement import Demand, ModelNeed, Paths, Placement, PlacementSettings, Site
 from packets.events import Emit, silent
 from packets.queries import Need
@@ -29,13 +30,19 @@ Chosen = Mapping[str, str]  # {engine: source}: what a job asks for
 
 
 class Engines:
-    """``use``: {engine: source} unless a job says otherwise; ``own``: {(engine, source): engine} of all that may be.
+    """``use``: {engine: source} unless a job says otherwise; ``own``: {(engine, source): engine} of all that may be;
+    ``metrics``: what MDFPs report beside the usual, declared.
 
     Only what a control centre was started with can be chosen: a job names an engine, it never brings one.
     """
 
-    def __init__(self, use: Mapping[str, str] | None = None, own: Mapping[tuple[str, str], Own] | None = None) -> None:
-        self.use, self.own = dict(use or {}), dict(own or {})
+    def __init__(
+        self,
+        use: Mapping[str, str] | None = None,
+        own: Mapping[tuple[str, str], Own] | None = None,
+        metrics: Mapping[str, OwnMetric] | None = None,
+    ) -> None:
+        self.use, self.own, self.metrics = dict(use or {}), dict(own or {}), dict(metrics or {})
         self.emit: Emit = silent
         self._strikes: Counter[tuple[str, str]] = Counter()
 

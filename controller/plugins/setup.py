@@ -1,4 +1,4 @@
-"""What a control centre is told of engines at its start: which it uses, and which of one's own jobs may choose."""
+"""What a control centre is told of what is one's own at its start: engines, which jobs may choose, and metrics."""
 
 from __future__ import annotations
 
@@ -11,19 +11,26 @@ from controller.errors import PluginError
 from controller.plugins.engines import Engines
 from controller.plugins.loading import DEFAULT, check_name
 from controller.plugins.outside import Outside
+from controller.values.metrics import OwnMetric
 
 
 class Setup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``use``: {engine: source}; ``also``: more (engine, source) that a job may choose."""
+    """``use``: {engine: source}; ``also``: more (engine, source) that a job may choose; ``cats``: metrics by name."""
 
     use: dict[str, str] = {}
     also: list[tuple[str, str]] = []
+    cats: dict[str, OwnMetric] = {}
 
     @classmethod
-    def of(cls, use: Mapping[str, str], jobs: Iterable[Mapping[str, str]]) -> Setup:
-        """Return the set-up of a network whose jobs choose engines, too."""
+    def of(
+        cls,
+        use: Mapping[str, str],
+        jobs: Iterable[Mapping[str, str]],
+        cats: Mapping[str, OwnMetric] | None = None,
+    ) -> Setup:
+        """Return the set-up of a network whose jobs choose engines, too, and whose MDFPs report metrics."""
         also = sorted({pair for chosen in jobs for pair in chosen.items()} - set(use.items()))
-        return cls(dict(use), [(name, source) for name, source in also if source != DEFAULT])
+        return cls(dict(use), [(name, source) for name, source in also if source != DEFAULT], dict(cats or {}))
 
     @property
     def own(self) -> list[tuple[str, str]]:
@@ -41,4 +48,4 @@ def read(path: Path | None) -> Engines:
         raise PluginError(f'--engines {path}: {error}; it holds JSON like {{"use": {{engine: source}}}}') from error
     for name, _ in setup.own:
         check_name(name)
-    return Engines(setup.use, {(name, source): Outside(name, source) for name, source in setup.own})
+    return Engines(setup.use, {(name, source): Outside(name, source) for name, source in setup.own}, setup.cats)

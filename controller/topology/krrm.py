@@ -20,10 +20,12 @@ import msgspec
 
 from controller.topology.errors import BadReport, UnknownNode
 from controller.values.knowledge import Attribute, Node
+from packets.terms import MAX_FIGURE, MAX_METRICS
 
 MAX_ATTRIBUTES = 64
 MAX_GROUPS = 64
 MAX_NAME = 40
+MAX_METRIC_NAME = 32
 SHARE_TOLERANCE = 0.02  # rounding on the wire and after noise; more is not a distribution
 MAX_NUMBER = 1e15
 
@@ -226,6 +228,25 @@ def _model(item: Any) -> dict[str, Any]:
     return {**rest, "accuracy": {str(group): _share(share) for group, share in accuracy.items()}}
 
 
+def _metrics(value: Any) -> dict[str, float]:
+    """Raw metrics of somebody's own, by name."""
+    if not isinstance(value, Mapping) or len(value) > MAX_METRICS:
+        raise ValueError(f"is not a mapping of at most {MAX_METRICS} metrics to numbers")
+    return {_metric_name(name): _figure(figure) for name, figure in value.items()}
+
+
+def _metric_name(value: Any) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_METRIC_NAME:
+        raise ValueError(f"names a metric in other than 1 to {MAX_METRIC_NAME} characters")
+    return value
+
+
+def _figure(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_FIGURE:
+        raise ValueError(f"holds a metric that is no number within {MAX_FIGURE:g}")
+    return float(value)
+
+
 def _scalar(value: Any) -> Any:
     """An attribute the map does not know: kept when it is one plain value."""
     if isinstance(value, float) and not math.isfinite(value):
@@ -256,4 +277,5 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "latency_ms": _amount,
     "test_samples": _count,
     "late_samples": _count,
+    "metrics": _metrics,
 }

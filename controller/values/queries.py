@@ -18,7 +18,8 @@ class Replica(msgspec.Struct, kw_only=True):
     ``path_ms``: one way there; ``service_ms``: milliseconds of the replica's compute that a query takes (its inverse is
     what it can answer, a slow start counted in); ``in_flight``: queries that it holds, as told at ``told_s``;
     ``accuracy``: measured by an MPVU, broad, share of 1; ``weight``: QIRCE's, best 100; ``own``: queries of this asker
-    that are on their way; ``sent_since``: those of them sent after the state at ``told_s`` was taken.
+    that are on their way; ``sent_since``: those of them sent after the state at ``told_s`` was taken; ``metrics``: raw
+    ones of one's own.
     """
 
     label: int
@@ -31,6 +32,7 @@ class Replica(msgspec.Struct, kw_only=True):
     weight: int = 1
     own: int = 0
     sent_since: int = 0
+    metrics: dict[str, float] = {}
 
 
 class Probed(msgspec.Struct, frozen=True, kw_only=True):

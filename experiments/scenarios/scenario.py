@@ -17,9 +17,11 @@ import yaml
 from controller.errors import PluginError
 from controller.plugins.loading import check_name
 from controller.plugins.setup import Setup
+from controller.values.metrics import OwnMetric
 from experiments.errors import ScenarioError
 from experiments.scenarios.background import Pair
 from experiments.scenarios.background import check as check_background
+from experiments.scenarios.cats import check as check_cats
 from experiments.scenarios.events import TimedEvent
 from experiments.scenarios.events import check as check_events
 from experiments.scenarios.network import (
@@ -36,6 +38,7 @@ from experiments.scenarios.queries import NeedSpec, QueriesSpec
 from experiments.scenarios.queries import check as check_queries
 from hosts.learning.task_spec import TaskSpec
 from packets.messages import Fixed, JobSpec
+from packets.terms import MAX_METRICS
 from topologies.errors import TopologyError
 from topologies.own.files import absolute
 from topologies.plan import NetworkPlan
@@ -53,7 +56,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """One experiment. ``jobs`` are submitted in order; one that T-FAM rejects is recorded and the next is tried.
 
     ``engines``: {engine: source} instead of the defaults, as of ``daitn engines``; a file's path is meant from where
-    the scenario lies. ``events``: what happens to terminals meanwhile (``experiments.scenarios.events``).
+    the scenario lies; ``cats``: metrics of one's own that MDFPs report, by name (``controller.values.metrics``).
+    ``events``: what happens to terminals meanwhile (``experiments.scenarios.events``).
     ``background``: ordinary traffic beside it (``experiments.scenarios.background``). ``replicas``: the model is
     deployed so many times; ``place_every_s``: MDO looks so often where it belongs (0: it stays); ``queries``: what is
     asked of it then (``experiments.scenarios.queries``).
@@ -74,6 +78,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     queries: QueriesSpec | None = None
     security: bool = True
     engines: dict[str, str] = {}
+    cats: Annotated[dict[str, OwnMetric], msgspec.Meta(max_length=MAX_METRICS)] = {}
     events: Annotated[list[TimedEvent], msgspec.Meta(max_length=256)] = []
     background: Annotated[list[Pair], msgspec.Meta(max_length=64)] = []
 
@@ -121,6 +126,8 @@ def from_raw(raw: Any, where: str) -> Scenario:
         scenario = with_method(scenario, scenario.data.method, Path(where).parent)
     if scenario.queries:
         scenario = with_policy(scenario, scenario.queries, Path(where).parent)
+    if scenario.cats:
+        scenario = with_cats(scenario, Path(where).parent)
     check_network(scenario.network, where)
     return _checked(msgspec.structs.replace(scenario, network=resolved(scenario.network, Path(where).parent)), where)
 
@@ -143,6 +150,12 @@ def with_policy(scenario: Scenario, queries: QueriesSpec, folder: Path) -> Scena
     return msgspec.structs.replace(scenario, queries=queries)
 
 
+def with_cats(scenario: Scenario, folder: Path) -> Scenario:
+    """Return a scenario whose MDFPs report metrics of one's own, the functions' files found from ``folder``."""
+    cats = {n: msgspec.structs.replace(m, source=absolute(m.source, folder)) for n, m in scenario.cats.items()}
+    return msgspec.structs.replace(scenario, cats=cats)
+
+
 def with_topo(scenario: Scenario, spec: str) -> Scenario:
     """Return a scenario on another network, a ``file.py:Class`` found from here; ``ScenarioError``."""
     may_move = scenario.network.data_may_move is True
@@ -161,6 +174,7 @@ def _checked(scenario: Scenario, where: str) -> Scenario:
     check_events(scenario.events, plan, where, drifts=drifts, loads=loads)
     check_background(scenario.background, plan, where)
     check_queries(scenario.queries, scenario.replicas, plan, where)
+    check_cats(scenario.cats, plan, where)
     return scenario
 
 
@@ -188,8 +202,8 @@ def _resolved(engines: Mapping[str, str], folder: Path) -> dict[str, str]:
 
 
 def engine_setup(scenario: Scenario) -> Setup:
-    """Return what the control centres of a scenario are told of engines."""
-    return Setup.of(scenario.engines, [job.engines for job in scenario.jobs])
+    """Return what the control centres of a scenario are told of engines and metrics."""
+    return Setup.of(scenario.engines, [job.engines for job in scenario.jobs], scenario.cats)
 
 
 def dump(scenario: Scenario) -> bytes:
@@ -253,6 +267,7 @@ _STRUCT_AT: dict[str, type[msgspec.Struct]] = {
     "$.queries": QueriesSpec,
     "$.queries.need": NeedSpec,
     "$.events[]": TimedEvent,
+    "$.cats[]": OwnMetric,
 }
 
 

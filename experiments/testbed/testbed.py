@@ -139,9 +139,9 @@ class Bed:
         return self._spawn(f"dcc{kas}", python("controller", *(str(x) for pair in arguments.items() for x in pair)))
 
     def _engines(self) -> dict[str, object]:
-        """Return where a control centre reads which engines of one's own it uses (nothing: the defaults)."""
+        """Return where a control centre reads which engines and metrics of one's own there are (nothing: none)."""
         setup = engine_setup(self.scenario)
-        if not setup.own:
+        if not setup.own and not setup.cats:
             return {}
         file = self.runtime / "engines.json"
         file.write_bytes(msgspec.json.encode(setup))
@@ -155,7 +155,8 @@ class Bed:
     def start_zygote(self, seed: int, data: TaskSpec | None = None) -> None:
         """Start the process that imports PyTorch once and holds every node's data until it has forked the agents."""
         file = self.runtime / "agents.json"
-        file.write_text(json.dumps({"task": msgspec.to_builtins(data or self.scenario.data), "nodes": self._nodes()}))
+        task, metrics = msgspec.to_builtins(data or self.scenario.data), msgspec.to_builtins(self.scenario.cats)
+        file.write_text(json.dumps({"task": task, "nodes": self._nodes(), "metrics": metrics}))
         (self.runtime / "zygote.sock").unlink(missing_ok=True)
         self._zygote = self._spawn(
             "zygote",

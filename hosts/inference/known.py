@@ -28,6 +28,7 @@ class KnownReplicas:
             if replica is None:
                 replica = self.by_label[label] = Replica(label=label, told_s=float("-inf"))
             replica.path_ms, replica.accuracy, replica.weight = k.path_ms, k.accuracy, k.weight
+            replica.metrics = k.metrics
             self._state(replica, k.in_flight, k.service_ms, k.arrivals_per_s, now_s - k.age_s)
         return set(gone)
 

@@ -66,7 +66,7 @@ class Birth:
             plan=plan, task=nursery.task, runtime_dir=self._runtime_dir, seed=self._seed,
             samples_per_s=nursery.samples_per_s, data=nursery.data.get(plan.name),
             queries=nursery.queries() if plan.role == "query_owner" else None,
-            guard=self._guard(order.keys, plan) if order.keys else None,
+            guard=self._guard(order.keys, plan) if order.keys else None, metrics=nursery.metrics,
         )  # fmt: skip
         nursery.data.clear()
         return setup

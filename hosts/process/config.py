@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from controller.values.metrics import OwnMetric
 from hosts.errors import BadScenario
 from hosts.learning.task import TaskSpec
 
@@ -20,10 +21,11 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class ZygoteScenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The zygote's part of a run's scenario."""
+    """The zygote's part of a run's scenario. ``metrics``: of one's own, that MDFPs report."""
 
     task: TaskSpec
     nodes: list[NodeSpec]
+    metrics: dict[str, OwnMetric] = {}
 
     @property
     def data_nodes(self) -> list[str]:

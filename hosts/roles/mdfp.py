@@ -19,6 +19,7 @@ from hosts.inference.serving import Hosted, Serving
 from hosts.inference.ways import Answerer, Found
 from hosts.learning.errors import LearningError
 from hosts.roles.base import OfModels, Peer, Recent, Role
+from hosts.terminal.own_metrics import OwnMetrics
 from hosts.terminal.terminal import Terminal
 from packets.labels import object_label
 from packets.messages import (
@@ -58,6 +59,7 @@ class Mdfp(Role):
         )  # fmt: skip
         self.answering = Answering(terminal, self._model, self.serving, self.onward)
         self.moving = Moving(terminal, self._by_label.get)
+        self.metrics = OwnMetrics(terminal.metrics, self._warn)
         self._activity = contextlib.ExitStack()
 
     def attributes(self) -> dict[str, Any]:
@@ -66,7 +68,15 @@ class Mdfp(Role):
         measured = [h.service_ms for h in hosted if h.service_ms]
         queue = {"queue": self.terminal.queue + self.serving.in_flight}
         models = {"models": [h.told(now_s) for h in hosted]}
-        return super().attributes() | queue | models | {"latency_ms": round(max(measured, default=0.0), 2)}
+        about = super().attributes() | queue | models | {"latency_ms": round(max(measured, default=0.0), 2)}
+        self.metrics.about = about | {"name": self.terminal.name, "kas": self.terminal.plan.kas}
+        return about | ({"metrics": self.metrics.values} if self.metrics.declared else {})
+
+    def start(self) -> None:
+        self.metrics.start(self.terminal.stopping)
+
+    def _warn(self, text: str) -> None:
+        self.terminal.emit("warning", text=f"{self.terminal.name}: {text}", node=self.terminal.name)
 
     def deploy(self, obj: ReceivedObject, order: Order) -> None:
         """Load a model and say so at once; a newer one of the same task and variant takes the place of the one here.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from controller.values.metrics import OwnMetric
 from hosts.errors import LaunchFailed
 from hosts.learning.spec import NodeData, Samples
 from hosts.learning.task import Task
@@ -82,7 +83,9 @@ class Activities:
 
 @dataclass
 class Terminal:
-    """One emulated host as its role sees it. ``queries``: unseen samples for a query owner whose task invents none."""
+    """One emulated host as its role sees it. ``queries``: unseen samples for a query owner whose task invents none;
+    ``metrics``: what an MDFP measures of itself beside the usual.
+    """
 
     plan: HostPlan
     task: Task
@@ -100,6 +103,7 @@ class Terminal:
     changed: threading.Event = field(default_factory=threading.Event)
     leaving: bool = False
     pulled: Callable[[list[str]], None] = lambda names: None
+    metrics: Mapping[str, OwnMetric] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.dcc = DccLine(self.network, self.plan.kas)

@@ -63,6 +63,8 @@ def test_yaml_is_part_of_a_scenario(text: str, tmp_path: Path) -> None:
     said = yaml.safe_load(text)
     if "topohub" in text:
         pytest.importorskip("topohub", reason="the optional package topohub is not installed")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (tmp_path / "mine.py").write_text("def power(about): ...")
     from_raw(raw | said, str(tmp_path / "scenario.yaml"))
 
 

@@ -1,4 +1,4 @@
-"""Python files of one's own, loaded by their path: networks, engines, tasks."""
+"""Python files of one's own, loaded by their path: networks, engines, tasks, metrics."""
 
 from __future__ import annotations
 
@@ -67,3 +67,21 @@ def make_own(
         raise
     except (Exception, SystemExit) as fault:
         raise error(f"{kind} {spec}: cannot be loaded: {told(fault, where)}") from fault
+
+
+def own_function(what: str, spec: str, error: type[Exception]) -> Callable[..., object]:
+    """Return the function that ``file.py:function`` names; an ``error`` of one line says what to mend. Runs the file's
+    top level.
+    """
+    where, _, name = spec.rpartition(":")
+    if not where.endswith(".py") or not name:
+        raise error(f"{what}: {spec!r} is no function of a file: give file.py:function")
+    try:
+        found = getattr(from_file(Path(where), "function"), name, None)
+    except FileNotFoundError:
+        raise error(f"{what}: there is no file {where}") from None
+    except (Exception, SystemExit) as fault:
+        raise error(f"{what}: {where} cannot be loaded: {told(fault, where)}") from fault
+    if not callable(found):
+        raise error(f"{what}: {where} has no function {name!r}")
+    return found  # type: ignore[no-any-return]

@@ -169,7 +169,9 @@ def _decision(told: Record) -> str:
 
 def _table(told: Record) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 2))
-    for number, column in enumerate(COLUMNS):
+    more = sorted({name for m in told["models"] for name in m.get("metrics", {})})
+    more = ["score", *more] if any("cats" in m for m in told["models"]) else more
+    for number, column in enumerate([*COLUMNS, *more]):
         table.add_column(column, justify="left" if not number else "right")
     by = (told["answer"] or {}).get("answered_by")
     for m in told["models"]:
@@ -177,9 +179,13 @@ def _table(told: Record) -> Table:
         table.add_row(
             name, str(m["kas"]), f"{m['share']:.0%}", str(m["weight"]), f"{m['path_ms']:.2f}",
             _measured(m["service_ms"]), str(m["in_flight"]), f"{m['expected_ms']:.1f}", f"{m['accuracy']:.3f}",
-            f"{m['age_s']:.2f} s",
+            f"{m['age_s']:.2f} s", *(_figure(m.get("metrics", {}) | m.get("cats", {}), n) for n in more),
         )  # fmt: skip
     return table
+
+
+def _figure(known: Record, name: str) -> str:
+    return f"{known[name]:.4g}" if name in known else "–"
 
 
 def _measured(service_ms: float) -> str:

@@ -75,6 +75,15 @@ def test_it_reads_as_a_person_can_read_it() -> None:
         assert words in text, words
 
 
+def test_metrics_of_ones_own_and_the_score_have_columns() -> None:
+    told = explain(events(), "asker4-1")
+    assert "score" not in text_of(told), "as runs of earlier versions wrote it"
+    told["models"][0] |= {"metrics": {"power_w": 61.5}, "cats": {"computing": 7.5, "score": 8.25}}
+    text = text_of(told)
+    for words in ("score", "power_w", "8.25", "61.5", "–"):
+        assert words in text, words
+
+
 def test_the_last_is_the_last_that_a_person_put() -> None:
     told = explain(events(), "last")
     assert told["query"] == "asker4-2" and "refused: no model is near" in text_of(told)

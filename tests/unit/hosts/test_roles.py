@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from controller.values.metrics import OwnMetric
 from hosts.errors import BadCommand, DccRefused, HostError, TerminalRefused
 from hosts.learning.compress import encoding_of, parse_spec
 from hosts.learning.methods.updates import between, state_of
@@ -31,6 +32,7 @@ from hosts.learning.task import (
 )
 from hosts.roles import ROLES, Role
 from hosts.roles import trainer as trainer_module
+from hosts.roles.mdfp import Mdfp
 from hosts.terminal.resources import Meter
 from hosts.terminal.terminal import Terminal
 from hosts.terminal.work import inline
@@ -589,6 +591,23 @@ def first_reply(bench: Bench) -> tuple[PacketType, bytes]:
     while not bench.network.replied and time.monotonic() < end:
         time.sleep(0.005)
     return bench.network.replied[0]
+
+
+def test_an_mdfp_reports_metrics_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def power(about):\n    return 20 + about['kas'] + 180 * about['load']\n")
+    assert "metrics" not in Bench("mdfp", {}, tmp_path).role.attributes(), "none is declared"
+    bench = Bench("mdfp", {}, tmp_path)
+    bench.terminal.metrics = {
+        "power_w": OwnMetric(source=f"{tmp_path / 'mine.py'}:power", category="computing", best=20.0, worst=200.0),
+        "broken": OwnMetric(source=f"{tmp_path / 'mine.py'}:none", category="service", best=1.0, worst=0.0),
+    }
+    role = Mdfp(bench.terminal)
+    assert role.attributes()["metrics"] == {}
+    role.metrics.round()
+    role.metrics.end()
+    assert role.attributes()["metrics"] == {"power_w": 21.0}
+    [told] = [data for kind, data in bench.events if kind == "warning"]
+    assert told["node"] == "me" and "me: metric broken: " in told["text"]
 
 
 def test_an_mdfp_loads_a_model_says_so_and_answers(tmp_path: Path, model: bytes) -> None:

@@ -6,7 +6,12 @@ import ipaddress
 from itertools import pairwise
 from typing import Any
 
+import pytest
+
+from controller.plugins.engines import Engines
 from controller.southbound.openflow import FlowMod, GroupMod, ToGroup
+from controller.values.knowledge import ModelAt
+from controller.values.metrics import OwnMetric
 from packets.labels import LABEL_NETWORK, class_label, label_address
 from packets.messages import Ask, AskReplicas, Need, Refused, Register, Replicas, Report, decode_message, encode_message
 from packets.queries import query_label
@@ -30,8 +35,10 @@ def hosted(name: str, accuracy: float = 0.9, **more: float) -> dict[str, Any]:
     return {"task": "vignettes", "label": MODELS[name], "accuracy": {"broad": accuracy, "cardiology": 0.8}, **more}
 
 
-async def deployed(*names: str, accuracy: float = 0.9, load: float = 0.0, together: bool = False) -> World:
-    world = World(PLAN, together=together)
+async def deployed(
+    *names: str, accuracy: float = 0.9, load: float = 0.0, together: bool = False, engines: Engines | None = None
+) -> World:
+    world = World(PLAN, together=together, engines=engines)
     await world.start()
     for name in names:
         host = world.hosts[name]
@@ -234,6 +241,34 @@ def test_an_asker_that_chooses_itself_is_told_of_models_by_their_labels_and_reac
             assert (journey.punted, journey.ends) == (0, [name])
 
     run(work)
+
+
+def test_a_metric_of_ones_own_crosses_to_other_k_as_and_an_engine_of_ones_own_heeds_it() -> None:
+    async def work() -> None:
+        watts = OwnMetric(source="mine.py:power", category="computing", best=20.0, worst=200.0)
+        engines = Engines({"qirce": "own"}, {("qirce", "own"): coolest}, {"power_w": watts})
+        world = await deployed("mdfp1", "mdfp3", engines=engines)
+        for name, power_w in (("mdfp1", 110.0), ("mdfp3", 40.0)):
+            await world.tell(name, Report(name=name, sequence=1, attributes={"metrics": {"power_w": power_w}}))
+        ask(world)
+        await world.settle()
+        for number in (0, 1):
+            choose(world, number)
+            assert ask(world).ends == ["mdfp3"]
+        [cool] = world.of("query.steered")[-1]["models"]
+        assert cool["kas"] == 3 and cool["metrics"] == {"power_w": 40.0}
+        assert cool["cats"]["computing"] == pytest.approx((10 + 10 * 160 / 180) / 2, abs=1e-3)
+        told = await world.tell("asker4", AskReplicas(name="asker4", task="vignettes"))
+        assert isinstance(told, Replicas) and [k.metrics for k in told.replicas] == [{"power_w": 40.0}]
+        await world.tell("mdfp1", Report(name="mdfp1", sequence=2, attributes={"metrics": {"power_w": 30.0}}))
+        await world.by_kas[4].queries.reweigh()
+        assert ask(world).ends == ["mdfp1"]
+
+    run(work)
+
+
+def coolest(models: list[ModelAt], path_ms: dict[str, float]) -> list[tuple[str, int]]:
+    return [(min(models, key=lambda m: m.metrics.get("power_w", 1e9)).node, 100)]
 
 
 def test_a_query_that_may_not_leave_its_k_as_is_answered_there_or_refused_with_the_reason() -> None:

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from controller.engines.training.tag import Choice
@@ -15,9 +16,11 @@ from controller.plugins.contracts import CONTRACTS, read_answer
 from controller.plugins.engines import STRIKES, Engines
 from controller.plugins.loading import load
 from controller.plugins.outside import Outside
+from controller.plugins.setup import Setup, read
 from controller.values.decisions import Assessment, Hyper, JobView, Measured, Option, Plan, Request
 from controller.values.errors import EngineError
 from controller.values.knowledge import ModelAt, Node
+from controller.values.metrics import OwnMetric
 from packets.queries import Need
 from topologies.own.files import absolute
 
@@ -51,6 +54,16 @@ class Told:
 
 def ask(engines: Engines) -> Plan:
     return asyncio.run(engines.plan(REQUEST, JobView(), OPTIONS, None, {}))
+
+
+def test_metrics_of_ones_own_come_with_the_set_up(tmp_path: Path) -> None:
+    watts = OwnMetric(source="mine.py:power", category="computing", best=20.0, worst=200.0)
+    file = tmp_path / "engines.json"
+    file.write_bytes(msgspec.json.encode(Setup.of({}, [], {"power_w": watts})))
+    assert read(file).metrics == {"power_w": watts} and read(None).metrics == {}
+    file.write_text('{"cats": {"power_w": {"source": "mine.py:power", "category": "warmth", "best": 1, "worst": 2}}}')
+    with pytest.raises(PluginError, match="warmth"):
+        read(file)
 
 
 def own(tmp_path: Path, body: str) -> str:

@@ -29,6 +29,7 @@ GOOD: dict[str, Any] = {
     "load": 0.2,
     "latency_ms": 3.5,
     "test_samples": 200,
+    "metrics": {"power_w": 61.5, "balance": -3},
 }
 
 
@@ -106,6 +107,14 @@ LIES = [
     ("models", [{"accuracy": {}}], "without a task"),
     ("models", [{"task": "t", "accuracy": {"broad": 2}}], "0..1"),
     ("queue", None, "not a number"),
+    ("metrics", {"power_w": math.nan}, "no number"),
+    ("metrics", {"power_w": 1e16}, "no number"),
+    ("metrics", {"power_w": True}, "no number"),
+    ("metrics", {"power_w": "61"}, "no number"),
+    ("metrics", {"x" * 33: 1.0}, "1 to 32"),
+    ("metrics", {"": 1.0}, "1 to 32"),
+    ("metrics", {str(n): 1.0 for n in range(17)}, "at most 16"),
+    ("metrics", [1.0], "mapping"),
     ("gpu", {"a": 1}, "plain value"),
     ("note", "x" * 201, "200"),
     ("temperature", math.nan, "finite"),

@@ -15,7 +15,7 @@ PLAN = DomainPlan(kas=[1, 3], switches=[], hosts=[], links=[], borders=[], kas_l
 def a_map() -> Krrm:
     krrm = Krrm()
     tell(krrm, "mdfp1", 1, models=[{"task": "vignettes", "accuracy": {"broad": 0.9}}], load=0.3, latency_ms=2.0)
-    tell(krrm, "mdfp3", 3, models=["vignettes", "table"])
+    tell(krrm, "mdfp3", 3, models=["vignettes", "table"], metrics={"power_w": 61.5})
     tell(krrm, "mdfp2", 2, models=["vignettes"])  # of a K-AS that is not ours
     krrm.update("h11", "data", 1, "10.1.1.9", {"models": ["vignettes"]}, 0.0)  # no MDFP
     return krrm
@@ -29,7 +29,7 @@ def test_the_models_of_a_task_and_what_is_known_of_them() -> None:
     topology = qs_qrrt(a_map(), PLAN, "vignettes", now_s=4.0)
     assert topology.models == [
         ModelAt(node="mdfp1", task="vignettes", accuracy={"broad": 0.9}, load=0.3, latency_ms=2.0, kas=1, age_s=4.0),
-        ModelAt(node="mdfp3", task="vignettes", accuracy={}, kas=3, age_s=4.0),
+        ModelAt(node="mdfp3", task="vignettes", accuracy={}, kas=3, age_s=4.0, metrics={"power_w": 61.5}),
     ]
     assert [m.node for m in qs_qrrt(a_map(), PLAN, "table", 0.0).models] == ["mdfp3"]
     assert qs_qrrt(a_map(), PLAN, "poetry", 0.0).models == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,6 +72,14 @@ def test_the_younger_word_on_a_model_wins() -> None:
     assert (models.by_label[1].in_flight, models.by_label[1].service_ms) == (7, 25.0)
     assert models.by_label[2].in_flight == 9
     assert models.told([known(2, 1, 0.0)], 10.3) == {1} and set(models.by_label) == {2}
+
+
+def test_metrics_of_ones_own_reach_who_picks_and_are_as_last_told() -> None:
+    models = KnownReplicas()
+    models.told([msgspec.structs.replace(known(1, 0, 0.0), metrics={"power_w": 61.5})], 10.0)
+    assert models.copy()[0].metrics == {"power_w": 61.5}
+    models.told([known(1, 0, 0.0)], 10.1)
+    assert models.copy()[0].metrics == {}
 
 
 def test_own_queries_that_a_word_cannot_have_counted_are_counted() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.engines.inference.cats import CATEGORIES, USUAL, Metric, levels
+from controller.engines.inference.cats import CATEGORIES, USUAL, Metric, levels, own_metrics
 from controller.values.knowledge import ModelAt
+from controller.values.metrics import OwnMetric
+from packets.terms import MAX_FIGURE
 
 
 def model(node: str, service_ms: float, in_flight: int = 0, broad: float = 0.9) -> ModelAt:
@@ -34,13 +37,48 @@ def test_a_metric_of_ones_own_counts() -> None:
     assert levels([model("a", 10.0), model("b", 11.0)], paths)[0].node == "a"
 
 
+WATTS = {"power_w": OwnMetric(source="mine.py:power", category="computing", best=20.0, worst=200.0)}
+
+
+def warm(node: str, **metrics: float) -> ModelAt:
+    return ModelAt(node=node, task="t", accuracy={"broad": 0.9}, service_ms=10.0, metrics=metrics)
+
+
+def test_what_an_mdfp_reports_counts_as_it_is_declared() -> None:
+    paths = dict.fromkeys("abcd", 1.0)
+    models = [warm("a", power_w=20.0), warm("b", power_w=110.0), warm("c", power_w=900.0), warm("d")]
+    found = {x.node: x for x in levels(models, paths, [*USUAL, *own_metrics(WATTS)])}
+    assert found["a"].raw["power_w"] == 20.0 and "power_w" not in found["d"].raw
+    assert [found[n].by_category["computing"] for n in "abcd"] == [10.0, 7.5, 5.0, 10.0], "half of it, the other is 10"
+    assert found["c"].score < found["b"].score < found["a"].score == found["d"].score, "unknown is neither good nor bad"
+    more_is_better = {"cool": msgspec.structs.replace(WATTS["power_w"], best=200.0, worst=20.0, category="service")}
+    [one] = levels([warm("a", cool=110.0)], paths, own_metrics(more_is_better))
+    assert one.by_category == {"computing": 0.0, "communication": 0.0, "service": 5.0} and one.score == 5.0
+
+
+def test_no_metric_of_ones_own_hides_one_that_every_model_has() -> None:
+    assert levels([warm("a", service_ms=1e9)], {"a": 1.0})[0].raw["service_ms"] == 10.0
+
+
 amounts = st.floats(0.0, 1e6)
 
 
-@given(st.lists(st.tuples(amounts, st.integers(0, 1000), st.floats(0, 1), amounts), max_size=6))
-def test_scores_stay_within_their_scale(drawn: list[tuple[float, int, float, float]]) -> None:
-    models = [model(f"m{i}", s, n, b) for i, (s, n, b, _) in enumerate(drawn)]
-    found = levels(models, {f"m{i}": d[3] for i, d in enumerate(drawn)})
+figures = st.floats(-MAX_FIGURE, MAX_FIGURE)
+
+
+@given(
+    st.lists(st.tuples(amounts, st.integers(0, 1000), st.floats(0, 1), amounts, figures), max_size=6),
+    st.tuples(figures, figures).filter(lambda ends: ends[0] != ends[1]),
+)
+def test_scores_stay_within_their_scale(
+    drawn: list[tuple[float, int, float, float, float]], ends: tuple[float, float]
+) -> None:
+    declared = {"own": msgspec.structs.replace(WATTS["power_w"], best=ends[0], worst=ends[1])}
+    models = [
+        msgspec.structs.replace(model(f"m{i}", s, n, b), metrics={"own": own})
+        for i, (s, n, b, _, own) in enumerate(drawn)
+    ]
+    found = levels(models, {f"m{i}": d[3] for i, d in enumerate(drawn)}, [*USUAL, *own_metrics(declared)])
     assert len(found) == len(drawn)
     for one in found:
         assert 0 <= one.score <= 10 + 1e-6 and set(one.by_category) == set(CATEGORIES)
