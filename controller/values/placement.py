@@ -42,7 +42,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
 class PlacementSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The prices of a placement, all in milliseconds of mean response, and how long to look for it.
 
-    ``fullness``: share of its speed that a site may be asked for; ``replica_ms``: keeping a replica;
+    ``fullness``: share of its speed that a site may be asked for; ``replica_ms``: keeping a replica; ``copy_ms`` and
     ``copy_ms_per_mib``: bringing one in; ``unserved_ms``: a query that nobody answers; ``missing_ms``: a model that no
     site hosts (0: a model that nobody asks for may go altogether); ``max_sites``: those looked at closely; ``kicks``:
     fresh starts from a disturbed placement; ``tries``: placements tried before a search ends.
@@ -50,6 +50,7 @@ class PlacementSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     fullness: float = 0.8
     replica_ms: float = 0.1
+    copy_ms: float = 0.0
     copy_ms_per_mib: float = 0.01
     unserved_ms: float = 1e5
     missing_ms: float = 100.0

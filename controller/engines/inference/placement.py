@@ -106,7 +106,7 @@ def _problem(names: Names, ways_ms: Array, settings: PlacementSettings) -> Probl
         capacity=settings.fullness * speed,
         memory_mib=memory_mib,
         room_mib=np.array([s.memory_mib for s in names.sites]) + memory_mib @ hosted,
-        fee=settings.replica_ms + settings.copy_ms_per_mib * mib[:, None] * ~hosted,
+        fee=settings.replica_ms + (settings.copy_ms + settings.copy_ms_per_mib * mib[:, None]) * ~hosted,
         hosted=hosted,
         unserved_ms=settings.unserved_ms,
         missing_ms=settings.missing_ms,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from controller.inference.deployment import Deployment
 from controller.values.placement import PlacementSettings
 from packets.labels import class_label, label_address
 from packets.messages import (
@@ -126,6 +127,95 @@ def test_demand_that_stays_moves_a_model_to_where_it_comes_from() -> None:
         await world.settle()
         assert [m.to for _, m in told(world, Copy)] == ["3:@mdfp/0"] and len(told(world, Retire)) == 1
         assert "3:@mdfp/0" in world.of("model.moved")[0]["to"] and world.of("model.moved")[0]["reason"]
+
+    run(work)
+
+
+async def placing(world: World) -> Deployment:
+    """Have MDO look by itself at a model that is deployed at mdfp1, of an owner in K-AS 1."""
+    message = AnnounceObject(name="owner1", kind="deploy", task="vignettes", size_bytes=1000, target="1:@mdfp/0")
+    await world.tell("owner1", message)
+    deployment = world.by_kas[1].deployment
+    deployment.every_s = 1.0
+    return deployment
+
+
+async def looks(world: World, times: int, **models: dict[str, Any]) -> None:
+    """Let MDO look so many times, each time told anew of these models by MDFP."""
+    for _ in range(times):
+        for name, about in models.items():
+            await world.tell(name, Report(name=name, sequence=5, attributes={"models": [about]}))
+        world.now_s += 1.0
+        await world.by_kas[1].deployment.round()
+    await world.settle()
+
+
+def test_one_look_is_chance_two_are_demand() -> None:
+    async def work() -> None:
+        world = await standing()
+        await placing(world)
+        burst, calm = model(OLD, asked_by={"3": 90.0}), model(OLD, asked_by={})
+        for about in (burst, calm, calm, burst, calm, calm):
+            await looks(world, 1, mdfp1=about)
+        assert told(world, Copy) == []
+        coming = asyncio.ensure_future(arrives(world, "mdfp3", NEW))
+        await looks(world, 1, mdfp1=burst)
+        assert told(world, Copy) == []
+        await looks(world, 1, mdfp1=burst)
+        await coming
+        assert [m.to for _, m in told(world, Copy)] == ["3:@mdfp/0"]
+
+    run(work)
+
+
+def test_a_copy_that_was_not_asked_yet_is_there_nevertheless() -> None:
+    async def work() -> None:
+        world = await standing()
+        await placing(world)
+        await joined(world, "mdfp3", model(OTHER, service_ms=0.0, arrivals_per_s=0.0, asked_by={}))
+        await looks(world, 3, mdfp1=model(OLD, asked_by={"1": 20.0, "3": 20.0}))
+        assert told(world, Copy) == [] and told(world, Retire) == []
+
+    run(work)
+
+
+def test_what_nobody_asks_for_goes_after_a_while_but_for_the_last() -> None:
+    async def work() -> None:
+        world = await standing()
+        await placing(world)
+        await joined(world, "mdfp3", model(OTHER))
+        asked = {"mdfp1": model(OLD, asked_by={"1": 20.0}), "mdfp3": model(OTHER, asked_by={"3": 20.0})}
+        await looks(world, 4, **asked)
+        assert told(world, Retire) == []
+        calm = {name: about | {"asked_by": {}, "arrivals_per_s": 0.0} for name, about in asked.items()}
+        await looks(world, 2, **calm)
+        await looks(world, 1, **asked)  # it was a pause
+        assert told(world, Retire) == []
+        await looks(world, 9, **calm)
+        assert len(told(world, Retire)) == 1 and len(world.of("model.scaled")) == 1
+
+    run(work)
+
+
+def test_a_replica_that_is_silent_is_not_sent_another_copy() -> None:
+    async def work() -> None:
+        world = await standing()
+        await placing(world)
+        await joined(world, "mdfp3", model(OTHER, asked_by={"3": 20.0}))
+        world.by_kas[3].queries.models.out.add("mdfp3")
+        world.by_kas[1].queries.models.forget()
+        await looks(world, 4, mdfp1=model(OLD, asked_by={"3": 20.0}))
+        assert told(world, Copy) == []
+
+    run(work)
+
+
+def test_a_copy_is_looked_after_where_its_model_was_deployed() -> None:
+    async def work() -> None:
+        world = await standing()
+        message = AnnounceObject(name="mdfp3", kind="deploy", task="vignettes", size_bytes=1000, target="1:@mdfp/0")
+        assert isinstance(await world.tell("mdfp3", message), AnnounceReply)
+        assert world.by_kas[3].deployment.lines == {}
 
     run(work)
 
