@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from experiments.report import load_plots, plots
+from experiments.report import load_plots, placement_plot, plots
 from topologies.plan import NetworkPlan
 
 _environment = jinja2.Environment(
@@ -47,4 +47,6 @@ def render(report: dict[str, Any], plan: NetworkPlan) -> str:
         drawn |= {
             "rates": load_plots.rates(load), "right": load_plots.right(load), "spread": load_plots.spread(load)
         }  # fmt: skip
+    if report["placement"]:
+        drawn["placement"] = placement_plot.draw(report["placement"])
     return _environment.get_template("report.html.j2").render(r=report, plots={k: Markup(v) for k, v in drawn.items()})

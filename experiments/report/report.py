@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from experiments.report.curve import curve, reached
+from experiments.report.placement import placement
 from experiments.scenarios.scenario import Scenario
 from experiments.testbed.capture import bytes_by_link
 from experiments.testbed.folder import RunFolder
@@ -146,7 +147,10 @@ def write_report(
 ) -> dict[str, Any]:
     """Write ``report.json`` and ``report.html``; return the former."""
     kas_of = {h.name: h.kas for h in plan.hosts}
-    seeds = [summarise(o, events, kas_of) for o in outcomes]
+    seeds = [
+        summarise(o, events, kas_of) | {"placement": placement(events[o.first_event : o.last_event], plan)}
+        for o in outcomes
+    ]
     has_capture = folder.capture.exists()
     captured = bytes_by_link(folder.capture, links_by_interface) if has_capture else counted_bytes
     links = [
@@ -205,6 +209,7 @@ def _headline(seeds: list[dict[str, Any]], spec: JobSpec | None) -> dict[str, An
         "assessments": first["assessments"],
         "query": first["query"],
         "queries": first["queries"],
+        "placement": first["placement"],
     }
 
 

@@ -15,12 +15,16 @@ import msgspec
 Record = dict[str, Any]
 Patch = dict[str, dict[str, Record | None]]
 
-SECTIONS = ("run", "kas", "switches", "terminals", "links", "jobs", "objects", "queries", "classes", "load", "notices")
+SECTIONS = (
+    "run", "kas", "switches", "terminals", "links", "jobs", "objects", "queries", "classes", "load", "placed", "outs",
+    "notices",
+)  # fmt: skip
 LIMITS = {
     "jobs": 64,
     "objects": 512,
     "queries": 200,
     "classes": 64,
+    "placed": 256,
     "notices": 100,
     "terminals": 5000,
     "links": 20_000,

@@ -10,8 +10,8 @@ from controller.oam.state.fields import MAX_COUNT, Data, buckets, mapping, numbe
 from packets.events import Event
 from packets.labels import label_address
 
-KEPT_S = 60  # seconds of a load that are kept
-LATENCY_S = 10  # of which latencies are shown together
+KEPT_S = 180  # seconds of a load that are kept
+LATENCY_S = 10  # of which latencies are kept, and shown together
 COUNTS = ("asked", "answered", "refused", "lost")
 MODEL_FIGURES = ("weight", "kas", "path_ms", "service_ms", "in_flight", "accuracy", "age_s")
 NEEDS = ("broad_accuracy", "expert_accuracy", "deadline_ms")
@@ -111,6 +111,8 @@ def load_second(canvas: Canvas, event: Event) -> None:
         count = _count(data, name)
         for sums in (second, load["total"], load["ever"]):
             sums[name] += count
+    kas = str((canvas.get("terminals", text(data, "node")) or {}).get("kas", 0))
+    second["by_kas"][kas] = second["by_kas"].get(kas, 0) + _count(data, "asked")
     second["buckets"] = _added(second["buckets"], buckets(data, "latency_buckets"))
     load.update(policy=text(data, "policy"), t_unix_s=event.t_unix_s)
     if len(load["under_way"]) < MOST_ASKERS:
@@ -149,10 +151,12 @@ def _second(load: Record, t: int) -> Record:
     for known in reversed(seconds):
         if known["t"] == t:
             return known
-    made: Record = {"t": t, **dict.fromkeys(COUNTS, 0), "buckets": {}}
+    made: Record = {"t": t, **dict.fromkeys(COUNTS, 0), "by_kas": {}, "buckets": {}}
     seconds.append(made)
     seconds.sort(key=lambda second: int(second["t"]))
     del seconds[: max(0, len(seconds) - KEPT_S)]
+    for old in seconds[:-LATENCY_S]:
+        old["buckets"] = {}
     return made
 
 

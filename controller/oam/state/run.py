@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from controller.oam.state import fold_jobs, fold_network, fold_objects, fold_queries
+from controller.oam.state import fold_jobs, fold_network, fold_objects, fold_placement, fold_queries
 from controller.oam.state.canvas import Canvas, Patch, Record, copy_json
 from controller.oam.state.fields import web_safe
 from packets.events import Event
@@ -104,6 +104,8 @@ class NetworkState:
             return "unknown"
         try:
             fold(self._canvas, event)
+            if event.kind in fold_placement.FOLDS:
+                fold_placement.FOLDS[event.kind](self._canvas, event)
         except (TypeError, ValueError, KeyError, AttributeError, IndexError, RecursionError):
             return "odd"
         return ""

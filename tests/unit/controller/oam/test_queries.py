@@ -70,6 +70,39 @@ def test_seconds_of_all_askers_add_up_in_any_order() -> None:
     assert load["seconds"][0]["buckets"] == {"10": 14, "31.62": 2} and load["under_way"] == {"asker4": 2, "asker1": 2}
 
 
+def test_seconds_say_from_which_k_as_was_asked_and_latencies_are_kept_of_the_last_alone(state: NetworkState) -> None:
+    seconds = state.section("load")["now"]["seconds"]
+    assert all(s["by_kas"] == {"4": s["asked"]} for s in seconds)
+    assert [bool(s["buckets"]) for s in seconds] == [False] * 10 + [True] * 10
+
+
+def test_where_models_serve_is_kept_from_coming_to_going(state: NetworkState) -> None:
+    (bar,) = state.section("placed").values()
+    assert (bar["node"], bar["came"], bar["to_unix_s"], bar["went"]) == ("mdfp3", "deployed", None, "")
+    label, new = int(bar["label"]), 0x0120_0009
+    state.apply(event("model.deployed", 50.0, node="mdfp1", object_id=new, task="vignettes", accuracy={}))
+    state.apply(event("model.moved", 50.1, label=label, new_label=new, reason="it is asked for there"))
+    state.apply(event("model.retired", 51.0, node="mdfp3", kas=3, label=label))
+    old, moved = state.section("placed").values()
+    assert (old["to_unix_s"], old["went"]) == (51.0, "moved")
+    assert (moved["node"], moved["came"], moved["came_from"], moved["to_unix_s"]) == ("mdfp1", "moved", "mdfp3", None)
+    assert state.section("outs")["mdfp1"]["spans"][0][1] is None
+    state.apply(event("model.back", 52.0, node="mdfp1", kas=1))
+    state.apply(event("agent.gone", 53.0, name="mdfp1"))
+    assert state.section("outs")["mdfp1"]["spans"][0][1] == 52.0
+    assert state.section("placed")[str(new)]["went"] == "gone"
+
+
+def test_where_models_serve_stays_bounded(state: NetworkState) -> None:
+    for n in range(1, 1000):
+        state.apply(event("model.deployed", float(n), node="mdfp1", object_id=n, task=f"t{n}", accuracy={}))
+        state.apply(event("model.out", n + 0.1, node="mdfp1", kas=1))
+        state.apply(event("model.back", n + 0.2, node="mdfp1", kas=1))
+    state.apply(event("model.out", 1000.0, node="nobody", kas=1))
+    assert len(state.section("placed")) == 256 and len(state.section("outs")["mdfp1"]["spans"]) == 32
+    assert "nobody" not in state.section("outs")
+
+
 def test_a_load_is_over_when_all_its_askers_are_and_the_next_begins_at_nothing() -> None:
     state = NetworkState()
     for said in (second(1.0), second(1.1, "asker1"), event("load.over", node="asker4")):
@@ -82,7 +115,7 @@ def test_a_load_is_over_when_all_its_askers_are_and_the_next_begins_at_nothing()
     assert (load["over"], load["total"]["asked"], load["ever"]["asked"]) == (False, 10, 30)
 
 
-def test_a_minute_is_kept_and_odd_figures_are_left_out() -> None:
+def test_three_minutes_are_kept_and_odd_figures_are_left_out() -> None:
     state = NetworkState()
     for t in range(200):
         state.apply(second(float(t)))
@@ -90,7 +123,7 @@ def test_a_minute_is_kept_and_odd_figures_are_left_out() -> None:
         second(200.0, asked=2**70, answered=-3, latency_buckets={"nan": 1, "-1": 2, "x": 3, "inf": 4, "5": 1e300})
     )
     load = state.section("load")["now"]
-    assert len(load["seconds"]) == 60 and load["seconds"][-1]["buckets"] == {} and load["seconds"][-1]["answered"] == 0
+    assert len(load["seconds"]) == 180 and load["seconds"][-1]["buckets"] == {} and load["seconds"][-1]["answered"] == 0
     json.dumps(state.snapshot(), allow_nan=False)
 
 
