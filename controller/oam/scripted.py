@@ -283,6 +283,31 @@ class Script:
                 **counts,
             )  # fmt: skip
 
+    def placed(self) -> Iterator[Event]:
+        """The deployed model is copied to where it is asked for, is out there for a while, and goes again."""
+        here, copy = self.deploy_id & 0xFFF_FFFF, make_object_id(3, 2, 3)
+        why = "answers 14 of 20 queries/s (1) in 6.1 ms; from the next replica 26.1 ms"
+        told = {"label": here, "new_label": copy & 0xFFF_FFFF, "to": "1:@mdfp/0#1200003", "seconds": 0.8}
+        for second in range(60):
+            for asker, asked in (("asker4", 3 + second % 3), ("owner1", 14 if 12 < second < 40 else 2)):
+                about = {
+                    "policy": "qirce",
+                    "under_way": 1,
+                    "latency_buckets": {"17.78": asked},
+                    "refused": 0,
+                    "lost": 0,
+                }
+                yield self.event("load.second", asker, 0.5, node=asker, asked=asked, answered=asked, **about)
+            if second == 18:
+                yield self.event("model.deployed", "mdfp1", node="mdfp1", object_id=copy, task="vignettes", accuracy={})
+                yield self.event("model.copied", "dcc3", reason=why, **told)
+            elif second in (25, 30):
+                kind = "model.out" if second == 25 else "model.back"
+                yield self.event(kind, "dcc1", node="mdfp1", kas=1, reason="no answer to two knocks")
+            elif second == 50:
+                yield self.event("model.scaled", "dcc3", label=copy & 0xFFF_FFFF, reason="at 1:@mdfp/0: nobody asks")
+                yield self.event("model.retired", "dcc1", 0.0, node="mdfp1", kas=1, label=copy & 0xFFF_FFFF)
+
 
 def _beside(plan: NetworkPlan, a: int, b: int) -> bool:
     return any({link.a, link.b} == {f"k{a}g", f"k{b}g"} for link in plan.links)

@@ -195,6 +195,20 @@ def test_the_page_tells_where_queries_go_how_many_and_how_fast(
     assert browser.errors() == []
 
 
+def test_the_page_shows_where_models_served_and_from_where_they_were_asked(
+    browser: Browser, server: PageServer, state: NetworkState, script: Script
+) -> None:
+    feed(state, [*script.start(), *script.served(), *script.placed()])
+    count = "return document.querySelectorAll(`#asked-placed ${arguments[0]}`).length"
+    wait_until(lambda: browser.run(count, ".serving") == 2, 5, "a bar each replica")
+    assert "K-AS 1 · mdfp1" in text(browser, "asked-placed") and "K-AS 3 · mdfp3" in text(browser, "asked-placed")
+    assert [browser.run(count, c) for c in (".arrow.copied", ".outside", ".mark.scaled", "path")] == [1, 1, 1, 3]
+    assert "copied from mdfp3: answers 14 of 20" in text(browser, "asked-placed")
+    bars = browser.run("return [...document.querySelectorAll('.serving')].map((e) => e.getBoundingClientRect().width)")
+    assert bars[0] > bars[1] > 20, "the copy served a part of the time"
+    assert browser.errors() == []
+
+
 def test_an_empty_network_says_what_to_do(browser: Browser, server: PageServer) -> None:
     assert "daitn up" in text(browser, "network") and "daitn submit" in text(browser, "job")
     assert "No host has reported" in text(browser, "hosts-empty") and "No event yet" in text(browser, "events-empty")
@@ -251,7 +265,7 @@ def test_text_off_the_wire_stays_text(
 def test_everything_fits(
     browser: Browser, server: PageServer, state: NetworkState, script: Script, width: int, tmp_path: Path
 ) -> None:
-    feed(state, [*script.run(), *script.asked()])
+    feed(state, [*script.run(), *script.asked(), *script.placed()])
     state.apply(Event(kind="warning", source="dcc3", t_unix_s=9.0, data={"text": "wan link k1g-k3g " + "x" * 90}))
     wait_until(lambda: "finished" in text(browser, "job-state"), 10, "the job's end")
     for dark in (False, True):
@@ -268,7 +282,7 @@ def test_every_text_has_contrast(
     browser.look(1280, dark=dark)
     events = list(script.run())
     arrivals = [n for n, e in enumerate(events) if e.kind == "agent.state" and e.data["state"] == "training"]
-    feed(state, [*events[: arrivals[1] + 1], *script.asked()])
+    feed(state, [*events[: arrivals[1] + 1], *script.asked(), *script.placed()])
     state.apply(Event(kind="warning", source="dcc3", t_unix_s=9.0, data={"text": "careful"}))
     state.apply(Event(kind="agent.gone", source="main", t_unix_s=9.0, data={"name": "h33"}))
     wait_until(lambda: "training" in text(browser, "job-state"), 10, "a visit")

@@ -1,6 +1,7 @@
 // Queries: how many a second and how fast (loads), where each class goes and why, models that are out.
 
 import { byId, h, keyed, s, setText } from "./dom.js";
+import { strip } from "./placed.js";
 import { percent, wanted } from "./words.js";
 
 const SECONDS = 60;
@@ -22,7 +23,7 @@ export class AskedView {
     const classes = this.store.all("classes").sort((a, b) => a.kas - b.kas || a.task.localeCompare(b.task) || a.label - b.label);
     const out = this.store.all("terminals").filter((one) => one.out);
     this.load = this.store.get("load", "now");
-    byId("asked").hidden = !classes.length && !this.load && !out.length;
+    byId("asked").hidden = !classes.length && !this.load && !out.length && !this.store.all("placed").length;
     setText(byId("asked-says"), this.says());
     byId("models-out").hidden = !out.length;
     keyed(byId("models-out"), out.map((one) => ({ key: one.name, stamp: one.out, make: () => h("li", null, h("b", null, one.name), ` is out, asked by nobody: ${one.out}`) })));
@@ -58,6 +59,9 @@ export class AskedView {
   }
 
   charts() {
+    const placed = byId("asked-placed");
+    placed.hidden = !this.store.all("placed").length;
+    if (placed.clientWidth) placed.replaceChildren(strip(this.store, placed.clientWidth) ?? "");
     byId("asked-charts").hidden = !this.load?.seconds.length;
     if (!this.load?.seconds.length) return;
     const [rate, latency] = [byId("asked-rate"), byId("asked-latency")];

@@ -32,6 +32,8 @@ const views = {
   queries: [figures, drawJob],
   classes: [drawAsked],
   load: [drawAsked, figures],
+  placed: [drawAsked],
+  outs: [drawAsked],
   events: [drawEvents],
 };
 const due = new Set();
