@@ -268,7 +268,8 @@ class Script:
         """A load of queries on the deployed model and one beside it, of a class; mdfp1 falls silent meanwhile."""
         here, label = self.deploy_id & 0xFFF_FFFF, 0x0A1_B2C3
         far: dict[str, Any] = {"kas": 3, "path_ms": 10.1, "service_ms": 7.7, "in_flight": 2, "accuracy": 0.85}
-        models = [{"label": here, "weight": 100, "age_s": 0.2, **far}]
+        cats = {"metrics": {"power_w": 61.5}, "cats": {"computing": 8.2, "score": 9.1}}
+        models = [{"label": here, "weight": 100, "age_s": 0.2, **far, **cats}]
         need = {"broad_accuracy": 0.8, "deadline_ms": 50}
         about = {"task": "vignettes", "kas": 4, "label": label, "need": need}
         yield self.event("query.steered", "dcc4", 0.1, **about, models=models, weights=[["3:@mdfp/0", 100]])
@@ -287,17 +288,12 @@ class Script:
         """The deployed model is copied to where it is asked for, is out there for a while, and goes again."""
         here, copy = self.deploy_id & 0xFFF_FFFF, make_object_id(3, 2, 3)
         why = "answers 14 of 20 queries/s (1) in 6.1 ms; from the next replica 26.1 ms"
-        told = {"label": here, "new_label": copy & 0xFFF_FFFF, "to": "1:@mdfp/0#1200003", "seconds": 0.8}
+        told: dict[str, Any] = {"label": here, "new_label": copy & 0xFFF_FFFF, "to": "1:@mdfp/0", "seconds": 0.8}
         for second in range(60):
             for asker, asked in (("asker4", 3 + second % 3), ("owner1", 14 if 12 < second < 40 else 2)):
-                about = {
-                    "policy": "qirce",
-                    "under_way": 1,
-                    "latency_buckets": {"17.78": asked},
-                    "refused": 0,
-                    "lost": 0,
-                }
-                yield self.event("load.second", asker, 0.5, node=asker, asked=asked, answered=asked, **about)
+                counts: dict[str, Any] = {"asked": asked, "answered": asked, "refused": 0, "lost": 0, "under_way": 1}
+                about: dict[str, Any] = {"node": asker, "policy": "qirce", "latency_buckets": {"17.78": asked}}
+                yield self.event("load.second", asker, 0.5, **about, **counts)
             if second == 18:
                 yield self.event("model.deployed", "mdfp1", node="mdfp1", object_id=copy, task="vignettes", accuracy={})
                 yield self.event("model.copied", "dcc3", reason=why, **told)

@@ -1,4 +1,4 @@
-"""``--engine``, ``daitn engines`` and the try-out of ``daitn check``: own engines, before they decide anything."""
+"""``--engine``, ``daitn engines`` and the try-out of ``daitn check``: own engines and metrics, before they matter."""
 
 from __future__ import annotations
 
@@ -20,9 +20,21 @@ from controller.plugins.outside import LIMIT_S, EngineFailed, Outside
 from controller.values.errors import EngineError
 from experiments.errors import ExperimentError
 from experiments.scenarios.scenario import Scenario, engine_setup, with_engines
+from hosts.terminal.own_metrics import OwnMetrics
 from topologies.own.files import absolute
 
 RECORDED = Path(__file__).parent / "engine_requests.json"
+HALF_BUSY = {
+    "name": "mdfp1",
+    "kas": 1,
+    "compute_samples_per_s": 9000.0,
+    "memory_mib": 500.0,
+    "queue": 1,
+    "load": 0.5,
+    "reachable": True,
+    "models": [],
+    "latency_ms": 4.0,
+}  # what an MDFP reports of itself
 
 
 def parse(words: Sequence[str]) -> dict[str, str]:
@@ -103,6 +115,22 @@ def try_engines(scenario: Scenario, console: Console) -> None:
             f"[green]✓[/] engine {name}={escape(source)}: {trial.asked} recorded requests answered, twice alike, "
             f"{trial.slowest_s * 1e3:.0f} ms at most (limit {LIMIT_S:g} s)", highlight=False, soft_wrap=True,
         )  # fmt: skip
+
+
+def try_metrics(scenario: Scenario, console: Console) -> None:
+    """Ask every metric of one's own once; ``ExperimentError`` for one that gives no figure."""
+    faults = list[str]()
+    metrics = OwnMetrics(scenario.cats, faults.append)
+    metrics.about = HALF_BUSY
+    try:
+        if scenario.cats:
+            metrics.round()
+    finally:
+        metrics.end()
+    if faults:
+        raise ExperimentError(faults[0].removesuffix("; it is left out"))
+    for name, value in metrics.values.items():
+        console.print(f"[green]✓[/] metric {name}: {value:g} at an MDFP that is half busy", highlight=False)
 
 
 async def _try(name: str, source: str) -> Trial:

@@ -17,7 +17,7 @@ from rich.console import Console
 from controller.oam.page import DEFAULT_PORT
 from experiments.commands.client import standing_socket
 from experiments.commands.control import ControlServer
-from experiments.commands.engines import check_engines, try_engines
+from experiments.commands.engines import check_engines, try_engines, try_metrics
 from experiments.commands.progress import Progress, say_report
 from experiments.commands.resolving import Said, resolve, resolve_without_data, told
 from experiments.errors import ExperimentError, RunFailed
@@ -209,5 +209,6 @@ def check_all(name: str, said: Said, *, page_port: int | None, console: Console)
     for note in lacking(plan, asks=scenario.query is not None):
         console.print(f"[yellow]![/] {note}", highlight=False, soft_wrap=True)
     try_engines(scenario, console)
+    try_metrics(scenario, console)
     for line in check_machine(ports=[FIRST_OPENFLOW_PORT + k - 1 for k in plan.kas_numbers], page_port=page_port):
         console.print(f"[green]✓[/] {line}", highlight=False)

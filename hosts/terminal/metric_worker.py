@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from packets.terms import MAX_FIGURE
+from packets.terms import MAX_FIGURE, Figure
 from topologies.own.files import own_function, told
 
 PR_SET_PDEATHSIG = 1
@@ -27,7 +27,7 @@ MAX_FAULT = 300
 class Said(msgspec.Struct, omit_defaults=True):
     """What came of a function: a figure, or a fault in words."""
 
-    value: float = 0.0
+    value: Figure = 0.0
     fault: str = ""
 
 

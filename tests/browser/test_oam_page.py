@@ -189,6 +189,7 @@ def test_the_page_tells_where_queries_go_how_many_and_how_fast(
     feed(state, [*script.start(), *script.served(), *script.asked()])
     wait_until(lambda: "a second by qirce" in text(browser, "asked-says"), 5, "the load")
     wait_until(lambda: "mdfp3 100.0" in text(browser, "classes"), 5, "the class")
+    assert "power_w 61.5; score 9.1 of 10" in text(browser, "classes")
     assert "no MDFP is in reach" in text(browser, "classes") and "mdfp1 is out" in text(browser, "models-out")
     wait_until(lambda: browser.run("return document.querySelectorAll('.bucket').length") > 3, 5, "the histogram")
     assert browser.run("return document.querySelectorAll('.rate').length") == 3

@@ -6,9 +6,10 @@ from collections import Counter
 from typing import Any
 
 from controller.oam.state.canvas import Canvas, Record
-from controller.oam.state.fields import MAX_COUNT, Data, buckets, mapping, number, text, whole
+from controller.oam.state.fields import MAX_COUNT, Data, buckets, figures, mapping, number, text, whole
 from packets.events import Event
 from packets.labels import label_address
+from packets.terms import MAX_METRICS
 
 KEPT_S = 180  # seconds of a load that are kept
 LATENCY_S = 10  # of which latencies are kept, and shown together
@@ -53,8 +54,9 @@ def class_steered(canvas: Canvas, event: Event) -> None:
     data, models = event.data, []
     listed = data.get("models")
     for told in listed[:MOST_MODELS] if isinstance(listed, list) else []:
-        label = str(whole(told, "label"))
-        models.append({"label": label, **{k: figure for k in MODEL_FIGURES if (figure := number(told, k)) is not None}})
+        model: Record = {k: figure for k in MODEL_FIGURES if (figure := number(told, k)) is not None}
+        metrics, score = figures(told, "metrics", MAX_METRICS), number(mapping(told, "cats"), "score")
+        models.append(model | {"label": str(whole(told, "label")), "metrics": metrics, "score": score})
     record = _class(canvas, data)
     record.update(models=models, unserved="", t_unix_s=event.t_unix_s)
     record["changes"] += 1

@@ -129,6 +129,8 @@ export class AskedView {
     if (model.service_ms) words.push(`${model.service_ms.toFixed(1)} ms a query`);
     words.push(`${model.in_flight ?? 0} in flight`);
     if (model.accuracy) words.push(`accuracy ${percent(model.accuracy)}`);
+    words.push(...Object.entries(model.metrics ?? {}).map(([name, value]) => `${name} ${Number(value.toPrecision(4))}`));
+    if (typeof model.score === "number") words.push(`score ${model.score.toFixed(1)} of 10`);
     if (typeof model.age_s === "number") words.push(`known ${model.age_s.toFixed(1)} s ago`);
     return words.join("; ");
   }

@@ -7,8 +7,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from rich.console import Console
 
-from experiments.errors import ScenarioError
+from experiments.commands.engines import try_metrics
+from experiments.errors import ExperimentError, ScenarioError
 from experiments.scenarios import scenario
 from experiments.scenarios.scenario import engine_setup, from_raw
 from hosts.process.config import load_scenario
@@ -44,6 +46,16 @@ def test_control_centres_and_terminals_are_told_of_it(where: str, tmp_path: Path
 def test_the_template_is_one() -> None:
     path = ROOT / "examples/qirce_cool.py"
     assert from_raw(raw({"power_w": WATTS | {"source": f"{path}:power"}}), "here.yaml").cats
+
+
+def test_check_asks_it_once(where: str, tmp_path: Path) -> None:
+    console = Console(record=True, width=200)
+    try_metrics(from_raw(raw({"power_w": WATTS}), where), console)
+    assert "metric power_w: 61.5" in console.export_text()
+    (tmp_path / "mine.py").write_text("def power(about):\n    return about['watts']\n")
+    with pytest.raises(ExperimentError, match=r"metric power_w: KeyError: 'watts' \(mine.py, line 2\)$"):
+        try_metrics(from_raw(raw({"power_w": WATTS}), where), console)
+    try_metrics(from_raw(raw({}), where), console)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -142,6 +144,39 @@ def test_its_thread_measures_and_ends_with_its_process(make: Make, monkeypatch: 
     stopping.set()
     wait_until(lambda: metrics._process is None, 5.0, "its end")
     assert process.poll() is not None and not os.path.exists(f"/proc/{process.pid}")
+
+
+def test_a_function_that_hangs_does_not_outlive_its_terminal(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def hangs(about):\n    while True:\n        pass\n")
+    terminal = subprocess.Popen([sys.executable, "-c", TERMINAL, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert terminal.stdout is not None
+    worker = int(terminal.stdout.readline())
+    assert "hosts.terminal.metric_worker" in Path(f"/proc/{worker}/cmdline").read_text()
+    terminal.kill()
+    terminal.wait()
+    wait_until(lambda: not alive(worker), 5.0, "the end of the worker")
+
+
+TERMINAL = """
+import sys, threading, time
+from controller.values.metrics import OwnMetric
+from hosts.terminal.own_metrics import OwnMetrics
+hangs = OwnMetric(source=f"{sys.argv[1]}/mine.py:hangs", category="computing", best=0, worst=1)
+metrics = OwnMetrics({"hangs": hangs}, print, limit_s=60.0)
+metrics.start(threading.Event())
+while metrics._process is None:
+    time.sleep(0.01)
+time.sleep(0.5)
+print(metrics._process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_without_a_metric_nothing_runs(make: Make) -> None:

@@ -44,6 +44,7 @@ def test_a_class_says_where_its_queries_go_and_why(state: NetworkState) -> None:
     (model,) = one["models"]
     assert one["need"] == {"broad_accuracy": 0.8, "deadline_ms": 50.0, "expert_group": "", "local": False}
     assert model["label"] in state.section("terminals")["mdfp3"]["labels"] and model["path_ms"] == 10.1
+    assert model["metrics"] == {"power_w": 61.5} and model["score"] == 9.1
     lost = next(c for c in state.section("classes").values() if c["kas"] == 2)
     assert lost["models"] == [] and lost["unserved"] == "no MDFP is in reach"
 
