@@ -16,7 +16,7 @@ Sample = Annotated[list[int | float], msgspec.Meta(max_length=MAX_SAMPLE)]
 Attributes = Annotated[dict[str, Any], msgspec.Meta(max_length=64)]
 MAX_FIGURE = 1e15
 Figure = Annotated[float, msgspec.Meta(ge=-MAX_FIGURE, le=MAX_FIGURE)]
-MAX_METRICS = 16  # of one's own, that an MDFP reports
+MAX_METRICS = 8  # of one's own, that an MDFP reports: those of all replicas of a class go in one message
 Metrics = Annotated[dict[Name, Figure], msgspec.Meta(max_length=MAX_METRICS)]
 
 

@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from packets.errors import PacketError, TransportError
+from packets.messages import Known, Replicas, decode_message, encode_message
 from packets.parts import MAX_MESSAGE_BYTES, MESSAGE_ROOM, UNFINISHED, UNFINISHED_A_SOURCE, Unfinished, cut
+from packets.queries import MAX_REPLICAS
+from packets.terms import MAX_METRICS
 from packets.wire import Header, PacketType
 
 
@@ -80,3 +83,17 @@ def test_what_never_becomes_whole_is_bounded() -> None:
         part, piece = next(iter(cut(header(), bytes(2000))))
         unfinished.take(number, part, piece, None)
     assert len(unfinished) == UNFINISHED
+
+
+def test_all_that_may_be_told_of_a_class_is_one_message() -> None:
+    metrics = {f"{n:x<32}": -1.5 for n in range(MAX_METRICS)}
+    known = Known(
+        label=(1 << 28) - 1, path_ms=0.1, service_ms=0.1, in_flight=(1 << 31) - 1, arrivals_per_s=0.1, accuracy=0.1,
+        weight=(1 << 31) - 1, age_s=0.1, metrics=metrics,
+    )  # fmt: skip
+    whole = encode_message(Replicas(label=(1 << 28) - 1, replicas=[known] * MAX_REPLICAS))
+    assert len(whole) <= MAX_MESSAGE_BYTES and decode_message(whole).replicas[-1].metrics == metrics  # type: ignore[union-attr]
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"label": 1, "path_ms": 1.0, "metrics": metrics | {"more": 1.0}}, Known)
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"label": 1, "path_ms": 1.0, "metrics": {"power_w": float("nan")}}, Known)

@@ -113,7 +113,7 @@ LIES = [
     ("metrics", {"power_w": "61"}, "no number"),
     ("metrics", {"x" * 33: 1.0}, "1 to 32"),
     ("metrics", {"": 1.0}, "1 to 32"),
-    ("metrics", {str(n): 1.0 for n in range(17)}, "at most 16"),
+    ("metrics", {str(n): 1.0 for n in range(9)}, "at most 8"),
     ("metrics", [1.0], "mapping"),
     ("gpu", {"a": 1}, "plain value"),
     ("note", "x" * 201, "200"),
