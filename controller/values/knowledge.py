@@ -50,8 +50,8 @@ class ModelAt(msgspec.Struct, frozen=True, kw_only=True):
     ``label``: the model's own (0: it has none). Where it measures itself: ``service_ms``, what a query takes of its
     compute when queries wait; ``in_flight``, queries that it holds; ``arrivals_per_s``, and of them
     ``asked_by`` K-AS; ``up_s``, since when it serves (-1: unknown). ``age_s``: of all that. ``job``: the object of the
-    training job that it came from (0: it came from a file); ``metrics``: raw ones of one's
-    own, of its node (``controller.values.metrics``).
+    training job that it came from (0: it came from a file). ``metrics``: raw ones of one's own, of its node
+    (``controller.values.metrics``).
     """
 
     node: str

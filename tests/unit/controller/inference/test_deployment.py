@@ -197,6 +197,18 @@ def test_what_nobody_asks_for_goes_after_a_while_but_for_the_last() -> None:
     run(work)
 
 
+def test_a_model_of_another_job_is_no_replica() -> None:
+    async def work() -> None:
+        world = await standing()
+        await placing(world)
+        await joined(world, "mdfp3", model(OTHER, job=7))
+        calm = {"asked_by": {}, "arrivals_per_s": 0.0}
+        await looks(world, 9, mdfp1=model(OLD, **calm), mdfp3=model(OTHER, job=7, **calm))
+        assert told(world, Copy) == [] and told(world, Retire) == []
+
+    run(work)
+
+
 def test_a_replica_that_is_silent_is_not_sent_another_copy() -> None:
     async def work() -> None:
         world = await standing()
