@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from hosts.inference.caching import Cache
 from hosts.learning.errors import LearningError
 from hosts.learning.task import Task, VignetteTask, bytes_to_model
 from hosts.learning.ways.calibrate import scale
@@ -27,7 +28,8 @@ from packets.queries import SINGLE, variant_task
 
 MOST_HOPS = 3
 GATHERS = ("collaborative", "multimodal")
-LEAST_ASKED = {"switched": 1, "collaborative": 1, "lower": 1, "multimodal": 2}
+LEAST_ASKED = {"switched": 1, "collaborative": 1, "lower": 1, "multimodal": 2, "cached": 1}
+NO_MODEL = b"cache"  # what is deployed where nothing is computed
 _FLOAT16 = np.dtype("<f2")
 
 
@@ -55,7 +57,12 @@ class Answerer:
         self._fusion: Fusion | None = None
         self._vitals = 0
         self._model: nn.Module = nn.Identity()
-        if way.kind == "multimodal":
+        self.cache: Cache | None = None
+        if way.kind == "cached":
+            if self.payload != NO_MODEL:
+                raise LearningError(f"a cache is deployed as {NO_MODEL!r}, these are {len(self.payload)} other bytes")
+            self.cache = Cache(way.expiry_s, way.entries)
+        elif way.kind == "multimodal":
             self._vitals = _task_of(task, "vitals").width
             self._fusion = bytes_to_fusion(payload, len(task.labels))
         elif way.kind in ("lower", "upper"):
@@ -116,6 +123,11 @@ class Answerer:
 
     def parts(self, ask: Ask) -> dict[str, Ask]:
         """Return what each partner is asked; ``LearningError`` when the sample has not the numbers for it."""
+        if self.way.kind == "cached":
+            if ask.activations:
+                raise LearningError("activations of a model that is cut: a cache takes samples")
+            task = self.partners[0]
+            return {task: msgspec.structs.replace(_further(ask, task, sample=ask.sample), need=ask.need)}
         if self.way.kind == "collaborative":
             return {task: _further(ask, task, sample=ask.sample, chances=True) for task in self.partners}
         text, vitals = self.task.width, self._vitals
