@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,9 +19,19 @@ from hosts.learning.errors import LearningError
 from hosts.learning.task import Task, VignetteTask, bytes_to_model
 from hosts.learning.ways.calibrate import scale
 from hosts.learning.ways.collaborative import combine
+from hosts.learning.ways.costs import ms_per_query
 from hosts.learning.ways.multimodal import Fusion, fuse
 from hosts.learning.ways.pair import CheapVignetteTask
-from hosts.learning.ways.split import Part, activations_to_bytes, bytes_to_activations, bytes_to_part
+from hosts.learning.ways.split import (
+    Choice,
+    Part,
+    activations_to_bytes,
+    bytes_to_activations,
+    bytes_to_part,
+    choose_cut,
+    cut_model,
+    possible_cuts,
+)
 from hosts.learning.ways.vitals import VitalsTask
 from packets.messages import Answer, Ask, Need, Way
 from packets.queries import SINGLE, variant_task
@@ -183,6 +193,44 @@ def _further(
         task=task, sample=list(sample), need=Need(deadline_ms=ask.need.deadline_ms), chances=chances or ask.chances,
         activations=activations, hops=ask.hops + 1,
     )  # fmt: skip
+
+
+# --- a model that is cut
+
+Positive = Annotated[float, msgspec.Meta(gt=0.0, le=1e9)]
+
+
+class CutSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Between what two places a model is cut. ``shares``: of a core, the lower's and the upper's."""
+
+    shares: Annotated[list[Positive], msgspec.Meta(min_length=2, max_length=2)]
+    rate_mbps: Positive
+    rtt_ms: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)]
+
+
+class Sides(NamedTuple):
+    """Both sides of a model, as they are deployed, and what is expected of them."""
+
+    lower: tuple[bytes, Way]
+    upper: tuple[bytes, Way]
+    choice: Choice
+
+
+def cut_sides(task: Task, payload: bytes, upper_variant: str, spec: CutSpec) -> Sides:
+    """Cut a model where its answers come soonest, by what it takes on a core, as measured here; ``LearningError`` where
+    it has no place to cut.
+    """
+    model = bytes_to_model(task, payload)
+    cuts = possible_cuts(task, model, half=True)
+    per_s = cuts[0].upper_flops / (ms_per_query(task, model) / 1e3)
+    lower_per_s, upper_per_s = (share * per_s for share in spec.shares)
+    choice = choose_cut(cuts, lower_per_s, upper_per_s, spec.rate_mbps, spec.rtt_ms)
+    if choice.cut is None:
+        raise LearningError(f"the model of task {task.name} has one layer and cannot be cut")
+    lower, upper = cut_model(task, model, at := choice.cut.at)
+    below = Way(kind="lower", cut=at, seal=lower.seal, asks=[upper_variant])
+    above = Way(kind="upper", cut=at, seal=upper.seal)
+    return Sides((lower.to_bytes(), below), (upper.to_bytes(), above), choice)
 
 
 # --- bytes

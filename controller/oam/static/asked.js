@@ -27,14 +27,20 @@ export class AskedView {
     byId("models-out").hidden = !out.length;
     keyed(byId("models-out"), out.map((one) => ({ key: one.name, stamp: one.out, make: () => h("li", null, h("b", null, one.name), ` is out, asked by nobody: ${one.out}`) })));
     byId("classes-table").hidden = !classes.length;
-    const nodes = this.nodes();
-    keyed(byId("classes"), classes.slice(0, MAX_CLASSES).map((one) => ({ key: `${one.kas}/${one.label}`, stamp: JSON.stringify([one, nodes]), make: () => this.row(one, nodes) })));
+    const [nodes, caches] = [this.nodes(), this.caches()];
+    keyed(byId("classes"), classes.slice(0, MAX_CLASSES).map((one) => ({ key: `${one.kas}/${one.label}`, stamp: JSON.stringify([one, nodes, one.models.map((model) => caches[model.label])]), make: () => this.row(one, nodes) })));
     this.charts();
   }
 
   /** The MDFP of each label: the control centres know it only as a place. */
   nodes() {
     return Object.fromEntries(this.store.all("terminals").flatMap((one) => Object.keys(one.labels ?? {}).map((label) => [label, one.name])));
+  }
+
+  /** Hits and misses of each cache, by its label. */
+  caches() {
+    const told = this.store.all("terminals").flatMap((one) => one.attributes?.models ?? []);
+    return Object.fromEntries(told.filter((model) => typeof model.hits === "number").map((model) => [model.label, model]));
   }
 
   says() {
@@ -125,6 +131,8 @@ export class AskedView {
     if (model.service_ms) words.push(`${model.service_ms.toFixed(1)} ms a query`);
     words.push(`${model.in_flight ?? 0} in flight`);
     if (model.accuracy) words.push(`accuracy ${percent(model.accuracy)}`);
+    const cache = this.caches()[model.label];
+    if (cache) words.push(`${percent(cache.hits / Math.max(1, cache.hits + cache.misses))} of ${cache.hits + cache.misses} from memory`);
     if (typeof model.age_s === "number") words.push(`known ${model.age_s.toFixed(1)} s ago`);
     return words.join("; ");
   }

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from hosts.errors import BadCommand
 from hosts.inference import onward
 from hosts.inference.caching import Cache, key_of
 from hosts.inference.serving import Hosted
@@ -19,9 +20,10 @@ from hosts.inference.ways import NO_MODEL, Answerer
 from hosts.learning.errors import LearningError
 from hosts.learning.task import model_to_bytes
 from hosts.learning.ways.split import cut_model
-from packets.messages import Ack, Answer, Ask, Busy, Need, Refused, State, Way, decode_message, encode_message
+from hosts.roles.owner import OwnJob
+from packets.messages import Ack, Answer, Ask, Busy, JobSpec, Need, Refused, State, Way, decode_message, encode_message
 from packets.wire import Header, PacketType
-from tests.unit.hosts.inference.test_ways import ASKER, LARGE, TEXT, House, chances_of, samples
+from tests.unit.hosts.inference.test_ways import ASKER, LARGE, TEXT, House, chances_of, owner, samples
 
 TASK = "vignettes/cached"
 OTHER = model_to_bytes(TEXT.new_model(77))
@@ -301,3 +303,32 @@ def test_old_answers_stay_as_they_are() -> None:
     encoded = encode_message(of(1))
     assert b"cached" not in encoded and decode_message(encoded) == of(1)
     assert b"expiry" not in msgspec.msgpack.encode(Way(kind="switched", asks=["a"]))
+
+
+# --- the owner
+
+
+def test_an_owner_deploys_a_cache_as_what_it_is(tmp_path: Path) -> None:
+    role, network = owner(tmp_path)
+    role._jobs[7] = OwnJob(JobSpec(task="vignettes"), LARGE, {"broad": 0.8})
+    way = {"kind": "cached", "asks": [""], "expiry_s": 5.0}
+    role.command({"op": "deploy", "object_id": 7, "variant": "cached", "way": way, "to": "3:@mdfp/0"})
+    (told,) = network.asked
+    assert (told.size_bytes, told.target, told.accuracy) == (len(NO_MODEL), "3:@mdfp/0", {"broad": 0.8})
+    assert told.way == Way(kind="cached", asks=[""], expiry_s=5.0)
+
+
+def test_an_owner_cuts_its_model_for_the_way_between_two_places(tmp_path: Path) -> None:
+    role, _ = owner(tmp_path)
+    role._jobs[7] = OwnJob(JobSpec(task="vignettes"), LARGE, {"broad": 0.8})
+    about = {"object_id": 7, "shares": [1.0, 1.0], "rtt_ms": 4.0}
+    slow = role.command({"op": "split", "rate_mbps": 0.05, **about})
+    assert slow["at"] == 2, "the later the cut the less travels"
+    for variant, kind in (("split", "lower"), ("split-upper", "upper")):
+        source, way = slow[variant]["source"], msgspec.convert(slow[variant]["way"], Way)
+        assert way.kind == kind and source["accuracy"] == {"broad": 0.8}
+        assert Answerer(TEXT, Path(source["file"]).read_bytes(), way).way.cut == 2
+    assert slow["split"]["way"]["asks"] == ["split-upper"]
+    for bad in ({"rate_mbps": 0}, {"rate_mbps": "fast"}, {"rate_mbps": 1.0, "shares": [1.0]}, {}):
+        with pytest.raises(BadCommand, match="split: "):
+            role.command({"op": "split", **about, **bad})
