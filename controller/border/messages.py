@@ -238,6 +238,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     age_s: float = 0.0
     asked_by: dict[str, float] = {}
     job: int = 0
+    cache: bool = False
 
 
 class Models(Say, frozen=True, kw_only=True, tag="models="):

@@ -50,7 +50,7 @@ class ModelAt(msgspec.Struct, frozen=True, kw_only=True):
     ``label``: the model's own (0: it has none). Where it measures itself: ``service_ms``, what a query takes of its
     compute when queries wait; ``in_flight``, queries that it holds; ``arrivals_per_s``, and of them
     ``asked_by`` K-AS; ``up_s``, since when it serves (-1: unknown). ``age_s``: of all that. ``job``: the object of the
-    training job that it came from (0: it came from a file).
+    training job that it came from (0: it came from a file). ``cache``: it is none, but answers that one gave.
     """
 
     node: str
@@ -67,3 +67,4 @@ class ModelAt(msgspec.Struct, frozen=True, kw_only=True):
     up_s: float = -1.0
     asked_by: dict[str, float] = {}
     job: int = 0
+    cache: bool = False

@@ -144,7 +144,9 @@ class Answering:
         except LearningError as error:
             return Refused(reason=str(error)[:400])
         key = key_of(ask)
-        if (answer := cache.find(key, self._serving(asks), now_s)) is not None:
+        answer = cache.find(key, self._serving(asks), now_s)
+        hosted.served(1, self.terminal.clock() - now_s)
+        if answer is not None:
             self._of_cache(query, hosted, found, msgspec.structs.replace(answer, cached=True, infer_ms=0.0))
         elif hosted.in_flight >= self.serving.limit:
             return Busy(reason=f"{hosted.in_flight} queries wait here", state=hosted.state(now_s))
@@ -153,7 +155,6 @@ class Answering:
             if cache.wait(key, ask.need.deadline_ms, lambda message: self._missed(query, hosted, found, message)):
                 gathering = Gathering(asks, lambda answers: self._fill(hosted, cache, key, asks, gathering, answers))
                 self._put_to(asks, gathering)
-        hosted.served(1, self.terminal.clock() - now_s)
         return None
 
     def _serving(self, asks: Mapping[str, Ask]) -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,13 +10,21 @@ from typing import Any
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from controller.values.paths import host_route
 from experiments import run
+from experiments.commands.asking.told import summary
+from experiments.commands.progress import Progress
 from experiments.commands.resolving import resolve
 from experiments.errors import RunFailed, ScenarioError
+from experiments.load import asker_specs
+from experiments.report.load import summarise
 from experiments.scenarios import scenario
 from experiments.ways import cached, collaborative, deploy_ways, ends, sites, split
+from hosts.inference import asked
+from hosts.inference.asked import Row
+from hosts.inference.load import LoadSpec
 from packets.events import Event
 from packets.messages import JobSpec
 
@@ -203,3 +212,34 @@ def test_members_are_trained_by_jobs_of_their_own(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(run, "submit", lambda bed, job, owner: {"admitted": False, "reasons": ["too little data"]})
     with pytest.raises(RunFailed, match="not admitted: too little data"):
         run.train_too(bed, [JobSpec(task="t")])
+
+
+# --- shown
+
+
+def test_what_came_from_memory_is_counted_written_and_said(tmp_path: Path) -> None:
+    rows = [Row(0.1 * n, 5.0, "answered", 7, 1, 1, int(n > 0)) for n in range(4)] + [Row(0.9, 9.0, "lost", 0, 1, -1)]
+    asked.write(tmp_path / "rows.csv", rows)
+    assert [r.cached for r in asked.read(tmp_path / "rows.csv")] == [0, 1, 1, 1, 0]
+    older = tmp_path / "older.csv"
+    older.write_text("at_s,latency_ms,outcome,model,tries,right\n0.1,5.0,answered,7,1,1\n")
+    assert asked.read(older) == [Row(0.1, 5.0, "answered", 7, 1, 1)]
+    found = summarise(rows, 0.0, {})
+    assert found["cached"] == 3
+    about = {"askers": ["a"], "pattern": "poisson", "rate_per_s": 5.0, "policy": "qirce", "stopped": False}
+    assert "4 answered (75.0% of them from memory), 0 refused, 1 lost" in summary(found | about)
+
+
+def test_askers_are_told_the_way_and_how_many_samples() -> None:
+    spec = made(ways=["cached"], queries={"way": "cached", "samples": 8}).queries
+    assert spec is not None
+    told = msgspec.convert(asker_specs(spec, {"a": 1}, 0)["a"], LoadSpec)
+    assert (told.way, told.samples) == ("cached", 8)
+
+
+def test_progress_names_where_a_way_is() -> None:
+    out = io.StringIO()
+    progress = Progress(Console(file=out, width=120))
+    about = {"way": "split", "at": 1, "models": [{"variant": "split", "node": "m1", "label": 3}]}
+    progress(Event(kind="way.deployed", source="main", t_unix_s=1.0, data=about))
+    assert "split at m1" in out.getvalue()
