@@ -112,6 +112,8 @@ def deploy_ways(
             about = {"members": train([msgspec.structs.replace(job, seed=seed) for seed in seeds])}
             parts = collaborative(bed.plan, object_id, about["members"])
         about["models"] = [{"variant": p.variant, **_deploy(bed, owner, p)} for p in parts]
+        for part, model in zip(parts, about["models"], strict=True):
+            _await_partners(bed, part, model["node"])
         await_ready(bed, way)
         bed.hub.emit("way.deployed", way=way, **about)
         told[way] = about
@@ -132,8 +134,16 @@ def _deploy(bed: Bed, owner: str, part: Part) -> dict[str, Any]:
     return {"node": node, "label": label}
 
 
+def _await_partners(bed: Bed, part: Part, node: str) -> None:
+    """Wait until a model has been told who serves the variants that it asks."""
+    kas = next(h.kas for h in bed.plan.hosts if h.name == node)
+    for variant in part.way.get("asks", []):
+        task = variant_task(bed.scenario.data.name, variant)
+        bed.wait_event("query.steered", READY_S, task=task, kas=kas)
+
+
 def await_ready(bed: Bed, way: str) -> None:
-    """Wait until a way is answered in every K-AS that asks: its models have to hear of each other first."""
+    """Wait until a way is answered in every K-AS that asks."""
     askers = {h.kas: h.name for h in reversed(bed.plan.hosts) if h.role == "query_owner" and h.name not in bed.absent}
     end = time.monotonic() + READY_S
     for _, asker in sorted(askers.items()):

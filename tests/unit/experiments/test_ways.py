@@ -27,6 +27,7 @@ from hosts.inference.asked import Row
 from hosts.inference.load import LoadSpec
 from packets.events import Event
 from packets.messages import JobSpec
+from packets.queries import variant_task
 
 EDGES = {
     1: {"data": 2, "compute": 1, "mpvu": 1, "mdfp": 2, "model_owner": 1},
@@ -170,7 +171,10 @@ class Bed:
             part = {"source": {"file": "f", "accuracy": {}}, "way": {"kind": "upper"}}
             return {"at": 1, "cut_ms": 1.0, "whole_ms": 2.0, "split": part, "split-upper": part}
         number = 0x1_0000_0001 + len(self.told)
-        node = f"at-{said['to'] or 'mdo'}"
+        kas, _, handle = (said["to"] or "1:@mdfp/1").partition(":")
+        node = [h.name for h in self.plan.hosts if h.role == "mdfp" and h.kas == int(kas)][int(handle[-1])]
+        for variant in said["way"].get("asks", []):
+            self.emit("query.steered", task=variant_task("vignettes", variant), kas=int(kas))
         self.emit("model.deployed", object_id=number, node=node)
         self.emit("krrm.updated", name=node, attributes={"load": 0.0})
         self.emit("krrm.updated", name=node, attributes={"models": [{"label": number & 0xFFF_FFFF}]})
