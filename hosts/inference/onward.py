@@ -125,6 +125,11 @@ class Onward:
         """Return the models of a task that serve at other terminals, as far as is known."""
         return [k for k in self._partners.get(task, ()) if not self.means.here(k.label)]
 
+    def gone(self, label: int) -> None:
+        """A model of this terminal serves no more: nothing that is said of it counts."""
+        for task, models in list(self._partners.items()):
+            self._partners[task] = [k for k in models if k.label != label]
+
     def accuracy(self, task: str) -> float:
         """Return the measured accuracy of the models of a task (0: nobody knows)."""
         return max((k.accuracy for k in self._partners.get(task, ())), default=0.0)

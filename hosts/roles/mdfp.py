@@ -104,6 +104,7 @@ class Mdfp(Role):
         hosted = self._by_label.pop(message.label, None)
         if hosted is not None and hosted.label == message.label and self._hosted.get(hosted.task) is hosted:
             del self._hosted[hosted.task]
+        self.onward.gone(message.label)
         self.terminal.touch()
         return Ack()
 

@@ -21,7 +21,20 @@ from hosts.learning.errors import LearningError
 from hosts.learning.task import model_to_bytes
 from hosts.learning.ways.split import cut_model
 from hosts.roles.owner import OwnJob
-from packets.messages import Ack, Answer, Ask, Busy, JobSpec, Need, Refused, State, Way, decode_message, encode_message
+from packets.messages import (
+    Ack,
+    Answer,
+    Ask,
+    Busy,
+    JobSpec,
+    Need,
+    Refused,
+    Retire,
+    State,
+    Way,
+    decode_message,
+    encode_message,
+)
 from packets.wire import Header, PacketType
 from tests.unit.hosts.inference.test_ways import ASKER, LARGE, TEXT, House, chances_of, owner, samples
 
@@ -192,6 +205,19 @@ def test_a_model_that_is_deployed_anew_answers_for_itself(house: House, at: int)
     answer = answered(house, label, sample)
     assert not answer.cached and answer.answer == TEXT.labels[int(chances_of(TEXT, 77, sample).argmax())]
     assert answered(house, label, sample).cached
+
+
+def test_a_model_beside_the_cache_that_ends_is_spoken_for_no_more(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label, sample = with_model(house, 0), samples()[0]
+    answered(house, label, sample)
+    monkeypatch.setattr(onward, "REFRESH_S", 60.0)  # nobody else tells of it
+    old = next(iter(house.labels["vignettes"]))
+    time.sleep(0.05)
+    house.places[0].role.serve_dcc(Retire(label=old))
+    _, reply, _ = house.ask(label, TASK, sample)
+    assert isinstance(reply, Refused)
 
 
 def test_a_model_that_is_gone_is_spoken_for_no_more(house: House) -> None:
