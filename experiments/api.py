@@ -155,14 +155,15 @@ class Testbed:
         check_method(job.method, self.scenario.data.method)
         return Job(run_job(self.bed, job, owner))
 
-    def query(self, group: str = "", *, text: str = "", **need: Any) -> dict[str, Any]:
+    def query(self, group: str = "", *, text: str = "", way: str = "", **need: Any) -> dict[str, Any]:
         """Put one question (a sample of a group, or a text) to whichever deployed model the network steers it to.
 
-        ``need``: fields of ``packets.queries.Need``, as ``broad_accuracy=0.8``.
+        ``way``: a way of inference, one of the scenario's; ``need``: fields of ``packets.queries.Need``, as
+        ``broad_accuracy=0.8``.
         """
         from experiments.run import query
 
-        return query(self.bed, self.scenario.data.name, group, text, need=need)
+        return query(self.bed, self.scenario.data.name, group, text, need=need, way=way)
 
     def load(self, *, seed: int = 0, **wanted: Any) -> dict[str, Any]:
         """Have all query owners ask together (fields of ``experiments.scenarios.queries.QueriesSpec``); return what

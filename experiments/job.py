@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from experiments.report.report import Outcome, summarise
-from experiments.run import come_home, deploy, keep_model, submit
+from experiments.run import come_home, deploy, deploy_all_ways, keep_model, submit
 from experiments.testbed.testbed import Bed
 from packets.messages import JobSpec
 
@@ -30,5 +30,6 @@ def run_job(
         folder = keep_model(bed, f"{outcome.object_id:x}", owner, outcome.object_id)
         if bed.terminals("mdfp"):
             deploy(bed, outcome.object_id, owner)
+            outcome.ways = deploy_all_ways(bed, outcome.object_id, job, owner)
     result = summarise(outcome, bed.events, {h.name: h.kas for h in bed.plan.hosts})
     return result | {"model": folder and str(folder)}

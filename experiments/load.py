@@ -20,7 +20,7 @@ from experiments.testbed.testbed import Bed
 from hosts.inference import asked
 from hosts.inference.load import STEPS
 from packets.events import Event
-from packets.queries import Need, query_label
+from packets.queries import Need, query_label, variant_task
 
 AHEAD_S = 0.5  # until all askers have heard when to begin
 TAIL_S = 12.0  # after its end: as long as an asker waits for an answer, and a little
@@ -55,11 +55,12 @@ class RunningLoad:
     def _knock(self) -> None:
         """Ask one query from each K-AS first: where none is answered, there is nothing to measure."""
         kas = {_kas(self.bed, a): a for a in reversed(self.askers)}
+        task, need = variant_task(self.bed.scenario.data.name, self.spec.way), msgspec.to_builtins(self.spec.need)
         refused: dict[int, str] = {}
 
         def one(at: int) -> None:
             try:
-                put(self.bed, kas[at], self.spec.group, need=msgspec.to_builtins(self.spec.need), of_load=True)
+                put(self.bed, kas[at], self.spec.group, need=need, task=task, of_load=True)
             except RunFailed as error:
                 refused[at] = str(error)
 
@@ -182,7 +183,8 @@ def asker_specs(spec: QueriesSpec, kas: Mapping[str, int], seed: int) -> dict[st
     pattern = {"kind": spec.pattern, "rate_per_s": spec.rate_per_s, "peak": spec.peak, "period_s": spec.period_s}
     common = {
         "pattern": pattern, "seconds": spec.seconds, "policy": spec.policy, "group": spec.group, "seed": seed,
-        "need": msgspec.to_builtins(spec.need), "askers": len(kas), "places": len(places),
+        "need": msgspec.to_builtins(spec.need), "askers": len(kas), "places": len(places), "way": spec.way,
+        "samples": spec.samples,
     }  # fmt: skip
     return {
         name: common | {"asker": number, "place": places.index(at), "askers_here": sum(k == at for k in kas.values())}

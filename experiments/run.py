@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from experiments.scenarios.scenario import Scenario, dump
 from experiments.testbed.counters import MemoryWatch
 from experiments.testbed.processes import PROJECT, python
 from experiments.testbed.testbed import Bed
+from experiments.ways import deploy_ways
 from packets.messages import JobSpec
+from packets.queries import variant_task
 
 METHODS = (
     "routed", "learned", "random", "cycle", "tramfl", "federated", "secure", "gossip", "split", "central", "auto", "own"
@@ -115,6 +117,9 @@ class Run:
             with self.phase("deploy"):
                 for _ in range(self.scenario.replicas):
                     deploy(self.bed, outcome.object_id)
+            if self.scenario.ways:
+                with self.phase("ways"):
+                    outcome.ways = deploy_all_ways(self.bed, outcome.object_id, outcome.spec)
             self._ask(seed, outcome)
         if self.scenario.compare_pooled:
             with self.phase("pooled"):
@@ -255,17 +260,37 @@ def deploy(bed: Bed, object_id: int, owner: str = "") -> None:
     bed.wait_event("krrm.updated", ANSWER_TIMEOUT_S, mark, name=node, where=lambda data: "models" in data["attributes"])
 
 
+def deploy_all_ways(bed: Bed, object_id: int, job: JobSpec, owner: str = "") -> dict[str, Any]:
+    """Deploy the scenario's ways beside a trained model of a job; return what is to be told of each."""
+    return deploy_ways(bed, owner_named(bed, owner), object_id, job, lambda jobs: train_too(bed, jobs, owner))
+
+
+def train_too(bed: Bed, jobs: Sequence[JobSpec], owner: str = "") -> list[int]:
+    """Have further models trained, all at the same time; return them once all are home. ``RunFailed``: one is not."""
+    mark, found = len(bed.events), []
+    for job in jobs:
+        reply = submit(bed, job, owner)
+        if not reply["admitted"]:
+            raise RunFailed(f"a further model was not admitted: {'; '.join(reply['reasons'])}")
+        found.append(Outcome(seed=job.seed, first_event=mark, object_id=reply["object_id"]))
+    for job, outcome in zip(jobs, found, strict=True):
+        come_home(bed, job, outcome)
+    return [outcome.object_id for outcome in found]
+
+
 def query(
-    bed: Bed, task: str, group: str, text: str = "", *, need: dict[str, Any] | None = None, answer_to: str = ""
-) -> dict[str, Any]:
+    bed: Bed, task: str, group: str, text: str = "", *, need: dict[str, Any] | None = None, answer_to: str = "",
+    way: str = "",
+) -> dict[str, Any]:  # fmt: skip
     """Put one query at the first query owner; return answer, expected answer, who answered and the latency.
 
     It asks an unseen sample of ``group``, or for a ``text`` in somebody's own words, to which no answer is expected.
-    ``need``: what it needs (``packets.queries.Need``); ``answer_to``: the terminal that gets the answer instead.
+    ``need``: what it needs (``packets.queries.Need``); ``answer_to``: the terminal that gets the answer instead;
+    ``way``: the variant of the task's models that is asked.
     """
     asker = askers_of(bed)[0]
     address = address_of(bed, answer_to) if answer_to else ""
-    reply = put(bed, asker, group, text=text, need=need, answer_to=address, task=task)
+    reply = put(bed, asker, group, text=text, need=need, answer_to=address, task=variant_task(task, way))
     return {key: value for key, value in reply.items() if key != "ok"} | {"answer_to": answer_to}
 
 

@@ -32,18 +32,21 @@ class Way(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
     first of ``asks`` everywhere else.  ``collaborative``: with all of ``asks``, weighed by measured accuracy.
     ``lower``, ``upper``: sides of a model that is ``cut``, of one ``seal``; the lower one sends its activations to the
     first of ``asks``.  ``multimodal``: what is deployed is a fusion of the answers of ``asks``, the first to findings,
-    the second to vitals, which follow each other in a sample.
+    the second to vitals, which follow each other in a sample.  ``cached``: no model, but answers that the first of
+    ``asks`` gave, kept for ``expiry_s`` at most, ``entries`` of them.
 
     ``model``: which of the task's models it is (its own, the cheap one, that of vitals).
     """
 
-    kind: Literal["single", "switched", "collaborative", "lower", "upper", "multimodal"] = "single"
+    kind: Literal["single", "switched", "collaborative", "lower", "upper", "multimodal", "cached"] = "single"
     model: Literal["", "cheap", "vitals"] = ""
     asks: Annotated[list[Variant], msgspec.Meta(max_length=8)] = []
     threshold: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
     temperature: Annotated[float, msgspec.Meta(gt=0.0)] = 1.0
     cut: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
     seal: Annotated[str, msgspec.Meta(max_length=160)] = ""
+    expiry_s: Annotated[float, msgspec.Meta(gt=0.0, le=86_400.0)] = 60.0
+    entries: Annotated[int, msgspec.Meta(ge=1, le=16_384)] = 4096
 
 
 SINGLE = Way()
@@ -123,7 +126,10 @@ class AskState(Message, frozen=True, kw_only=True, tag="state?"):
 
 
 class Answer(Message, frozen=True, kw_only=True, omit_defaults=True, tag="answer"):
-    """A response: the label that the model chose, its confidence, who answered, and how it stands now."""
+    """A response: the label that the model chose, its confidence, who answered, and how it stands now.
+
+    ``cached``: from memory, nothing was computed for it (``infer_ms`` 0).
+    """
 
     answer: str
     confidence: Share
@@ -132,6 +138,7 @@ class Answer(Message, frozen=True, kw_only=True, omit_defaults=True, tag="answer
     infer_ms: Amount = 0.0
     state: State | None = None
     chances: Chances = b""
+    cached: bool = False
 
 
 class Busy(Message, frozen=True, kw_only=True, tag="busy"):

@@ -240,6 +240,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     asked_by: dict[str, float] = {}
     job: int = 0
     metrics: Metrics = {}
+    cache: bool = False
 
 
 class Models(Say, frozen=True, kw_only=True, tag="models="):

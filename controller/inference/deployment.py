@@ -62,8 +62,10 @@ class Deployment:
     # --- told
 
     def deployed(self, host: HostPlan, message: AnnounceObject) -> None:
-        """A model was announced here to be deployed: by its owner (what is copied is looked after at its home)."""
-        if host.role != "model_owner":
+        """A model was announced here to be deployed: by its owner (what is copied is looked after at its home); a cache
+        stays where it is.
+        """
+        if host.role != "model_owner" or message.way.kind == "cached":
             return
         task = variant_task(message.task, message.variant)
         line = Line(task, message.for_object, message.size_bytes, host)

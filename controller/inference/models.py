@@ -73,6 +73,7 @@ class DeployedModels:
             latency_ms=model.latency_ms, inner_ms=self._inner_ms(model.kas, model.node), label=model.label,
             service_ms=model.service_ms, in_flight=model.in_flight, arrivals_per_s=model.arrivals_per_s,
             up_s=model.up_s, age_s=model.age_s, asked_by=model.asked_by, job=model.job, metrics=model.metrics,
+            cache=model.cache,
         )  # fmt: skip
 
     def _inner_ms(self, kas: int, node: str) -> float:

@@ -130,6 +130,8 @@ class Queries:
             raise SteeringError(_rejection(verdict))
         by_key = {d.key: d for d in seen.models}
         chosen = [(by_key[key], weight) for key, weight in shares[:MAX_REPLICAS]]
+        if caches := [c for c in chosen if c[0].model.cache]:  # what two remember of each other's askers is of no use
+            chosen = [min(caches, key=lambda c: (reach[c[0].key], c[0].key))]
         if not chosen:
             raise SteeringError(f"no MDFP that hosts task {wanted.task} can be reached")
         return Decision(chosen, seen.silent)

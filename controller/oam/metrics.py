@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from controller.oam.state.fields import Data, buckets, figures, identity, number, text, whole
+from controller.oam.state.fields import Data, buckets, figures, identity, mapping, number, text, whole
 from packets.events import Event
 
 Kind = Literal["counter", "gauge", "histogram"]
@@ -65,6 +65,7 @@ METRICS = (
     Metric("daitn_models_out", "gauge", "", "1 while a node that serves models is given no queries.", ("node",)),
     Metric("daitn_deployed_accuracy", "gauge", "", "Of a deployed model, as an MPVU measured it last.", ("task",)),
     Metric("daitn_drifts_total", "counter", "", "Deployed models that had fallen behind the world.", ("task",)),
+    Metric("daitn_cache_queries", "gauge", "", "Queries to a node's caches, by hit or miss.", ("node", "outcome")),
     Metric("daitn_unserved_total", "counter", "", "Classes of queries that lost their last model.", ("kas",)),
     Metric("daitn_notices_total", "counter", "", "Warnings and errors.", ("kind",)),
     Metric(
@@ -186,6 +187,14 @@ def _load_second(metrics: Metrics, data: Data) -> None:
         left -= min(left, count)
 
 
+def _map(metrics: Metrics, data: Data) -> None:
+    models = mapping(data, "attributes").get("models")
+    caches = [m for m in models if isinstance(m, dict) and "hits" in m] if isinstance(models, list) else []
+    for outcome, key in (("hit", "hits"), ("miss", "misses")) if caches else ():
+        total = sum(number(m, key) or 0.0 for m in caches)
+        metrics.set("daitn_cache_queries", total, node=text(data, "name"), outcome=outcome)
+
+
 def _phase(metrics: Metrics, data: Data) -> None:
     metrics.set("daitn_phase_seconds", number(data, "seconds"), phase=text(data, "phase"))
 
@@ -220,6 +229,7 @@ OBSERVERS: dict[str, Callable[[Metrics, Data], None]] = {
     "link.load": _load,
     "query.answered": _answered,
     "load.second": _load_second,
+    "krrm.updated": _map,
     "load.over": lambda m, d: m.set("daitn_load_under_way", 0.0, asker=text(d, "node")),
     "query.unserved": lambda m, d: m.count("daitn_unserved_total", kas=text(d, "kas")),
     "model.out": lambda m, d: m.set("daitn_models_out", 1.0, node=text(d, "node")),

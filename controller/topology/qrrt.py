@@ -98,5 +98,6 @@ def _model_at(node: Node, entry: Mapping[str, Any], verified: Mix | None, now_s:
         asked_by=dict(entry.get("asked_by", {})),
         job=int(entry.get("job", 0)),
         metrics=dict(node.get("metrics", {})),
+        cache="hits" in entry,
         up_s=since_s if since_s < 0 else since_s + max(0.0, now_s - told_s),
     )

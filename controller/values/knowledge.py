@@ -51,7 +51,7 @@ class ModelAt(msgspec.Struct, frozen=True, kw_only=True):
     compute when queries wait; ``in_flight``, queries that it holds; ``arrivals_per_s``, and of them
     ``asked_by`` K-AS; ``up_s``, since when it serves (-1: unknown). ``age_s``: of all that. ``job``: the object of the
     training job that it came from (0: it came from a file). ``metrics``: raw ones of one's own, of its node
-    (``controller.values.metrics``).
+    (``controller.values.metrics``). ``cache``: it is none, but answers that one gave.
     """
 
     node: str
@@ -69,3 +69,4 @@ class ModelAt(msgspec.Struct, frozen=True, kw_only=True):
     asked_by: dict[str, float] = {}
     job: int = 0
     metrics: dict[str, float] = {}
+    cache: bool = False

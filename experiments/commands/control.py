@@ -25,6 +25,7 @@ from experiments.scenarios.queries import NeedSpec, QueriesSpec
 from experiments.testbed.testbed import Bed
 from packets.events import Event, encode_event
 from packets.messages import JobSpec
+from packets.queries import Variant
 
 
 class ControlServer:
@@ -77,10 +78,12 @@ class ControlServer:
         return {"run": self.bed.run_id, "folder": str(self.bed.folder.path), "page": page, "state": snapshot}
 
     def _op_query(
-        self, _: object, group: str, text: str = "", need: dict[str, Any] | None = None, answer_to: str = ""
-    ) -> dict[str, Any]:
+        self, _: object, group: str, text: str = "", need: dict[str, Any] | None = None, answer_to: str = "",
+        way: str = "",
+    ) -> dict[str, Any]:  # fmt: skip
         checked = msgspec.to_builtins(msgspec.convert(need or {}, NeedSpec))
-        return ask(self.bed, self.bed.scenario.data.name, group, text, need=checked, answer_to=answer_to)
+        msgspec.convert(way, Variant)
+        return ask(self.bed, self.bed.scenario.data.name, group, text, need=checked, answer_to=answer_to, way=way)
 
     def _op_load(
         self, connection: socketserver.StreamRequestHandler, spec: dict[str, Any], seed: int = 0

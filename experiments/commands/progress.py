@@ -25,6 +25,7 @@ PHASES = {
     "submit": "the request to T-FAM",
     "train": "the model travels",
     "deploy": "deployment to an MDFP",
+    "ways": "other ways of inference beside it",
     "query": "one query through the network",
     "queries": "all query owners ask",
     "pooled": "pooled training, for comparison",
@@ -120,13 +121,17 @@ class Progress:
         )
 
     def _on_query_answered(self, data: dict[str, Any]) -> None:
-        if self._phase == "queries":  # the ones that go before a load
+        if self._phase in ("queries", "ways"):  # the ones that go before a load, or see whether a way is there
             return
         mark = "[green]✓[/]" if data["answer"] == data["expected"] else "[yellow]✗[/]"
         self._line(
             mark,
             f"query      {shown(data['answer'])} [dim]by {data['answered_by']} in {data['latency_ms']:.0f} ms[/]",
         )
+
+    def _on_way_deployed(self, data: dict[str, Any]) -> None:
+        places = ", ".join(f"{m['variant']} at {m['node']}" for m in data["models"])
+        self._line("[green]✓[/]", f"way        {escape(places)}")
 
     def _on_load_progress(self, data: dict[str, Any]) -> None:
         self._console.print(second_in_words(data), highlight=False, soft_wrap=True)

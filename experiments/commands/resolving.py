@@ -12,7 +12,8 @@ from rich.console import Console
 
 from experiments.commands.engines import with_words
 from experiments.errors import ExperimentError
-from experiments.scenarios.scenario import Scenario, load, with_method, with_task, with_topo
+from experiments.scenarios.scenario import Scenario, load, network_plan, with_method, with_task, with_topo
+from experiments.scenarios.ways import check_ways
 from hosts.learning.data.clinic import DISEASES
 from topologies.own.files import absolute
 
@@ -90,6 +91,7 @@ def resolve(
     elif label is not None or columns:
         raise ExperimentError("--label and --column name columns of --data FILE; give --data as well")
     scenario = msgspec.structs.replace(scenario, **changes)
+    check_ways(scenario.ways, scenario.queries, scenario.data, network_plan(scenario), scenario.name)
     if scenario.data.name == "vignettes":
         _fit_jobs(scenario, list(DISEASES))
     else:

@@ -34,6 +34,7 @@ class Outcome:
     assessments: list[dict[str, Any]] = field(default_factory=list)
     query: dict[str, Any] | None = None
     queries: dict[str, Any] | None = None
+    ways: dict[str, Any] = field(default_factory=dict)
     pooled: dict[str, Any] | None = None
     train_bytes: int | None = None
     train_s: float | None = None
@@ -60,6 +61,7 @@ def summarise(outcome: Outcome, events: list[Event], kas_of: dict[str, int]) -> 
         "assessments": outcome.assessments,
         "query": outcome.query,
         "queries": outcome.queries,
+        "ways": outcome.ways,
         "pooled": outcome.pooled,
         "train_bytes": outcome.train_bytes,
         "train_s": outcome.train_s,

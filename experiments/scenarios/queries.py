@@ -15,6 +15,7 @@ import msgspec
 
 from controller.engines.inference.policies import POLICIES
 from experiments.errors import ExperimentError, ScenarioError
+from packets.queries import Variant
 from packets.terms import Member, Share
 from topologies.plan import NetworkPlan
 
@@ -37,7 +38,8 @@ class NeedSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 class QueriesSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A load: what all query owners ask together. ``policy``: who picks the model of each query, one of the names that
-    ``daitn load --help`` lists, or ``file.py:Class``; ``group``: samples of one group alone.
+    ``daitn load --help`` lists, or ``file.py:Class``; ``group``: samples of one group alone; ``samples``: so many
+    of them an asker, over and over; ``way``: asks for that way of inference, one of the scenario's ``ways``.
 
     ``pattern``: steady, a sine (its top ``peak`` times its bottom), bursts (``peak`` times as much for a tenth of each
     ``period_s``), or a hot spot (one K-AS asks ``peak`` times as much as each other, another one each ``period_s``).
@@ -49,7 +51,9 @@ class QueriesSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     period_s: Positive = 20.0
     seconds: Annotated[float, msgspec.Meta(gt=0.0, le=86_400.0)] = 10.0
     policy: str = "qirce"
+    way: Variant = ""
     group: str = ""
+    samples: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 512
     need: NeedSpec = NeedSpec()
 
 

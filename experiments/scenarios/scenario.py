@@ -36,6 +36,7 @@ from experiments.scenarios.network import (
 )
 from experiments.scenarios.queries import NeedSpec, QueriesSpec
 from experiments.scenarios.queries import check as check_queries
+from experiments.scenarios.ways import WayName, check_ways
 from hosts.learning.task_spec import TaskSpec
 from packets.messages import Fixed, JobSpec
 from packets.terms import MAX_METRICS
@@ -59,8 +60,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     the scenario lies; ``cats``: metrics of one's own that MDFPs report, by name (``controller.values.metrics``).
     ``events``: what happens to terminals meanwhile (``experiments.scenarios.events``).
     ``background``: ordinary traffic beside it (``experiments.scenarios.background``). ``replicas``: the model is
-    deployed so many times; ``place_every_s``: MDO looks so often where it belongs (0: it stays); ``queries``: what is
-    asked of it then (``experiments.scenarios.queries``).
+    deployed so many times; ``place_every_s``: MDO looks so often where it belongs (0: it stays); ``ways``: how it
+    answers besides (``experiments.scenarios.ways``); ``queries``: what is asked then
+    (``experiments.scenarios.queries``).
     ``security: off`` leaves signatures, MACs and encryption out (packets/README.md, "Security").
     """
 
@@ -75,6 +77,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     query: QuerySpec | None = None
     replicas: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     place_every_s: Annotated[float, msgspec.Meta(ge=0.0, le=3600.0)] = 0.0
+    ways: Annotated[list[WayName], msgspec.Meta(max_length=8)] = []
     queries: QueriesSpec | None = None
     security: bool = True
     engines: dict[str, str] = {}
@@ -175,6 +178,7 @@ def _checked(scenario: Scenario, where: str) -> Scenario:
     check_background(scenario.background, plan, where)
     check_queries(scenario.queries, scenario.replicas, plan, where)
     check_cats(scenario.cats, plan, where)
+    check_ways(scenario.ways, scenario.queries, scenario.data, plan, where)
     return scenario
 
 

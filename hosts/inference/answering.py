@@ -5,11 +5,13 @@ from __future__ import annotations
 import ipaddress
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
 
+from hosts.inference.caching import Cache, key_of
 from hosts.inference.onward import Gathering, Onward
 from hosts.inference.serving import Hosted, Serving
 from hosts.inference.ways import GATHERS, MOST_HOPS, Found, chances_to_bytes
@@ -83,6 +85,8 @@ class Answering:
         elif ask.answer_port and not self._may_send_on(query):
             self.reply(query.header, query.peer, encode_message(Refused(reason="only an MDFP sends queries on")))
             return
+        elif hosted.model.cache is not None:
+            refusal = self._from_cache(query, hosted, hosted.model.cache)
         elif hosted.model.way.kind in GATHERS:
             refusal = self._gather(query, hosted)
         else:
@@ -112,8 +116,84 @@ class Answering:
             wanted = msgspec.structs.replace(ask, chances=True)
             if busy := self.serving.put(hosted, wanted, lambda answer: gathering.put("", answer)):
                 return busy
-        self.onward.gather(asks, gathering)
+        self._put_to(asks, gathering)
         return None
+
+    def _put_to(self, asks: Mapping[str, Ask], gathering: Gathering) -> None:
+        """Put each question to a model of this terminal, where there is one with room, else to one elsewhere."""
+        for name, ask in asks.items():
+            own = self._beside(ask)
+            busy = self.serving.put(own, ask, partial(gathering.put, name)) if own is not None else None
+            if own is None or busy is not None:
+                gathering.refusals |= {name: busy} if busy is not None else {}
+                self.onward.gather({name: ask}, gathering)
+
+    def _beside(self, ask: Ask) -> Hosted | None:
+        """Return the model of this terminal that a query which goes on is for, if it answers by itself."""
+        own = self._find(0, ask)
+        return own if own is not None and own.model.way.kind in ("single", "upper") else None
+
+    # --- from memory
+
+    def _from_cache(self, query: Query, hosted: Hosted, cache: Cache) -> Message | None:
+        """Answer from memory, or have the model asked whose answers are kept; return why not, if so."""
+        ask, now_s, found = query.ask, self.terminal.clock(), hosted.in_flight
+        hosted.came.append((now_s, kas_of(query.peer)))
+        try:
+            asks = hosted.model.parts(ask)
+        except LearningError as error:
+            return Refused(reason=str(error)[:400])
+        key = key_of(ask)
+        answer = cache.find(key, self._serving(asks), now_s)
+        hosted.served(1, self.terminal.clock() - now_s)
+        if answer is not None:
+            self._of_cache(query, hosted, found, msgspec.structs.replace(answer, cached=True, infer_ms=0.0))
+        elif hosted.in_flight >= self.serving.limit:
+            return Busy(reason=f"{hosted.in_flight} queries wait here", state=hosted.state(now_s))
+        else:
+            self.serving.hold(hosted, 1)
+            if cache.wait(key, ask.need.deadline_ms, lambda message: self._missed(query, hosted, found, message)):
+                gathering = Gathering(asks, lambda answers: self._fill(hosted, cache, key, asks, gathering, answers))
+                self._put_to(asks, gathering)
+        return None
+
+    def _serving(self, asks: Mapping[str, Ask]) -> set[int]:
+        """Return the labels of models that serve what is asked: of those here, what they are now is known at once."""
+        elsewhere = {k.label for task in asks for k in self.onward.elsewhere(task)}
+        return elsewhere | {own.label for ask in asks.values() if (own := self._beside(ask)) is not None}
+
+    def _fill(
+        self, hosted: Hosted, cache: Cache, key: bytes, asks: Mapping[str, Ask], gathering: Gathering,
+        answers: Mapping[str, Answer | None],
+    ) -> None:  # fmt: skip
+        """Keep an answer that came, and give it, or why there is none, to all that wait for it."""
+        ((task, ask),) = asks.items()
+        answer, floors = answers[task], ask.need.floors
+        message: Message
+        if answer is None:
+            message = gathering.refusals.get(task) or Refused(reason=f"no model of task {task} has answered")
+        elif low := [g for g, floor in floors.items() if floor and answer.model_accuracy.get(g, 0.0) < floor]:
+            message = Refused(reason=f"the model of task {task} that answered is not good enough in {', '.join(low)}")
+        else:
+            cache.keep(key, answer, self._serving(asks), self.terminal.clock())
+            message = answer
+        for reply in cache.waited(key, ask.need.deadline_ms):
+            reply(message)
+
+    def _missed(self, query: Query, hosted: Hosted, found: int, message: Message) -> None:
+        self.serving.hold(hosted, -1)
+        self._of_cache(query, hosted, found, message)
+
+    def _of_cache(self, query: Query, hosted: Hosted, found: int, message: Message) -> None:
+        """Send what a model said as the cache's word: how that one stands is nothing to who asked."""
+        now_s = self.terminal.clock()
+        if isinstance(message, Answer):
+            hosted.took(found, (now_s - query.came_s) * 1e3)
+            state = hosted.state(now_s)
+            message = msgspec.structs.replace(message, answered_by=self.terminal.name, state=state)
+        elif isinstance(message, Busy):
+            message = msgspec.structs.replace(message, state=hosted.state(now_s))
+        self._done(query, message)
 
     def _gathered(self, query: Query, hosted: Hosted, answers: dict[str, Answer | None]) -> None:
         accuracies = {name: self.onward.accuracy(name) for name in answers if name}
@@ -131,12 +211,8 @@ class Answering:
         header, peer, ask = query.header, query.peer, query.ask
         if isinstance(answer, Ask):
             self._send_on(query, answer)
-        elif ask.answer_port:  # whom it comes to may take it for the word of the model that it asked: no state
-            if isinstance(answer, Busy):
-                answer = Refused(reason=answer.reason)
-            elif isinstance(answer, Answer):
-                answer = msgspec.structs.replace(answer, state=None)
-            self.reply(header, peer, encode_message(answer), to=(ask.answer_to, ask.answer_port))
+        elif ask.answer_port:
+            self.reply(header, peer, encode_message(_of_another(answer)), to=(ask.answer_to, ask.answer_port))
         elif ask.answer_to and not refused:
             self._send(header, encode_message(answer), (ask.answer_to, AI_PORT), PacketType.RESPONSE)
             self.reply(header, peer, encode_message(Ack()))
@@ -152,6 +228,9 @@ class Answering:
         further = msgspec.structs.replace(
             further, answer_to=to[0], answer_port=to[1], need=need if further.need.deadline_ms else further.need
         )
+        own = self._beside(further)
+        if own is not None and not self.serving.put(own, further, lambda said: self._done(query, _of_another(said))):
+            return
         if not self.onward.send_on(further, header.transfer_id):
             self._done(query, Refused(reason=f"no model of task {further.task} is known to {self.terminal.name}"))
         elif ask.answer_to and not ask.answer_port:
@@ -201,6 +280,13 @@ class Answering:
 def _key(header: Header, peer: Peer) -> Key:
     """What makes a query one: the same may come by again, sent on more often."""
     return peer, header.transfer_id, header.visit
+
+
+def _of_another(answer: Message) -> Message:
+    """Return an answer without its state: whom it comes to may take that for the state of the model that it asked."""
+    if isinstance(answer, Busy):
+        return Refused(reason=answer.reason)
+    return msgspec.structs.replace(answer, state=None) if isinstance(answer, Answer) else answer
 
 
 def _is_place(address: str) -> bool:

@@ -15,7 +15,8 @@ OUTCOMES = ("answered", "refused", "lost")
 
 class Row(NamedTuple):
     """A query. ``at_s``: when it was due, since the load's start; ``latency_ms``: from then to its answer, or its end;
-    ``model``: label of the one that answered; ``right``: 1, 0, or -1 where nobody knows the right answer.
+    ``model``: label of the one that answered; ``right``: 1, 0, or -1 where nobody knows the right answer; ``cached``: 1
+    for an answer from memory.
     """
 
     at_s: float
@@ -24,6 +25,7 @@ class Row(NamedTuple):
     model: int
     tries: int
     right: int
+    cached: int = 0
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
@@ -45,6 +47,7 @@ def read(path: Path) -> list[Row]:
                 int(r["model"]),
                 int(r["tries"]),
                 int(r["right"]),
+                int(r.get("cached") or 0),
             )
             for r in csv.DictReader(file)
         ]
@@ -60,7 +63,7 @@ def summary(rows: Sequence[Row], deadline_ms: float = 0.0) -> dict[str, Any]:
     percentiles = np.percentile(answered, [50, 95, 99]).tolist() if len(answered) else [0.0, 0.0, 0.0]
     hits = int(np.count_nonzero(answered <= deadline_ms)) if deadline_ms else len(answered)
     return {
-        "asked": len(rows), **{name: counts.get(name, 0) for name in OUTCOMES},
+        "asked": len(rows), **{name: counts.get(name, 0) for name in OUTCOMES}, "cached": sum(r.cached for r in rows),
         **{f"p{p}_ms": round(v, 3) for p, v in zip((50, 95, 99), percentiles, strict=True)},
         "mean_ms": round(float(answered.mean()), 3) if len(answered) else 0.0,
         "deadline_hits": round(hits / len(rows), 5) if rows else 0.0,

@@ -240,7 +240,7 @@ class Asking:
         if self._policy is not None and query.model:
             self._policy.answered(query.model, (now - query.sent_s) * 1e3, now)
         right = -1 if not query.sample[1] else int(answer.answer == query.sample[1])
-        self._end(query, "answered", now, model, right)
+        self._end(query, "answered", now, model, right, int(answer.cached))
 
     def _turned_away(self, query: Query, reason: str, now: float) -> None:
         """A model is too busy: another one, as long as that makes sense."""
@@ -265,11 +265,13 @@ class Asking:
                 Probed(label=label, in_flight=message.in_flight, latency_ms=message.latency_ms, at_s=now)
             )
 
-    def _end(self, query: Query, outcome: str, now: float, model: int = 0, right: int = -1) -> None:
+    def _end(
+        self, query: Query, outcome: str, now: float, model: int = 0, right: int = -1, cached: int = 0
+    ) -> None:  # fmt: skip
         self._queries.pop(query.number, None)
         if query.model:
             self.known.over(query.model, query.number)
-        row = Row(query.due_s - self._began_s, (now - query.due_s) * 1e3, outcome, model, query.tries, right)
+        row = Row(query.due_s - self._began_s, (now - query.due_s) * 1e3, outcome, model, query.tries, right, cached)
         self.rows.append(row)
 
     # --- looked after

@@ -20,6 +20,7 @@ from hosts.inference import asked
 from hosts.inference.asking import Asking, Means, Sample
 from hosts.inference.patterns import Pattern, arrivals, rate_of
 from packets.messages import Need
+from packets.queries import Variant
 from topologies.own.files import make_own
 
 BY_GROUP = "group"  # no policy at the asker: the select groups of the switches choose
@@ -32,13 +33,14 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What one asker is to ask. ``asker`` of ``askers`` is at ``place`` of ``places``, with ``askers_here``.
 
     ``policy``: a name of ``policies.POLICIES``, ``group``, or ``file.py:Class``; ``start_unix_s``: common to all askers
-    (0: now); ``samples``: how many different ones are asked, over and over.
+    (0: now); ``samples``: how many different ones are asked, over and over; ``way``: the variant that is asked.
     """
 
     pattern: Pattern = Pattern()
     seconds: Annotated[float, msgspec.Meta(gt=0.0, le=86_400.0)] = 10.0
     policy: str = "qirce"
     need: Need = Need()
+    way: Variant = ""
     group: str = ""
     seed: int = 0
     asker: Annotated[int, msgspec.Meta(ge=0)] = 0

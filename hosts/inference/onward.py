@@ -38,11 +38,15 @@ class Line(Protocol):
 
 
 class Gathering:
-    """Answers to one query by name; ``finish`` is called once, when nobody is awaited any more."""
+    """Answers to one query by name; ``finish`` is called once, when nobody is awaited any more.
+
+    ``refusals``: what those said that did not answer.
+    """
 
     def __init__(self, names: Iterable[str], finish: Callable[[dict[str, Answer | None]], None]) -> None:
         self._awaited, self._finish = set(names), finish
         self._answers: dict[str, Answer | None] = {}
+        self.refusals: dict[str, Message] = {}
         self._lock = threading.Lock()
 
     def put(self, name: str, message: Message | None) -> None:
@@ -52,6 +56,8 @@ class Gathering:
                 return
             self._awaited.discard(name)
             self._answers[name] = message if isinstance(message, Answer) else None
+            if message is not None and not isinstance(message, Answer):
+                self.refusals[name] = message
             over = not self._awaited
         if over:
             self._finish(self._answers)
@@ -71,7 +77,8 @@ class _Asked:
 @dataclass(frozen=True)
 class Means:
     """What it works with. ``open_line``: given what tells whether a transfer id is awaited; ``replicas``: asks the
-    control centre for the models of a task; ``complain``: says what went wrong.
+    control centre for the models of a task; ``complain``: says what went wrong; ``here``: tells whether a label leads
+    to this terminal itself, as what it sends there never does.
     """
 
     address: str
@@ -79,6 +86,7 @@ class Means:
     replicas: Callable[[str], Replicas]
     complain: Callable[[str], None]
     clock: Callable[[], float] = time.monotonic
+    here: Callable[[int], bool] = lambda label: False
 
 
 @dataclass
@@ -113,6 +121,15 @@ class Onward:
         """Tell whether a model of a task can be asked."""
         return bool(self._partners.get(task))
 
+    def elsewhere(self, task: str) -> list[Known]:
+        """Return the models of a task that serve at other terminals, as far as is known."""
+        return [k for k in self._partners.get(task, ()) if not self.means.here(k.label)]
+
+    def gone(self, label: int) -> None:
+        """A model of this terminal serves no more: nothing that is said of it counts."""
+        for task, models in list(self._partners.items()):
+            self._partners[task] = [k for k in models if k.label != label]
+
     def accuracy(self, task: str) -> float:
         """Return the measured accuracy of the models of a task (0: nobody knows)."""
         return max((k.accuracy for k in self._partners.get(task, ())), default=0.0)
@@ -121,9 +138,10 @@ class Onward:
 
     def send_on(self, ask: Ask, number: int, flags: Flag = NO_FLAGS) -> bool:
         """Send a query on by the transfer id that it came with; False: nobody is known to serve it."""
-        models, line = self._partners.get(ask.task, ()), self._line
+        models, line = self.elsewhere(ask.task), self._line
         if not models or line is None:
             return False
+        models = [k for k in models if k.accuracy >= ask.need.broad_accuracy] or models
         label = models[number % len(models)].label
         self._send(line, label, encode_message(ask), number, PacketType.QUERY, flags, ask.hops)
         return True
@@ -191,7 +209,7 @@ class Onward:
             for task in list(self._partners):
                 try:
                     self._partners[task] = self.means.replicas(task).replicas
-                    self._probe(line, [k.label for k in self._partners[task] if k.label not in self._known])
+                    self._probe(line, [k.label for k in self.elsewhere(task) if k.label not in self._known])
                 except DccRefused:  # none serves the task now
                     self._partners[task] = ()
                 except DaitnError:  # its control centre is silent: as before

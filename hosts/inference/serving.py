@@ -68,7 +68,7 @@ class Hosted:
     def latency_ms(self) -> float:
         """Return the latency of queries that found about as many in flight as there are now (Prequal's estimate)."""
         known = self.latencies_ms
-        near = min(known, key=lambda found: (abs(found - self.in_flight), found), default=None)
+        near = min(list(known), key=lambda found: (abs(found - self.in_flight), found), default=None)
         return known[near] if near is not None else (self.in_flight + 1) * self.service_ms
 
     def state(self, now_s: float) -> State:
@@ -83,10 +83,14 @@ class Hosted:
         return {
             "task": self.task, "label": self.label, "accuracy": self.accuracy, "variant": self.variant,
             "job": self.for_object,
-            "service_ms": round(self.service_ms, 2), "in_flight": self.in_flight,
+            "service_ms": round(self.service_ms, 3), "in_flight": self.in_flight,
             "arrivals_per_s": self.arrivals_per_s(now_s), "asked_by": self.asked_by(now_s),
-            "up_s": float(min(UP_S, int(now_s - self.since_s))),
+            "up_s": float(min(UP_S, int(now_s - self.since_s))), **self._cache_told(),
         }  # fmt: skip
+
+    def _cache_told(self) -> dict[str, int]:
+        cache = self.model.cache
+        return {} if cache is None else {"hits": cache.hits, "misses": cache.misses}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +147,11 @@ class Serving:
                 self._thread.start()
             self._news.notify()
         return None
+
+    def hold(self, hosted: Hosted, queries: int) -> None:
+        """Count queries of a model that wait for others' answers, not for this thread (below 0: they have them)."""
+        with self._news:
+            hosted.in_flight += queries
 
     def close(self) -> None:
         """Answer no more."""

@@ -7,27 +7,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
 import torch
 from torch import nn
 
+from hosts.inference.caching import Cache
 from hosts.learning.errors import LearningError
 from hosts.learning.task import Task, VignetteTask, bytes_to_model
 from hosts.learning.ways.calibrate import scale
 from hosts.learning.ways.collaborative import combine
+from hosts.learning.ways.costs import ms_per_query
 from hosts.learning.ways.multimodal import Fusion, fuse
 from hosts.learning.ways.pair import CheapVignetteTask
-from hosts.learning.ways.split import Part, activations_to_bytes, bytes_to_activations, bytes_to_part
+from hosts.learning.ways.split import (
+    Choice,
+    Part,
+    activations_to_bytes,
+    bytes_to_activations,
+    bytes_to_part,
+    choose_cut,
+    cut_model,
+    possible_cuts,
+)
 from hosts.learning.ways.vitals import VitalsTask
 from packets.messages import Answer, Ask, Need, Way
 from packets.queries import SINGLE, variant_task
 
 MOST_HOPS = 3
 GATHERS = ("collaborative", "multimodal")
-LEAST_ASKED = {"switched": 1, "collaborative": 1, "lower": 1, "multimodal": 2}
+LEAST_ASKED = {"switched": 1, "collaborative": 1, "lower": 1, "multimodal": 2, "cached": 1}
+NO_MODEL = b"cache"  # what is deployed where nothing is computed
 _FLOAT16 = np.dtype("<f2")
 
 
@@ -55,7 +67,12 @@ class Answerer:
         self._fusion: Fusion | None = None
         self._vitals = 0
         self._model: nn.Module = nn.Identity()
-        if way.kind == "multimodal":
+        self.cache: Cache | None = None
+        if way.kind == "cached":
+            if self.payload != NO_MODEL:
+                raise LearningError(f"a cache is deployed as {NO_MODEL!r}, these are {len(self.payload)} other bytes")
+            self.cache = Cache(way.expiry_s, way.entries)
+        elif way.kind == "multimodal":
             self._vitals = _task_of(task, "vitals").width
             self._fusion = bytes_to_fusion(payload, len(task.labels))
         elif way.kind in ("lower", "upper"):
@@ -116,6 +133,11 @@ class Answerer:
 
     def parts(self, ask: Ask) -> dict[str, Ask]:
         """Return what each partner is asked; ``LearningError`` when the sample has not the numbers for it."""
+        if self.way.kind == "cached":
+            if ask.activations:
+                raise LearningError("activations of a model that is cut: a cache takes samples")
+            task = self.partners[0]
+            return {task: msgspec.structs.replace(_further(ask, task, sample=ask.sample), need=ask.need)}
         if self.way.kind == "collaborative":
             return {task: _further(ask, task, sample=ask.sample, chances=True) for task in self.partners}
         text, vitals = self.task.width, self._vitals
@@ -171,6 +193,44 @@ def _further(
         task=task, sample=list(sample), need=Need(deadline_ms=ask.need.deadline_ms), chances=chances or ask.chances,
         activations=activations, hops=ask.hops + 1,
     )  # fmt: skip
+
+
+# --- a model that is cut
+
+Positive = Annotated[float, msgspec.Meta(gt=0.0, le=1e9)]
+
+
+class CutSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Between what two places a model is cut. ``shares``: of a core, the lower's and the upper's."""
+
+    shares: Annotated[list[Positive], msgspec.Meta(min_length=2, max_length=2)]
+    rate_mbps: Positive
+    rtt_ms: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)]
+
+
+class Sides(NamedTuple):
+    """Both sides of a model, as they are deployed, and what is expected of them."""
+
+    lower: tuple[bytes, Way]
+    upper: tuple[bytes, Way]
+    choice: Choice
+
+
+def cut_sides(task: Task, payload: bytes, upper_variant: str, spec: CutSpec) -> Sides:
+    """Cut a model where its answers come soonest, by what it takes on a core, as measured here; ``LearningError`` where
+    it has no place to cut.
+    """
+    model = bytes_to_model(task, payload)
+    cuts = possible_cuts(task, model, half=True)
+    per_s = cuts[0].upper_flops / (ms_per_query(task, model) / 1e3)
+    lower_per_s, upper_per_s = (share * per_s for share in spec.shares)
+    choice = choose_cut(cuts, lower_per_s, upper_per_s, spec.rate_mbps, spec.rtt_ms)
+    if choice.cut is None:
+        raise LearningError(f"the model of task {task.name} has one layer and cannot be cut")
+    lower, upper = cut_model(task, model, at := choice.cut.at)
+    below = Way(kind="lower", cut=at, seal=lower.seal, asks=[upper_variant])
+    above = Way(kind="upper", cut=at, seal=upper.seal)
+    return Sides((lower.to_bytes(), below), (upper.to_bytes(), above), choice)
 
 
 # --- bytes

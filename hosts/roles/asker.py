@@ -52,6 +52,7 @@ class QueryOwner(Role):
             "answer": answer.answer,
             "expected": expected,
             "latency_ms": latency_ms,
+            "cached": answer.cached,
         }
         self.terminal.emit(
             "query.answered", id=query, node=self.terminal.name, group=command.get("group", ""), **result
@@ -74,7 +75,7 @@ class QueryOwner(Role):
         except msgspec.ValidationError as error:
             raise BadCommand(f"load: {error}") from None
         samples = self._samples(spec)
-        task, name = self.terminal.task.name, self.terminal.name
+        task, name = variant_task(self.terminal.task.name, spec.way), self.terminal.name
 
         def replicas() -> Replicas:
             return self.terminal.dcc.ask(AskReplicas(name=name, task=task, need=spec.need), Replicas, attempts=1)

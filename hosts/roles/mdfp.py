@@ -55,7 +55,10 @@ class Mdfp(Role):
         self._hosted: dict[str, Hosted] = {}
         self._by_label: Recent[Hosted] = Recent(FORMER_KEPT)
         self.onward = Onward(
-            Means(terminal.plan.address, self._open_line, self._replicas, terminal.complain, terminal.clock)
+            Means(
+                terminal.plan.address, self._open_line, self._replicas, terminal.complain, terminal.clock,
+                lambda label: label in self._by_label,
+            )
         )  # fmt: skip
         self.answering = Answering(terminal, self._model, self.serving, self.onward)
         self.moving = Moving(terminal, self._by_label.get)
@@ -111,6 +114,7 @@ class Mdfp(Role):
         hosted = self._by_label.pop(message.label, None)
         if hosted is not None and hosted.label == message.label and self._hosted.get(hosted.task) is hosted:
             del self._hosted[hosted.task]
+        self.onward.gone(message.label)
         self.terminal.touch()
         return Ack()
 

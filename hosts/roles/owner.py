@@ -11,6 +11,7 @@ import msgspec
 
 from hosts.control import Command
 from hosts.errors import BadCommand, HostError
+from hosts.inference.ways import NO_MODEL, CutSpec, cut_sides
 from hosts.learning.compress import encoding_of, parse_spec
 from hosts.learning.errors import LearningError
 from hosts.learning.methods.split import cut_sizes
@@ -46,6 +47,7 @@ from packets.wire import PacketType
 
 MODEL_FILE = "model.safetensors"
 LOG_FILE = "training-log.json"
+UPPER = "split-upper"  # the variant that the lower side, `split`, asks
 _MAX_LIMIT = 0xFFFF
 
 
@@ -71,7 +73,7 @@ class ModelOwner(Role):
         self.actions |= {"home": self.take_back}
         self.commands |= {
             "submit": self._submit, "deploy": self._deploy, "inquire": self._inquire, "change": self._change,
-            "move": self._move,
+            "move": self._move, "split": self._split,
         }  # fmt: skip
         self._jobs: dict[int, OwnJob] = {}
 
@@ -209,23 +211,48 @@ class ModelOwner(Role):
     # --- afterwards ---
 
     def _deploy(self, command: Command) -> Command:
-        """Deploy a trained model, or the bytes of a file: {"object_id" | "file", "accuracy"?, "variant"?, "way"?}."""
+        """Deploy a trained model (of it a cache takes the accuracy alone), or the bytes of a file.
+
+        {"object_id" | "file", "accuracy"?, "variant"?, "way"?, "to"?}. What is called otherwise than the task's model
+        stays as it is when that one is trained on: it is told as no job's.
+        """
         spec, payload, accuracy = self._trained(command)
+        variant = command.get("variant", "")
         wanted: dict[str, Any] = {
             "m": "announce", "name": self.terminal.name, "kind": "deploy", "task": spec.task,
-            "size_bytes": len(payload), "for_object": command.get("object_id", 0),
-            "accuracy": command.get("accuracy", accuracy), "variant": command.get("variant", ""),
-            "way": command.get("way", {}), "replaces": command.get("replaces", 0),
+            "size_bytes": len(payload), "for_object": 0 if variant else command.get("object_id", 0),
+            "accuracy": command.get("accuracy", accuracy), "variant": variant,
+            "way": command.get("way", {}), "replaces": command.get("replaces", 0), "target": command.get("to", ""),
         }  # fmt: skip
         try:
             message = msgspec.convert(wanted, AnnounceObject)
             msgspec.convert(variant_task(spec.task, message.variant), Name)
         except msgspec.ValidationError as error:
             raise BadCommand(f"deployment: {error}") from None
+        if message.way.kind == "cached":
+            payload = NO_MODEL
+            message = msgspec.structs.replace(message, size_bytes=len(payload))
         reply = self.terminal.dcc.ask(message, AnnounceReply)
         fresh = self._fresh(reply.object_id, spec, payload)
         self._launch_later(msgspec.structs.replace(fresh, visit_limit=4))
         return {"object_id": reply.object_id}
+
+    def _split(self, command: Command) -> Command:
+        """Cut a trained model in two, for ``deploy``: {"object_id", and what a ``CutSpec`` has}."""
+        _, payload, accuracy = self._trained(command)
+        about = {k: command.get(k) for k in CutSpec.__struct_fields__}
+        try:
+            sides = cut_sides(self.terminal.task, payload, UPPER, msgspec.convert(about, CutSpec))
+        except (LearningError, msgspec.ValidationError) as error:
+            raise BadCommand(f"split: {error}") from None
+        folder = self.terminal.folder / f"{command['object_id']:x}"
+        folder.mkdir(parents=True, exist_ok=True)
+        told: Command = {k: getattr(sides.choice, k) for k in ("cut_ms", "whole_ms")} | {"at": sides.lower[1].cut}
+        for variant, (data, way) in ((UPPER, sides.upper), ("split", sides.lower)):
+            _write(folder / f"{variant}.part", data)
+            source = {"file": str(folder / f"{variant}.part"), "accuracy": accuracy}
+            told[variant] = {"source": source, "way": msgspec.to_builtins(way)}
+        return told
 
     def _trained(self, command: Command) -> tuple[JobSpec, bytes, dict[str, float]]:
         """Return what was asked of a model, its bytes and its accuracies."""

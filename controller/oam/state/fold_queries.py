@@ -204,4 +204,5 @@ FOLDS = {
     "model.drifted": noted,
     "model.recalibrating": noted,
     "model.redeployed": noted,
+    "way.deployed": noted,
 }

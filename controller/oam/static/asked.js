@@ -28,14 +28,20 @@ export class AskedView {
     byId("models-out").hidden = !out.length;
     keyed(byId("models-out"), out.map((one) => ({ key: one.name, stamp: one.out, make: () => h("li", null, h("b", null, one.name), ` is out, asked by nobody: ${one.out}`) })));
     byId("classes-table").hidden = !classes.length;
-    const nodes = this.nodes();
-    keyed(byId("classes"), classes.slice(0, MAX_CLASSES).map((one) => ({ key: `${one.kas}/${one.label}`, stamp: JSON.stringify([one, nodes]), make: () => this.row(one, nodes) })));
+    const [nodes, caches] = [this.nodes(), this.caches()];
+    keyed(byId("classes"), classes.slice(0, MAX_CLASSES).map((one) => ({ key: `${one.kas}/${one.label}`, stamp: JSON.stringify([one, nodes, one.models.map((model) => caches[model.label])]), make: () => this.row(one, nodes) })));
     this.charts();
   }
 
   /** The MDFP of each label: the control centres know it only as a place. */
   nodes() {
     return Object.fromEntries(this.store.all("terminals").flatMap((one) => Object.keys(one.labels ?? {}).map((label) => [label, one.name])));
+  }
+
+  /** Hits and misses of each cache, by its label. */
+  caches() {
+    const told = this.store.all("terminals").flatMap((one) => one.attributes?.models ?? []);
+    return Object.fromEntries(told.filter((model) => typeof model.hits === "number").map((model) => [model.label, model]));
   }
 
   says() {
@@ -131,6 +137,8 @@ export class AskedView {
     if (model.accuracy) words.push(`accuracy ${percent(model.accuracy)}`);
     words.push(...Object.entries(model.metrics ?? {}).map(([name, value]) => `${name} ${Number(value.toPrecision(4))}`));
     if (typeof model.score === "number") words.push(`score ${model.score.toFixed(1)} of 10`);
+    const cache = this.caches()[model.label];
+    if (cache) words.push(`${percent(cache.hits / Math.max(1, cache.hits + cache.misses))} of ${cache.hits + cache.misses} from memory`);
     if (typeof model.age_s === "number") words.push(`known ${model.age_s.toFixed(1)} s ago`);
     return words.join("; ");
   }

@@ -17,6 +17,10 @@ ExpertOption = Annotated[str, typer.Option(help="Least accuracy in a group: GROU
 DeadlineOption = Annotated[int, typer.Option(help="Milliseconds after which an answer is of no use (0: never).", min=0)]
 LocalOption = Annotated[bool, typer.Option("--local", help="Stay in the asker's K-AS.")]
 
+WayOption = Annotated[
+    str, typer.Option(help="Way of inference, of the scenario's `ways`: split, cached ... [default: the plain model].")
+]
+
 
 def need_of(accuracy: float, expert: str, deadline_ms: int, local: bool) -> dict[str, Any]:
     """Return what queries need, from the options that say so; ``ExperimentError``."""
@@ -44,20 +48,22 @@ def query(
     deadline_ms: DeadlineOption = 0,
     local: LocalOption = False,
     answer_to: Annotated[str, typer.Option(help="Terminal that gets the answer instead of who asks.")] = "",
+    way: WayOption = "",
 ) -> None:
     """Put one question to whichever deployed model the network steers it to; `daitn explain last` says why there."""
     from experiments.commands.client import request
 
     answer = request(
         "query", timeout_s=60, group="" if text else group, text=text, answer_to=answer_to,
-        need=need_of(accuracy, expert, deadline_ms, local),
+        need=need_of(accuracy, expert, deadline_ms, local), way=way,
     )  # fmt: skip
     if answer_to:
         words = f"taken in {answer['latency_ms']:.1f} ms; the answer goes to {answer_to}"
     else:
         right = "right" if answer["answer"] == answer["expected"] else f"expected {shown(answer['expected'])}"
         how = f"confidence {answer['confidence']:.2f}" if text else right
-        words = f"{shown(answer['answer'])} ({how}), by {answer['answered_by']} in {answer['latency_ms']:.1f} ms"
+        by = f"{answer['answered_by']} {'from memory ' if answer['cached'] else ''}in {answer['latency_ms']:.1f} ms"
+        words = f"{shown(answer['answer'])} ({how}), by {by}"
     out.print(f"{words} [dim]({answer['id']})[/]", highlight=False)
 
 
@@ -76,6 +82,10 @@ def load(
         ),
     ] = "qirce",
     group: Annotated[str, typer.Option(help="Ask samples of this group alone.")] = "",
+    samples: Annotated[
+        int, typer.Option(help="How many different samples an asker asks, over and over.", min=1, max=4096)
+    ] = 512,
+    way: WayOption = "",
     accuracy: AccuracyOption = 0.0,
     expert: ExpertOption = "",
     deadline_ms: DeadlineOption = 0,
@@ -89,7 +99,7 @@ def load(
 
     spec = {
         "rate_per_s": rate, "pattern": pattern, "peak": peak, "period_s": period, "seconds": seconds, "policy": policy,
-        "group": group, "need": need_of(accuracy, expert, deadline_ms, local),
+        "group": group, "need": need_of(accuracy, expert, deadline_ms, local), "way": way, "samples": samples,
     }  # fmt: skip
     result = drive(spec, seed, quiet=as_json)
     if as_json:

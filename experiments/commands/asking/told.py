@@ -48,9 +48,10 @@ def summary(result: Record) -> str:
     """Return a load in a sentence."""
     rest = f"{result['refused']} refused, {result['lost']} lost"
     ended = ", ended early" if result["stopped"] else ""
+    cached = f" ({result['cached'] / result['answered']:.1%} of them from memory)" if result.get("cached") else ""
     return (
         f"{result['asked']} asked by {len(result['askers'])} ({result['pattern']}, {result['rate_per_s']:g} a second, "
-        f"policy {shown(result['policy'])}{ended}): {result['answered']} answered, {rest}"
+        f"policy {shown(result['policy'])}{ended}): {result['answered']} answered{cached}, {rest}"
     )
 
 

@@ -202,5 +202,6 @@ def _end(told: Record) -> str:
     right = "" if not answer["expected"] else ", right" if answer["answer"] == answer["expected"] else ", wrong"
     share = next((m["share"] for m in told["models"] if m["node"] == answer["answered_by"]), None)
     drawn = f", which had {share:.0%} of the class" if share is not None and len(told["models"]) > 1 else ""
-    by = f"{answer['answered_by']}{drawn}, in {answer['latency_ms']:.1f} ms"
+    memory = ", from memory" if answer.get("cached") else ""
+    by = f"{answer['answered_by']}{memory}{drawn}, in {answer['latency_ms']:.1f} ms"
     return f"answered {shown(answer['answer'])}{right}, by {by}"

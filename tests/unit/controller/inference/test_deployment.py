@@ -19,6 +19,7 @@ from packets.messages import (
     Register,
     Report,
     Retire,
+    Way,
     encode_message,
 )
 from packets.wire import Header, PacketType, encode
@@ -105,6 +106,13 @@ def test_a_deployment_goes_where_its_owner_says() -> None:
         wrong = AnnounceObject(name="owner1", kind="deploy", task="vignettes", size_bytes=1000, target="3:@node/h31")
         answer = await world.tell("owner1", wrong)
         assert isinstance(answer, Refused) and "names no MDFP" in answer.reason
+        cache = AnnounceObject(
+            name="owner1", kind="deploy", task="vignettes", size_bytes=5, target="3:@mdfp/0", variant="cached",
+            way=Way(kind="cached", asks=[""]),
+        )  # fmt: skip
+        assert isinstance(await world.tell("owner1", cache), AnnounceReply)
+        lines = [line.task for d in world.dccs for line in d.deployment.lines.values()]
+        assert lines == ["vignettes"], "MDO moves no cache"
 
     run(work)
 

@@ -267,6 +267,23 @@ def test_a_metric_of_ones_own_crosses_to_other_k_as_and_an_engine_of_ones_own_he
     run(work)
 
 
+def test_of_caches_the_nearest_alone_is_asked_however_fast_they_are() -> None:
+    async def work() -> None:
+        world = World(PLAN)
+        await world.start()
+        for name in MODELS:
+            host, cache = world.hosts[name], hosted(name, service_ms=9.0, hits=0, misses=0)
+            attributes = {"models": [cache], "trust": 0.9}
+            await world.tell(name, Register(name=name, role=host.role, address=host.address, attributes=attributes))
+        for asker, near in (("owner1", "mdfp1"), ("mdfp1", "mdfp1"), ("mdfp3", "mdfp3"), ("asker4", "mdfp1")):
+            told = await world.tell(asker, AskReplicas(name=asker, task="vignettes"))
+            assert isinstance(told, Replicas) and [k.label for k in told.replicas] == [MODELS[near]]
+        journeys = [world.send("asker4", LABEL, query(number=n)).ends for n in range(8)]
+        assert journeys == [["mdfp1"]] * 8, "as far as the other, and one of them"
+
+    run(work)
+
+
 def coolest(models: list[ModelAt], path_ms: dict[str, float]) -> list[tuple[str, int]]:
     return [(min(models, key=lambda m: m.metrics.get("power_w", 1e9)).node, 100)]
 

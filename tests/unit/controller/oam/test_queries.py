@@ -154,3 +154,16 @@ def test_metrics_of_a_load() -> None:
         'daitn_unserved_total{kas="2"} 1.0',
     ):
         assert line in text.splitlines(), line
+
+
+def test_hits_and_misses_of_a_cache_are_those_its_terminal_told_last() -> None:
+    metrics = Metrics()
+    plain = {"task": "vignettes", "label": 1, "accuracy": {}}
+    for hits, misses in ((1, 4), (7, 5)):
+        models = [plain, plain | {"label": 2, "hits": hits, "misses": misses}, "odd"]
+        metrics.apply(event("krrm.updated", name="mdfp3", attributes={"models": models}))
+    metrics.apply(event("krrm.updated", name="mdfp1", attributes={"models": [plain]}))
+    metrics.apply(event("krrm.updated", name="mdfp1", attributes={"models": 3}))
+    text = metrics.render().decode()
+    assert 'daitn_cache_queries{node="mdfp3",outcome="hit"} 7.0' in text
+    assert 'daitn_cache_queries{node="mdfp3",outcome="miss"} 5.0' in text and "mdfp1" not in text
