@@ -17,6 +17,7 @@ from packets.queries import (
     SINGLE,
     Answer,
     Ask,
+    AskPart,
     AskReplicas,
     AskState,
     Busy,
@@ -24,17 +25,18 @@ from packets.queries import (
     Need,
     Replicas,
     State,
+    StreamPart,
     Variant,
     Way,
 )
 from packets.terms import Attributes, Fixed, Groups, JobSpec, Member, Message, Name, Share, Text
 
 __all__ = [
-    "Ack", "AnnounceObject", "AnnounceReply", "Answer", "AnyMessage", "Ask", "AskReplicas", "AskState", "Busy",
-    "Change", "Copy", "Fixed", "Halt", "HandOver", "Inquire", "JobSpec", "JobStatus", "Known", "LaunchAgain",
+    "Ack", "AnnounceObject", "AnnounceReply", "Answer", "AnyMessage", "Ask", "AskPart", "AskReplicas", "AskState",
+    "Busy", "Change", "Copy", "Fixed", "Halt", "HandOver", "Inquire", "JobSpec", "JobStatus", "Known", "LaunchAgain",
     "Leave", "LogPart", "LogRequest", "Message", "MoveModel", "Need", "Order", "OrderRequest", "Pull",
-    "Refused", "Register", "Release", "Replicas", "Report", "Retire", "Returned", "SendData", "State", "Submit",
-    "SubmitReply", "Verdict", "VerdictReply", "VisitDone", "Way", "decode_message", "encode_message",
+    "Refused", "Register", "Release", "Replicas", "Report", "Retire", "Returned", "SendData", "State", "StreamPart",
+    "Submit", "SubmitReply", "Verdict", "VerdictReply", "VisitDone", "Way", "decode_message", "encode_message",
 ]  # fmt: skip
 
 
@@ -321,7 +323,7 @@ AnyMessage = (
     Register | Report | Leave | Pull | Halt | Submit | AnnounceObject | OrderRequest | VisitDone | Verdict | Returned
     | Inquire | Ack | Refused | SubmitReply | AnnounceReply | Order | LogRequest | LogPart | VerdictReply | JobStatus
     | SendData | Ask | Answer | Busy | AskState | State | AskReplicas | Replicas | Change | LaunchAgain | HandOver
-    | Release | Copy | Retire | MoveModel
+    | Release | Copy | Retire | MoveModel | AskPart | StreamPart
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()
