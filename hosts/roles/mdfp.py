@@ -16,6 +16,7 @@ from hosts.inference.moving import Moving
 from hosts.inference.onward import Means, Onward
 from hosts.inference.ports import Ports
 from hosts.inference.serving import Hosted, Serving
+from hosts.inference.streams import Streams
 from hosts.inference.ways import Answerer, Found
 from hosts.learning.errors import LearningError
 from hosts.roles.base import Peer, Recent, Role
@@ -25,6 +26,7 @@ from packets.messages import (
     Ack,
     AnyMessage,
     Ask,
+    AskPart,
     AskReplicas,
     AskState,
     Copy,
@@ -57,6 +59,7 @@ class Mdfp(Role):
             Means(terminal.plan.address, self._open_line, self._replicas, terminal.complain, terminal.clock)
         )  # fmt: skip
         self.answering = Answering(terminal, self._model, self.serving, self.onward)
+        self.streams = Streams(terminal, self._model, self.answering)
         self.moving = Moving(terminal, self._by_label.get)
         self._activity = contextlib.ExitStack()
 
@@ -64,7 +67,7 @@ class Mdfp(Role):
         now_s = self.terminal.clock()
         hosted = list(self._hosted.values())
         measured = [h.service_ms for h in hosted if h.service_ms]
-        queue = {"queue": self.terminal.queue + self.serving.in_flight}
+        queue = {"queue": self.terminal.queue + self.serving.in_flight + self.streams.waiting}
         models = {"models": [h.told(now_s) for h in hosted]}
         return super().attributes() | queue | models | {"latency_ms": round(max(measured, default=0.0), 2)}
 
@@ -128,6 +131,8 @@ class Mdfp(Role):
             return
         if isinstance(message, Ask):
             self.answering.take(Query(header, peer, message, self.terminal.clock()))
+        elif isinstance(message, AskPart):
+            self.streams.take(header, peer, message)
         else:
             self.answering.reply(header, peer, encode_message(self.answer(message)))
 
