@@ -153,6 +153,7 @@ class Answering:
 
     def hand(self, then: Callable[[Message], None], answer: Message) -> None:
         """Hand over what is said of a query, after asking whom it goes on to."""
+        self._touch()
         if not isinstance(answer, Ask):
             then(answer)
             return

@@ -29,6 +29,7 @@ WINDOW = 8  # parts that are asked for, or came early
 AGAIN_S = (0.3, 0.5)  # a part that does not come is asked for again; sooner where PASSED later ones have come
 PASSED = 3
 SILENT_S = 1.2  # a model of which nothing is heard for so long, however often it was asked again, is left
+ODD_S = 0.45  # of which nothing is heard for so long: the control centre may know that it is gone
 PATIENCE_S = 15.0  # for the next part, whoever is asked
 PAUSE_S = 0.25  # where all models have said no
 LOOK_S = 0.05
@@ -124,6 +125,7 @@ class Streaming:
         self._left: dict[int, str] = {}  # models that were left, and their addresses
         self._reason = ""
         self._usual_s = 0.0  # that a part takes
+        self._asked_s = 0.0  # since when the model was silent, when the control centre was asked about it
         self._heard_s = self._next_s = self._not_before_s = means.clock()
         self._stopped = False
 
@@ -230,8 +232,8 @@ class Streaming:
     def _look_after(self, now_s: float) -> None:
         """Ask again for what is overdue, another model where this one is silent; ``StreamBroken`` in the end."""
         self._lose_patience(now_s)
-        usual_s = self._usual_s
-        if self._sent and now_s - self._heard_s > max(SILENT_S, 4 * usual_s):
+        usual_s, silent_s = self._usual_s, now_s - self._heard_s
+        if self._sent and (silent_s > max(SILENT_S, 4 * usual_s) or (silent_s > ODD_S and self._is_gone())):
             self._elsewhere("it says nothing", now_s, refused=False)
             return
         for number, sent in self._sent.items():
@@ -269,6 +271,14 @@ class Streaming:
         self._met, self._address = False, ""
         self._sent.clear()
         self._heard_s = self.means.clock()
+
+    def _is_gone(self) -> bool:
+        """Ask the control centre, once in a silence, whether the model that is asked serves the class no more."""
+        if not self.label or self._asked_s == self._heard_s:
+            return False
+        self._asked_s = self._heard_s
+        models = self._models(refused=False)
+        return bool(models) and self.label not in {k.label for k in models}
 
     @property
     def _nothing_came(self) -> bool:

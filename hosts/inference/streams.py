@@ -1,8 +1,8 @@
 """Streams at a terminal that serves models: one query of many samples, answered part by part as each is computed.
 
-A stream takes turns: one part of it is in the queue at a time, whose samples count there as queries do; its others
-wait here, in nobody's way. What was sent is kept for a while, so that a part that got lost is not computed again; one
-that is not kept any more is, from the samples that come with each request.
+Streams take turns: one part of each, of a few at once, is in the queue, where its samples count as queries do; the
+others wait here, in nobody's way. What was sent is kept for a while, so that a part that got lost is not computed
+again; one that is not kept any more is, from the samples that come with each request.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from packets.wire import Header, PacketType
 
 STREAMS, STREAMS_AN_ASKER = 64, 4  # under way at once
 WAITING, WAITING_A_STREAM = 128, 16  # parts that wait for their turn
+TURNS = 4  # parts in the queue at once, each of another stream: half of the queue, the other half is everybody's
 IDLE_S = 5.0  # a stream of which nothing comes for so long is over
 KEPT, KEPT_BYTES, KEPT_S = 1024, 4 << 20, 30.0  # of parts that were sent
 Name = tuple[str, int]  # a stream: its asker's address, its number there
@@ -111,7 +112,9 @@ class Streams:
     def __init__(self, terminal: Terminal, find: Find, answering: Answering) -> None:
         self.terminal, self._find, self.answering = terminal, find, answering
         self.kept = Kept()
-        self._streams: OrderedDict[Name, Stream] = OrderedDict()
+        self._streams: dict[Name, Stream] = {}
+        self._ready: deque[Stream] = deque()  # those of which a part waits and none is in the queue
+        self._in_turn, self._turning = 0, False
         self._lock = threading.Lock()
 
     @property
@@ -127,8 +130,8 @@ class Streams:
         hosted = self._model(wanted)
         with self._lock:
             said = self._admit(wanted, hosted)
-        if isinstance(said, Stream):
-            self._turn(said)
+        if said is None:
+            self._turns()
         else:
             self._send(wanted, said)
 
@@ -136,8 +139,8 @@ class Streams:
         ask = wanted.ask
         return self._find(object_label(wanted.header.object_id), Ask(task=ask.task, sample=[], need=ask.need))
 
-    def _admit(self, wanted: Wanted, hosted: Hosted | None) -> Stream | Message | bytes:
-        """Return the stream whose part now waits for its turn, or what is to be said instead."""
+    def _admit(self, wanted: Wanted, hosted: Hosted | None) -> Message | bytes | None:
+        """Have a part wait for its turn, or return what is to be said instead."""
         ask, now_s, name = wanted.ask, wanted.came_s, (wanted.peer[0], wanted.ask.stream)
         if (part := self.kept.get(name, ask.number, now_s)) is not None:
             return part
@@ -159,7 +162,9 @@ class Streams:
         stream.handed = max(stream.handed, min(ask.handed, ask.parts))
         stream.under_way.add(ask.number)
         stream.waiting.append(wanted)
-        return stream
+        if len(stream.waiting) == 1 and not stream.in_turn:
+            self._ready.append(stream)
+        return None
 
     def _begin(self, name: Name, shape: tuple[int, int], now_s: float) -> Stream | None:
         """Return a new stream; None where there are too many."""
@@ -173,49 +178,68 @@ class Streams:
 
     # --- its turn
 
-    def _turn(self, stream: Stream) -> None:
-        """Put the samples of a stream's next part into the queue, unless one of its parts is there."""
+    def _turns(self) -> None:
+        """Put what is next into the queue, a part of each stream in turn; one thread at a time does."""
         with self._lock:
-            if stream.in_turn or not stream.waiting:
+            if self._turning:
                 return
-            wanted, stream.in_turn = stream.waiting.popleft(), True
+            self._turning = True
+        while (taken := self._next()) is not None:
+            stream, wanted = taken
+            try:
+                refusal = self._put(stream, wanted)
+            except Exception as error:  # what one part does must not end the turns of the others
+                self.terminal.complain(f"stream of {wanted.peer[0]} to {self.terminal.name}: {error!r}")
+                refusal = Refused(reason=f"{self.terminal.name} failed on this part")
+            if refusal is not None:
+                self._over(stream, wanted, refusal)
+
+    def _next(self) -> tuple[Stream, Wanted] | None:
+        with self._lock:
+            if self._in_turn >= TURNS or not self._ready:
+                self._turning = False
+                return None
+            stream = self._ready.popleft()
+            stream.in_turn = True
+            self._in_turn += 1
+            return stream, stream.waiting.popleft()
+
+    def _put(self, stream: Stream, wanted: Wanted) -> Message | None:
+        """Have the samples of a part answered; return why not, if so."""
         ask, hosted = wanted.ask, self._model(wanted)
         if hosted is None:
-            why = f"{self.terminal.name} hosts no model of task {ask.task!r} any more"
-            self._over(stream, wanted, Refused(reason=why))
-            return
+            return Refused(reason=f"{self.terminal.name} hosts no model of task {ask.task!r} any more")
         asks = [Ask(task=ask.task, sample=sample, need=ask.need) for sample in ask.samples]
         collected = Collected(len(asks), lambda said: self._computed(stream, wanted, hosted, said))
         puts = [partial(collected.put, index) for index in range(len(asks))]
         if hosted.model.way.kind in GATHERS:  # answered by several, who are asked one by one
             for one, put in zip(asks, puts, strict=True):
                 self.answering.take(Query(wanted.header, wanted.peer, one, wanted.came_s, put))
-        else:
-            replies = [partial(self.answering.hand, put) for put in puts]
-            together = list(zip(asks, replies, strict=True))
-            busy = self.answering.serving.put_together(hosted, together, kas_of(wanted.peer))
-            if busy is not None:
-                self._over(stream, wanted, busy)
+            return None
+        replies = [partial(self.answering.hand, put) for put in puts]
+        together = list(zip(asks, replies, strict=True))
+        return self.answering.serving.put_together(hosted, together, kas_of(wanted.peer))
 
     def _computed(self, stream: Stream, wanted: Wanted, hosted: Hosted, said: list[Message]) -> None:
         """Make a part of what is said of its samples."""
         ask = wanted.ask
         busy = next((m for m in said if isinstance(m, Busy)), None)
-        if busy is not None:
-            self._over(stream, wanted, busy)
-            return
-        part = StreamPart(
+        part = busy or StreamPart(
             stream=ask.stream, total=ask.total, size=ask.size, number=ask.number, answers=[_given(m) for m in said],
             answered_by=self.terminal.name, infer_ms=sum(m.infer_ms for m in said if isinstance(m, Answer)),
             state=hosted.state(self.terminal.clock()),
         )  # fmt: skip
         self._over(stream, wanted, part)
+        self._turns()
 
     def _over(self, stream: Stream, wanted: Wanted, message: Message) -> None:
-        """Say what came of a part, and go on with the next."""
+        """Say what came of a part."""
         said, number = encode_message(message), wanted.ask.number
         with self._lock:
             stream.in_turn = False
+            self._in_turn -= 1
+            if stream.waiting:
+                self._ready.append(stream)
             stream.under_way.discard(number)
             if isinstance(message, StreamPart):
                 self.kept.put(stream.name, number, said, self.terminal.clock())
@@ -223,7 +247,6 @@ class Streams:
                 if len(stream.answered) == message.parts:
                     self._streams.pop(stream.name, None)
         self._send(wanted, said)
-        self._turn(stream)
 
     def _send(self, wanted: Wanted, said: Message | bytes) -> None:
         payload = said if isinstance(said, bytes) else encode_message(said)

@@ -255,6 +255,14 @@ def test_the_rest_comes_from_another_model_in_order_and_nothing_twice(
     assert sorted(to_b) == list(range(4, 13)), "only what was missing, each once"
 
 
+def test_a_model_that_the_control_centre_knows_is_gone_is_left_sooner(net: Callable[[Answer], Net]) -> None:
+    network = net(lambda label, ask, _: None if label != B and ask.number >= 4 else answered(label, ask))
+    began_s = time.monotonic()
+    one = stream(100, models=(B,))
+    assert said(one)[0] == [str(i) for i in range(100)] and one.label == B
+    assert time.monotonic() - began_s < streaming.SILENT_S and {label for label, _, _ in network.asked} == {CLASS, A, B}
+
+
 def test_a_late_word_of_the_model_that_was_left_is_taken_and_leads_nobody_back(
     net: Callable[[Answer], Net], monkeypatch: pytest.MonkeyPatch
 ) -> None:

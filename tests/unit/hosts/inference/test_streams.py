@@ -15,7 +15,20 @@ from hosts.inference.answering import Answering, Query
 from hosts.inference.onward import Gathering
 from hosts.inference.serving import Hosted, Serving
 from hosts.inference.streams import Kept, Streams
-from packets.messages import Answer, Ask, AskPart, Busy, Message, Need, Refused, State, StreamPart, decode_message
+from hosts.inference.ways import Found
+from packets.messages import (
+    Answer,
+    Ask,
+    AskPart,
+    Busy,
+    Message,
+    Need,
+    Refused,
+    State,
+    StreamPart,
+    Way,
+    decode_message,
+)
 from packets.queries import SINGLE
 from packets.wire import Header, PacketType
 
@@ -131,6 +144,36 @@ def test_a_stream_takes_its_turn_and_others_are_answered_in_between() -> None:
     assert order[:3] == [PEER, OTHER, PEER] or order[:4] == [PEER, OTHER, OTHER, PEER], order
     assert order.index(OTHER) == 1, "behind one part, not behind four"
     assert bench.batches[1][0] == 500.0
+
+
+def test_streams_together_have_half_of_the_queue_and_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    for number in range(2):
+        for asker in range(6):
+            bench.ask(number, peer=(f"10.{asker}.1.2", 4), total=16)
+    until(lambda: bench.serving.in_flight == 32)
+    bench.go.release(100)
+    bench.wait(12)
+    assert [peer[0] for peer, _ in bench.replied[:6]] == [f"10.{asker}.1.2" for asker in range(6)]
+    assert numbers([m for _, m in bench.replied]) == [0] * 6 + [1] * 6
+
+
+def test_a_way_of_many_models_is_asked_sample_by_sample() -> None:
+    bench = Bench()
+    join: Any = lambda answers, accuracies: Found(str(next(iter(answers.values())).answer), 0.5)  # noqa: E731
+    model: Any = SimpleNamespace(
+        way=Way(kind="multimodal"), parts=lambda ask: {"t/text": ask}, join=join, onward=lambda ask, found: None
+    )
+    bench.hosted = Hosted(LABEL, LABEL, "t", model, {}, 0.0)
+    bench.onward.accuracy = lambda name: 0.5
+    for number in range(10):
+        bench.ask(number)
+    said = bench.wait(10)
+    assert numbers(said) == list(range(10)) and bench.batches == []
+    assert all(g.answer == "of the other" for m in said if isinstance(m, StreamPart) for g in m.answers)
+    bench.onward.under_way = 1000
+    bench.ask(0, stream=2)
+    assert isinstance(bench.wait(11)[-1], Busy)
 
 
 def test_a_part_that_waits_is_said_to_and_one_that_was_sent_is_sent_again_not_computed() -> None:
@@ -274,6 +317,17 @@ def test_a_sample_that_is_none_spoils_no_other_and_one_that_goes_on_comes_back()
     bench.ask(0, first=-9.0, total=1, stream=3)
     part = bench.wait(3)[2]
     assert isinstance(part, StreamPart) and "no model of task t/more answered" in part.answers[0].refused
+
+
+def test_many_that_are_refused_at_once_are_refused_one_after_the_other() -> None:
+    bench = Bench()
+    for asker in range(9):
+        for number in range(16):
+            bench.ask(number, peer=(f"10.{asker}.1.2", 4), total=128)
+    bench.hosted = None
+    bench.go.release(100)
+    said = bench.wait(9 * 16)
+    assert len(numbers(said)) == 4 and sum(isinstance(m, Refused) for m in said) >= 124
 
 
 def test_a_model_that_is_retired_while_parts_wait_refuses_them() -> None:
