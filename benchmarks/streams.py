@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -41,15 +42,17 @@ Answers = list[dict[str, Any]]
 
 
 @contextlib.contextmanager
-def serving(folder: Path, loss_percent: float = 0.0) -> Iterator[tuple[StandingNetwork, dict[str, int]]]:
-    """Have the network up with a model deployed at two MDFPs, its WAN losing packets; yield it, and labels by MDFP."""
+def serving(
+    folder: Path, loss_percent: float = 0.0, replicas: int = 2
+) -> Iterator[tuple[StandingNetwork, dict[str, int]]]:
+    """Have the network up with a model deployed at MDFPs, its WAN losing packets; yield it, and labels by MDFP."""
     scenario = copy.deepcopy(SCENARIO)
     for link in scenario["network"]["wan"]:  # type: ignore[index]
         link["loss_percent"] = loss_percent
     file = folder / "streams.yaml"
     file.write_bytes(msgspec.yaml.encode(scenario | {"name": "streams"}))
     with standing(file, folder) as network:
-        yield network, deployed(network, trained(network), 2)
+        yield network, deployed(network, trained(network), replicas)
 
 
 def taken(
@@ -95,24 +98,36 @@ def compared(network: StandingNetwork, asker: str, samples: list[list[float]], r
     }  # fmt: skip
 
 
-def meanwhile(network: StandingNetwork, asker: str, other: str, samples: list[list[float]]) -> dict[str, Any]:
-    """Have another asker put single queries, without a stream and while one is answered; return their latencies."""
-    alone, beside, over = one_by_one(network, other, samples[:40]), list[float](), threading.Event()
+def meanwhile(
+    network: StandingNetwork, asker: str, others: Sequence[str], samples: list[list[float]]
+) -> dict[str, Any]:
+    """Have other askers put single queries, without a stream and while one is answered; return the latencies of those
+    that the stream's model answered.
+    """
+    alone, beside, over = list[dict[str, Any]](), list[dict[str, Any]](), threading.Event()
+    for other in others:
+        alone += [network.at(other, "query", sample=sample) for sample in samples[:20]]
 
-    def ask() -> None:
+    def ask(other: str) -> None:
         while not over.is_set():
-            beside.append(network.at(other, "query", sample=samples[0])["latency_ms"])
+            answer = network.at(other, "query", sample=samples[0])
+            if not over.is_set():
+                beside.append(answer)
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        stream = taken(network, asker, samples=(samples * 3)[:1000])
-    finally:
-        over.set()
-        thread.join()
+    with ThreadPoolExecutor(len(others)) as pool:
+        asking = [pool.submit(ask, other) for other in others]
+        try:
+            stream = taken(network, asker, samples=(samples * 3)[:1000])
+        finally:
+            over.set()
+        for one in asking:
+            one.result()
+    own = [[a["latency_ms"] for a in asked_so if a["answered_by"] in stream["models"]] for asked_so in (alone, beside)]
     found = {
-        "alone_p50_ms": round(statistics.median(alone), 2), "beside_p50_ms": round(statistics.median(beside), 2),
-        "beside_most_ms": round(max(beside), 2), "queries": len(beside), "stream_ms": round(stream["latency_ms"], 1),
+        "alone_p50_ms": round(statistics.median(own[0]), 2) if own[0] else None,
+        "beside_p50_ms": round(statistics.median(own[1]), 2) if own[1] else None,
+        "beside_most_ms": round(max(own[1], default=0.0), 2), "queries": len(own[1]), "of_all": len(beside),
+        "stream_ms": round(stream["latency_ms"], 1), "samples": stream["answered"],
     }  # fmt: skip
     say(f"queries beside a stream: {found}")
     return found
@@ -120,18 +135,21 @@ def meanwhile(network: StandingNetwork, asker: str, other: str, samples: list[li
 
 def killed(network: StandingNetwork, asker: str, samples: list[list[float]]) -> dict[str, Any]:
     """Kill the MDFP that answers once a quarter of the answers are handed out; return what came, from whom, when."""
-    dead: list[str] = []
+    dead: list[tuple[str, int]] = []
 
     def kill(answers: Answers) -> None:
         if not dead and len(answers) >= len(samples) / 4:
-            dead.append(answers[-1]["answered_by"])
-            network.kill(dead[0])
+            dead.append((answers[-1]["answered_by"], len(answers)))
+            network.kill(dead[0][0])
 
     found = taken(network, asker, kill, samples=samples)
     times, numbers = [a["after_ms"] for a in found["answers"]], [a["number"] for a in found["answers"]]
+    name, killed_at = dead[0]
+    of_killed = [a["number"] for a in found["answers"] if a["answered_by"] == name]
     result = {
         "answered": found["answered"], "in_order": numbers == list(range(1, len(samples) + 1)),
-        "killed": dead[0] if dead else "", "models": found["models"], "all_ms": round(found["latency_ms"], 1),
+        "killed": name, "killed_at": killed_at, "models": found["models"],
+        "last_of_killed": max(of_killed), "all_ms": round(found["latency_ms"], 1),
         "gap_ms": round(max(after - before for before, after in pairwise(times)), 1),
         "asked_again": found["asked_again"],
     }  # fmt: skip
@@ -153,9 +171,9 @@ def main() -> int:
     chosen = parser.parse_args()
     samples = drawn(max(8, min(1000, chosen.samples)))
     with tempfile.TemporaryDirectory(prefix="streams") as name, serving(Path(name)) as (network, _):
-        other, *_, asker = terminals(network, "query_owner")
+        *others, asker = terminals(network, "query_owner")
         comparison = compared(network, asker, samples, max(1, chosen.rounds))
-        fairness = meanwhile(network, asker, other, samples)
+        fairness = meanwhile(network, asker, others, samples)
     with tempfile.TemporaryDirectory(prefix="streams") as name, serving(Path(name), LOSS_PERCENT) as (network, _):
         kill = killed(network, terminals(network, "query_owner")[-1], samples)
     finish({
