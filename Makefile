@@ -120,6 +120,10 @@ bench-policies: setup-unit  ## policies that choose models, simulated (a design 
 bench-ways-offline: setup-unit  ## single, split, switched, collaborative, multi-modal inference without a network; last line JSON
 	@$(PY) -m benchmarks.ways_offline
 
+.PHONY: bench-streams
+bench-streams: setup  ## one query of many samples beside as many single ones, and when an MDFP dies in it; last line JSON
+	@$(PY) -m benchmarks.streams
+
 .PHONY: bench-text
 bench-text: setup-unit  ## the text task beside TF-IDF and logistic regression, pooled; the last line is JSON
 	@$(PY) -m benchmarks.text

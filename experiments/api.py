@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas
 
     from experiments.scenarios.scenario import Scenario
+    from experiments.streams import RunningStream
     from packets.events import Event
     from topologies.network import Network
 
@@ -164,6 +165,15 @@ class Testbed:
         from experiments.run import query
 
         return query(self.bed, self.scenario.data.name, group, text, need=need, way=way)
+
+    def stream(self, group: str = "", count: int = 40, **need: Any) -> RunningStream:
+        """Put one query of many samples; iterate for its answers, in order as they come (``figures``: what came of it).
+
+        ``need``: as of ``query``.
+        """
+        from experiments.streams import RunningStream
+
+        return RunningStream(self.bed, group, count, need=need)
 
     def load(self, *, seed: int = 0, **wanted: Any) -> dict[str, Any]:
         """Have all query owners ask together (fields of ``experiments.scenarios.queries.QueriesSpec``); return what

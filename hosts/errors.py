@@ -39,3 +39,7 @@ class TerminalRefused(HostError):
 
 class LaunchFailed(HostError):
     """An object could not be handed to the network."""
+
+
+class StreamBroken(HostError):
+    """A part of a stream never came; those before it did."""

@@ -17,6 +17,7 @@ from packets.queries import (
     SINGLE,
     Answer,
     Ask,
+    AskPart,
     AskReplicas,
     AskState,
     Busy,
@@ -25,17 +26,19 @@ from packets.queries import (
     Remeasured,
     Replicas,
     State,
+    StreamPart,
     Variant,
     Way,
 )
 from packets.terms import Attributes, Fixed, Groups, JobSpec, Member, Message, Name, Share, Text
 
 __all__ = [
-    "Ack", "AnnounceObject", "AnnounceReply", "Answer", "AnyMessage", "Ask", "AskReplicas", "AskState", "Busy",
-    "Change", "Copy", "Fixed", "Halt", "HandOver", "Inquire", "JobSpec", "JobStatus", "Known", "LaunchAgain", "Leave",
-    "LogPart", "LogRequest", "Message", "MoveModel", "Need", "Order", "OrderRequest", "Pull", "Recalibrate",
+    "Ack", "AnnounceObject", "AnnounceReply", "Answer", "AnyMessage", "Ask", "AskPart", "AskReplicas", "AskState",
+    "Busy", "Change", "Copy", "Fixed", "Halt", "HandOver", "Inquire", "JobSpec", "JobStatus", "Known", "LaunchAgain",
+    "Leave", "LogPart", "LogRequest", "Message", "MoveModel", "Need", "Order", "OrderRequest", "Pull", "Recalibrate",
     "Refused", "Register", "Release", "Remeasured", "Replicas", "Report", "Retire", "Returned", "SendData", "State",
-    "Submit", "SubmitReply", "Verdict", "VerdictReply", "VisitDone", "Way", "decode_message", "encode_message",
+    "StreamPart", "Submit", "SubmitReply", "Verdict", "VerdictReply", "VisitDone", "Way", "decode_message",
+    "encode_message",
 ]  # fmt: skip
 
 
@@ -326,7 +329,7 @@ AnyMessage = (
     Register | Report | Leave | Pull | Halt | Submit | AnnounceObject | OrderRequest | VisitDone | Verdict | Returned
     | Inquire | Ack | Refused | SubmitReply | AnnounceReply | Order | LogRequest | LogPart | VerdictReply | JobStatus
     | SendData | Ask | Answer | Busy | AskState | State | AskReplicas | Replicas | Change | LaunchAgain | HandOver
-    | Release | Copy | Retire | Recalibrate | Remeasured | MoveModel
+    | Release | Copy | Retire | Recalibrate | Remeasured | MoveModel | AskPart | StreamPart
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

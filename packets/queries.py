@@ -18,6 +18,7 @@ Label = Annotated[int, msgspec.Meta(ge=0, lt=1 << 28)]
 Amount = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
 Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 MAX_REPLICAS = 64
+MAX_STREAM, PART_SAMPLES = 1024, 8  # samples of a stream, and of one of its parts: what is computed at once
 Variant = Annotated[str, msgspec.Meta(max_length=24, pattern="^[a-z0-9_-]*$")]
 Chances = Annotated[
     bytes, msgspec.Meta(max_length=8192)
@@ -193,3 +194,59 @@ class Remeasured(Message, frozen=True, kw_only=True, tag="remeasured"):
     broad: Share
     per_group: Groups
     group_samples: Annotated[dict[str, Count], msgspec.Meta(max_length=64)] = {}
+
+
+class PartOf(Message, frozen=True, kw_only=True):
+    """Which part of a stream it is: the ``number``-th ``size`` of its ``total`` samples (the last one has the rest)."""
+
+    stream: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+    total: Annotated[int, msgspec.Meta(ge=1, le=MAX_STREAM)]
+    size: Annotated[int, msgspec.Meta(ge=1, le=PART_SAMPLES)]
+    number: Annotated[int, msgspec.Meta(ge=0, lt=MAX_STREAM)]
+
+    @property
+    def parts(self) -> int:
+        """How many parts the stream has."""
+        return -(-self.total // self.size)
+
+    def check(self, held: int) -> None:
+        """Raise ``ValueError`` unless there is such a part, and it has so many samples."""
+        due = min(self.size, self.total - self.number * self.size)
+        if held != due:
+            raise ValueError(f"part {self.number} of {self.total} samples by {self.size} has {held}, not {due}")
+
+
+class AskPart(PartOf, frozen=True, kw_only=True, omit_defaults=True, tag="part?"):
+    """One query of many samples, a part of it; answered by ``StreamPart`` as soon as that is computed, or by ``Busy``,
+    ``Refused``; asked again while it waits: by ``State``.
+
+    ``handed``: the parts below it are with who asked for them, nobody will want them again.
+    """
+
+    task: Name
+    samples: Annotated[list[Sample], msgspec.Meta(min_length=1, max_length=PART_SAMPLES)]
+    need: Need = Need()
+    handed: Count = 0
+
+    def __post_init__(self) -> None:
+        self.check(len(self.samples))
+
+
+class Given(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer to one sample of a stream; ``refused``: why there is none."""
+
+    answer: Text = ""
+    confidence: Share = 0.0
+    refused: Text = ""
+
+
+class StreamPart(PartOf, frozen=True, kw_only=True, tag="part"):
+    """Answers to the samples of a part, in their order; who computed them, with which model (``state.label``)."""
+
+    answers: Annotated[list[Given], msgspec.Meta(min_length=1, max_length=PART_SAMPLES)]
+    answered_by: Name
+    infer_ms: Amount = 0.0
+    state: State
+
+    def __post_init__(self) -> None:
+        self.check(len(self.answers))

@@ -20,7 +20,7 @@ from controller.runtime.bounded import Bounded
 from controller.services import Services
 from controller.values.decisions import Assessment
 from packets.labels import label_address
-from packets.messages import Ask, AskReplicas, Known, Need, Replicas, decode_message
+from packets.messages import Ask, AskPart, AskReplicas, Known, Need, Replicas, decode_message
 from packets.queries import MAX_REPLICAS, query_label
 from topologies.plan import HostPlan
 
@@ -70,7 +70,7 @@ class Queries:
     async def ask(self, ai: AiPacket) -> None:
         """Steer the queries of a class from now on, release this one; ``SteeringError`` when it is not admitted."""
         message = decode_message(ai.payload)
-        if not isinstance(message, Ask):
+        if not isinstance(message, Ask | AskPart):
             raise SteeringError(f"a query packet carries an Ask, not {type(message).__name__}")
         if query_label(message.task, message.need) != ai.label:
             raise SteeringError(f"the label of the query is not one of task {message.task} and what it needs")

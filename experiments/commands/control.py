@@ -22,6 +22,7 @@ from experiments.load import RunningLoad
 from experiments.run import check_method
 from experiments.run import query as ask
 from experiments.scenarios.queries import NeedSpec, QueriesSpec
+from experiments.streams import RunningStream
 from experiments.testbed.testbed import Bed
 from packets.events import Event, encode_event
 from packets.messages import JobSpec
@@ -36,6 +37,8 @@ class ControlServer:
         self._loading, self._loads = threading.Lock(), 0
         self._load: RunningLoad | None = None
         self._load_ends = threading.Event()
+        self._streams: dict[str, RunningStream] = {}
+        self._stream_ends: dict[str, threading.Event] = {}
         path = bed.runtime / "control.sock"
         path.unlink(missing_ok=True)
         self._server = socketserver.ThreadingUnixStreamServer(str(path), self._handler())
@@ -84,6 +87,39 @@ class ControlServer:
         checked = msgspec.to_builtins(msgspec.convert(need or {}, NeedSpec))
         msgspec.convert(way, Variant)
         return ask(self.bed, self.bed.scenario.data.name, group, text, need=checked, answer_to=answer_to, way=way)
+
+    def _op_stream(
+        self,
+        connection: socketserver.StreamRequestHandler,
+        token: str,
+        group: str,
+        count: int,
+        need: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Put one query of many samples; its answers go out as they come. ``token``: what it is stopped by."""
+        checked = msgspec.to_builtins(msgspec.convert(need or {}, NeedSpec))
+        ends = self._stream_ends.setdefault(token, threading.Event())
+        try:
+            stream = self._streams[token] = RunningStream(self.bed, group, count, need=checked)
+            if ends.is_set():
+                stream.stop()
+            answers = []
+            for answer in stream:
+                answers.append(answer)
+                if not _say(connection, "query.part", answer) and not stream.stopped:
+                    stream.stop()
+            return {**stream.figures, "stopped": stream.stopped, "answers": answers}
+        finally:
+            self._streams.pop(token, None)
+            self._stream_ends.pop(token, None)
+
+    def _op_stream_stop(self, _: object, token: str) -> dict[str, Any]:
+        """End a stream; one that is still beginning ends when it has."""
+        self._stream_ends.setdefault(token, threading.Event()).set()
+        stream = self._streams.get(token)
+        if stream is not None:
+            stream.stop()
+        return {"stopped": stream is not None}
 
     def _op_load(
         self, connection: socketserver.StreamRequestHandler, spec: dict[str, Any], seed: int = 0
@@ -181,16 +217,22 @@ class _Teller:
             self._gone = True
 
 
+def _say(connection: socketserver.StreamRequestHandler, kind: str, data: dict[str, Any]) -> bool:
+    """Tell a waiting client something; False when it is gone."""
+    event = Event(kind=kind, source="main", t_unix_s=time.time(), data=data)
+    try:
+        connection.wfile.write(b'{"event":' + encode_event(event) + b"}\n")
+    except OSError:
+        return False
+    return True
+
+
 class _Seconds:
     """Tell a waiting client of a load second by second; stops the load when the client is gone."""
 
     def __init__(self, connection: socketserver.StreamRequestHandler, load: RunningLoad) -> None:
-        self._out, self._load = connection.wfile, load
+        self._connection, self._load = connection, load
 
     def __call__(self, second: dict[str, Any]) -> None:
-        event = Event(kind="load.progress", source="main", t_unix_s=time.time(), data=second)
-        try:
-            self._out.write(b'{"event":' + encode_event(event) + b"}\n")
-        except OSError:
-            if not self._load.stopped:
-                self._load.stop()
+        if not _say(self._connection, "load.progress", second) and not self._load.stopped:
+            self._load.stop()

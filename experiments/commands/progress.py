@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
-from experiments.commands.asking.told import load_table, second_in_words
+from experiments.commands.asking.told import answer_in_words, load_table, second_in_words
 from experiments.commands.asking.told import summary as load_summary
 from experiments.commands.words import shown
 from experiments.report.happened import WORDS
@@ -123,7 +123,7 @@ class Progress:
     def _on_query_answered(self, data: dict[str, Any]) -> None:
         if self._phase in ("queries", "ways"):  # the ones that go before a load, or see whether a way is there
             return
-        mark = "[green]✓[/]" if data["answer"] == data["expected"] else "[yellow]✗[/]"
+        mark = "[green]✓[/]" if data["expected"] in ("", data["answer"]) else "[yellow]✗[/]"
         self._line(
             mark,
             f"query      {shown(data['answer'])} [dim]by {data['answered_by']} in {data['latency_ms']:.0f} ms[/]",
@@ -132,6 +132,9 @@ class Progress:
     def _on_way_deployed(self, data: dict[str, Any]) -> None:
         places = ", ".join(f"{m['variant']} at {m['node']}" for m in data["models"])
         self._line("[green]✓[/]", f"way        {escape(places)}")
+
+    def _on_query_part(self, data: dict[str, Any]) -> None:
+        self._console.print(answer_in_words(data), highlight=False, soft_wrap=True)
 
     def _on_load_progress(self, data: dict[str, Any]) -> None:
         self._console.print(second_in_words(data), highlight=False, soft_wrap=True)

@@ -36,12 +36,13 @@ def kas_of(peer: Peer) -> str:
 
 
 class Query(NamedTuple):
-    """A query as it came in."""
+    """A query as it came in. ``then``: takes what is said of it, in place of who asked (a stream)."""
 
     header: Header
     peer: Peer
     ask: Ask
     came_s: float
+    then: Callable[[Message], None] | None = None
 
 
 class Answering:
@@ -66,6 +67,11 @@ class Answering:
         elif earlier is not None:
             self._send(header, earlier[0], earlier[2], earlier[1])
         return True
+
+    def forget(self, header: Header, peer: Peer) -> None:
+        """Remember a query no longer: who takes it remembers what it needs of it."""
+        with self._lock:
+            self._asked.pop(_key(header, peer), None)
 
     def _note(self, key: Key, value: Said | Ask | None) -> None:
         self._asked[key] = value
@@ -209,7 +215,9 @@ class Answering:
         """Send an answer: to who asked, or where that one wants it, and then a word to who asked."""
         self._touch()
         header, peer, ask = query.header, query.peer, query.ask
-        if isinstance(answer, Ask):
+        if query.then is not None:
+            self.hand(query.then, answer)
+        elif isinstance(answer, Ask):
             self._send_on(query, answer)
         elif ask.answer_port:
             self.reply(header, peer, encode_message(_of_another(answer)), to=(ask.answer_to, ask.answer_port))
@@ -218,6 +226,16 @@ class Answering:
             self.reply(header, peer, encode_message(Ack()))
         else:
             self.reply(header, peer, encode_message(answer))
+
+    def hand(self, then: Callable[[Message], None], answer: Message) -> None:
+        """Hand over what is said of a query, after asking whom it goes on to."""
+        self._touch()
+        if not isinstance(answer, Ask):
+            then(answer)
+            return
+        silent = Refused(reason=f"no model of task {answer.task} answered {self.terminal.name}")
+        gathering = Gathering([answer.task], lambda found: then(found[answer.task] or silent))
+        self.onward.gather({answer.task: answer}, gathering)
 
     def _send_on(self, query: Query, further: Ask) -> None:
         """Send a query on to another model; its answer goes from there to who asked."""

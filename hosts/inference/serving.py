@@ -131,17 +131,23 @@ class Serving:
 
     def put(self, hosted: Hosted, ask: Ask, reply: Reply, origin: str = "") -> Busy | None:
         """Queue a query (``origin``: a K-AS); ``Busy`` when there is no room, or it would be answered too late."""
-        now_s = self._clock()
+        return self.put_together(hosted, [(ask, reply)], origin)
+
+    def put_together(self, hosted: Hosted, asks: Sequence[tuple[Ask, Reply]], origin: str = "") -> Busy | None:
+        """Queue queries that came together, all or none of them; an empty queue takes any number."""
+        now_s, need = self._clock(), asks[0][0].need
         with self._news:
-            hosted.came.append((now_s, origin))
+            hosted.came.extend((now_s, origin) for _ in asks)
             wait_ms = self.in_flight * hosted.service_ms
-            late = ask.need.deadline_ms and wait_ms > ask.need.deadline_ms
-            if late or self.in_flight >= self.limit or self._closed:
+            late = need.deadline_ms and wait_ms > need.deadline_ms
+            full = self.in_flight and self.in_flight + len(asks) > self.limit
+            if late or full or self._closed:
                 why = f"{wait_ms:.0f} ms until it is begun" if late else f"{self.in_flight} queries wait here"
                 return Busy(reason=why, state=hosted.state(now_s))
-            self._queue.append(Waiting(hosted, ask, reply, now_s, hosted.in_flight))
-            hosted.in_flight += 1
-            self.in_flight += 1
+            for ask, reply in asks:
+                self._queue.append(Waiting(hosted, ask, reply, now_s, hosted.in_flight))
+                hosted.in_flight += 1
+                self.in_flight += 1
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="serving", daemon=True)
                 self._thread.start()

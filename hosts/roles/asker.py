@@ -14,6 +14,7 @@ from hosts.errors import BadCommand, TerminalRefused
 from hosts.inference.asking import Means, Sample
 from hosts.inference.load import Load, LoadSpec
 from hosts.learning.errors import LearningError
+from hosts.roles.asker_streams import AskerStreams
 from hosts.roles.base import Role
 from hosts.terminal.terminal import Terminal
 from packets.labels import label_address
@@ -37,6 +38,8 @@ class QueryOwner(Role):
         self._loads: list[Load] = []
         self._numbers = itertools.count(1)
         self._rng = random.Random(f"{terminal.seed}/{terminal.name}")
+        self._streams = AskerStreams(terminal, self._numbers, lambda group: self._picked(group, self._rng), self._need)
+        self.commands |= self._streams.commands
 
     def _query(self, command: Command) -> Command:
         task = variant_task(command.get("task", self.terminal.task.name), str(command.get("way") or ""))
@@ -58,6 +61,9 @@ class QueryOwner(Role):
             "query.answered", id=query, node=self.terminal.name, group=command.get("group", ""), **result
         )
         return {"id": query, "confidence": answer.confidence, "infer_ms": answer.infer_ms, **result}
+
+    def tick(self) -> None:
+        self._streams.tick()
 
     @staticmethod
     def _need(command: Command) -> Need:

@@ -16,6 +16,7 @@ from hosts.inference.moving import Moving
 from hosts.inference.onward import Means, Onward
 from hosts.inference.ports import Ports
 from hosts.inference.serving import Hosted, Serving
+from hosts.inference.streams import Streams
 from hosts.inference.ways import Answerer, Found
 from hosts.learning.errors import LearningError
 from hosts.roles.base import OfModels, Peer, Recent, Role
@@ -26,6 +27,7 @@ from packets.messages import (
     Ack,
     AnyMessage,
     Ask,
+    AskPart,
     AskReplicas,
     AskState,
     Copy,
@@ -61,6 +63,7 @@ class Mdfp(Role):
             )
         )  # fmt: skip
         self.answering = Answering(terminal, self._model, self.serving, self.onward)
+        self.streams = Streams(terminal, self._model, self.answering)
         self.moving = Moving(terminal, self._by_label.get)
         self.metrics = OwnMetrics(terminal.metrics, self._warn)
         self._activity = contextlib.ExitStack()
@@ -69,7 +72,7 @@ class Mdfp(Role):
         now_s = self.terminal.clock()
         hosted = list(self._hosted.values())
         measured = [h.service_ms for h in hosted if h.service_ms]
-        queue = {"queue": self.terminal.queue + self.serving.in_flight}
+        queue = {"queue": self.terminal.queue + self.serving.in_flight + self.streams.waiting}
         models = {"models": [h.told(now_s) for h in hosted]}
         about = super().attributes() | queue | models | {"latency_ms": round(max(measured, default=0.0), 2)}
         self.metrics.about = about | {"name": self.terminal.name, "kas": self.terminal.plan.kas}
@@ -144,6 +147,8 @@ class Mdfp(Role):
             return
         if isinstance(message, Ask):
             self.answering.take(Query(header, peer, message, self.terminal.clock()))
+        elif isinstance(message, AskPart):
+            self.streams.take(header, peer, message)
         else:
             self.answering.reply(header, peer, encode_message(self.answer(message)))
 

@@ -11,6 +11,7 @@ from controller.engines.inference.policies import POLICIES
 from experiments.commands.app import app, out
 from experiments.commands.words import shown
 from experiments.errors import ExperimentError
+from packets.queries import MAX_STREAM
 
 AccuracyOption = Annotated[float, typer.Option(help="Least accuracy over everything, measured, 0..1.", min=0, max=1)]
 ExpertOption = Annotated[str, typer.Option(help="Least accuracy in a group: GROUP=ACCURACY, cardiology=0.9.")]
@@ -49,14 +50,25 @@ def query(
     local: LocalOption = False,
     answer_to: Annotated[str, typer.Option(help="Terminal that gets the answer instead of who asks.")] = "",
     way: WayOption = "",
+    count: Annotated[
+        int,
+        typer.Option(help="Samples of the question: answers come in order, as they are there.", min=1, max=MAX_STREAM),
+    ] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what came of it as one line of JSON.")] = False,
 ) -> None:
     """Put one question to whichever deployed model the network steers it to; `daitn explain last` says why there."""
     from experiments.commands.client import request
 
+    if count > 1:
+        _stream(group, text, answer_to, count, need_of(accuracy, expert, deadline_ms, local), as_json)
+        return
     answer = request(
-        "query", timeout_s=60, group="" if text else group, text=text, answer_to=answer_to,
+        "query", timeout_s=60, quiet=as_json, group="" if text else group, text=text, answer_to=answer_to,
         need=need_of(accuracy, expert, deadline_ms, local), way=way,
     )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(answer))
+        return
     if answer_to:
         words = f"taken in {answer['latency_ms']:.1f} ms; the answer goes to {answer_to}"
     else:
@@ -65,6 +77,23 @@ def query(
         by = f"{answer['answered_by']} {'from memory ' if answer['cached'] else ''}in {answer['latency_ms']:.1f} ms"
         words = f"{shown(answer['answer'])} ({how}), by {by}"
     out.print(f"{words} [dim]({answer['id']})[/]", highlight=False)
+
+
+def _stream(group: str, text: str, answer_to: str, count: int, need: dict[str, Any], as_json: bool) -> None:
+    """Put one question of many samples; Ctrl-C ends it, what came so far is counted."""
+    from experiments.commands.asking.driving import stream
+    from experiments.commands.asking.told import stream_summary
+
+    for option, given in (("--text", text), ("--answer-to", answer_to)):
+        if given:
+            raise ExperimentError(f"{option} goes with one sample, not with --count {count}; leave one of them out")
+    result = stream(group, count, need, quiet=as_json)
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        out.print(stream_summary(result), highlight=False, soft_wrap=True)
+    if result["stopped"]:
+        raise typer.Exit(130)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import secrets
 import signal
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from experiments.scenarios.queries import QueriesSpec, check_policy
 from topologies.own.files import absolute
 
 PATTERNS = ("poisson", "diurnal", "bursts", "hot_spot")
+ANSWERS_S = 60.0  # from one answer of a stream to the next
 SPARE_S = 90.0  # beyond its seconds: begin, last answers, rows
 
 
@@ -36,10 +38,17 @@ def checked(spec: dict[str, Any]) -> QueriesSpec:
         raise ExperimentError(f"load: {' '.join(str(error).split())}") from None
 
 
+def stream(group: str, count: int, need: dict[str, Any], *, quiet: bool = False) -> dict[str, Any]:
+    """Put a query of many samples on the standing network; return what came of it, of one that Ctrl-C ended, too."""
+    token = secrets.token_hex(8)
+    with _ends_on_interrupt("stream_stop", token=token):
+        return request("stream", timeout_s=ANSWERS_S, quiet=quiet, token=token, group=group, count=count, need=need)
+
+
 def drive(spec: dict[str, Any], seed: int, *, quiet: bool = False) -> dict[str, Any]:
     """Carry a load out on the standing network; return what came of it, of a load that Ctrl-C ended, too."""
     wanted = checked(spec)
-    with _ends_on_interrupt():
+    with _ends_on_interrupt("load_stop"):
         return request(
             "load", timeout_s=wanted.seconds + SPARE_S, quiet=quiet, spec=json.loads(msgspec.json.encode(wanted)),
             seed=seed,
@@ -47,20 +56,16 @@ def drive(spec: dict[str, Any], seed: int, *, quiet: bool = False) -> dict[str, 
 
 
 @contextmanager
-def _ends_on_interrupt() -> Iterator[None]:
-    """The first Ctrl-C ends the load and lets its answer come; the second is as everywhere."""
+def _ends_on_interrupt(op: str, **arguments: Any) -> Iterator[None]:
+    """The first Ctrl-C ends what is under way and lets its answer come; the second is as everywhere."""
     before = signal.getsignal(signal.SIGINT)
 
     def interrupted(*_: object) -> None:
         signal.signal(signal.SIGINT, before)
-        threading.Thread(target=_stop, daemon=True).start()
+        threading.Thread(target=request, args=(op, 30), kwargs=arguments, daemon=True).start()
 
     signal.signal(signal.SIGINT, interrupted)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _stop() -> None:
-    request("load_stop", timeout_s=30)

@@ -20,6 +20,38 @@ def second_in_words(told: Record) -> str:
     return f"{told['second']:>5} s  {counts}  {latency} ms"
 
 
+def answer_in_words(answer: Record) -> str:
+    """Return the answer to one sample of a stream as a line."""
+    if answer["refused"]:
+        words = f"[yellow]refused[/]: {shown(answer['refused'])}"
+    elif answer["answer"] == answer["expected"]:
+        words = f"{shown(answer['answer'])} (right)"
+    else:
+        expected = f"expected {shown(answer['expected'])}" if answer["expected"] else f"{answer['confidence']:.2f}"
+        words = f"{shown(answer['answer'])} ({expected})"
+    return (
+        f"{answer['number']:>5}  {words} [dim]part {answer['part']}, {answer['answered_by']}, "
+        f"{answer['after_ms']:.0f} ms[/]"
+    )
+
+
+def stream_summary(result: Record) -> str:
+    """Return a stream in a sentence."""
+    if not result.get("models"):
+        return f"no answer [dim]({result['id']})[/]"
+    right = f", {result['right']} of {result['judged']} right" if result["judged"] else ""
+    rest = "".join(
+        f", {result[n]} {word}" for n, word in (("refused", "refused"), ("asked_again", "asked again")) if result[n]
+    )
+    by = " and ".join(f"{shown(name)} ({count})" for name, count in result["models"].items())
+    ended = ", ended early" if result["stopped"] else ""
+    took = f"first part after {result['first_ms']:.1f} ms, all after {result['latency_ms']:.1f} ms"
+    return (
+        f"{result['answered']} of {result['samples']} answered by {by}, {result['parts']} parts: {took}"
+        f"{right}{rest}{ended} [dim]({result['id']})[/]"
+    )
+
+
 def load_table(result: Record) -> Table:
     """Return a load as a table: a row a model, and all of them."""
     table = Table(box=None, padding=(0, 2, 0, 0))

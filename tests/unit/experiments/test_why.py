@@ -97,6 +97,13 @@ def test_an_answer_that_went_elsewhere_is_told() -> None:
     assert "the answer went to 10.1.0.2" in text_of(explain(said, "asker4-1"))
 
 
+def test_a_stream_says_how_many_were_answered_in_how_many_parts() -> None:
+    said = events()
+    answered = next(e for e in said if e.kind == "query.answered")
+    answered.data.update(answer="40 of 40 samples in 5 parts", expected="", parts=5)
+    assert "answered 40 of 40 samples in 5 parts, by mdfp1, which had 75%" in text_of(explain(said, "asker4-1"))
+
+
 def test_what_is_not_there_is_named() -> None:
     with pytest.raises(ExperimentError, match="no query is called asker4-9; there are: asker4-1, asker4-2"):
         explain(events(), "asker4-9")

@@ -44,6 +44,7 @@ from packets.messages import (
     AnnounceReply,
     Answer,
     Ask,
+    AskPart,
     Inquire,
     JobStatus,
     LogPart,
@@ -54,6 +55,7 @@ from packets.messages import (
     Refused,
     Returned,
     SendData,
+    StreamPart,
     Submit,
     SubmitReply,
     Verdict,
@@ -627,6 +629,26 @@ def test_an_mdfp_loads_a_model_says_so_and_answers(tmp_path: Path, model: bytes)
     expected, confidence = the_task().ask(bytes_to_model(the_task(), model), sample)
     assert (answer.answer, answer.answered_by, answer.model_accuracy) == (expected, "me", {"broad": 0.9})
     assert answer.confidence == pytest.approx(confidence) and bench.role.attributes()["latency_ms"] > 0
+
+
+def test_an_mdfp_answers_a_stream_part_by_part_as_its_model_does(tmp_path: Path, model: bytes) -> None:
+    bench = Bench("mdfp", {OrderRequest: ordered("deploy")}, tmp_path)
+    bench.role.object_arrived(arrived(model))
+    rng = random.Random(1)
+    samples = [the_task().sample_of("", rng)[0] for _ in range(10)] + [[1.0]]
+    for number in (0, 1, 0):
+        ask = AskPart(task="vignettes", samples=samples[8 * number : 8 * number + 8], stream=7, total=11, size=8,
+                      number=number)  # fmt: skip
+        bench.role.message_arrived(question(PacketType.QUERY, 20 + number), encode_message(ask), PEER)
+        until = time.monotonic() + 5.0
+        while len(bench.network.replied) <= number and time.monotonic() < until:
+            time.sleep(0.005)
+    parts = [decode_message(payload) for _, payload in bench.network.replied]
+    assert [p.number for p in parts if isinstance(p, StreamPart)] == [0, 1, 0] and parts[0] == parts[2]
+    given = [g for p in parts[:2] if isinstance(p, StreamPart) for g in p.answers]
+    loaded = bytes_to_model(the_task(), model)
+    assert [g.answer for g in given[:10]] == [the_task().ask(loaded, sample)[0] for sample in samples[:10]]
+    assert "takes 12" in given[10].refused, "what is no sample spoils no other"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,18 @@ from controller.southbound.openflow import FlowMod, GroupMod, ToGroup
 from controller.values.knowledge import ModelAt
 from controller.values.metrics import OwnMetric
 from packets.labels import LABEL_NETWORK, class_label, label_address
-from packets.messages import Ask, AskReplicas, Need, Refused, Register, Replicas, Report, decode_message, encode_message
+from packets.messages import (
+    Ask,
+    AskPart,
+    AskReplicas,
+    Need,
+    Refused,
+    Register,
+    Replicas,
+    Report,
+    decode_message,
+    encode_message,
+)
 from packets.queries import query_label
 from packets.wire import Flag, Header, PacketType, decode, encode
 from tests.fake_fabric import Journey, World, run, small_plan
@@ -66,6 +77,19 @@ def test_one_model_gets_all_queries_and_only_the_first_is_handed_up() -> None:
         assert (journey.punted, journey.ends) == (0, ["mdfp3"])
         assert all(ipaddress.IPv4Address(d) in LABEL_NETWORK for _, d in journey.hops)
         assert journey.delivered[0][1]["ipv4_dst"] == world.hosts["mdfp3"].address
+
+    run(work)
+
+
+def test_the_first_part_of_a_stream_opens_its_class_as_any_query_does() -> None:
+    async def work() -> None:
+        world = await deployed("mdfp3")
+        part = AskPart(task="vignettes", samples=[[1.0]] * 8, stream=1, total=20, size=8, number=0)
+        header = Header(type=PacketType.QUERY, transfer_id=1, object_id=query_label("vignettes", ANY))
+        assert world.send("asker4", LABEL, encode(header, encode_message(part))).punted == 1
+        await world.settle()
+        assert len(world.fabric.inbox["mdfp3"]) == 2, "its registration's answer, and the part"
+        assert (ask(world).punted, ask(world).ends) == (0, ["mdfp3"])
 
     run(work)
 
