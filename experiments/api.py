@@ -166,14 +166,14 @@ class Testbed:
 
         return query(self.bed, self.scenario.data.name, group, text, need=need, way=way)
 
-    def stream(self, group: str = "", count: int = 40, **need: Any) -> RunningStream:
+    def stream(self, group: str = "", count: int = 40, way: str = "", **need: Any) -> RunningStream:
         """Put one query of many samples; iterate for its answers, in order as they come (``figures``: what came of it).
 
-        ``need``: as of ``query``.
+        ``way``, ``need``: as of ``query``.
         """
         from experiments.streams import RunningStream
 
-        return RunningStream(self.bed, group, count, need=need)
+        return RunningStream(self.bed, group, count, need=need, way=way)
 
     def load(self, *, seed: int = 0, **wanted: Any) -> dict[str, Any]:
         """Have all query owners ask together (fields of ``experiments.scenarios.queries.QueriesSpec``); return what

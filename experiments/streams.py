@@ -11,7 +11,7 @@ import msgspec
 from experiments.errors import ExperimentError, RunFailed
 from experiments.load import ANSWER_S, askers_of
 from experiments.testbed.testbed import Bed
-from packets.queries import MAX_STREAM, Need, query_label
+from packets.queries import MAX_STREAM, Need, query_label, variant_task
 
 NEXT_S = 40.0  # more than an asker's own patience with a part
 Answer = dict[str, Any]
@@ -23,15 +23,18 @@ class RunningStream:
     came.
     """
 
-    def __init__(self, bed: Bed, group: str, count: int, *, need: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, bed: Bed, group: str, count: int, *, need: Mapping[str, Any] | None = None, way: str = ""
+    ) -> None:
         if not 1 <= count <= MAX_STREAM:
             raise ExperimentError(f"count {count}: a stream has 1 to {MAX_STREAM} samples")
         self.bed, self.group, self.stopped = bed, group, False
         self.asker = askers_of(bed)[0]
+        self._way = way
         self._need = msgspec.convert(need or {}, Need)
         wanted = msgspec.to_builtins(self._need)
         begun = bed.tell(
-            self.asker, "stream", ANSWER_S, task=bed.scenario.data.name, group=group, count=count, need=wanted
+            self.asker, "stream", ANSWER_S, task=bed.scenario.data.name, group=group, count=count, need=wanted, way=way
         )
         self.figures: dict[str, Any] = {k: begun[k] for k in ("id", "samples", "parts")}
 
@@ -59,7 +62,7 @@ class RunningStream:
 
     def _tell(self, refused: str) -> None:
         """Tell of which class it was, and why it was refused (``experiments.load.put``)."""
-        task = self.bed.scenario.data.name
+        task = variant_task(self.bed.scenario.data.name, self._way)
         self.bed.hub.emit(
             "query.classed", id=self.figures["id"], node=self.asker, task=task, label=query_label(task, self._need),
             need=msgspec.to_builtins(self._need), group=self.group, refused=refused, of_load=False,

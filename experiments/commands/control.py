@@ -95,12 +95,15 @@ class ControlServer:
         group: str,
         count: int,
         need: dict[str, Any] | None = None,
+        way: str = "",
     ) -> dict[str, Any]:
         """Put one query of many samples; its answers go out as they come. ``token``: what it is stopped by."""
         checked = msgspec.to_builtins(msgspec.convert(need or {}, NeedSpec))
         ends = self._stream_ends.setdefault(token, threading.Event())
         try:
-            stream = self._streams[token] = RunningStream(self.bed, group, count, need=checked)
+            stream = self._streams[token] = RunningStream(
+                self.bed, group, count, need=checked, way=msgspec.convert(way, Variant)
+            )
             if ends.is_set():
                 stream.stop()
             answers = []

@@ -60,7 +60,8 @@ def query(
     from experiments.commands.client import request
 
     if count > 1:
-        _stream(group, text, answer_to, count, need_of(accuracy, expert, deadline_ms, local), as_json)
+        need = need_of(accuracy, expert, deadline_ms, local)
+        _stream(group, text, answer_to, count, need, way=way, as_json=as_json)
         return
     answer = request(
         "query", timeout_s=60, quiet=as_json, group="" if text else group, text=text, answer_to=answer_to,
@@ -79,7 +80,9 @@ def query(
     out.print(f"{words} [dim]({answer['id']})[/]", highlight=False)
 
 
-def _stream(group: str, text: str, answer_to: str, count: int, need: dict[str, Any], as_json: bool) -> None:
+def _stream(
+    group: str, text: str, answer_to: str, count: int, need: dict[str, Any], *, way: str, as_json: bool
+) -> None:
     """Put one question of many samples; Ctrl-C ends it, what came so far is counted."""
     from experiments.commands.asking.driving import stream
     from experiments.commands.asking.told import stream_summary
@@ -87,7 +90,7 @@ def _stream(group: str, text: str, answer_to: str, count: int, need: dict[str, A
     for option, given in (("--text", text), ("--answer-to", answer_to)):
         if given:
             raise ExperimentError(f"{option} goes with one sample, not with --count {count}; leave one of them out")
-    result = stream(group, count, need, quiet=as_json)
+    result = stream(group, count, need, way, quiet=as_json)
     if as_json:
         typer.echo(json.dumps(result))
     else:

@@ -38,11 +38,13 @@ def checked(spec: dict[str, Any]) -> QueriesSpec:
         raise ExperimentError(f"load: {' '.join(str(error).split())}") from None
 
 
-def stream(group: str, count: int, need: dict[str, Any], *, quiet: bool = False) -> dict[str, Any]:
+def stream(group: str, count: int, need: dict[str, Any], way: str = "", *, quiet: bool = False) -> dict[str, Any]:
     """Put a query of many samples on the standing network; return what came of it, of one that Ctrl-C ended, too."""
     token = secrets.token_hex(8)
     with _ends_on_interrupt("stream_stop", token=token):
-        return request("stream", timeout_s=ANSWERS_S, quiet=quiet, token=token, group=group, count=count, need=need)
+        return request(
+            "stream", timeout_s=ANSWERS_S, quiet=quiet, token=token, group=group, count=count, need=need, way=way
+        )  # fmt: skip
 
 
 def drive(spec: dict[str, Any], seed: int, *, quiet: bool = False) -> dict[str, Any]:
