@@ -88,13 +88,21 @@ def query_label(task: str, need: Need) -> int:
     return CLASS_LABEL_BASE + zlib.crc32(text.encode()) % CLASS_LABELS
 
 
+class Otherwise(msgspec.Struct, frozen=True, kw_only=True):
+    """What a cheaper model has found already, should the better one have no time for the query."""
+
+    answer: Text
+    confidence: Share
+    answered_by: Name
+
+
 class Ask(Message, frozen=True, kw_only=True, omit_defaults=True, tag="ask"):
     """A query: one sample for a deployed model, as token or feature list.
 
     ``answer_to``: the address that gets the answer, where that is not the asker's. ``answer_port``: a model has sent
     this on so often (``hops``); its answer goes there, by the transfer id that it has, and nobody else is told.
     ``chances``: the probabilities of all labels are wanted. ``activations``: what a lower side makes of the sample,
-    which then stays where it was.
+    which then stays where it was. ``otherwise``: the answer where this would be refused for want of time or room.
     """
 
     task: Name
@@ -105,6 +113,7 @@ class Ask(Message, frozen=True, kw_only=True, omit_defaults=True, tag="ask"):
     chances: bool = False
     activations: Activations = b""
     hops: Annotated[int, msgspec.Meta(ge=0, le=16)] = 0
+    otherwise: Otherwise | None = None
 
 
 class State(Message, frozen=True, kw_only=True, tag="state"):

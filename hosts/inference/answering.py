@@ -20,6 +20,7 @@ from hosts.terminal.terminal import Terminal
 from packets.errors import DaitnError
 from packets.labels import AI_PORT, object_label
 from packets.messages import Ack, Answer, Ask, Busy, Message, Refused, encode_message
+from packets.queries import Otherwise
 from packets.wire import Flag, Header, PacketType
 
 REPORT_S = 0.1  # how often a terminal that is being asked reports
@@ -215,6 +216,8 @@ class Answering:
         """Send an answer: to who asked, or where that one wants it, and then a word to who asked."""
         self._touch()
         header, peer, ask = query.header, query.peer, query.ask
+        if isinstance(answer, Busy) and ask.otherwise is not None:
+            answer, refused = Answer(**msgspec.structs.asdict(ask.otherwise)), False
         if query.then is not None:
             self.hand(query.then, answer)
         elif isinstance(answer, Ask):
@@ -279,13 +282,22 @@ class Answering:
             return Refused(reason=found[:400])
         further = hosted.model.onward(ask, found)
         if further is not None and (found.activations or self.onward.knows(further.task)):
-            return further
+            return self._or_else(further, found)
         state, wanted = hosted.state(self.terminal.clock()), found.chances if ask.chances else None
         return Answer(
             answer=found.answer, confidence=min(1.0, found.confidence), model_accuracy=hosted.accuracy,
             answered_by=self.terminal.name, infer_ms=infer_ms, state=state,
             chances=chances_to_bytes(wanted) if wanted is not None else b"",
         )  # fmt: skip
+
+    def _or_else(self, further: Ask, found: Found) -> Ask:
+        """Return a query as it goes on, with the answer that there is already."""
+        if not found.answer:
+            return further
+        otherwise = Otherwise(
+            answer=found.answer, confidence=min(1.0, found.confidence), answered_by=self.terminal.name
+        )  # fmt: skip
+        return msgspec.structs.replace(further, otherwise=otherwise)
 
     def _touch(self) -> None:
         """Have the reporter look, not more often than it is worth."""

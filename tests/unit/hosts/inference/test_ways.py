@@ -262,6 +262,20 @@ def test_a_cheap_model_without_a_large_one_answers_as_well_as_it_can(house: Hous
     assert answer.answered_by == "m1"
 
 
+@pytest.mark.parametrize("third", ["", "10.1.0.77"])
+def test_a_large_model_that_is_too_busy_gives_the_answer_of_the_cheap_one(house: House, third: str) -> None:
+    label = switched(house, 2.0)
+    serving = house.places[1].role.serving
+    serving.in_flight = serving.limit
+    _, answer, by = house.ask(label, "vignettes", samples()[0], answer_to=third)
+    if third:
+        assert isinstance(answer, Ack) and house.net.asks[1].otherwise is not None
+        return
+    assert isinstance(answer, Answer) and (by, answer.answered_by) == ("10.1.0.2", "m1")
+    assert answer.answer == TEXT.labels[int(chances_of(CHEAP, 2, samples()[0]).argmax())]
+    assert answer.confidence < 1 and answer.state is None
+
+
 def test_when_the_large_model_is_gone_the_cheap_one_answers_again(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
