@@ -222,9 +222,7 @@ class AskModels(Say, frozen=True, kw_only=True, tag="models?"):
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """A deployed model on offer (QS-QRRT), its node a handle; figures as of ``ModelAt``; ``inner_ms``: from the K-AS's
-    gateway to it.
-    """
+    """A deployed model on offer, as of ``ModelAt``; ``inner_ms``: from the gateway; ``silent``: not heard of now."""
 
     handle: Handle
     accuracy: dict[str, float]
@@ -241,6 +239,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     job: int = 0
     metrics: Metrics = {}
     cache: bool = False
+    silent: bool = False
 
 
 class Models(Say, frozen=True, kw_only=True, tag="models="):

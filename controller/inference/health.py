@@ -1,7 +1,8 @@
 """The health of deployed models: one that falls silent gets no more queries, within a quarter of a second under load.
 
 A terminal is given up by ``steering.liveness`` only after seconds; a query cannot wait so long.  So a node that serves
-and says nothing is knocked at, and is *out* until it is heard of again: still on the map, asked by nobody.
+and says nothing is knocked at, and is *out* until it is heard of again: still on the map, and asked by nobody, unless
+all are out.
 """
 
 from __future__ import annotations

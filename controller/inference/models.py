@@ -42,7 +42,7 @@ class Seen:
 
 
 class DeployedModels:
-    """Offers this domain's models, gathers all. ``out``: nodes that are not asked for now, though they are there;
+    """Offers this domain's models, gathers all. ``out``: nodes that are silent, and not asked where others are not;
     ``retired``: labels of models that are passed by.
     """
 
@@ -59,13 +59,11 @@ class DeployedModels:
         """Say which deployed models of a task a K-AS of this domain has, nodes as handles."""
         found = self.services.intelligence.models(ask.task, self.services.clock())
         here = [
-            m for m in found if m.kas == ask.kas and m.label and m.label not in self.retired and self.serves(m.node)
-        ]
+            m for m in found
+            if m.kas == ask.kas and m.label and m.label not in self.retired
+            and self.services.processes.reachable(m.node)
+        ]  # fmt: skip
         return Models(models=[self._offer(m) for m in here])
-
-    def serves(self, node: str) -> bool:
-        """Tell whether a node of this domain can be asked."""
-        return node not in self.out and self.services.processes.reachable(node)
 
     def _offer(self, model: ModelAt) -> Model:
         return Model(
@@ -73,7 +71,7 @@ class DeployedModels:
             latency_ms=model.latency_ms, inner_ms=self._inner_ms(model.kas, model.node), label=model.label,
             service_ms=model.service_ms, in_flight=model.in_flight, arrivals_per_s=model.arrivals_per_s,
             up_s=model.up_s, age_s=model.age_s, asked_by=model.asked_by, job=model.job, metrics=model.metrics,
-            cache=model.cache,
+            cache=model.cache, silent=model.node in self.out,
         )  # fmt: skip
 
     def _inner_ms(self, kas: int, node: str) -> float:
@@ -106,6 +104,8 @@ class DeployedModels:
         answers = await asyncio.gather(*(self.services.may(AskModels(kas=k, task=task)) for k in kas))
         found = [(k, a) for k, a in zip(kas, answers, strict=True) if isinstance(a, Models)]
         models = [Deployed(k, m, task) for k, answer in found for m in answer.models]
+        # where nothing is heard of any, the machine is slow rather than all of them dead: better late than refused
+        models = [d for d in models if not d.model.silent] or models
         seen = Seen(self.services.clock(), models, frozenset(kas) - {k for k, _ in found})
         if len(self._seen) > 256:
             self._seen.clear()

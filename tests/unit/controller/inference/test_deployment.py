@@ -273,6 +273,21 @@ def test_a_model_that_falls_silent_is_asked_by_nobody_until_it_is_heard_of_again
     run(work)
 
 
+def test_where_all_models_are_silent_they_are_asked_all_the_same() -> None:
+    async def work() -> None:
+        world = await standing()
+        world.send("asker4", LABEL, query())
+        await world.settle()
+        world.speechless.add("mdfp1")
+        world.now_s += 5.0
+        world.by_kas[1].health.look()
+        await world.settle()
+        assert [e["node"] for e in world.of("model.out")] == ["mdfp1"]
+        assert world.send("asker4", LABEL, query()).ends == ["mdfp1"] and not world.of("query.unserved")
+
+    run(work)
+
+
 def test_a_model_that_answers_a_knock_is_not_out() -> None:
     async def work() -> None:
         world = await standing()
