@@ -12,6 +12,7 @@ same times for each policy. Latency runs from when a query was due to its answer
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -131,7 +132,10 @@ def measure(bench: Bench, chosen: argparse.Namespace, deadline_ms: int, capacity
                 found = bench.ask(policy, at * capacity, chosen.seconds, seed, deadline_ms)
                 rows[f"{at:g}"][policy] += found
                 v = asked.summary(found, deadline_ms)
-                say(f"seed {seed} load {at:g} {policy}: p95 {v['p95_ms']:.0f} ms, in time {v['deadline_hits']:.3f}")
+                say(
+                    f"seed {seed} load {at:g} {policy}: p95 {v['p95_ms']:.0f} ms, in time {v['deadline_hits']:.3f} "
+                    f"(the machine's load average {os.getloadavg()[0]:.1f})"
+                )
     return compared(rows, deadline_ms)
 
 
