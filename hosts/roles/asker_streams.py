@@ -60,7 +60,7 @@ class OpenStream:
             self._outcomes["judged"] += bool(expected)
             self._outcomes["right"] += bool(expected) and given.answer == expected
             yield {
-                "number": number + 1, "part": part.number + 1, **msgspec.to_builtins(given), "answer": given.answer,
+                "number": number + 1, "part": part.number + 1, "answer": given.answer, "refused": given.refused,
                 "confidence": given.confidence, "expected": expected, "answered_by": part.answered_by,
                 "model": part.state.label, "after_ms": round(self._last_ms, 3),
             }  # fmt: skip

@@ -72,6 +72,10 @@ def test_answers_come_in_order_with_what_is_right_and_the_figures_at_the_end(ben
     first = bench.streams.more({"id": "asker1-1"})
     assert [a["number"] for a in first["answers"]] == list(range(1, 9)) and not first["over"]
     assert {a["part"] for a in first["answers"]} == {1} and first["right"] == 4
+    assert first["answers"][1] == {
+        "number": 2, "part": 1, "answer": "yes", "refused": "", "confidence": 0.0, "expected": "no", "model": 3,
+        "answered_by": "mdfp0", "after_ms": first["first_ms"],
+    }  # fmt: skip
     last = bench.streams.more({"id": "asker1-1"})
     assert [a["number"] for a in last["answers"]] == list(range(9, 21)) and last["over"]
     assert (last["answered"], last["right"], last["judged"], last["refused"]) == (20, 10, 20, 0)
