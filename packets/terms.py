@@ -50,6 +50,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     is planned as if no other job were there, to see what it is worth. ``compression``: how models and
     updates travel (``hosts/learning/compress.py``).
     ``engines``: {engine: source} where this job wants another than its control centre uses, of those that this has.
+    ``trained``: the model that is launched is a trained one, so it is measured before anything else.
     ``method`` ``auto``: TAG chooses. The owner's terminal says of the model itself ``model_bytes``, and where split
     learning would cut it: ``lower_bytes`` below the cut (0: it has no place to cut), ``activation_bytes`` a sample.
     """
@@ -71,5 +72,6 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     merge: bool = True
     train_on: bool = False
     heed_load: bool = True
+    trained: bool = False
     hyper: Fixed = Fixed()
     engines: Annotated[dict[Name, Annotated[str, msgspec.Meta(max_length=255)]], msgspec.Meta(max_length=8)] = {}

@@ -81,6 +81,8 @@ class Stops:
 
     async def _decide(self, job: Job, ask: AskNextStop) -> Decision:
         last = job.last(ask.visit)
+        if last is None and job.spec.trained and not ask.visit:
+            return self._verify(job, ask, "see how it stands")
         if last is not None and last.action == "train" and last.concluded and self._wants_verdict(job, last):
             return self._verify(job, ask)
         if last is not None and last.action == "verify" and not last.concluded:
@@ -162,11 +164,11 @@ class Stops:
         decision.step, decision.plan, decision.group = await self._tuned(job, step), led.plan, led.group
         return decision
 
-    def _verify(self, job: Job, ask: AskNextStop) -> Decision:
+    def _verify(self, job: Job, ask: AskNextStop, why: str = "see what the visit brought") -> Decision:
         usable = [m for m in job.mpvus if m.handle_key not in job.excluded.union(ask.exclude)]
         if not usable:
             return self._home(job, ask, "no MPVU is left to verify at")
-        return self._decision(ask, "verify", usable[0].kas, usable[0].handle, "see what the visit brought")
+        return self._decision(ask, "verify", usable[0].kas, usable[0].handle, why)
 
     def _confirm(self, job: Job, ask: AskNextStop, reason: str) -> Decision:
         """Measure on samples that no verdict rested on, where there is an MPVU that holds such."""

@@ -48,6 +48,7 @@ from packets.wire import PacketType
 MODEL_FILE = "model.safetensors"
 LOG_FILE = "training-log.json"
 UPPER = "split-upper"  # the variant that the lower side, `split`, asks
+SHORT_OF = 0.03  # of the accuracy that a model had; less is no fall either (engine drift)
 _MAX_LIMIT = 0xFFFF
 
 
@@ -183,16 +184,20 @@ class ModelOwner(Role):
         assert job.payload is not None
         about = f"model of job {message.object_id:#x} is not re-calibrated"
         try:
-            reply = self.terminal.dcc.ask(Submit(name=self.terminal.name, spec=job.spec), SubmitReply, timeout_s=30.0)
-            if not reply.admitted:
+            for spec in (_as_it_was(job), msgspec.structs.replace(job.spec, trained=True)):
+                wanted = Submit(name=self.terminal.name, spec=spec)
+                reply = self.terminal.dcc.ask(wanted, SubmitReply, attempts=1, timeout_s=30.0)
+                if reply.admitted:
+                    break
+            else:
                 self.terminal.complain(f"{about}: {'; '.join(reply.reasons)}", object_id=message.object_id)
                 return
-            self._jobs[reply.object_id] = OwnJob(job.spec, replaces=message.object_id, beats=message.broad)
+            self._jobs[reply.object_id] = OwnJob(spec, replaces=message.object_id, beats=message.broad)
             self.terminal.emit(
                 "model.recalibrating", object_id=reply.object_id, replaces=message.object_id, node=self.terminal.name,
                 reason=message.reason,
             )  # fmt: skip
-            self._launch(self._fresh(reply.object_id, job.spec, job.payload))
+            self._launch(self._fresh(reply.object_id, spec, job.payload))
         except DaitnError as error:
             self.terminal.complain(f"{about}: {error}", object_id=message.object_id)
 
@@ -299,6 +304,14 @@ class ModelOwner(Role):
             known = ", ".join(str(i) for i in self._jobs) or "none yet"
             raise BadCommand(f"object_id {object_id!r} is no job of {self.terminal.name}; its jobs: {known}")
         return self._jobs[object_id]
+
+
+def _as_it_was(job: OwnJob) -> JobSpec:
+    """Return what a model that has fallen is to reach again: what it was verified with, give or take ``SHORT_OF``."""
+    was, spec = job.accuracy or {}, job.spec
+    broad = max(spec.broad_accuracy, was.get("broad", 0.0) - SHORT_OF)
+    expert = max(spec.expert_accuracy, was.get(spec.expert_group or "", 0.0) - SHORT_OF)
+    return msgspec.structs.replace(spec, broad_accuracy=broad, expert_accuracy=expert, trained=True)
 
 
 def _requirements(spec: JobSpec) -> Requirements:

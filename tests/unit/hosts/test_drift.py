@@ -19,7 +19,6 @@ from packets.messages import (
     Ack,
     AnnounceObject,
     AnnounceReply,
-    JobSpec,
     OrderRequest,
     Recalibrate,
     Remeasured,
@@ -181,7 +180,8 @@ def test_an_owner_has_a_model_trained_on_and_deploys_it_where_it_is_better(
     assert (sent.object_id, sent.payload, sent.visit) == (NEW_JOB, trained, 0), (
         "it begins where the deployed one stands"
     )
-    assert isinstance(bench.network.messages(Submit)[1].spec, JobSpec)
+    again = bench.network.messages(Submit)[1].spec
+    assert again.trained and again.broad_accuracy == pytest.approx(0.82), "nearly what it was verified with"
     assert bench.data_of("model.recalibrating")["replaces"] == JOB
 
     bench.role.object_arrived(arrived(trained, object_id=NEW_JOB, visit=9))

@@ -158,6 +158,18 @@ def test_a_job_is_trained_verified_confirmed_and_brought_home() -> None:
     run(work)
 
 
+def test_a_model_that_is_trained_already_is_measured_before_anything_else() -> None:
+    async def work() -> None:
+        life = Life(World(PLAN, engines=engines()))
+        await life.begin(msgspec.structs.replace(SPEC, trained=True))
+        await life.play(POOR, GOOD)
+        assert [a for a, _ in life.journey] == ["verify", "train", "verify", "verify", "home"]
+        assert life.verdicts[0].accepted and life.finished["visits"] == 1
+        assert not life.world.of("error") and not life.world.of("warning")
+
+    run(work)
+
+
 def test_a_rejected_job_gets_every_reason_and_no_identity() -> None:
     async def work() -> None:
         life = Life(World(PLAN, engines=engines()))

@@ -138,10 +138,11 @@ def test_refusals_are_not_kept(house: House) -> None:
 
 def test_a_model_that_is_too_busy_is_told_of_and_not_kept(house: House) -> None:
     label, sample = with_model(house), samples()[0]
-    house.places[1].role.serving.limit = 0
+    serving = house.places[1].role.serving
+    serving.in_flight = serving.limit
     _, reply, _ = house.ask(label, TASK, sample)
     assert isinstance(reply, Busy) and reply.state.label == label, "the cache's state: it is the one that was asked"
-    house.places[1].role.serving.limit = 64
+    serving.in_flight = 0
     assert not answered(house, label, sample).cached and answered(house, label, sample).cached
 
 

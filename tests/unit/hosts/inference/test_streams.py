@@ -60,7 +60,7 @@ class Bench:
         self.terminal: Any = SimpleNamespace(
             name="me", clock=lambda: self.now_s, network=network, guard=None, touch=lambda: None, complain=self.complain
         )
-        model: Any = SimpleNamespace(way=SINGLE)
+        model: Any = SimpleNamespace(cache=None, way=SINGLE)
         self.hosted: Hosted | None = Hosted(LABEL, LABEL, "t", model, {}, 0.0)
         self.serving = Serving(self.infer, lambda: self.now_s, **settings)
         self.onward: Any = Onward()
@@ -162,7 +162,11 @@ def test_a_way_of_many_models_is_asked_sample_by_sample() -> None:
     bench = Bench()
     join: Any = lambda answers, accuracies: Found(str(next(iter(answers.values())).answer), 0.5)  # noqa: E731
     model: Any = SimpleNamespace(
-        way=Way(kind="multimodal"), parts=lambda ask: {"t/text": ask}, join=join, onward=lambda ask, found: None
+        cache=None,
+        way=Way(kind="multimodal"),
+        parts=lambda ask: {"t/text": ask},
+        join=join,
+        onward=lambda ask, found: None,
     )
     bench.hosted = Hosted(LABEL, LABEL, "t", model, {}, 0.0)
     bench.onward.accuracy = lambda name: 0.5
