@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,17 +26,27 @@ def summarise(rows: Sequence[Row], deadline_ms: float, nodes: Mapping[int, tuple
     found = asked.summary(rows, deadline_ms)
     del found["by_model"]
     answered = [r for r in rows if r.outcome == "answered"]
-    models = []
+    models, names = [], _names({r.model for r in answered}, nodes)
     for label, count in Counter(r.model for r in answered).most_common():
         mine = [r for r in answered if r.model == label]
         about = asked.summary(mine, deadline_ms)
         node, task = nodes.get(label, ("", ""))
-        name = node or (f"label {label:#x}" if label else "not told")
         models.append({
-            "label": label, "node": node, "name": name, "task": task, "share": round(count / len(answered), 5),
+            "label": label, "node": node, "name": names[label], "task": task, "share": round(count / len(answered), 5),
             **{k: about[k] for k in MODEL_KEYS}, "deadline_hits": about["deadline_hits"], "spread_ms": spread(mine),
         })  # fmt: skip
     return found | {"models": models, "spread_ms": spread(answered), **per_step(rows), "right": right(rows)}
+
+
+def _names(labels: Collection[int], nodes: Mapping[int, tuple[str, str]]) -> dict[int, str]:
+    """Return what each model is called: by its MDFP, and numbered where others were there before it."""
+    names = {label: f"label {label:#x}" if label else "not told" for label in labels}
+    at: Counter[str] = Counter()
+    for label, (node, _) in nodes.items():  # in the order of their deployment
+        if label in names:
+            at[node] += 1
+            names[label] = f"{node} ({at[node]})" if at[node] > 1 else node
+    return names
 
 
 def spread(rows: Sequence[Row]) -> list[float]:

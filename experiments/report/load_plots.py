@@ -18,14 +18,9 @@ Record = dict[str, Any]
 
 
 def _named(load: Record) -> list[tuple[str, str, str]]:
-    """Return (label, name, colour) of each model, the one that answered most first; two at one MDFP have a number."""
-    names = [str(m["name"]) for m in load["models"]]
-    named = []
-    for number, model in enumerate(load["models"]):
-        name, again = names[number], names[:number].count(names[number])
-        colour = MODEL_COLOURS[number] if number < len(MODEL_COLOURS) else OTHERS
-        named.append((str(model["label"]), f"{name} ({again + 1})" if again else name, colour))
-    return named
+    """Return (label, name, colour) of each model, the one that answered most first."""
+    colours = [*MODEL_COLOURS, *[OTHERS] * len(load["models"])]
+    return [(str(m["label"]), str(m["name"]), c) for m, c in zip(load["models"], colours, strict=False)]
 
 
 def rates(load: Record) -> str:

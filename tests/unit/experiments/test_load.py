@@ -203,6 +203,13 @@ def test_figures_are_by_model_and_by_second() -> None:
     assert len(steps["asked"]) == 13 and sum(steps["asked"]) == 5
 
 
+def test_models_that_served_at_one_place_are_numbered_in_their_order() -> None:
+    rows = [Row(1.0, 1.0, "answered", label, 1, 1) for label in (7, 7, 9, 5, 0, 6)]
+    nodes = {5: ("mdfp1", "t"), 8: ("mdfp1", "t"), 9: ("mdfp2", "t"), 7: ("mdfp1", "t")}
+    named = {m["label"]: m["name"] for m in summarise(rows, 0.0, nodes)["models"]}
+    assert named == {5: "mdfp1", 7: "mdfp1 (2)", 9: "mdfp2", 0: "not told", 6: "label 0x6"}
+
+
 def test_a_long_load_has_steps_of_several_seconds() -> None:
     found = summarise([Row(float(s), 1.0, "answered", 1, 1, 1) for s in range(1500)], 0.0, {})
     assert found["step_s"] == 3 and max(found["per_step"]["asked"]) == 1.0 and found["models"][0]["name"] == "label 0x1"
