@@ -183,7 +183,8 @@ class Deployment:
     async def _line(self, line: Line) -> None:
         seen = await self.queries.models.of_task(line.task)
         replicas = {site_key(d): d for d in seen.models if d.model.job == line.for_object}
-        if seen.silent or not any(d.model.service_ms for d in replicas.values()):
+        heard = [d for d in replicas.values() if not d.model.silent]
+        if seen.silent or not any(d.model.service_ms for d in heard):
             return
         placement = await self._optimise(line, replicas)
         for change in self._settled(placement, line):

@@ -230,6 +230,18 @@ def test_a_replica_that_is_silent_is_not_sent_another_copy() -> None:
     run(work)
 
 
+def test_while_nothing_is_heard_of_any_replica_all_stay_where_they_are() -> None:
+    async def work() -> None:
+        world = await standing()
+        await placing(world)
+        asked = {"mdfp1": model(OLD, asked_by={"3": 20.0})}
+        world.by_kas[1].queries.models.out.add("mdfp1")
+        await looks(world, 4, **asked)
+        assert told(world, Copy) == []
+
+    run(work)
+
+
 def test_a_copy_is_looked_after_where_its_model_was_deployed() -> None:
     async def work() -> None:
         world = await standing()
