@@ -34,7 +34,7 @@ def placement(events: Sequence[Event], plan: NetworkPlan) -> Record | None:
         if event.kind in FOLDS:
             with contextlib.suppress(TypeError, ValueError, KeyError, AttributeError):
                 FOLDS[event.kind](canvas, event)
-    end_s = max(e.t_unix_s for e in events if e.kind in KINDS) - begin_s
+    end_s = round(max(e.t_unix_s for e in events if e.kind in KINDS) - begin_s, 3)
 
     def since(t_unix_s: float | None) -> float:
         return end_s if t_unix_s is None else round(max(0.0, t_unix_s - begin_s), 3)
@@ -52,7 +52,7 @@ def placement(events: Sequence[Event], plan: NetworkPlan) -> Record | None:
         if since(b) > 0
     ]
     rows = [{"kas": kas, "node": name} for kas, name in mdfps]
-    return {"end_s": round(end_s, 3), "rows": rows, "bars": bars, "outs": outs, **_asked(told, kas_of, begin_s)}
+    return {"end_s": end_s, "rows": rows, "bars": bars, "outs": outs, **_asked(told, kas_of, begin_s)}
 
 
 def _asked(told: Sequence[Event], kas_of: dict[str, int], begin_s: float) -> Record:

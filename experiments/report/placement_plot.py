@@ -57,7 +57,8 @@ def _kas(placed: Record) -> list[int]:
 def _bars(axes: Axes, bars: list[Record], at: Places, high: float, colour: dict[str, str]) -> None:
     for bar in bars:
         middle, span = at[bar["node"], bar["task"]], (bar["from_s"], bar["to_s"] - bar["from_s"])
-        axes.broken_barh([span], (middle - 0.46 * high, 0.92 * high), color=colour[bar["node"]], lw=0)
+        shape = (middle - 0.46 * high, 0.92 * high)
+        axes.broken_barh([span], shape, facecolor=colour[bar["node"]], edgecolor="white", lw=0.8)
         if high < BAR:
             ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
             axes.text(span[0], middle, bar["task"], va="center", fontsize=7, color=INK, clip_on=True, bbox=ground)
