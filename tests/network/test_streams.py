@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -27,7 +26,7 @@ def test_a_stream_over_a_lossy_wan_is_whole_and_in_order(network: StandingNetwor
     assert (found["answered"], found["refused"], found["parts"]) == (SAMPLES, 0, SAMPLES / 8)
     assert found["asked_again"] > 0, "150 packets over a link that loses 5 in 100"
     assert found["right"] == sum(a["answer"] == a["expected"] for a in found["answers"]) > SAMPLES / 3
-    assert found["first_ms"] < found["latency_ms"] / 3
+    assert len({a["after_ms"] for a in found["answers"]}) >= 10, "they come as they are computed, not all at the end"
     told = network.wait_for("query.answered", 5.0, id=found["id"])
     assert (told.data["parts"], told.data["right"]) == (SAMPLES / 8, found["right"])
 
