@@ -1,9 +1,8 @@
-"""A query of many samples on the real network: over links that lose packets, beside other queries, past a death."""
+"""A query of many samples on the real network: over links that lose packets, and beside other queries."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -27,7 +26,7 @@ def test_a_stream_over_a_lossy_wan_is_whole_and_in_order(network: StandingNetwor
     assert (found["answered"], found["refused"], found["parts"]) == (SAMPLES, 0, SAMPLES / 8)
     assert found["asked_again"] > 0, "150 packets over a link that loses 5 in 100"
     assert found["right"] == sum(a["answer"] == a["expected"] for a in found["answers"]) > SAMPLES / 3
-    assert found["first_ms"] < found["latency_ms"] / 3
+    assert len({a["after_ms"] for a in found["answers"]}) >= 10, "they come as they are computed, not all at the end"
     told = network.wait_for("query.answered", 5.0, id=found["id"])
     assert (told.data["parts"], told.data["right"]) == (SAMPLES / 8, found["right"])
 
@@ -37,15 +36,3 @@ def test_a_small_query_is_answered_long_before_a_stream_ends(network: StandingNe
     found = streams.meanwhile(network, asker, [one], streams.drawn(400))
     assert found["samples"] == 1000 and found["queries"] >= 3, found
     assert found["beside_p50_ms"] < found["stream_ms"] / 4, found
-
-
-def test_the_rest_comes_from_the_other_replica_in_order_when_one_dies(tmp_path: Path) -> None:
-    with streams.serving(tmp_path, loss_percent=1.0) as (network, labels):
-        asker = terminals(network, "query_owner")[-1]
-        found = streams.killed(network, asker, streams.drawn(SAMPLES))
-        assert found["in_order"] and found["answered"] == SAMPLES, found
-        assert found["models"].keys() == labels.keys() and sum(found["models"].values()) == SAMPLES, found
-        assert found["models"][found["killed"]] >= found["killed_at"] >= SAMPLES / 4, "it stayed with one until then"
-        assert found["last_of_killed"] <= found["killed_at"] + 9 * 8 and found["gap_ms"] < 5000, found
-        (event,) = network.events("query.answered")[-1:]
-        assert set(event.data["answered_by"].split(", ")) == set(labels)
