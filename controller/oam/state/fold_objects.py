@@ -12,7 +12,7 @@ from controller.oam.state.tracks import MAX_ROUTE, route, track
 from packets.events import Event
 
 KINDS = {"MODEL_SHARD": "model", "DATA_SHARD": "data", "model": "model", "data": "data", "1": "model", "2": "data"}
-DATA_PURPOSES = ("test_sample", "keep_test_sample", "data", "use_data")
+DATA_PURPOSES = ("test_sample", "keep_test_sample", "late_sample", "keep_late_sample", "data", "use_data")
 
 
 def object_launched(canvas: Canvas, event: Event) -> None:
@@ -64,6 +64,8 @@ def object_arrived(canvas: Canvas, event: Event) -> None:
     record.update(bytes=whole(data, "bytes") or record["bytes"], kind=_kind(canvas, record, data))
     record["route"] = route(canvas.neighbours, record["from_node"], list(record["parts"].values()), node)
     fold_jobs.stop_arrived(canvas, event)
+    if record["purpose"] == "measure":
+        canvas.remove("objects", _need(data))  # a copy: it goes no further, and stays nowhere
 
 
 def object_delivered(canvas: Canvas, event: Event) -> None:

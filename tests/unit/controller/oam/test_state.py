@@ -178,6 +178,17 @@ def test_a_rejected_model_is_not_shown_in_the_network(up: NetworkState) -> None:
     assert "9" not in up.section("objects") and up.section("jobs")["9"]["state"] == "rejected"
 
 
+def test_late_samples_are_data_and_a_copy_that_is_measured_stays_nowhere(up: NetworkState) -> None:
+    for key, purpose in ((9, "keep_late_sample"), (11, "measure")):
+        up.apply(
+            event("object.steered", object_id=key, visit=0, kas=2, node="mpvu2", purpose=purpose, switches=["k2g"])
+        )
+    assert {k: o["kind"] for k, o in up.section("objects").items() if k in ("9", "11")} == {"9": "data", "11": "model"}
+    for key in (9, 11):
+        up.apply(event("object.arrived", object_id=key, visit=0, node="mpvu2"))
+    assert "9" in up.section("objects") and "11" not in up.section("objects")
+
+
 def test_another_rendezvous_for_the_same_stop_is_another_way(up: NetworkState) -> None:
     about = {"object_id": 5, "visit": 0, "type": "MODEL_SHARD", "from_node": "h11"}
     up.apply(event("object.launched", object_id=5, visit=0, node="h11", bytes=1))
