@@ -18,13 +18,15 @@ from controller.values.paths import host_route
 from experiments.errors import RunFailed
 from experiments.load import put
 from experiments.testbed.testbed import Bed
-from packets.messages import JobSpec
+from packets.messages import Fixed, JobSpec
 from packets.queries import variant_task
 from topologies.plan import HostPlan, NetworkPlan
 
 DEPLOY_S, READY_S, LOOK_S = 30.0, 20.0, 0.25
 MEMBERS = 3  # of an ensemble, the plain model among them
 SEEDS_APART = 1000  # of the jobs of one: a run's own seeds follow each other
+CHEAP = Fixed(epochs=6.0, learning_rate=1e-2)  # a model so small learns slowly at the rate of a large one
+CHEAP_SHORT_OF = 0.2  # of the accuracy that is asked of the plain model: it is there to know less
 Train = Callable[[Sequence[JobSpec]], list[int]]
 
 
@@ -93,6 +95,31 @@ def collaborative(plan: NetworkPlan, object_id: int, members: Sequence[int]) -> 
     return [*others, Part("collaborative", {"object_id": object_id}, way, sites(plan)[0].name)]
 
 
+def cheap_job(job: JobSpec) -> JobSpec:
+    """Return the job that trains the cheap model of a cascade beside the model of another."""
+    broad = max(0.0, job.broad_accuracy - CHEAP_SHORT_OF)
+    return msgspec.structs.replace(
+        job, model="cheap", method="routed", broad_accuracy=broad, expert_group=None, expert_accuracy=0.0, hyper=CHEAP
+    )
+
+
+def switched(plan: NetworkPlan, object_id: int, cheap: int, learned: dict[str, Any]) -> list[Part]:
+    """Return a cascade: the cheap model near who asks, and the large one, which it asks where it is unsure."""
+    near, far = ends(plan)
+    source = {"object_id": cheap, "accuracy": learned["accuracy"]}
+    return [
+        Part("large", {"object_id": object_id}, {}, far.name),
+        Part("switched", source, learned["way"], near.name),
+    ]
+
+
+def _learn(bed: Bed, owner: str, object_id: int, cheap: int) -> dict[str, Any]:
+    """Have an MPVU learn from which confidence on the cheap model answers; return what the owner was told."""
+    mark = len(bed.events)
+    copy = bed.tell(owner, "switch", DEPLOY_S, object_id=object_id, cheap=cheap)["object_id"]
+    return bed.wait_event("way.learned", DEPLOY_S, mark, copy=copy).data
+
+
 def deploy_ways(
     bed: Bed, owner: str, object_id: int, job: JobSpec, train: Train
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
@@ -107,6 +134,11 @@ def deploy_ways(
             parts = cached(bed.plan, object_id)
         elif way == "split":
             parts, about = split(bed.plan, lambda op, **said: bed.tell(owner, op, DEPLOY_S, **said), object_id)
+        elif way == "switched":
+            (cheap,) = train([cheap_job(job)])
+            learned = _learn(bed, owner, object_id, cheap)
+            parts = switched(bed.plan, object_id, cheap, learned)
+            about = {"cheap": cheap, **{k: learned["way"].get(k, 1.0) for k in ("threshold", "temperature")}}
         else:
             seeds = [job.seed + SEEDS_APART * n for n in range(1, MEMBERS)]
             about = {"members": train([msgspec.structs.replace(job, seed=seed) for seed in seeds])}

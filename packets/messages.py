@@ -30,7 +30,7 @@ from packets.queries import (
     Variant,
     Way,
 )
-from packets.terms import Attributes, Fixed, Groups, JobSpec, Member, Message, Name, Share, Text
+from packets.terms import Attributes, Fixed, Groups, JobSpec, Member, Message, Model, Name, Share, Text
 
 __all__ = [
     "Ack", "AnnounceObject", "AnnounceReply", "Answer", "AnyMessage", "Ask", "AskPart", "AskReplicas", "AskState",
@@ -102,7 +102,7 @@ class AnnounceObject(Message, frozen=True, kw_only=True, omit_defaults=True, tag
 
     kind: ``test_sample``, ``late_sample`` (data node -> MPVU number ``copy``), ``data`` (data node -> the compute
     facility at which ``for_object`` waits), ``deploy`` (trained model -> an MDFP), ``measure`` (copy of a deployed
-    model -> an MPVU), ``parcel`` (any bytes -> the nearest terminal of the role that ``task`` names).
+    model, or both of a cascade -> an MPVU), ``parcel`` (any bytes -> the nearest terminal of the role ``task``).
 
     ``variant``, ``way``: of a model to deploy, what it is called among those of its task, and how it answers;
     ``replaces``: the job whose deployed models it takes the places of.
@@ -288,6 +288,7 @@ class Order(Message, frozen=True, kw_only=True, omit_defaults=True, tag="order")
     expert_accuracy: Share = 0.0
     variant: Variant = ""
     way: Way = SINGLE
+    model: Model = ""
 
 
 class LogPart(Message, frozen=True, kw_only=True, tag="log="):

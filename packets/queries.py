@@ -193,7 +193,8 @@ class Remeasured(Message, frozen=True, kw_only=True, tag="remeasured"):
     """An MPVU has measured a copy of a deployed model on late samples; answered by ``Ack``.
 
     ``object_id``: of the job that the model came from; ``copy``: of what was measured; ``group_samples``: how many of
-    the samples are of each group.
+    the samples are of each group. ``way``: what was measured are the models of a cascade that is to be deployed so,
+    with what the MPVU has learned for it; its owner is told.
     """
 
     name: Name
@@ -203,6 +204,7 @@ class Remeasured(Message, frozen=True, kw_only=True, tag="remeasured"):
     broad: Share
     per_group: Groups
     group_samples: Annotated[dict[str, Count], msgspec.Meta(max_length=64)] = {}
+    way: Way = SINGLE
 
 
 class PartOf(Message, frozen=True, kw_only=True):

@@ -92,7 +92,8 @@ class Objects:
             case "parcel":
                 return await self._parcel_target(entry, exclude)
             case "measure":
-                return read_site(entry.message.target, "mpvu")
+                target = entry.message.target
+                return read_site(target, "mpvu") if target else await self._test_target(entry.message.copy)
             case _:
                 return await self._deploy_target(entry, exclude)
 

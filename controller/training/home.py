@@ -16,6 +16,7 @@ from controller.steering.visits import ABOUT_AN_OBJECT
 from controller.training.recovery import Custody
 from controller.training.submission import Training
 from packets.messages import Ack, OrderRequest, Remeasured, Verdict
+from packets.queries import SINGLE
 
 
 class Home:
@@ -34,7 +35,7 @@ class Home:
         if isinstance(message, OrderRequest) and message.object_id in self.objects.announced:
             return Forwarded(message=self.objects.order(message))
         if isinstance(message, Remeasured):
-            await self.on_remeasured(message)
+            await (self._tell_owner(message) if message.way != SINGLE else self.on_remeasured(message))
             return Forwarded(message=Ack())
         if not isinstance(message, ABOUT_AN_OBJECT):
             raise SteeringError(f"{type(message).__name__} is not for the home of an object")
@@ -46,6 +47,11 @@ class Home:
             except ControllerError as error:
                 self.services.emit("warning", text=f"no evidence for K-AS {item.kas}: {error}")
         return Forwarded(message=answer)
+
+    async def _tell_owner(self, message: Remeasured) -> None:
+        """What an MPVU learned for a way of inference goes to who sent it the models."""
+        owner = self.services.domain.hosts[self.training.book.job(message.object_id).owner]
+        await self.services.processes.tell(owner, message, message.object_id)
 
     async def next_stop(self, ask: AskNextStop) -> Stop:
         """Decide where an object goes next; ``SteeringError`` when there is nowhere, or another owner asks."""

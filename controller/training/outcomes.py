@@ -74,6 +74,7 @@ class Reports:
             "object_id": job.object_id,
             "visit": decision.visit,
             "task": job.spec.task,
+            "model": job.spec.model,
             "expert_group": job.spec.expert_group or "",
         }
         if decision.action == "train":

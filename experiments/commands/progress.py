@@ -133,6 +133,10 @@ class Progress:
         places = ", ".join(f"{m['variant']} at {m['node']}" for m in data["models"])
         self._line("[green]✓[/]", f"way        {escape(places)}")
 
+    def _on_threshold_learned(self, data: dict[str, Any]) -> None:
+        said = f"the cheap model answers {1 - data['sent_on']:.0%} of {data['samples']} test samples"
+        self._line("[green]✓[/]", f"learned    {said}: {data['broad']:.3f} right, the large one {data['large']:.3f}")
+
     def _on_query_part(self, data: dict[str, Any]) -> None:
         self._console.print(answer_in_words(data), highlight=False, soft_wrap=True)
 

@@ -91,7 +91,9 @@ def resolve(
     elif label is not None or columns:
         raise ExperimentError("--label and --column name columns of --data FILE; give --data as well")
     scenario = msgspec.structs.replace(scenario, **changes)
-    check_ways(scenario.ways, scenario.queries, scenario.data, network_plan(scenario), scenario.name)
+    check_ways(
+        scenario.ways, scenario.queries, scenario.data, network_plan(scenario), scenario.name, scenario.jobs
+    )  # fmt: skip
     if scenario.data.name == "vignettes":
         _fit_jobs(scenario, list(DISEASES))
     else:

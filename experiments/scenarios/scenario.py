@@ -178,7 +178,7 @@ def _checked(scenario: Scenario, where: str) -> Scenario:
     check_background(scenario.background, plan, where)
     check_queries(scenario.queries, scenario.replicas, plan, where)
     check_cats(scenario.cats, plan, where)
-    check_ways(scenario.ways, scenario.queries, scenario.data, plan, where)
+    check_ways(scenario.ways, scenario.queries, scenario.data, plan, where, scenario.jobs)
     return scenario
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -17,18 +18,26 @@ import msgspec
 from experiments.errors import ScenarioError
 from experiments.scenarios.queries import QueriesSpec
 from hosts.learning.task_spec import TaskSpec
+from packets.terms import JobSpec
 from topologies.plan import NetworkPlan
 
-NAMES = ("cached", "split", "collaborative")
-MEASURED = ("switched", "multimodal")  # what benchmarks/ways.py makes and deploys, and no scenario yet
+NAMES = ("cached", "split", "collaborative", "switched")
+MEASURED = ("multimodal",)  # what benchmarks/ways.py makes and deploys, and no scenario yet
 WayName = Annotated[str, msgspec.Meta(max_length=24, extra_json_schema={"enum": list(NAMES)})]
-LEAST_MDFPS = {"split": 2}
+LEAST_MDFPS = {"split": 2, "switched": 2}
 
 
 def check_ways(
-    ways: list[str], queries: QueriesSpec | None, data: TaskSpec, plan: NetworkPlan, where: str
+    ways: list[str], queries: QueriesSpec | None, data: TaskSpec, plan: NetworkPlan, where: str,
+    jobs: Sequence[JobSpec] = (),
 ) -> None:  # fmt: skip
-    """Check that every way is one that this task and this network can have; ``ScenarioError`` in one line."""
+    """Check that every way, and the model of every job, is one that this task and this network can have;
+    ``ScenarioError`` in one line.
+    """
+    for job in jobs:
+        why = _why_no_cheap(data) or ("`ways` are made of the task's own model; leave it out" if ways else "")
+        if job.model and why:
+            raise ScenarioError(f"scenario {where}: jobs: model {job.model}: {why}")
     for way, count in Counter(ways).items():
         if why := _why_not(way, data, plan) or ("it is named twice" if count > 1 else ""):
             raise ScenarioError(f"scenario {where}: ways: {way}: {why}")
@@ -47,7 +56,13 @@ def _why_not(way: str, data: TaskSpec, plan: NetworkPlan) -> str:
     places, least = sum(h.role == "mdfp" for h in plan.hosts), LEAST_MDFPS.get(way, 1)
     if places < least:
         return f"it takes {least} MDFP, the network has {places}; add `mdfp: 1` to a K-AS"
+    if way == "switched":
+        return _why_no_cheap(data)
     return _why_not_cut(data) if way == "split" else ""
+
+
+def _why_no_cheap(data: TaskSpec) -> str:
+    return "" if data.name == "vignettes" else f"task {data.name} has no cheap model; the vignettes have one"
 
 
 def _why_not_cut(data: TaskSpec) -> str:

@@ -16,12 +16,12 @@ from torch import nn
 
 from hosts.inference.caching import Cache
 from hosts.learning.errors import LearningError
-from hosts.learning.task import Task, VignetteTask, bytes_to_model
+from hosts.learning.task import Task, bytes_to_model
 from hosts.learning.ways.calibrate import scale
 from hosts.learning.ways.collaborative import combine
 from hosts.learning.ways.costs import ms_per_query
+from hosts.learning.ways.models import task_of
 from hosts.learning.ways.multimodal import Fusion, fuse
-from hosts.learning.ways.pair import CheapVignetteTask
 from hosts.learning.ways.split import (
     Choice,
     Part,
@@ -32,7 +32,6 @@ from hosts.learning.ways.split import (
     cut_model,
     possible_cuts,
 )
-from hosts.learning.ways.vitals import VitalsTask
 from packets.messages import Answer, Ask, Need, Way
 from packets.queries import SINGLE, variant_task
 
@@ -62,7 +61,7 @@ class Answerer:
         if len(way.asks) < LEAST_ASKED.get(way.kind, 0):
             raise LearningError(f"way {way.kind}: {len(way.asks)} variants to ask, {LEAST_ASKED[way.kind]} are needed")
         self.way, self.task, self.payload = way, task, bytes(payload)
-        self.reads = _task_of(task, way.model)
+        self.reads = task_of(task, way.model)
         self._part: Part | None = None
         self._fusion: Fusion | None = None
         self._vitals = 0
@@ -73,7 +72,7 @@ class Answerer:
                 raise LearningError(f"a cache is deployed as {NO_MODEL!r}, these are {len(self.payload)} other bytes")
             self.cache = Cache(way.expiry_s, way.entries)
         elif way.kind == "multimodal":
-            self._vitals = _task_of(task, "vitals").width
+            self._vitals = task_of(task, "vitals").width
             self._fusion = bytes_to_fusion(payload, len(task.labels))
         elif way.kind in ("lower", "upper"):
             self._part = bytes_to_part(self.reads, payload, way.cut, upper=way.kind == "upper", seal=way.seal)
@@ -174,15 +173,6 @@ class _Caught(nn.Module):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         self.inputs = inputs
         return torch.zeros(len(inputs), self._labels)
-
-
-def _task_of(task: Task, model: str) -> Task:
-    """Return the task whose model it is: the vignettes have two more."""
-    if not model:
-        return task
-    if not isinstance(task, VignetteTask):
-        raise LearningError(f"task {task.name} has no {model} model; the vignettes have")
-    return CheapVignetteTask(task.spec) if model == "cheap" else VitalsTask(task.spec)
 
 
 def _further(

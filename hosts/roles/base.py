@@ -37,6 +37,7 @@ from packets.messages import (
     Pull,
     Recalibrate,
     Refused,
+    Remeasured,
     Retire,
     VisitDone,
     decode_message,
@@ -45,7 +46,7 @@ from packets.messages import (
 from packets.transport import OutgoingObject, ReceivedObject
 from packets.wire import Flag, Header, PacketType
 
-OfModels = Copy | Retire | Recalibrate
+OfModels = Copy | Retire | Recalibrate | Remeasured
 Action = Callable[[ReceivedObject, Order], None]
 Peer = tuple[str, int]
 Value = TypeVar("Value")

@@ -12,6 +12,7 @@ import time
 import zlib
 from typing import Any, NamedTuple
 
+import msgspec
 import torch
 
 from controller.values.decisions import Request
@@ -21,10 +22,13 @@ from hosts.learning.methods.merging import merge
 from hosts.learning.methods.updates import state_of
 from hosts.learning.spec import Evaluation, Samples
 from hosts.learning.task import bytes_to_model, bytes_to_samples, concat_samples, model_to_bytes
+from hosts.learning.ways.cascade import learn_cascade
+from hosts.learning.ways.models import task_of
 from hosts.roles.base import Recent, Role
 from hosts.terminal.dcc_line import PATIENT
 from hosts.terminal.terminal import Terminal
-from packets.messages import Ack, Order, Remeasured, Verdict, VerdictReply
+from packets.messages import Ack, Order, Remeasured, Verdict, VerdictReply, Way
+from packets.queries import SINGLE
 from packets.transport import ReceivedObject
 
 LATE_KEPT = 200  # of each data node
@@ -81,16 +85,38 @@ class Mpvu(Role):
 
     def measure(self, obj: ReceivedObject, order: Order) -> None:
         """Measure a copy of a deployed model on late samples, and say what was found; it goes no further."""
+        if order.way.kind == "switched":
+            self._learn(obj, order)
+            return
         with self._samples_lock:
             late = [self._late[owner] for owner in sorted(self._late)]
         if not late:
             raise LearningError(f"{self.terminal.name} holds no late samples to measure a deployed model by")
-        task, samples = self.terminal.task, concat_samples(late)
+        task, samples = task_of(self.terminal.task, order.way.model), concat_samples(late)
         with self.terminal.computing("verifying", obj.object_id):
             found = task.evaluate(bytes_to_model(task, obj.payload), samples)
+        self._tell_measured(obj, order, found, samples)
+
+    def _learn(self, obj: ReceivedObject, order: Order) -> None:
+        """Learn on all test samples from where the cheap model of a cascade answers, and say it; samples stay here."""
+        samples = self._gathered()
+        with self.terminal.computing("verifying", obj.object_id):
+            threshold, measured = learn_cascade(self.terminal.task, obj.payload, samples)
+        way = msgspec.structs.replace(order.way, threshold=threshold.value, temperature=threshold.temperature)
+        self.terminal.emit(
+            "threshold.learned", object_id=order.for_object, node=self.terminal.name, samples=measured.samples,
+            threshold=threshold.value, temperature=threshold.temperature, broad=round(threshold.accuracy, 4),
+            large=round(threshold.large_accuracy, 4), sent_on=round(threshold.share_escalated, 4),
+        )  # fmt: skip
+        self._tell_measured(obj, order, measured, samples, way)
+
+    def _tell_measured(
+        self, obj: ReceivedObject, order: Order, found: Evaluation, samples: Samples, way: Way = SINGLE
+    ) -> None:
         message = Remeasured(
             name=self.terminal.name, object_id=order.for_object, copy=obj.object_id, samples=found.samples,
-            broad=found.broad, per_group=found.per_group, group_samples=task.group_counts(samples),
+            broad=found.broad, per_group=found.per_group, group_samples=self.terminal.task.group_counts(samples),
+            way=way,
         )  # fmt: skip
         self.terminal.dcc.ask(message, Ack, object_id=order.for_object, attempts=PATIENT)
 
@@ -112,7 +138,7 @@ class Mpvu(Role):
 
     def _measure(self, obj: ReceivedObject, order: Order) -> Found:
         """Measure the model as it came and, where the order says so, states between the last accepted one and it."""
-        samples, task = self._gathered(), self.terminal.task
+        samples, task = self._gathered(), task_of(self.terminal.task, order.model)
         accepted = self._accepted.get(obj.object_id) if order.merge else None
         with self.terminal.computing("verifying", obj.object_id):
             model = bytes_to_model(task, obj.payload)

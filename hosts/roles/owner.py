@@ -16,7 +16,9 @@ from hosts.learning.compress import encoding_of, parse_spec
 from hosts.learning.errors import LearningError
 from hosts.learning.methods.split import cut_sizes
 from hosts.learning.task import bytes_to_model, model_to_bytes
+from hosts.learning.ways.models import task_of
 from hosts.roles.base import OfModels, Role
+from hosts.roles.owner_cascades import Cascades
 from hosts.terminal.dcc_line import PATIENT
 from hosts.terminal.terminal import Terminal
 from packets.errors import DaitnError
@@ -35,6 +37,7 @@ from packets.messages import (
     Order,
     Recalibrate,
     Refused,
+    Remeasured,
     Returned,
     Submit,
     SubmitReply,
@@ -74,9 +77,10 @@ class ModelOwner(Role):
         self.actions |= {"home": self.take_back}
         self.commands |= {
             "submit": self._submit, "deploy": self._deploy, "inquire": self._inquire, "change": self._change,
-            "move": self._move, "split": self._split,
+            "move": self._move, "split": self._split, "switch": self._switch,
         }  # fmt: skip
         self._jobs: dict[int, OwnJob] = {}
+        self._cascades = Cascades(terminal)
 
     # --- submit ---
 
@@ -91,7 +95,10 @@ class ModelOwner(Role):
             parse_spec("none" if spec.compression == "auto" else spec.compression)
         except LearningError as error:
             raise BadCommand(f"job spec: {error}, or auto") from None
-        model = self.terminal.task.new_model(spec.seed)
+        try:
+            model = task_of(self.terminal.task, spec.model).new_model(spec.seed)
+        except LearningError as error:
+            raise BadCommand(f"job spec: {error}") from None
         payload = model_to_bytes(model)
         lower, activation = cut_sizes(model)
         spec = msgspec.structs.replace(
@@ -130,7 +137,7 @@ class ModelOwner(Role):
         if job is None:
             raise HostError(f"{self.terminal.name} never submitted it: not taken")
         payload = bytes(obj.payload)
-        model = bytes_to_model(self.terminal.task, payload)
+        model = bytes_to_model(task_of(self.terminal.task, job.spec.model), payload)
         if encoding_of(payload)[0] != "none":
             payload = model_to_bytes(model)  # what is kept can be read by anybody who reads safetensors
         folder = self._store(obj.object_id, payload, self._whole_log(obj.object_id, order))
@@ -171,6 +178,8 @@ class ModelOwner(Role):
 
     def serve_dcc(self, message: OfModels) -> Message:
         """Have a deployed model trained on, as a job of its own that begins where the deployed one stands."""
+        if isinstance(message, Remeasured):
+            return self._cascades.learned(message)
         if not isinstance(message, Recalibrate):
             return super().serve_dcc(message)
         job = self._jobs.get(message.object_id)
@@ -227,7 +236,8 @@ class ModelOwner(Role):
             "m": "announce", "name": self.terminal.name, "kind": "deploy", "task": spec.task,
             "size_bytes": len(payload), "for_object": 0 if variant else command.get("object_id", 0),
             "accuracy": command.get("accuracy", accuracy), "variant": variant,
-            "way": command.get("way", {}), "replaces": command.get("replaces", 0), "target": command.get("to", ""),
+            "way": command.get("way") or {"model": spec.model}, "replaces": command.get("replaces", 0),
+            "target": command.get("to", ""),
         }  # fmt: skip
         try:
             message = msgspec.convert(wanted, AnnounceObject)
@@ -258,6 +268,17 @@ class ModelOwner(Role):
             source = {"file": str(folder / f"{variant}.part"), "accuracy": accuracy}
             told[variant] = {"source": source, "way": msgspec.to_builtins(way)}
         return told
+
+    def _switch(self, command: Command) -> Command:
+        """Have an MPVU learn for a cascade: {"object_id": of the large model, "cheap": of the cheap one}."""
+        _, large, _ = self._trained(command)
+        job = command.get("cheap")
+        spec, cheap, _ = self._trained({"object_id": job})
+        if spec.model != "cheap" or not isinstance(job, int):
+            raise BadCommand(f"cheap: object {job} is a model like the large one; train one with `model: cheap`")
+        obj = self._cascades.send(job, cheap, large)
+        self._launch_later(obj)
+        return {"object_id": obj.object_id}
 
     def _trained(self, command: Command) -> tuple[JobSpec, bytes, dict[str, float]]:
         """Return what was asked of a model, its bytes and its accuracies."""

@@ -16,6 +16,7 @@ from hosts.learning.compress import travelling
 from hosts.learning.errors import LearningError
 from hosts.learning.spec import Samples, TrainResult, TrainSettings
 from hosts.learning.task import bytes_to_model, bytes_to_samples, model_to_bytes
+from hosts.learning.ways.models import task_of
 from hosts.methods.exchange import Exchange
 from hosts.methods.members import QUESTIONS, MemberParts
 from hosts.roles.base import Role
@@ -162,7 +163,11 @@ class Trainer(Role):
             self.terminal.complain(str(error), object_id=late.obj.object_id)
 
     def _train(self, obj: ReceivedObject, order: Order, samples: Samples, data_node: str) -> None:
-        task = self.terminal.task
+        try:
+            task = task_of(self.terminal.task, order.model)
+        except LearningError as error:
+            self.give_up_visit(obj, order, str(error), lost=False)
+            return
         try:
             model = bytes_to_model(task, obj.payload)
         except LearningError as error:

@@ -205,4 +205,5 @@ FOLDS = {
     "model.recalibrating": noted,
     "model.redeployed": noted,
     "way.deployed": noted,
+    "threshold.learned": noted,
 }

@@ -21,7 +21,7 @@ from experiments.errors import RunFailed, ScenarioError
 from experiments.load import asker_specs
 from experiments.report.load import summarise
 from experiments.scenarios import scenario
-from experiments.ways import cached, collaborative, deploy_ways, ends, sites, split
+from experiments.ways import cached, cheap_job, collaborative, deploy_ways, ends, sites, split, switched
 from hosts.inference import asked
 from hosts.inference.asked import Row
 from hosts.inference.load import LoadSpec
@@ -53,7 +53,16 @@ def made(kas: dict[int, dict[str, int]] = EDGES, **more: Any) -> scenario.Scenar
     ("more", "why"),
     [
         ({"ways": ["cahced"]}, "cahced: no way is called so; did you mean 'cached'"),
-        ({"ways": ["switched"]}, "switched: no scenario deploys it yet .*benchmarks.ways"),
+        ({"ways": ["switched"], "data": {"name": "digits"}}, "switched: task digits has no cheap model; the vignettes"),
+        (
+            {"jobs": [{"task": "digits", "model": "cheap"}], "data": {"name": "digits"}},
+            "model cheap: task digits",
+        ),
+        ({"jobs": [{"task": "vignettes", "model": "cheap"}], "ways": ["cached"]}, "jobs: model cheap: .*leave it out"),
+        (
+            {"jobs": [{"task": "vignettes", "model": "cheap", "method": "gossip"}]},
+            "by method routed alone",
+        ),
         ({"ways": ["multimodal"]}, "multimodal: no scenario deploys it yet"),
         ({"ways": ["split", "cached", "split"]}, "split: it is named twice"),
         ({"ways": ["split"], "data": {"name": "table"}}, "model of task table has one layer.*hidden"),
@@ -69,7 +78,7 @@ def test_what_cannot_be_is_refused_in_one_line(more: dict[str, Any], why: str) -
     assert "mine.yaml" in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("way", "least"), [("cached", 1), ("split", 2), ("collaborative", 1)])
+@pytest.mark.parametrize(("way", "least"), [("cached", 1), ("split", 2), ("collaborative", 1), ("switched", 2)])
 def test_a_network_without_the_places_is_refused(way: str, least: int) -> None:
     kas = {1: {"data": 1, "compute": 1, "mpvu": 1, "model_owner": 1, "query_owner": 1, "mdfp": least - 1}}
     with pytest.raises(ScenarioError, match=f"{way}: it takes {least} MDFP, the network has {least - 1}"):
@@ -138,6 +147,23 @@ def test_an_ensemble_is_the_plain_model_and_others() -> None:
     assert parts[-1].way == {"kind": "collaborative", "asks": ["member1", "member2"]}
 
 
+def test_a_cheap_model_stands_near_who_asks_and_the_large_one_elsewhere() -> None:
+    learned = {"accuracy": {"broad": 0.8}, "way": {"kind": "switched", "threshold": 0.6}}
+    large, cheap = switched(scenario.network_plan(made()), 7, 8, learned)
+    assert (large.variant, large.source, large.to) == ("large", {"object_id": 7}, "3:@mdfp/0")
+    assert (cheap.variant, cheap.way, cheap.to) == ("switched", learned["way"], "2:@mdfp/0")
+    assert cheap.source == {"object_id": 8, "accuracy": {"broad": 0.8}}
+
+
+def test_the_cheap_models_job_is_a_journey_that_asks_for_less() -> None:
+    plain = JobSpec(
+        task="vignettes", method="federated", broad_accuracy=0.8, expert_group="cardiology", expert_accuracy=0.9, seed=3
+    )
+    job = cheap_job(plain)
+    assert (job.model, job.method, job.seed, job.expert_group) == ("cheap", "routed", 3, None)
+    assert job.broad_accuracy == pytest.approx(0.6) and job.expert_accuracy == 0 and plain.model == ""
+
+
 # --- done
 
 
@@ -171,6 +197,10 @@ class Bed:
             part = {"source": {"file": "f", "accuracy": {}}, "way": {"kind": "upper"}}
             return {"at": 1, "cut_ms": 1.0, "whole_ms": 2.0, "split": part, "split-upper": part}
         number = 0x1_0000_0001 + len(self.told)
+        if op == "switch":
+            way = {"kind": "switched", "model": "cheap", "asks": ["large"], "threshold": 0.6, "temperature": 1.2}
+            self.emit("way.learned", copy=number, way=way, accuracy={"broad": 0.8})
+            return {"object_id": number}
         kas, _, handle = (said["to"] or "1:@mdfp/1").partition(":")
         node = [h.name for h in self.plan.hosts if h.role == "mdfp" and h.kas == int(kas)][int(handle[-1])]
         for variant in said["way"].get("asks", []):
@@ -198,6 +228,22 @@ def test_ways_are_deployed_in_order_and_each_is_asked_before_the_next(monkeypatc
     assert [a for a in asked if a[1] == "cached"] == [(n, "cached") for n in ("asker2", "asker3", "asker4")]
     assert len([a for a in asked if a[1] == "split"]) == 3 + 2, "until it is answered"
     assert [e.data["way"] for e in bed.events if e.kind == "way.deployed"] == list(told)
+
+
+def test_a_cascade_is_trained_learned_for_and_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.ways.LOOK_S", 0.0)
+    bed, jobs = Bed(["switched"]), list[JobSpec]()
+
+    def train(wanted: Any) -> list[int]:
+        jobs.extend(wanted)
+        return [8]
+
+    told = deploy_ways(bed, "owner1", 7, JobSpec(task="vignettes", seed=3), train)["switched"]  # type: ignore[arg-type]
+    assert [j.model for j in jobs] == ["cheap"]
+    assert (told["cheap"], told["threshold"], told["temperature"]) == (8, 0.6, 1.2)
+    done = [(op, said) for name, op, said in bed.told if name == "owner1"]
+    assert done[0] == ("switch", {"object_id": 7, "cheap": 8})
+    assert [said["variant"] for op, said in done if op == "deploy"] == ["large", "switched"]
 
 
 def test_a_way_that_nobody_answers_in_the_end_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:

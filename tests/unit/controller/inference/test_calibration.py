@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from controller.values.decisions import Measured
@@ -23,6 +25,7 @@ from packets.messages import (
     Remeasured,
     Report,
     Retire,
+    Way,
     encode_message,
 )
 from packets.wire import Header, PacketType, encode
@@ -139,6 +142,31 @@ def test_only_who_was_sent_the_copy_may_say_how_it_does(by: str) -> None:
         answer = await world.tell(by, remeasured(copy, 0.1, 0.1, by))
         assert isinstance(answer, Refused) and "to be measured" in answer.reason
         assert told(world, Recalibrate) == []
+
+    run(work)
+
+
+def test_what_is_learned_for_a_cascade_is_told_to_its_owner_and_to_nobody_else() -> None:
+    async def work() -> None:
+        world = await standing()
+        home = world.by_kas[1].home
+        home.training.book.jobs[JOB] = SimpleNamespace(owner="owner1")  # type: ignore[assignment]
+        way = Way(kind="switched", model="cheap", asks=["large"])
+        message = AnnounceObject(
+            name="owner1", kind="measure", task="vignettes", size_bytes=1000, for_object=JOB, way=way
+        )  # fmt: skip
+        reply = await world.tell("owner1", message)
+        assert isinstance(reply, AnnounceReply)
+        (mpvu,) = await world.launch("owner1", reply.object_id, 0)
+        order = await world.tell(mpvu, OrderRequest(name=mpvu, object_id=reply.object_id, visit=0))
+        assert isinstance(order, Order) and (order.action, order.way) == ("measure", way)
+        learned = msgspec.structs.replace(remeasured(reply.object_id, 0.8, 0.8, mpvu), way=Way(threshold=0.6))
+        other = next(n for n in ("mpvu2", "mpvu4") if n != mpvu)
+        assert isinstance(await world.tell(other, msgspec.structs.replace(learned, name=other)), Refused)
+        assert await world.tell(mpvu, learned) == Ack()
+        ((owner, word),) = told(world, Remeasured)
+        assert owner == "owner1" and (word.copy, word.way.threshold) == (reply.object_id, 0.6)
+        assert not world.of("model.remeasured") and not told(world, Recalibrate)
 
     run(work)
 
