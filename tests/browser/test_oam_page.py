@@ -201,9 +201,9 @@ def test_the_page_shows_where_models_served_and_from_where_they_were_asked(
 ) -> None:
     feed(state, [*script.start(), *script.served(), *script.placed()])
     count = "return document.querySelectorAll(`#asked-placed ${arguments[0]}`).length"
-    wait_until(lambda: browser.run(count, ".serving") == 2, 5, "a bar each replica")
+    drawn = {".serving": 2, ".arrow.copied": 1, ".outside": 1, ".mark.scaled": 1, "path": 3}
+    wait_until(lambda: {c: browser.run(count, c) for c in drawn} == drawn, 10, "bars, arrow, mark, rates")
     assert "K-AS 1 · mdfp1" in text(browser, "asked-placed") and "K-AS 3 · mdfp3" in text(browser, "asked-placed")
-    assert [browser.run(count, c) for c in (".arrow.copied", ".outside", ".mark.scaled", "path")] == [1, 1, 1, 3]
     assert "copied from mdfp3: answers 14 of 20" in text(browser, "asked-placed")
     bars = browser.run("return [...document.querySelectorAll('.serving')].map((e) => e.getBoundingClientRect().width)")
     assert bars[0] > bars[1] > 20, "the copy served a part of the time"
