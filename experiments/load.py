@@ -20,6 +20,7 @@ from experiments.testbed.testbed import Bed
 from hosts.inference import asked
 from hosts.inference.load import STEPS
 from packets.events import Event
+from packets.labels import object_label
 from packets.queries import Need, query_label, variant_task
 
 AHEAD_S = 0.5  # until all askers have heard when to begin
@@ -195,7 +196,7 @@ def asker_specs(spec: QueriesSpec, kas: Mapping[str, int], seed: int) -> dict[st
 def nodes_of(events: Sequence[Event]) -> dict[int, tuple[str, str]]:
     """Return (MDFP, task) of each deployed model, by its label."""
     deployed = [e.data for e in events if e.kind == "model.deployed"]
-    return {int(d["object_id"]) & 0xFFF_FFFF: (str(d["node"]), str(d.get("task", ""))) for d in deployed}
+    return {object_label(int(d["object_id"])): (str(d["node"]), str(d.get("task", ""))) for d in deployed}
 
 
 def merged(told: Sequence[Mapping[str, Any]]) -> Second:

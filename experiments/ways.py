@@ -18,6 +18,7 @@ from controller.values.paths import host_route
 from experiments.errors import RunFailed
 from experiments.load import put
 from experiments.testbed.testbed import Bed
+from packets.labels import object_label
 from packets.messages import Fixed, JobSpec
 from packets.queries import variant_task
 from topologies.plan import HostPlan, NetworkPlan
@@ -157,7 +158,7 @@ def _deploy(bed: Bed, owner: str, part: Part) -> dict[str, Any]:
     mark = len(bed.events)
     said = bed.tell(owner, "deploy", DEPLOY_S, variant=part.variant, way=part.way, to=part.to, **part.source)
     node = bed.wait_event("model.deployed", DEPLOY_S, mark, object_id=said["object_id"]).data["node"]
-    label = said["object_id"] & 0xFFF_FFFF
+    label = object_label(said["object_id"])
 
     def knows(data: dict[str, Any]) -> bool:
         return any(m.get("label") == label for m in data["attributes"].get("models") or [])

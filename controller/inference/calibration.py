@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from controller.border.messages import AskFacilities, CopyModel, Facility
+from controller.border.messages import AskFacilities, Facility
 from controller.errors import ControllerError
 from controller.inference.deployment import Deployment, Line, site_key
 from controller.inference.models import Deployed
 from controller.runtime.loop import Worker
 from controller.services import Services
 from controller.values.decisions import Measured
+from packets.labels import object_label
 from packets.messages import AnnounceObject, Recalibrate, Remeasured
 from packets.queries import variant_task
 from topologies.plan import HostPlan
@@ -63,15 +64,12 @@ class Calibration:
                 self.worker.spawn(self._send(line, mpvu), f"copy of a model of job {line.for_object:#x} to an MPVU")
 
     async def _send(self, line: Line, mpvu: Facility) -> None:
-        held = await self._replicas(line.task, line.for_object)
-        if not held:
-            return
-        least = min(held, key=lambda d: d.model.in_flight)
-        await self.services.must(
-            CopyModel(
-                kas=least.kas, label=least.model.label, handle=least.model.handle, to=mpvu.handle_key, measure=True
-            )
-        )
+        if (held := await self._least_asked(line.task, line.for_object)) is not None:
+            await self.deployment.send_copy(held, mpvu.handle_key, measure=True)
+
+    async def _least_asked(self, task: str, job: int) -> Deployed | None:
+        """Return the deployed model of a job that holds the fewest queries; None: none is deployed."""
+        return min(await self._replicas(task, job), key=lambda d: d.model.in_flight, default=None)
 
     async def _replicas(self, task: str, job: int) -> list[Deployed]:
         """Return the deployed models of a job."""
@@ -109,15 +107,16 @@ class Calibration:
 
     async def place_of(self, message: AnnounceObject) -> str:
         """Return the place of the least asked of the models that one replaces ('': it replaces none)."""
-        task = variant_task(message.task, message.variant)
-        held = await self._replicas(task, message.replaces) if message.replaces else []
-        return site_key(min(held, key=lambda d: d.model.in_flight)) if held else ""
+        if not message.replaces:
+            return ""
+        held = await self._least_asked(variant_task(message.task, message.variant), message.replaces)
+        return site_key(held) if held is not None else ""
 
     def deployed(self, object_id: int, host: HostPlan, message: AnnounceObject) -> None:
         """A model was announced to be deployed; one that replaces another takes all places of that once it serves."""
         self.deployment.deployed(host, message)
         if message.replaces:
-            replacing = self._replace(object_id & 0xFFF_FFFF, message)
+            replacing = self._replace(object_label(object_id), message)
             self.worker.spawn(replacing, f"models of job {message.replaces:#x} give way to object {object_id:#x}")
 
     async def _replace(self, label: int, message: AnnounceObject) -> None:

@@ -100,9 +100,14 @@ class Deployment:
     async def _copy(self, held: Deployed, to: str) -> Deployed:
         """Have a replica sent to another place; return the new one, serving."""
         before = {d.model.label for d in (await self.queries.models.of_task(held.task)).models}
-        await self.services.must(CopyModel(kas=held.kas, label=held.model.label, handle=held.model.handle, to=to))
+        await self.send_copy(held, to)
         about = f"the copy of model {held.model.label:#x}"
         return await self.serving(held.task, lambda d: d.model.label not in before, about)
+
+    async def send_copy(self, held: Deployed, to: str, *, measure: bool = False) -> None:
+        """Have a replica's terminal send a copy to another place; ``measure``: to an MPVU, which measures it."""
+        label, handle = held.model.label, held.model.handle
+        await self.services.must(CopyModel(kas=held.kas, label=label, handle=handle, to=to, measure=measure))
 
     async def serving(self, task: str, is_it: Callable[[Deployed], bool], about: str) -> Deployed:
         """Return a model once it serves, all K-AS told; ``SteeringError`` after a while."""

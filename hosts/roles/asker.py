@@ -100,10 +100,7 @@ class QueryOwner(Role):
 
     def _drift(self, command: Command) -> Command:
         """The world that is asked about changes, also for loads that are under way: {"group", "seed"}."""
-        try:
-            self.terminal.task.drift(str(command.get("group") or ""), int(command.get("seed") or 0))
-        except LearningError as error:
-            raise BadCommand(str(error)) from None
+        self.drift_world(command)
         under_way = [load for load in self._loads if not load.asking.over.is_set()]
         for load in under_way:
             load.asking.samples = self._samples(load.spec)

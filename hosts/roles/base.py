@@ -111,6 +111,13 @@ class Role:
             )
         return run(command)
 
+    def drift_world(self, command: Command) -> None:
+        """The world that this terminal's samples come from changes: {"group", "seed"}; ``BadCommand``."""
+        try:
+            self.terminal.task.drift(str(command.get("group") or ""), int(command.get("seed") or 0))
+        except LearningError as error:
+            raise BadCommand(str(error)) from None
+
     # --- objects ---
 
     def object_arrived(self, obj: ReceivedObject) -> None:

@@ -101,10 +101,7 @@ class DataNode(Trainer):
 
     def _drift(self, command: Command) -> Command:
         """Control op: the world changes, and new samples show it: {"group", "seed"}, and those of ``_collect``."""
-        try:
-            self.terminal.task.drift(str(command.get("group") or ""), int(command.get("seed") or 0))
-        except LearningError as error:
-            raise BadCommand(str(error)) from None
+        self.drift_world(command)
         return self._collect(command | {"group": ""})
 
     def _hold_back(self, new: Samples, each: int) -> Samples:

@@ -17,7 +17,7 @@ from experiments.commands.explain import read_events
 from experiments.commands.words import shown
 from experiments.errors import ExperimentError
 from packets.events import Event
-from packets.labels import label_address
+from packets.labels import label_address, object_label
 
 Record = dict[str, Any]
 KINDS = ("network.up", "model.deployed", "model.out", "model.back", "query.sent", "query.classed", "query.answered",
@@ -93,7 +93,7 @@ def _decided(before: Sequence[Event], task: str, kas: int, label: int | None) ->
 def labels_of(events: Sequence[Event]) -> dict[int, str]:
     """Return the MDFP of each deployed model, by its label."""
     deployed = [e.data for e in events if e.kind == "model.deployed"]
-    return {int(d["object_id"]) & 0xFFF_FFFF: str(d["node"]) for d in deployed}
+    return {object_label(int(d["object_id"])): str(d["node"]) for d in deployed}
 
 
 def _models(taken: Record, labels: dict[int, str]) -> list[Record]:
