@@ -22,7 +22,7 @@ from experiments.scenarios.scenario import Scenario, dump
 from experiments.testbed.counters import MemoryWatch
 from experiments.testbed.processes import PROJECT, python
 from experiments.testbed.testbed import Bed
-from experiments.ways import deploy_ways
+from experiments.ways import Part, deploy_part, deploy_ways
 from packets.messages import JobSpec
 from packets.queries import variant_task
 
@@ -254,10 +254,7 @@ def keep_model(bed: Bed, subfolder: str = "", owner: str = "", object_id: int = 
 
 def deploy(bed: Bed, object_id: int, owner: str = "") -> None:
     """Have the owner deploy a trained model; returns when an MDFP hosts it and its DCC's map knows."""
-    mark = len(bed.events)
-    bed.tell(owner_named(bed, owner), "deploy", object_id=object_id)
-    node = bed.wait_event("model.deployed", ANSWER_TIMEOUT_S, mark).data["node"]
-    bed.wait_event("krrm.updated", ANSWER_TIMEOUT_S, mark, name=node, where=lambda data: "models" in data["attributes"])
+    deploy_part(bed, owner_named(bed, owner), Part("", {"object_id": object_id}, {}))
 
 
 def deploy_all_ways(bed: Bed, object_id: int, job: JobSpec, owner: str = "") -> dict[str, Any]:

@@ -144,7 +144,7 @@ def deploy_ways(
             seeds = [job.seed + SEEDS_APART * n for n in range(1, MEMBERS)]
             about = {"members": train([msgspec.structs.replace(job, seed=seed) for seed in seeds])}
             parts = collaborative(bed.plan, object_id, about["members"])
-        about["models"] = [{"variant": p.variant, **_deploy(bed, owner, p)} for p in parts]
+        about["models"] = [{"variant": p.variant, **deploy_part(bed, owner, p)} for p in parts]
         for part, model in zip(parts, about["models"], strict=True):
             _await_partners(bed, part, model["node"])
         await_ready(bed, way)
@@ -153,7 +153,7 @@ def deploy_ways(
     return told
 
 
-def _deploy(bed: Bed, owner: str, part: Part) -> dict[str, Any]:
+def deploy_part(bed: Bed, owner: str, part: Part) -> dict[str, Any]:
     """Deploy one; return where it is once the map knows it, by its label."""
     mark = len(bed.events)
     said = bed.tell(owner, "deploy", DEPLOY_S, variant=part.variant, way=part.way, to=part.to, **part.source)
