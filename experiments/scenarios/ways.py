@@ -21,9 +21,9 @@ from hosts.learning.task_spec import TaskSpec
 from packets.terms import JobSpec
 from topologies.plan import NetworkPlan
 
-NAMES = ("cached", "split", "collaborative", "switched")
-MEASURED = ("multimodal",)  # what benchmarks/ways.py makes and deploys, and no scenario yet
+NAMES = ("cached", "split", "collaborative", "switched", "multimodal")
 WayName = Annotated[str, msgspec.Meta(max_length=24, extra_json_schema={"enum": list(NAMES)})]
+BESIDE = {"switched": "cheap", "multimodal": "vitals"}  # the model that is trained for it
 LEAST_MDFPS = {"split": 2, "switched": 2}
 
 
@@ -35,7 +35,7 @@ def check_ways(
     ``ScenarioError`` in one line.
     """
     for job in jobs:
-        why = _why_no_cheap(data) or ("`ways` are made of the task's own model; leave it out" if ways else "")
+        why = _why_no(job.model, data) or ("`ways` are made of the task's own model; leave it out" if ways else "")
         if job.model and why:
             raise ScenarioError(f"scenario {where}: jobs: model {job.model}: {why}")
     for way, count in Counter(ways).items():
@@ -47,8 +47,6 @@ def check_ways(
 
 
 def _why_not(way: str, data: TaskSpec, plan: NetworkPlan) -> str:
-    if way in MEASURED:
-        return f"no scenario deploys it yet (`python -m benchmarks.ways` does); there are: {', '.join(NAMES)}"
     if way not in NAMES:
         near = difflib.get_close_matches(way, NAMES, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
@@ -56,13 +54,13 @@ def _why_not(way: str, data: TaskSpec, plan: NetworkPlan) -> str:
     places, least = sum(h.role == "mdfp" for h in plan.hosts), LEAST_MDFPS.get(way, 1)
     if places < least:
         return f"it takes {least} MDFP, the network has {places}; add `mdfp: 1` to a K-AS"
-    if way == "switched":
-        return _why_no_cheap(data)
+    if way in BESIDE:
+        return _why_no(BESIDE[way], data)
     return _why_not_cut(data) if way == "split" else ""
 
 
-def _why_no_cheap(data: TaskSpec) -> str:
-    return "" if data.name == "vignettes" else f"task {data.name} has no cheap model; the vignettes have one"
+def _why_no(model: str, data: TaskSpec) -> str:
+    return "" if data.name == "vignettes" else f"task {data.name} has no {model} model; the vignettes have one"
 
 
 def _why_not_cut(data: TaskSpec) -> str:
