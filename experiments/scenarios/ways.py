@@ -36,6 +36,8 @@ def check_ways(
     """
     for job in jobs:
         why = _why_no(job.model, data) or ("`ways` are made of the task's own model; leave it out" if ways else "")
+        if job.model == "vitals":
+            why = why or "its queries are findings and vitals; leave it out, and add `ways: [multimodal]`"
         if job.model and why:
             raise ScenarioError(f"scenario {where}: jobs: model {job.model}: {why}")
     for way, count in Counter(ways).items():

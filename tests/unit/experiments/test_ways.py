@@ -82,6 +82,7 @@ def made(kas: dict[int, dict[str, int]] = EDGES, **more: Any) -> scenario.Scenar
             {"jobs": [{"task": "digits", "model": "vitals"}], "data": {"name": "digits"}},
             "jobs: model vitals: task digits has no vitals model",
         ),
+        ({"jobs": [{"task": "vignettes", "model": "vitals"}]}, r"jobs: model vitals: .*add `ways: \[multimodal\]`"),
         ({"ways": ["split", "cached", "split"]}, "split: it is named twice"),
         ({"ways": ["split"], "data": {"name": "table"}}, "model of task table has one layer.*hidden"),
         ({"ways": ["cached"], "queries": {"way": "split"}}, "no way 'split' is deployed; `ways` has: cached"),
