@@ -35,17 +35,22 @@ def check_ways(
     ``ScenarioError`` in one line.
     """
     for job in jobs:
-        why = _why_no(job.model, data) or ("`ways` are made of the task's own model; leave it out" if ways else "")
-        if job.model == "vitals":
-            why = why or "its queries are findings and vitals; leave it out, and add `ways: [multimodal]`"
-        if job.model and why:
-            raise ScenarioError(f"scenario {where}: jobs: model {job.model}: {why}")
+        check_model(job.model, ways, data, f"scenario {where}: jobs")
     for way, count in Counter(ways).items():
         if why := _why_not(way, data, plan) or ("it is named twice" if count > 1 else ""):
             raise ScenarioError(f"scenario {where}: ways: {way}: {why}")
     if queries is not None and queries.way and queries.way not in ways:
         there = f"`ways` has: {', '.join(ways)}" if ways else f"add `ways: [{queries.way}]`"
         raise ScenarioError(f"scenario {where}: queries: no way {queries.way!r} is deployed; {there}")
+
+
+def check_model(model: str, ways: Sequence[str], data: TaskSpec, where: str) -> None:
+    """Check that a job may train this model of a task, to be deployed as the plain one; ``ScenarioError``."""
+    why = _why_no(model, data) or ("`ways` are made of the task's own model; leave it out" if ways else "")
+    if not why and model == "vitals":
+        why = "who asks the plain model has findings; leave it out, and add `ways: [multimodal]`"
+    if model and why:
+        raise ScenarioError(f"{where}: model {model}: {why}")
 
 
 def _why_not(way: str, data: TaskSpec, plan: NetworkPlan) -> str:

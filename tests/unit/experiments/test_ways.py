@@ -21,6 +21,7 @@ from experiments.errors import RunFailed, ScenarioError
 from experiments.load import asker_specs
 from experiments.report.load import summarise
 from experiments.scenarios import scenario
+from experiments.scenarios.ways import check_model
 from experiments.ways import (
     cached,
     cheap_job,
@@ -95,6 +96,17 @@ def test_what_cannot_be_is_refused_in_one_line(more: dict[str, Any], why: str) -
     with pytest.raises(ScenarioError, match=why) as caught:
         made(**more)
     assert "mine.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("model", ["", "cheap", "vitals"])
+def test_a_job_on_a_standing_network_is_looked_at_likewise(model: str) -> None:
+    task = made().data
+    for ways in ([], ["multimodal"]):
+        if model == "vitals" or (model and ways):
+            with pytest.raises(ScenarioError, match=f"submit: model {model}: .*leave it out"):
+                check_model(model, ways, task, "submit")
+        else:
+            check_model(model, ways, task, "submit")
 
 
 @pytest.mark.parametrize(
