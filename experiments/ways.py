@@ -28,6 +28,8 @@ MEMBERS = 3  # of an ensemble, the plain model among them
 SEEDS_APART = 1000  # of the jobs of one: a run's own seeds follow each other
 CHEAP = Fixed(epochs=6.0, learning_rate=1e-2)  # a model so small learns slowly at the rate of a large one
 CHEAP_SHORT_OF = 0.2  # of the accuracy that is asked of the plain model: it is there to know less
+VITALS = Fixed(epochs=6.0, learning_rate=3e-3)
+VITALS_OF = 0.3  # of the accuracy that is asked of the plain model: vitals alone tell few diseases apart
 Train = Callable[[Sequence[JobSpec]], list[int]]
 
 
@@ -114,10 +116,28 @@ def switched(plan: NetworkPlan, object_id: int, cheap: int, learned: dict[str, A
     ]
 
 
-def _learn(bed: Bed, owner: str, object_id: int, cheap: int) -> dict[str, Any]:
-    """Have an MPVU learn from which confidence on the cheap model answers; return what the owner was told."""
+def vitals_job(job: JobSpec) -> JobSpec:
+    """Return the job that trains the model of vitals beside the one of findings of another."""
+    return msgspec.structs.replace(
+        job, model="vitals", method="routed", broad_accuracy=VITALS_OF * job.broad_accuracy, expert_group=None,
+        expert_accuracy=0.0, hyper=VITALS,
+    )  # fmt: skip
+
+
+def multimodal(object_id: int, vitals: int, learned: dict[str, Any]) -> list[Part]:
+    """Return the models of findings and of vitals, and the fusion that asks both, each where MDO sees fit."""
+    source = {"file": learned["file"], "accuracy": learned["accuracy"]}
+    return [
+        Part("text", {"object_id": object_id}, {}),
+        Part("vitals", {"object_id": vitals}, {"model": "vitals"}),
+        Part("multimodal", source, learned["way"]),
+    ]
+
+
+def _learn(bed: Bed, owner: str, op: str, **models: int) -> dict[str, Any]:
+    """Have an MPVU learn how two models answer as one; return what the owner was told."""
     mark = len(bed.events)
-    copy = bed.tell(owner, "switch", DEPLOY_S, object_id=object_id, cheap=cheap)["object_id"]
+    copy = bed.tell(owner, op, DEPLOY_S, **models)["object_id"]
     return bed.wait_event("way.learned", DEPLOY_S, mark, copy=copy).data
 
 
@@ -137,9 +157,14 @@ def deploy_ways(
             parts, about = split(bed.plan, lambda op, **said: bed.tell(owner, op, DEPLOY_S, **said), object_id)
         elif way == "switched":
             (cheap,) = train([cheap_job(job)])
-            learned = _learn(bed, owner, object_id, cheap)
+            learned = _learn(bed, owner, "switch", object_id=object_id, cheap=cheap)
             parts = switched(bed.plan, object_id, cheap, learned)
             about = {"cheap": cheap, **{k: learned["way"].get(k, 1.0) for k in ("threshold", "temperature")}}
+        elif way == "multimodal":
+            (vitals,) = train([vitals_job(job)])
+            learned = _learn(bed, owner, "fuse", object_id=object_id, vitals=vitals)
+            parts = multimodal(object_id, vitals, learned)
+            about = {"vitals": vitals, "accuracy": learned["accuracy"]["broad"]}
         else:
             seeds = [job.seed + SEEDS_APART * n for n in range(1, MEMBERS)]
             about = {"members": train([msgspec.structs.replace(job, seed=seed) for seed in seeds])}

@@ -102,7 +102,7 @@ class AnnounceObject(Message, frozen=True, kw_only=True, omit_defaults=True, tag
 
     kind: ``test_sample``, ``late_sample`` (data node -> MPVU number ``copy``), ``data`` (data node -> the compute
     facility at which ``for_object`` waits), ``deploy`` (trained model -> an MDFP), ``measure`` (copy of a deployed
-    model, or both of a cascade -> an MPVU), ``parcel`` (any bytes -> the nearest terminal of the role ``task``).
+    model, or two to learn for -> an MPVU), ``parcel`` (any bytes -> the nearest terminal of the role ``task``).
 
     ``variant``, ``way``: of a model to deploy, what it is called among those of its task, and how it answers;
     ``replaces``: the job whose deployed models it takes the places of.

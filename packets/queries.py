@@ -12,13 +12,14 @@ import msgspec
 
 from packets.labels import CLASS_LABEL_BASE, CLASS_LABELS
 from packets.parts import MAX_MESSAGE_BYTES
-from packets.terms import Groups, Member, Message, Metrics, Name, Sample, Share, Text
+from packets.terms import Groups, Member, Message, Metrics, Model, Name, Sample, Share, Text
 
 Label = Annotated[int, msgspec.Meta(ge=0, lt=1 << 28)]
 Amount = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
 Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 MAX_REPLICAS = 64
 MAX_STREAM, PART_SAMPLES = 1024, 8  # samples of a stream, and of one of its parts: what is computed at once
+MAX_FUSION_BYTES = 16_384
 Variant = Annotated[str, msgspec.Meta(max_length=24, pattern="^[a-z0-9_-]*$")]
 Chances = Annotated[
     bytes, msgspec.Meta(max_length=8192)
@@ -40,7 +41,7 @@ class Way(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
     """
 
     kind: Literal["single", "switched", "collaborative", "lower", "upper", "multimodal", "cached"] = "single"
-    model: Literal["", "cheap", "vitals"] = ""
+    model: Model = ""
     asks: Annotated[list[Variant], msgspec.Meta(max_length=8)] = []
     threshold: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
     temperature: Annotated[float, msgspec.Meta(gt=0.0)] = 1.0
@@ -193,8 +194,8 @@ class Remeasured(Message, frozen=True, kw_only=True, tag="remeasured"):
     """An MPVU has measured a copy of a deployed model on late samples; answered by ``Ack``.
 
     ``object_id``: of the job that the model came from; ``copy``: of what was measured; ``group_samples``: how many of
-    the samples are of each group. ``way``: what was measured are the models of a cascade that is to be deployed so,
-    with what the MPVU has learned for it; its owner is told.
+    the samples are of each group. ``way``: what was measured are two models that are to be deployed so, with what the
+    MPVU has learned for them, ``fusion``: for a multimodal model, as it is deployed; their owner is told.
     """
 
     name: Name
@@ -205,6 +206,7 @@ class Remeasured(Message, frozen=True, kw_only=True, tag="remeasured"):
     per_group: Groups
     group_samples: Annotated[dict[str, Count], msgspec.Meta(max_length=64)] = {}
     way: Way = SINGLE
+    fusion: Annotated[bytes, msgspec.Meta(max_length=MAX_FUSION_BYTES)] = b""
 
 
 class PartOf(Message, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ Member = Annotated[str, msgspec.Meta(max_length=80)]
 Groups = Annotated[dict[str, float], msgspec.Meta(max_length=64)]
 MAX_SAMPLE = 4096  # numbers of a query: as many as a message's parts hold
 Sample = Annotated[list[int | float], msgspec.Meta(max_length=MAX_SAMPLE)]
-Model = Literal["", "cheap"]  # which of a task's models a job trains: the task's own, or the cheap one beside it
+Model = Literal["", "cheap", "vitals"]  # which of a task's models a job trains: its own, the cheap one, that of vitals
 Attributes = Annotated[dict[str, Any], msgspec.Meta(max_length=64)]
 MAX_FIGURE = 1e15
 Figure = Annotated[float, msgspec.Meta(ge=-MAX_FIGURE, le=MAX_FIGURE)]
@@ -52,7 +52,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     updates travel (``hosts/learning/compress.py``).
     ``engines``: {engine: source} where this job wants another than its control centre uses, of those that this has.
     ``trained``: the model that is launched is a trained one, so it is measured before anything else.
-    ``model``: ``cheap`` trains the small model that some tasks have beside their own; only ``routed`` does.
+    ``model``: ``cheap`` trains the small model that some tasks have beside their own, ``vitals`` the one that sees
+    patients by their vital signs; only ``routed`` does.
     ``method`` ``auto``: TAG chooses. The owner's terminal says of the model itself ``model_bytes``, and where split
     learning would cut it: ``lower_bytes`` below the cut (0: it has no place to cut), ``activation_bytes`` a sample.
     """

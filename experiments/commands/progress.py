@@ -137,6 +137,11 @@ class Progress:
         said = f"the cheap model answers {1 - data['sent_on']:.0%} of {data['samples']} test samples"
         self._line("[green]✓[/]", f"learned    {said}: {data['broad']:.3f} right, the large one {data['large']:.3f}")
 
+    def _on_fusion_learned(self, data: dict[str, Any]) -> None:
+        said = f"findings and vitals together on {data['samples']} test samples: {data['broad']:.3f} right"
+        alone = f"findings alone {data['text']:.3f}, vitals alone {data['vitals']:.3f}"
+        self._line("[green]✓[/]", f"learned    {said}, {alone}")
+
     def _on_query_part(self, data: dict[str, Any]) -> None:
         self._console.print(answer_in_words(data), highlight=False, soft_wrap=True)
 

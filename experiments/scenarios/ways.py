@@ -21,9 +21,9 @@ from hosts.learning.task_spec import TaskSpec
 from packets.terms import JobSpec
 from topologies.plan import NetworkPlan
 
-NAMES = ("cached", "split", "collaborative", "switched")
-MEASURED = ("multimodal",)  # what benchmarks/ways.py makes and deploys, and no scenario yet
+NAMES = ("cached", "split", "collaborative", "switched", "multimodal")
 WayName = Annotated[str, msgspec.Meta(max_length=24, extra_json_schema={"enum": list(NAMES)})]
+BESIDE = {"switched": "cheap", "multimodal": "vitals"}  # the model that is trained for it
 LEAST_MDFPS = {"split": 2, "switched": 2}
 
 
@@ -35,9 +35,7 @@ def check_ways(
     ``ScenarioError`` in one line.
     """
     for job in jobs:
-        why = _why_no_cheap(data) or ("`ways` are made of the task's own model; leave it out" if ways else "")
-        if job.model and why:
-            raise ScenarioError(f"scenario {where}: jobs: model {job.model}: {why}")
+        check_model(job.model, ways, data, f"scenario {where}: jobs")
     for way, count in Counter(ways).items():
         if why := _why_not(way, data, plan) or ("it is named twice" if count > 1 else ""):
             raise ScenarioError(f"scenario {where}: ways: {way}: {why}")
@@ -46,9 +44,16 @@ def check_ways(
         raise ScenarioError(f"scenario {where}: queries: no way {queries.way!r} is deployed; {there}")
 
 
+def check_model(model: str, ways: Sequence[str], data: TaskSpec, where: str) -> None:
+    """Check that a job may train this model of a task, to be deployed as the plain one; ``ScenarioError``."""
+    why = _why_no(model, data) or ("`ways` are made of the task's own model; leave it out" if ways else "")
+    if not why and model == "vitals":
+        why = "who asks the plain model has findings; leave it out, and add `ways: [multimodal]`"
+    if model and why:
+        raise ScenarioError(f"{where}: model {model}: {why}")
+
+
 def _why_not(way: str, data: TaskSpec, plan: NetworkPlan) -> str:
-    if way in MEASURED:
-        return f"no scenario deploys it yet (`python -m benchmarks.ways` does); there are: {', '.join(NAMES)}"
     if way not in NAMES:
         near = difflib.get_close_matches(way, NAMES, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
@@ -56,13 +61,13 @@ def _why_not(way: str, data: TaskSpec, plan: NetworkPlan) -> str:
     places, least = sum(h.role == "mdfp" for h in plan.hosts), LEAST_MDFPS.get(way, 1)
     if places < least:
         return f"it takes {least} MDFP, the network has {places}; add `mdfp: 1` to a K-AS"
-    if way == "switched":
-        return _why_no_cheap(data)
+    if way in BESIDE:
+        return _why_no(BESIDE[way], data)
     return _why_not_cut(data) if way == "split" else ""
 
 
-def _why_no_cheap(data: TaskSpec) -> str:
-    return "" if data.name == "vignettes" else f"task {data.name} has no cheap model; the vignettes have one"
+def _why_no(model: str, data: TaskSpec) -> str:
+    return "" if data.name == "vignettes" else f"task {data.name} has no {model} model; the vignettes have one"
 
 
 def _why_not_cut(data: TaskSpec) -> str:

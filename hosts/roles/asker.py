@@ -14,6 +14,7 @@ from hosts.errors import BadCommand, TerminalRefused
 from hosts.inference.asking import Means, Sample
 from hosts.inference.load import Load, LoadSpec
 from hosts.learning.errors import LearningError
+from hosts.learning.ways.models import both_of
 from hosts.roles.asker_streams import AskerStreams
 from hosts.roles.base import Role
 from hosts.terminal.terminal import Terminal
@@ -24,6 +25,7 @@ from packets.terms import MAX_SAMPLE
 from packets.wire import PacketType
 
 ANSWER_TIMEOUT_S = 15.0
+MULTIMODAL = "multimodal"  # the variant that is asked findings and vitals
 
 
 class QueryOwner(Role):
@@ -38,12 +40,12 @@ class QueryOwner(Role):
         self._loads: list[Load] = []
         self._numbers = itertools.count(1)
         self._rng = random.Random(f"{terminal.seed}/{terminal.name}")
-        self._streams = AskerStreams(terminal, self._numbers, lambda group: self._picked(group, self._rng), self._need)
+        self._streams = AskerStreams(terminal, self._numbers, self._drawn, self._need)
         self.commands |= self._streams.commands
 
     def _query(self, command: Command) -> Command:
         task = variant_task(command.get("task", self.terminal.task.name), str(command.get("way") or ""))
-        sample, expected = self._sample(command)
+        sample, expected = self._sample(command, task)
         query = f"{self.terminal.name}-{next(self._numbers)}"
         self.terminal.emit("query.sent", id=query, node=self.terminal.name, task=task)
         started = time.perf_counter()
@@ -96,7 +98,8 @@ class QueryOwner(Role):
 
     def _samples(self, spec: LoadSpec) -> list[Sample]:
         rng = random.Random(f"{spec.seed}/{spec.asker}/samples")
-        return [self._picked(spec.group, rng) for _ in range(spec.samples)]
+        task = variant_task(self.terminal.task.name, spec.way)
+        return [self._picked(spec.group, rng, task) for _ in range(spec.samples)]
 
     def _drift(self, command: Command) -> Command:
         """The world that is asked about changes, also for loads that are under way: {"group", "seed"}."""
@@ -124,7 +127,7 @@ class QueryOwner(Role):
 
     # --- one query ---
 
-    def _sample(self, command: Command) -> tuple[list[float], str]:
+    def _sample(self, command: Command, task: str) -> tuple[list[float], str]:
         """The given sample or text, or an unseen one of the group, whose right answer is known."""
         if "sample" in command:
             try:
@@ -136,15 +139,24 @@ class QueryOwner(Role):
                 return self.terminal.task.sample_from(str(command["text"])), ""
             except LearningError as error:
                 raise BadCommand(str(error)) from None
-        return self._picked(str(command.get("group") or ""), self._rng)
+        return self._drawn(str(command.get("group") or ""), task)
 
-    def _picked(self, group: str, rng: random.Random) -> tuple[list[float], str]:
+    def _drawn(self, group: str, asked: str) -> tuple[list[float], str]:
+        return self._picked(group, self._rng, asked)
+
+    def _picked(self, group: str, rng: random.Random, asked: str) -> tuple[list[float], str]:
+        """Draw a sample of a group for a task or a variant of it: findings, with vitals where both are asked for."""
         task = self.terminal.task
         if group and group not in task.groups:
             raise BadCommand(f"no group {group!r} in task {task.name}; it has: {', '.join(task.groups)}")
-        if self.terminal.queries is not None:
-            return task.pick(self.terminal.queries, group, rng)
-        return task.sample_of(group, rng)
+        held = self.terminal.queries
+        sample, expected = task.pick(held, group, rng) if held is not None else task.sample_of(group, rng)
+        if asked != variant_task(task.name, MULTIMODAL):
+            return sample, expected
+        try:
+            return both_of(task, sample, expected), expected
+        except LearningError as error:
+            raise BadCommand(f"way {MULTIMODAL}: {error}") from None
 
     def _ask(self, question: Ask) -> Answer:
         if len(question.sample) > MAX_SAMPLE:

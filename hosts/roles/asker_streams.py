@@ -80,15 +80,15 @@ class OpenStream:
 
 
 class AskerStreams:
-    """The streams of one asker. ``numbers``: of its queries; ``pick``: draws a sample of a group; ``need``: reads one
-    from a command.
+    """The streams of one asker. ``numbers``: of its queries; ``pick``: draws a sample of a group for a task; ``need``:
+    reads one from a command.
     """
 
     def __init__(
         self,
         terminal: Terminal,
         numbers: Iterator[int],
-        pick: Callable[[str], Sample],
+        pick: Callable[[str, str], Sample],
         need: Callable[[Command], Need],
     ) -> None:
         self.terminal, self._numbers, self._pick, self._need = terminal, numbers, pick, need
@@ -102,8 +102,8 @@ class AskerStreams:
         name = self.terminal.name
         if len(self._open) >= OPEN:
             raise BadCommand(f"{OPEN} streams are open at {name}; take their answers, or end one")
-        samples, need = self._samples(command), self._need(command)
         task = variant_task(command.get("task", self.terminal.task.name), str(command.get("way") or ""))
+        samples, need = self._samples(command, task), self._need(command)
 
         def replicas() -> Replicas:
             question = AskReplicas(name=name, task=task, need=need)
@@ -118,7 +118,7 @@ class AskerStreams:
         self.terminal.emit("query.sent", id=query, node=name, task=task, **about)
         return {"id": query, **about}
 
-    def _samples(self, command: Command) -> list[Sample]:
+    def _samples(self, command: Command, task: str) -> list[Sample]:
         count = command.get("count", 1)
         if not isinstance(count, int) or not 1 <= count <= MAX_STREAM:
             raise BadCommand(f"count: {count!r}; give a number from 1 to {MAX_STREAM}")
@@ -126,7 +126,8 @@ class AskerStreams:
             own = msgspec.convert(command.get("samples") or [], list[list[float]])
         except msgspec.ValidationError as error:
             raise BadCommand(f"samples: {error}; give lists of numbers") from None
-        return [(sample, "") for sample in own] or [self._pick(str(command.get("group") or "")) for _ in range(count)]
+        group = str(command.get("group") or "")
+        return [(sample, "") for sample in own] or [self._pick(group, task) for _ in range(count)]
 
     def more(self, command: Command) -> Command:
         """Wait for the next answers of a stream, in order: {"id"}; ``over`` with the last ones."""

@@ -16,6 +16,7 @@ import msgspec
 import torch
 
 from controller.values.decisions import Request
+from hosts.inference.ways import fusion_to_bytes
 from hosts.learning.compress import travelling
 from hosts.learning.errors import LearningError
 from hosts.learning.methods.merging import merge
@@ -23,8 +24,9 @@ from hosts.learning.methods.updates import state_of
 from hosts.learning.spec import Evaluation, Samples
 from hosts.learning.task import bytes_to_model, bytes_to_samples, concat_samples, model_to_bytes
 from hosts.learning.ways.cascade import learn_cascade
-from hosts.learning.ways.models import task_of
-from hosts.roles.base import Recent, Role
+from hosts.learning.ways.fusion import learn_fused
+from hosts.learning.ways.models import seen_by, task_of
+from hosts.roles.base import Action, Recent, Role
 from hosts.terminal.dcc_line import PATIENT
 from hosts.terminal.terminal import Terminal
 from packets.messages import Ack, Order, Remeasured, Verdict, VerdictReply, Way
@@ -53,6 +55,7 @@ class Mpvu(Role):
             "keep_test_sample": self.keep_test_sample, "keep_late_sample": self.keep_late_sample,
             "verify": self.verify, "measure": self.measure,
         }  # fmt: skip
+        self._learners: dict[str, Action] = {"switched": self._learn_threshold, "multimodal": self._learn_fusion}
         self._samples: dict[tuple[str, int], Samples] = {}
         self._late: dict[str, Samples] = {}
         self._late_told = 0  # how many ever came
@@ -85,8 +88,8 @@ class Mpvu(Role):
 
     def measure(self, obj: ReceivedObject, order: Order) -> None:
         """Measure a copy of a deployed model on late samples, and say what was found; it goes no further."""
-        if order.way.kind == "switched":
-            self._learn(obj, order)
+        if order.way.kind in self._learners:
+            self._learners[order.way.kind](obj, order)
             return
         with self._samples_lock:
             late = [self._late[owner] for owner in sorted(self._late)]
@@ -94,10 +97,10 @@ class Mpvu(Role):
             raise LearningError(f"{self.terminal.name} holds no late samples to measure a deployed model by")
         task, samples = task_of(self.terminal.task, order.way.model), concat_samples(late)
         with self.terminal.computing("verifying", obj.object_id):
-            found = task.evaluate(bytes_to_model(task, obj.payload), samples)
+            found = task.evaluate(bytes_to_model(task, obj.payload), seen_by(task, samples))
         self._tell_measured(obj, order, found, samples)
 
-    def _learn(self, obj: ReceivedObject, order: Order) -> None:
+    def _learn_threshold(self, obj: ReceivedObject, order: Order) -> None:
         """Learn on all test samples from where the cheap model of a cascade answers, and say it; samples stay here."""
         samples = self._gathered()
         with self.terminal.computing("verifying", obj.object_id):
@@ -110,13 +113,25 @@ class Mpvu(Role):
         )  # fmt: skip
         self._tell_measured(obj, order, measured, samples, way)
 
+    def _learn_fusion(self, obj: ReceivedObject, order: Order) -> None:
+        """Learn on all test samples how the answers to findings and to vitals are fused, and say it."""
+        samples = self._gathered()
+        with self.terminal.computing("verifying", obj.object_id):
+            found = learn_fused(self.terminal.task, obj.payload, samples)
+        self.terminal.emit(
+            "fusion.learned", object_id=order.for_object, node=self.terminal.name, samples=found.measured.samples,
+            broad=round(found.measured.broad, 4), text=round(found.text.broad, 4), vitals=round(found.vitals.broad, 4),
+        )  # fmt: skip
+        self._tell_measured(obj, order, found.measured, samples, order.way, fusion_to_bytes(found.fusion))
+
     def _tell_measured(
-        self, obj: ReceivedObject, order: Order, found: Evaluation, samples: Samples, way: Way = SINGLE
-    ) -> None:
+        self, obj: ReceivedObject, order: Order, found: Evaluation, samples: Samples, way: Way = SINGLE,
+        fusion: bytes = b"",
+    ) -> None:  # fmt: skip
         message = Remeasured(
             name=self.terminal.name, object_id=order.for_object, copy=obj.object_id, samples=found.samples,
             broad=found.broad, per_group=found.per_group, group_samples=self.terminal.task.group_counts(samples),
-            way=way,
+            way=way, fusion=fusion,
         )  # fmt: skip
         self.terminal.dcc.ask(message, Ack, object_id=order.for_object, attempts=PATIENT)
 
@@ -138,7 +153,8 @@ class Mpvu(Role):
 
     def _measure(self, obj: ReceivedObject, order: Order) -> Found:
         """Measure the model as it came and, where the order says so, states between the last accepted one and it."""
-        samples, task = self._gathered(), task_of(self.terminal.task, order.model)
+        task = task_of(self.terminal.task, order.model)
+        samples = seen_by(task, self._gathered())
         accepted = self._accepted.get(obj.object_id) if order.merge else None
         with self.terminal.computing("verifying", obj.object_id):
             model = bytes_to_model(task, obj.payload)

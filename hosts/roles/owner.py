@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from hosts.learning.methods.split import cut_sizes
 from hosts.learning.task import bytes_to_model, model_to_bytes
 from hosts.learning.ways.models import task_of
 from hosts.roles.base import OfModels, Role
-from hosts.roles.owner_cascades import Cascades
+from hosts.roles.owner_pairs import Pairs, write
 from hosts.terminal.dcc_line import PATIENT
 from hosts.terminal.terminal import Terminal
 from packets.errors import DaitnError
@@ -77,10 +76,11 @@ class ModelOwner(Role):
         self.actions |= {"home": self.take_back}
         self.commands |= {
             "submit": self._submit, "deploy": self._deploy, "inquire": self._inquire, "change": self._change,
-            "move": self._move, "split": self._split, "switch": self._switch,
+            "move": self._move, "split": self._split,
         }  # fmt: skip
         self._jobs: dict[int, OwnJob] = {}
-        self._cascades = Cascades(terminal)
+        self._pairs = Pairs(terminal, self._trained, self._launch_later)
+        self.commands |= self._pairs.commands
 
     # --- submit ---
 
@@ -170,8 +170,8 @@ class ModelOwner(Role):
         folder = self.terminal.folder / f"{object_id:x}"
         for place in (folder, self.terminal.folder):
             place.mkdir(parents=True, exist_ok=True)
-            _write(place / MODEL_FILE, payload)
-            _write(place / LOG_FILE, msgspec.json.format(msgspec.json.encode(log)))
+            write(place / MODEL_FILE, payload)
+            write(place / LOG_FILE, msgspec.json.format(msgspec.json.encode(log)))
         return folder
 
     # --- fallen behind ---
@@ -179,7 +179,7 @@ class ModelOwner(Role):
     def serve_dcc(self, message: OfModels) -> Message:
         """Have a deployed model trained on, as a job of its own that begins where the deployed one stands."""
         if isinstance(message, Remeasured):
-            return self._cascades.learned(message)
+            return self._pairs.learned(message)
         if not isinstance(message, Recalibrate):
             return super().serve_dcc(message)
         job = self._jobs.get(message.object_id)
@@ -264,21 +264,10 @@ class ModelOwner(Role):
         folder.mkdir(parents=True, exist_ok=True)
         told: Command = {k: getattr(sides.choice, k) for k in ("cut_ms", "whole_ms")} | {"at": sides.lower[1].cut}
         for variant, (data, way) in ((UPPER, sides.upper), ("split", sides.lower)):
-            _write(folder / f"{variant}.part", data)
+            write(folder / f"{variant}.part", data)
             source = {"file": str(folder / f"{variant}.part"), "accuracy": accuracy}
             told[variant] = {"source": source, "way": msgspec.to_builtins(way)}
         return told
-
-    def _switch(self, command: Command) -> Command:
-        """Have an MPVU learn for a cascade: {"object_id": of the large model, "cheap": of the cheap one}."""
-        _, large, _ = self._trained(command)
-        job = command.get("cheap")
-        spec, cheap, _ = self._trained({"object_id": job})
-        if spec.model != "cheap" or not isinstance(job, int):
-            raise BadCommand(f"cheap: object {job} is a model like the large one; train one with `model: cheap`")
-        obj = self._cascades.send(job, cheap, large)
-        self._launch_later(obj)
-        return {"object_id": obj.object_id}
 
     def _trained(self, command: Command) -> tuple[JobSpec, bytes, dict[str, float]]:
         """Return what was asked of a model, its bytes and its accuracies."""
@@ -340,10 +329,3 @@ def _requirements(spec: JobSpec) -> Requirements:
         spec.task, broad_accuracy=spec.broad_accuracy, expert_group=spec.expert_group,
         expert_accuracy=spec.expert_accuracy, trust_floor=spec.trust_floor, deadline_s=spec.deadline_s,
     )  # fmt: skip
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace a file whole: a reader never sees half of it."""
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)

@@ -16,7 +16,7 @@ from hosts.learning.compress import travelling
 from hosts.learning.errors import LearningError
 from hosts.learning.spec import Samples, TrainResult, TrainSettings
 from hosts.learning.task import bytes_to_model, bytes_to_samples, model_to_bytes
-from hosts.learning.ways.models import task_of
+from hosts.learning.ways.models import seen_by, task_of
 from hosts.methods.exchange import Exchange
 from hosts.methods.members import QUESTIONS, MemberParts
 from hosts.roles.base import Role
@@ -174,7 +174,7 @@ class Trainer(Role):
             self.give_up_visit(obj, order, f"not a model of task {task.name}: {error}", lost=True)
             return
         try:
-            watched = Watched(samples, lambda: self.halted(obj.object_id))
+            watched = Watched(seen_by(task, samples), lambda: self.halted(obj.object_id))
             with self.terminal.computing("training", obj.object_id):
                 result = task.train(model, watched, self._settings(order, data_node))
         except LearningError as error:

@@ -206,4 +206,5 @@ FOLDS = {
     "model.redeployed": noted,
     "way.deployed": noted,
     "threshold.learned": noted,
+    "fusion.learned": noted,
 }

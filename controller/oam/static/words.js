@@ -111,6 +111,7 @@ const SENTENCES = {
   "model.remeasured": (d) => `${d.task} measured on ${d.samples} late samples: ${percent(d.broad)}`,
   "model.drifted": (d) => `${d.task} has fallen behind: ${(d.reasons ?? []).join("; ")}`,
   "threshold.learned": (d) => `the cheap model answers from a confidence of ${percent(d.threshold)} on, ${percent(1 - d.sent_on)} of ${d.samples} test samples: ${percent(d.broad)} right, the large one ${percent(d.large)}`,
+  "fusion.learned": (d) => `findings and vitals together: ${percent(d.broad)} of ${d.samples} test samples right, findings alone ${percent(d.text)}, vitals alone ${percent(d.vitals)}`,
   "model.recalibrating": (d) => `${object(d)} is trained on${at(d)}: ${d.reason}`,
   "model.redeployed": (d) => `${d.task} deployed anew at ${d.labels?.length ?? 0} places, broad ${percent(d.broad)}`,
   "model.back": (d) => `${d.node} is back`,

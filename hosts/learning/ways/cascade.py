@@ -19,10 +19,10 @@ ALLOWED_LOSS = 0.01  # of all answers, against the large model
 
 
 class Pair(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The models of a cascade, each as safetensors."""
+    """A task's own model and another one beside it, each as safetensors."""
 
-    cheap: bytes
-    large: bytes
+    beside: bytes
+    own: bytes
 
 
 class Cascade(nn.Module):
@@ -46,18 +46,20 @@ class Learned(NamedTuple):
     measured: Evaluation
 
 
-def pair_to_bytes(cheap: bytes, large: bytes) -> bytes:
+def pair_to_bytes(beside: bytes, own: bytes) -> bytes:
     """Return both models as one object."""
-    return msgspec.msgpack.encode(Pair(cheap, large))
+    return msgspec.msgpack.encode(Pair(beside, own))
 
 
-def bytes_to_pair(data: bytes | bytearray | memoryview, task: Task) -> tuple[nn.Module, nn.Module]:
-    """Return the cheap and the large model; ``LearningError`` unless they are a task's."""
+def bytes_to_pair(
+    data: bytes | bytearray | memoryview, task: Task, model: str = "cheap"
+) -> tuple[nn.Module, nn.Module]:  # fmt: skip
+    """Return a task's model of that name, and its own; ``LearningError`` unless they are these."""
     try:
         pair = msgspec.msgpack.decode(data, type=Pair)
     except msgspec.DecodeError as error:
-        raise LearningError(f"the models of a cascade: {error}") from None
-    return bytes_to_model(task_of(task, "cheap"), pair.cheap), bytes_to_model(task, pair.large)
+        raise LearningError(f"a task's own model and its {model} one: {error}") from None
+    return bytes_to_model(task_of(task, model), pair.beside), bytes_to_model(task, pair.own)
 
 
 def learn_cascade(task: Task, data: bytes | bytearray | memoryview, samples: Samples) -> Learned:

@@ -3,11 +3,17 @@
 A disease has one of eight *pictures* (feverish, short of breath, in shock, ...). Pictures cut across departments: in a
 department of six diseases nearly each shows another one, so vitals tell apart what findings mix up, and say little of
 the department, which findings tell. Each disease differs a little from its picture, each patient more from it.
+
+Vitals do not travel with samples: those of a patient are drawn from the disease, by a generator that disease and
+findings seed. So whoever holds a labelled sample (a data node, a facility that its data moved to, an MPVU, an asker)
+sees the same vitals, as if they had been measured once; a model gets them alone.
 """
 
 from __future__ import annotations
 
 import random
+import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -90,8 +96,12 @@ def vitals_of(department: str, disease: str, rng: np.random.Generator) -> np.nda
 
 def draw_vitals(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw the vitals of patients by their diseases' numbers: (n,) to (n, signs) float32, in the units of ``SIGNS``."""
+    return _measured(rng.normal(SHIFTS[labels], 1.0))
+
+
+def _measured(shifts: np.ndarray) -> np.ndarray:
     usual, spread, least, most = _SIGNS.T
-    drawn: np.ndarray = usual + spread * rng.normal(SHIFTS[labels], 1.0)
+    drawn: np.ndarray = usual + spread * shifts
     return drawn.clip(least, most).astype(np.float32)
 
 
@@ -102,9 +112,12 @@ _NUMBERS = {
 }
 
 
-def with_vitals(samples: Samples, rng: np.random.Generator) -> Samples:
+def with_vitals(samples: Samples) -> Samples:
     """Return the same patients in the same order, seen by their vitals instead of their findings."""
-    return Samples(torch.from_numpy(draw_vitals(samples.labels.numpy().astype(int), rng)), samples.labels)
+    findings, labels = samples.inputs.numpy().astype("<i2"), samples.labels.numpy().astype(int)
+    seeds = [zlib.crc32(row.tobytes(), int(label)) for row, label in zip(findings, labels, strict=True)]
+    own = [np.random.default_rng(seed).normal(0.0, 1.0, WIDTH) for seed in seeds]
+    return Samples(torch.from_numpy(_measured(SHIFTS[labels] + np.reshape(own, (-1, WIDTH)))), samples.labels)
 
 
 class VitalsModel(TableModel):
@@ -139,12 +152,17 @@ class VitalsTask(VignetteTask):
         return features
 
     def sample_of(self, group: str, rng: random.Random) -> tuple[list[float], str]:
-        _, label = super().sample_of(group, rng)
-        number = np.array([self.labels.index(label)])
-        return draw_vitals(number, np.random.default_rng(rng.getrandbits(32)))[0].tolist(), label
+        findings, label = super().sample_of(group, rng)
+        return self.beside(findings, label), label
+
+    def beside(self, findings: Sequence[float], label: str) -> list[float]:
+        """Return the vitals of a patient who shows these findings and has that disease."""
+        one = Samples(torch.tensor([list(findings)]), torch.tensor([self.labels.index(label)]))
+        vitals: list[float] = with_vitals(one).inputs[0].tolist()
+        return vitals
 
     def make_parts(self, nodes: int, rng: np.random.Generator) -> list[NodeData]:
         return [
-            NodeData(train=with_vitals(p.train, rng), test=(with_vitals(p.test[0], rng), with_vitals(p.test[1], rng)))
+            NodeData(train=with_vitals(p.train), test=(with_vitals(p.test[0]), with_vitals(p.test[1])))
             for p in super().make_parts(nodes, rng)
         ]

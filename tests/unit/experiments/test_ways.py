@@ -21,7 +21,19 @@ from experiments.errors import RunFailed, ScenarioError
 from experiments.load import asker_specs
 from experiments.report.load import summarise
 from experiments.scenarios import scenario
-from experiments.ways import cached, cheap_job, collaborative, deploy_ways, ends, sites, split, switched
+from experiments.scenarios.ways import check_model
+from experiments.ways import (
+    cached,
+    cheap_job,
+    collaborative,
+    deploy_ways,
+    ends,
+    multimodal,
+    sites,
+    split,
+    switched,
+    vitals_job,
+)
 from hosts.inference import asked
 from hosts.inference.asked import Row
 from hosts.inference.load import LoadSpec
@@ -63,7 +75,15 @@ def made(kas: dict[int, dict[str, int]] = EDGES, **more: Any) -> scenario.Scenar
             {"jobs": [{"task": "vignettes", "model": "cheap", "method": "gossip"}]},
             "by method routed alone",
         ),
-        ({"ways": ["multimodal"]}, "multimodal: no scenario deploys it yet"),
+        (
+            {"ways": ["multimodal"], "data": {"name": "table", "hidden": 8}},
+            "multimodal: task table has no vitals model",
+        ),
+        (
+            {"jobs": [{"task": "digits", "model": "vitals"}], "data": {"name": "digits"}},
+            "jobs: model vitals: task digits has no vitals model",
+        ),
+        ({"jobs": [{"task": "vignettes", "model": "vitals"}]}, r"jobs: model vitals: .*add `ways: \[multimodal\]`"),
         ({"ways": ["split", "cached", "split"]}, "split: it is named twice"),
         ({"ways": ["split"], "data": {"name": "table"}}, "model of task table has one layer.*hidden"),
         ({"ways": ["cached"], "queries": {"way": "split"}}, "no way 'split' is deployed; `ways` has: cached"),
@@ -78,7 +98,20 @@ def test_what_cannot_be_is_refused_in_one_line(more: dict[str, Any], why: str) -
     assert "mine.yaml" in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("way", "least"), [("cached", 1), ("split", 2), ("collaborative", 1), ("switched", 2)])
+@pytest.mark.parametrize("model", ["", "cheap", "vitals"])
+def test_a_job_on_a_standing_network_is_looked_at_likewise(model: str) -> None:
+    task = made().data
+    for ways in ([], ["multimodal"]):
+        if model == "vitals" or (model and ways):
+            with pytest.raises(ScenarioError, match=f"submit: model {model}: .*leave it out"):
+                check_model(model, ways, task, "submit")
+        else:
+            check_model(model, ways, task, "submit")
+
+
+@pytest.mark.parametrize(
+    ("way", "least"), [("cached", 1), ("split", 2), ("collaborative", 1), ("switched", 2), ("multimodal", 1)]
+)
 def test_a_network_without_the_places_is_refused(way: str, least: int) -> None:
     kas = {1: {"data": 1, "compute": 1, "mpvu": 1, "model_owner": 1, "query_owner": 1, "mdfp": least - 1}}
     with pytest.raises(ScenarioError, match=f"{way}: it takes {least} MDFP, the network has {least - 1}"):
@@ -164,6 +197,23 @@ def test_the_cheap_models_job_is_a_journey_that_asks_for_less() -> None:
     assert job.broad_accuracy == pytest.approx(0.6) and job.expert_accuracy == 0 and plain.model == ""
 
 
+def test_findings_vitals_and_their_fusion_come_where_mdo_sees_fit() -> None:
+    learned = {"accuracy": {"broad": 0.8}, "way": {"kind": "multimodal", "asks": ["text", "vitals"]}, "file": "f"}
+    text, vitals, both = multimodal(7, 8, learned)
+    assert {p.to for p in (text, vitals, both)} == {""}
+    assert (text.variant, text.source, text.way) == ("text", {"object_id": 7}, {})
+    assert (vitals.variant, vitals.source, vitals.way) == ("vitals", {"object_id": 8}, {"model": "vitals"})
+    assert (both.variant, both.way) == ("multimodal", learned["way"])
+    assert both.source == {"file": "f", "accuracy": {"broad": 0.8}}
+
+
+def test_the_vitals_models_job_asks_for_what_vitals_can_tell() -> None:
+    plain = JobSpec(task="vignettes", method="split", broad_accuracy=0.8, expert_group="cardiology", seed=3)
+    job = vitals_job(plain)
+    assert (job.model, job.method, job.seed, job.expert_group) == ("vitals", "routed", 3, None)
+    assert 0.1 < job.broad_accuracy < 0.35 and plain.model == "", "what it reaches on unseen patients"
+
+
 # --- done
 
 
@@ -200,6 +250,10 @@ class Bed:
         if op == "switch":
             way = {"kind": "switched", "model": "cheap", "asks": ["large"], "threshold": 0.6, "temperature": 1.2}
             self.emit("way.learned", copy=number, way=way, accuracy={"broad": 0.8})
+            return {"object_id": number}
+        if op == "fuse":
+            way = {"kind": "multimodal", "asks": ["text", "vitals"]}
+            self.emit("way.learned", copy=number, way=way, accuracy={"broad": 0.8}, file="f")
             return {"object_id": number}
         kas, _, handle = (said["to"] or "1:@mdfp/1").partition(":")
         node = [h.name for h in self.plan.hosts if h.role == "mdfp" and h.kas == int(kas)][int(handle[-1])]
@@ -244,6 +298,21 @@ def test_a_cascade_is_trained_learned_for_and_deployed(monkeypatch: pytest.Monke
     done = [(op, said) for name, op, said in bed.told if name == "owner1"]
     assert done[0] == ("switch", {"object_id": 7, "cheap": 8})
     assert [said["variant"] for op, said in done if op == "deploy"] == ["large", "switched"]
+
+
+def test_a_fusion_is_trained_learned_for_and_deployed_after_those_that_it_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.ways.LOOK_S", 0.0)
+    bed, jobs = Bed(["multimodal"]), list[JobSpec]()
+
+    def train(wanted: Any) -> list[int]:
+        jobs.extend(wanted)
+        return [8]
+
+    told = deploy_ways(bed, "owner1", 7, JobSpec(task="vignettes", seed=3), train)["multimodal"]  # type: ignore[arg-type]
+    assert [j.model for j in jobs] == ["vitals"] and (told["vitals"], told["accuracy"]) == (8, 0.8)
+    done = [(op, said) for name, op, said in bed.told if name == "owner1"]
+    assert done[0] == ("fuse", {"object_id": 7, "vitals": 8})
+    assert [said["variant"] for op, said in done if op == "deploy"] == ["text", "vitals", "multimodal"]
 
 
 def test_a_way_that_nobody_answers_in_the_end_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:

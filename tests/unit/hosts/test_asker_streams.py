@@ -59,7 +59,7 @@ def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         plan=SimpleNamespace(address="10.1.1.1"),
     )  # fmt: skip
     expected = itertools.cycle(["yes", "no"])
-    one = AskerStreams(terminal, itertools.count(1), lambda group: ([1.0], next(expected)), lambda command: Need())
+    one = AskerStreams(terminal, itertools.count(1), lambda *asked: ([1.0], next(expected)), lambda command: Need())
     return SimpleNamespace(streams=one, events=events)
 
 

@@ -252,7 +252,8 @@ def test_a_cheap_model_is_deployed_as_one(tmp_path: Path) -> None:
     ("spec", "why"),
     [
         ({"model": "cheap", "method": "federated"}, "model cheap is trained by method routed alone, not by federated"),
-        ({"model": "vitals"}, "model"),
+        ({"model": "vitals", "method": "gossip"}, "model vitals is trained by method routed alone, not by gossip"),
+        ({"model": "large"}, "model"),
     ],
 )
 def test_a_job_for_a_model_that_cannot_be_trained_so_is_a_bad_command(

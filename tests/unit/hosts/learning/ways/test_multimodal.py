@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from hosts.learning.data import vignettes
 from hosts.learning.errors import LearningError
 from hosts.learning.spec import TaskSpec, TrainSettings, concat_samples
-from hosts.learning.task import VignetteTask, partition
+from hosts.learning.task import VignetteTask, load_task, partition
 from hosts.learning.ways.calibrate import probabilities
 from hosts.learning.ways.costs import flops_per_query, ms_per_query
+from hosts.learning.ways.models import both_of, seen_by, task_of
 from hosts.learning.ways.multimodal import Fusion, fuse, learn_fusion
 from hosts.learning.ways.pair import CheapVignetteTask
-from hosts.learning.ways.vitals import PICTURES, SHOWN, SIGNS, WIDTH, VitalsTask, draw_vitals, vitals_of
+from hosts.learning.ways.vitals import PICTURES, SHOWN, SIGNS, WIDTH, VitalsTask, draw_vitals, vitals_of, with_vitals
 
 SPEC = TaskSpec(noise=0.4, findings_per_vignette=8, train_per_node=400, test_per_node=200)
 NODES = ["h1", "h2", "h3", "h4"]
@@ -101,6 +102,28 @@ def test_the_same_patients_by_findings_and_by_vitals() -> None:
         assert torch.equal(text[node].train.labels, vitals[node].train.labels)
         assert torch.equal(text[node].test[1].labels, vitals[node].test[1].labels)
         VitalsTask(SPEC).check_inputs(vitals[node].train.inputs)
+
+
+def test_whoever_holds_a_sample_sees_the_same_vitals() -> None:
+    text, vitals = VignetteTask(SPEC), VitalsTask(SPEC)
+    held = partition(text, NODES, seed=5)["h1"].train
+    whole, rows = with_vitals(held), torch.tensor([7, 3, 250])
+    assert torch.equal(with_vitals(held.take(rows)).inputs, whole.inputs[rows]), "in whatever order, and company"
+    findings, label = held.inputs[3].tolist(), text.labels[int(held.labels[3])]
+    assert vitals.beside([float(f) for f in findings], label) == whole.inputs[3].tolist()
+    assert len(whole.inputs.unique(dim=0)) > 0.95 * len(held), "each patient has vitals of one's own"
+    assert len(with_vitals(held.take(torch.arange(0)))) == 0
+
+
+def test_vitals_are_seen_by_their_model_alone() -> None:
+    text = VignetteTask(SPEC)
+    held = partition(text, NODES, seed=5)["h1"].train
+    assert seen_by(task_of(text, "cheap"), held) is held and seen_by(text, held) is held
+    assert torch.equal(seen_by(task_of(text, "vitals"), held).inputs, with_vitals(held).inputs)
+    sample, label = text.sample_of("", random.Random(4))
+    assert both_of(text, sample, label) == [*sample, *VitalsTask(SPEC).sample_of("", random.Random(4))[0]]
+    with pytest.raises(LearningError, match="task digits has no vitals model"):
+        both_of(load_task(TaskSpec(name="digits")), [0.0], "1")
 
 
 def test_models_of_findings_and_vitals_fuse_to_a_better_one() -> None:
