@@ -49,15 +49,16 @@ def test_queries_go_to_the_cooler_mdfp_and_what_it_draws_is_told(tmp_path: Path)
         askers = [a for a in terminals(network, "query_owner") if place[a] != place[cool]]
         for asker in askers:
             assert network.at(asker, "query", group="")["answered_by"] == cool
-        steered = [e.data for e in network.events("query.steered") if e.data["kas"] != place[cool]]
-        assert {s["kas"] for s in steered} == {place[a] for a in askers}
+        steered = [network.wait_for("query.steered", kas=place[a]).data for a in askers]
         for told in steered:
             [model] = told["models"]
             assert (model["kas"], model["metrics"]) == (place[cool], {"power_w": WATTS[place[cool]]})
             assert 0 < model["cats"]["score"] < 10 and model["cats"]["computing"] < 10
         why = daitn("explain", "last", cwd=tmp_path, env={"COLUMNS": "200"})
         assert why.status == 0 and "power_w" in why.out and f"{WATTS[place[cool]]:.4g}" in why.out, why
-        warned = [str(e.data["text"]) for e in network.events("warning") if "metric" in str(e.data.get("text"))]
+        for name in labels:
+            network.wait_until(partial(warnings, network, f"{name}: metric slow"), 10.0, f"what {name} warns of")
+        warned = warnings(network, "metric")
         for name in labels:
             assert len([w for w in warned if f"{name}: metric broken: OSError: no such sensor" in w]) == 1, warned
             assert len([w for w in warned if f"{name}: metric slow: no figure within 1 s; it is left out" in w]) == 1
@@ -66,3 +67,7 @@ def test_queries_go_to_the_cooler_mdfp_and_what_it_draws_is_told(tmp_path: Path)
 
 def known(network: StandingNetwork, name: str) -> bool | None:
     return "power_w" in network.state(name)["attributes"].get("metrics", {}) or None
+
+
+def warnings(network: StandingNetwork, words: str) -> list[str]:
+    return [t for e in network.events("warning") if words in (t := str(e.data.get("text")))]

@@ -35,7 +35,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandingNetwor
 
 def test_a_fusion_is_learned_and_answers_better_than_findings_alone(network: StandingNetwork) -> None:
     told = network.job["ways"]["multimodal"]  # type: ignore[attr-defined]
-    (learned,) = network.events("fusion.learned", object_id=told["vitals"])
+    learned = network.wait_for("fusion.learned", object_id=told["vitals"])
     assert learned.data["node"] in terminals(network, "mpvu") and learned.data["samples"] >= 1800
     assert learned.data["broad"] > learned.data["text"] + 0.05 > learned.data["vitals"], learned.data
     at, asker = {m["variant"]: m["node"] for m in told["models"]}, terminals(network, "query_owner")[0]

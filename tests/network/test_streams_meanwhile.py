@@ -18,5 +18,5 @@ def test_the_rest_comes_from_the_other_replica_in_order_when_one_dies(tmp_path: 
         assert found["models"].keys() == labels.keys() and sum(found["models"].values()) == SAMPLES, found
         assert found["models"][found["killed"]] >= found["killed_at"] >= SAMPLES / 4, "it stayed with one until then"
         assert found["last_of_killed"] <= found["killed_at"] + 9 * 8 and found["gap_ms"] < 5000, found
-        (event,) = network.events("query.answered")[-1:]
+        event = network.wait_for("query.answered", samples=SAMPLES)
         assert set(event.data["answered_by"].split(", ")) == set(labels)

@@ -34,7 +34,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandingNetwor
 
 def test_a_threshold_is_learned_and_unsure_queries_go_on(network: StandingNetwork) -> None:
     told = network.job["ways"]["switched"]  # type: ignore[attr-defined]
-    (learned,) = network.events("threshold.learned", object_id=told["cheap"])
+    learned = network.wait_for("threshold.learned", object_id=told["cheap"])
     assert learned.data["node"] in terminals(network, "mpvu") and learned.data["samples"] >= 1800
     assert learned.data["threshold"] == told["threshold"] and learned.data["broad"] >= learned.data["large"] - 0.01
     assert 0 < learned.data["sent_on"] < 1, learned.data
