@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -265,14 +266,20 @@ class Bed:
         return {"object_id": number}
 
 
-def test_ways_are_deployed_in_order_and_each_is_asked_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.ways.LOOK_S", 0.0)
-    bed, jobs = Bed(["split", "collaborative", "cached"], deaf=2), list[JobSpec]()
+def taught(jobs: list[JobSpec], *numbers: int) -> Callable[[Any], list[int]]:
+    """Return what stands in for training: it keeps the jobs that are wanted, and says what their models are."""
 
     def train(wanted: Any) -> list[int]:
         jobs.extend(wanted)
-        return [8, 9]
+        return list(numbers)
 
+    return train
+
+
+def test_ways_are_deployed_in_order_and_each_is_asked_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.ways.LOOK_S", 0.0)
+    bed, jobs = Bed(["split", "collaborative", "cached"], deaf=2), list[JobSpec]()
+    train = taught(jobs, 8, 9)
     told = deploy_ways(bed, "owner1", 7, JobSpec(task="vignettes", seed=3), train)  # type: ignore[arg-type]
     assert [j.seed for j in jobs] == [1003, 2003] and list(told) == ["split", "collaborative", "cached"]
     assert told["split"]["at"] == 1 and told["collaborative"]["members"] == [8, 9]
@@ -287,11 +294,7 @@ def test_ways_are_deployed_in_order_and_each_is_asked_before_the_next(monkeypatc
 def test_a_cascade_is_trained_learned_for_and_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("experiments.ways.LOOK_S", 0.0)
     bed, jobs = Bed(["switched"]), list[JobSpec]()
-
-    def train(wanted: Any) -> list[int]:
-        jobs.extend(wanted)
-        return [8]
-
+    train = taught(jobs, 8)
     told = deploy_ways(bed, "owner1", 7, JobSpec(task="vignettes", seed=3), train)["switched"]  # type: ignore[arg-type]
     assert [j.model for j in jobs] == ["cheap"]
     assert (told["cheap"], told["threshold"], told["temperature"]) == (8, 0.6, 1.2)
@@ -303,11 +306,7 @@ def test_a_cascade_is_trained_learned_for_and_deployed(monkeypatch: pytest.Monke
 def test_a_fusion_is_trained_learned_for_and_deployed_after_those_that_it_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("experiments.ways.LOOK_S", 0.0)
     bed, jobs = Bed(["multimodal"]), list[JobSpec]()
-
-    def train(wanted: Any) -> list[int]:
-        jobs.extend(wanted)
-        return [8]
-
+    train = taught(jobs, 8)
     told = deploy_ways(bed, "owner1", 7, JobSpec(task="vignettes", seed=3), train)["multimodal"]  # type: ignore[arg-type]
     assert [j.model for j in jobs] == ["vitals"] and (told["vitals"], told["accuracy"]) == (8, 0.8)
     done = [(op, said) for name, op, said in bed.told if name == "owner1"]
