@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -100,10 +100,7 @@ def collaborative(plan: NetworkPlan, object_id: int, members: Sequence[int]) -> 
 
 def cheap_job(job: JobSpec) -> JobSpec:
     """Return the job that trains the cheap model of a cascade beside the model of another."""
-    broad = max(0.0, job.broad_accuracy - CHEAP_SHORT_OF)
-    return msgspec.structs.replace(
-        job, model="cheap", method="routed", broad_accuracy=broad, expert_group=None, expert_accuracy=0.0, hyper=CHEAP
-    )
+    return _beside(job, "cheap", max(0.0, job.broad_accuracy - CHEAP_SHORT_OF), CHEAP)
 
 
 def switched(plan: NetworkPlan, object_id: int, cheap: int, learned: dict[str, Any]) -> list[Part]:
@@ -118,10 +115,7 @@ def switched(plan: NetworkPlan, object_id: int, cheap: int, learned: dict[str, A
 
 def vitals_job(job: JobSpec) -> JobSpec:
     """Return the job that trains the model of vitals beside the one of findings of another."""
-    return msgspec.structs.replace(
-        job, model="vitals", method="routed", broad_accuracy=VITALS_OF * job.broad_accuracy, expert_group=None,
-        expert_accuracy=0.0, hyper=VITALS,
-    )  # fmt: skip
+    return _beside(job, "vitals", VITALS_OF * job.broad_accuracy, VITALS)
 
 
 def multimodal(object_id: int, vitals: int, learned: dict[str, Any]) -> list[Part]:
@@ -132,6 +126,13 @@ def multimodal(object_id: int, vitals: int, learned: dict[str, Any]) -> list[Par
         Part("vitals", {"object_id": vitals}, {"model": "vitals"}),
         Part("multimodal", source, learned["way"]),
     ]
+
+
+def _beside(job: JobSpec, model: Literal["cheap", "vitals"], broad_accuracy: float, hyper: Fixed) -> JobSpec:
+    return msgspec.structs.replace(
+        job, model=model, method="routed", broad_accuracy=broad_accuracy, expert_group=None, expert_accuracy=0.0,
+        hyper=hyper,
+    )  # fmt: skip
 
 
 def _learn(bed: Bed, owner: str, op: str, **models: int) -> dict[str, Any]:

@@ -5,31 +5,22 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-import msgspec
 import pytest
 
-from benchmarks import move
 from benchmarks.queries_net import terminals
-from benchmarks.standing import StandingNetwork, standing
+from benchmarks.standing import StandingNetwork
 from experiments.commands.client import request
 from hosts.learning.task import load_task
 from hosts.learning.task_spec import TaskSpec
 from hosts.learning.ways.models import both_of
+from tests.network.ways_network import DATA, deployed_as
 
-DATA = {"name": "vignettes", "alpha": 1.0, "noise": 0.4, "findings_per_vignette": 8, "train_per_node": 500,
-        "test_per_node": 600}  # fmt: skip
 JOB = {"broad_accuracy": 0.6, "max_visits": 5}
 
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandingNetwork]:
-    folder = tmp_path_factory.mktemp("multimodal")
-    scenario = move.SCENARIO | {"name": "multimodal", "ways": ["multimodal"], "data": DATA}
-    (folder / "multimodal.yaml").write_bytes(msgspec.yaml.encode(scenario))
-    with standing(folder / "multimodal.yaml", folder) as one:
-        for name in terminals(one, "data"):
-            one.at(name, "send_test_samples", timeout_s=60.0)
-        one.job = request("submit", 120.0, quiet=True, spec=JOB)  # type: ignore[attr-defined]
+    with deployed_as("multimodal", JOB, tmp_path_factory.mktemp("multimodal")) as one:
         yield one
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +20,26 @@ from hosts.learning.task import (
     concat_samples,
     load_task,
     model_to_bytes,
-    samples_to_bytes,
 )
 from hosts.learning.ways.cascade import bytes_to_pair, learn_cascade, pair_to_bytes
 from hosts.learning.ways.models import task_of
 from hosts.learning.ways.switched import NEVER
-from packets.labels import DCC_ADDRESS
 from packets.messages import (
     Ack,
     AnnounceObject,
-    AnnounceReply,
     JobSpec,
     OrderRequest,
     Refused,
     Remeasured,
-    Returned,
     Submit,
-    SubmitReply,
     Verdict,
-    VerdictReply,
     VisitDone,
     Way,
-    decode_message,
-    encode_message,
 )
-from packets.wire import PacketType
 from tests.unit.hosts import test_roles
-from tests.unit.hosts.test_roles import JOB, Bench, arrived, ordered, partition, question, the_task
+from tests.unit.hosts.pairs import BESIDE_JOB, COPY, from_dcc, mpvu, owner
+from tests.unit.hosts.test_roles import JOB, Bench, arrived, ordered, partition, the_task
 
-CHEAP_JOB, COPY = JOB + 1, 900
 WAY = Way(kind="switched", model="cheap", asks=["large"])
 
 
@@ -114,19 +104,6 @@ def test_a_task_without_a_cheap_model_lets_the_object_go_as_it_came(
     assert [o.payload for o in bench.network.sent] == [payload]
 
 
-def mpvu(tmp_path: Path, parts: dict[str, NodeData], action: str, **more: Any) -> Bench:
-    """Return an MPVU with the test samples of both data nodes."""
-    script = {
-        OrderRequest: lambda q: ordered("keep_test_sample" if q.object_id < COPY else action, **more)(q),
-        Verdict: VerdictReply(accepted=True), Remeasured: Ack(),
-    }  # fmt: skip
-    bench = Bench("mpvu", script, tmp_path)
-    for number, data in enumerate(parts.values()):
-        payload = samples_to_bytes(data.test[0])
-        bench.role.object_arrived(arrived(payload, object_id=800 + number, visit=0, kind=PacketType.DATA_SHARD))
-    return bench
-
-
 def test_an_mpvu_measures_the_cheap_model_as_what_it_is(
     tmp_path: Path, parts: dict[str, NodeData], cheap: Task
 ) -> None:
@@ -141,10 +118,10 @@ def test_an_mpvu_measures_the_cheap_model_as_what_it_is(
 def test_an_mpvu_learns_a_threshold_on_its_own_samples(
     tmp_path: Path, parts: dict[str, NodeData], both: tuple[bytes, bytes]
 ) -> None:
-    bench = mpvu(tmp_path, parts, "measure", for_object=CHEAP_JOB, way=WAY)
+    bench = mpvu(tmp_path, parts, "measure", for_object=BESIDE_JOB, way=WAY)
     bench.role.object_arrived(arrived(pair_to_bytes(*both), object_id=COPY, visit=0))
     (word,) = bench.network.messages(Remeasured)
-    assert (word.object_id, word.copy, word.samples) == (CHEAP_JOB, COPY, 1800)
+    assert (word.object_id, word.copy, word.samples) == (BESIDE_JOB, COPY, 1800)
     assert (word.way.kind, word.way.model, word.way.asks) == ("switched", "cheap", ["large"])
     said = bench.data_of("threshold.learned")
     assert 0 < word.way.threshold < 1 and said["threshold"] == word.way.threshold
@@ -179,51 +156,26 @@ def test_bytes_that_are_no_pair_are_refused(cheap: Task, cut: int) -> None:
 # --- the owner
 
 
-def owner(tmp_path: Path) -> tuple[Bench, bytes, bytes]:
-    """Return an owner with a plain model and a cheap one at home, and both."""
-    numbers = iter((JOB, CHEAP_JOB))
-    script = {
-        Submit: lambda _: SubmitReply(object_id=next(numbers), admitted=True),
-        OrderRequest: ordered("home", accuracy={"broad": 0.8}), Returned: Ack(),
-        AnnounceObject: AnnounceReply(object_id=COPY),
-    }  # fmt: skip
-    bench = Bench("model_owner", script, tmp_path)
-    made = {JOB: "", CHEAP_JOB: "cheap"}
-    for model in made.values():
-        bench.role.command({"op": "submit", "spec": {"task": "vignettes", "model": model}})
-    payloads = []
-    for job, model in made.items():
-        payloads.append(model_to_bytes(task_of(the_task(), model).new_model(5)))
-        bench.role.object_arrived(arrived(payloads[-1], object_id=job, visit=9))
-    assert bench.kinds().count("object.returned") == 2
-    return bench, payloads[0], payloads[1]
-
-
-def from_dcc(bench: Bench, word: Remeasured) -> Any:
-    bench.role.message_arrived(question(transfer_id=random.getrandbits(31)), encode_message(word), (DCC_ADDRESS, 55831))
-    return decode_message(bench.network.replied[-1][1])
-
-
 def measured(copy: int = COPY, **way: Any) -> Remeasured:
     return Remeasured(
-        name="-", object_id=CHEAP_JOB, copy=copy, samples=1800, broad=0.79, per_group={"cardiology": 0.7},
+        name="-", object_id=BESIDE_JOB, copy=copy, samples=1800, broad=0.79, per_group={"cardiology": 0.7},
         way=msgspec.structs.replace(WAY, **way),
     )  # fmt: skip
 
 
 def test_an_owner_launches_a_cheap_model_that_is_cheap(tmp_path: Path) -> None:
-    bench, _, _ = owner(tmp_path)
+    bench, _, _ = owner(tmp_path, "cheap")
     plain, cheap = bench.network.sent
     assert len(cheap.payload) < len(plain.payload) / 5
     assert [m.spec.model_bytes for m in bench.network.messages(Submit)] == [len(plain.payload), len(cheap.payload)]
 
 
 def test_an_owner_has_a_threshold_learned_and_believes_it_once(tmp_path: Path) -> None:
-    bench, large, cheap = owner(tmp_path)
-    told = bench.role.command({"op": "switch", "object_id": JOB, "cheap": CHEAP_JOB})
+    bench, large, cheap = owner(tmp_path, "cheap")
+    told = bench.role.command({"op": "switch", "object_id": JOB, "cheap": BESIDE_JOB})
     assert told == {"object_id": COPY} and bench.network.sent[-1].payload == pair_to_bytes(cheap, large)
     (asked,) = bench.network.messages(AnnounceObject)
-    assert (asked.kind, asked.for_object, asked.way) == ("measure", CHEAP_JOB, WAY)
+    assert (asked.kind, asked.for_object, asked.way) == ("measure", BESIDE_JOB, WAY)
     for lie in (measured(COPY + 1, threshold=0.6), measured(threshold=0.6, asks=["other"])):
         assert isinstance(from_dcc(bench, lie), Refused)
     assert "way.learned" not in bench.kinds()
@@ -235,15 +187,15 @@ def test_an_owner_has_a_threshold_learned_and_believes_it_once(tmp_path: Path) -
 
 
 def test_what_an_owner_cannot_make_a_cascade_of_is_a_bad_command(tmp_path: Path) -> None:
-    bench, _, _ = owner(tmp_path)
+    bench, _, _ = owner(tmp_path, "cheap")
     for cheap, why in ((JOB, "train one with `model: cheap`"), (5, "no job of me"), (None, "no job of me")):
         with pytest.raises(BadCommand, match=why):
             bench.role.command({"op": "switch", "object_id": JOB, "cheap": cheap})
 
 
 def test_a_cheap_model_is_deployed_as_one(tmp_path: Path) -> None:
-    bench, _, _ = owner(tmp_path)
-    for job in (JOB, CHEAP_JOB):
+    bench, _, _ = owner(tmp_path, "cheap")
+    for job in (JOB, BESIDE_JOB):
         bench.role.command({"op": "deploy", "object_id": job})
     assert [m.way for m in bench.network.messages(AnnounceObject)] == [Way(), Way(model="cheap")]
 

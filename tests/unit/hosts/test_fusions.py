@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
@@ -30,32 +29,24 @@ from hosts.learning.ways.cascade import pair_to_bytes
 from hosts.learning.ways.fusion import LEAST_SAMPLES, learn_fused
 from hosts.learning.ways.models import seen_by, task_of
 from hosts.learning.ways.multimodal import Fusion, fuse
-from packets.labels import DCC_ADDRESS
 from packets.messages import (
     Ack,
     AnnounceObject,
-    AnnounceReply,
     Answer,
     OrderRequest,
     Refused,
     Remeasured,
-    Returned,
     SendData,
-    Submit,
-    SubmitReply,
     Verdict,
-    VerdictReply,
     VisitDone,
     Way,
-    decode_message,
-    encode_message,
 )
 from packets.queries import MAX_FUSION_BYTES
 from packets.wire import PacketType
 from tests.unit.hosts import test_roles
-from tests.unit.hosts.test_roles import JOB, Bench, arrived, ordered, partition, question, the_task
+from tests.unit.hosts.pairs import BESIDE_JOB, COPY, from_dcc, mpvu, owner
+from tests.unit.hosts.test_roles import JOB, Bench, arrived, ordered, partition, the_task
 
-VITALS_JOB, COPY = JOB + 1, 900
 WAY = Way(kind="multimodal", asks=["text", "vitals"])
 
 
@@ -114,19 +105,6 @@ def test_a_visit_trains_the_model_of_vitals(tmp_path: Path, parts: dict[str, Nod
     assert after > before + 0.1 and bench.network.messages(VisitDone)[-1].samples == 900
 
 
-def mpvu(tmp_path: Path, parts: dict[str, NodeData], action: str, **more: Any) -> Bench:
-    """Return an MPVU with the test samples of both data nodes."""
-    script = {
-        OrderRequest: lambda q: ordered("keep_test_sample" if q.object_id < COPY else action, **more)(q),
-        Verdict: VerdictReply(accepted=True), Remeasured: Ack(),
-    }  # fmt: skip
-    bench = Bench("mpvu", script, tmp_path)
-    for number, data in enumerate(parts.values()):
-        payload = samples_to_bytes(data.test[0])
-        bench.role.object_arrived(arrived(payload, object_id=800 + number, visit=0, kind=PacketType.DATA_SHARD))
-    return bench
-
-
 def test_an_mpvu_measures_vitals_of_the_same_patients(tmp_path: Path, parts: dict[str, NodeData]) -> None:
     bench, vitals = mpvu(tmp_path, parts, "verify", model="vitals"), task_of(the_task(), "vitals")
     model = vitals.new_model(3)
@@ -139,10 +117,10 @@ def test_an_mpvu_measures_vitals_of_the_same_patients(tmp_path: Path, parts: dic
 def test_an_mpvu_learns_a_fusion_on_its_own_samples(
     tmp_path: Path, parts: dict[str, NodeData], both: tuple[bytes, bytes]
 ) -> None:
-    bench = mpvu(tmp_path, parts, "measure", for_object=VITALS_JOB, way=WAY)
+    bench = mpvu(tmp_path, parts, "measure", for_object=BESIDE_JOB, way=WAY)
     bench.role.object_arrived(arrived(pair_to_bytes(*both), object_id=COPY, visit=0))
     (word,) = bench.network.messages(Remeasured)
-    assert (word.object_id, word.copy, word.samples, word.way) == (VITALS_JOB, COPY, 1800, WAY)
+    assert (word.object_id, word.copy, word.samples, word.way) == (BESIDE_JOB, COPY, 1800, WAY)
     learned = bytes_to_fusion(word.fusion, len(the_task().labels))
     assert len(set(learned.vitals)) > 1 and learned.text_temperature != 1 and len(word.fusion) < MAX_FUSION_BYTES / 2
     said = bench.data_of("fusion.learned")
@@ -171,7 +149,7 @@ def test_too_few_samples_teach_no_fusion(parts: dict[str, NodeData], both: tuple
 def test_an_mpvu_survives_bytes_that_are_no_pair(
     tmp_path: Path, parts: dict[str, NodeData], both: tuple[bytes, bytes], cut: int
 ) -> None:
-    bench = mpvu(tmp_path, parts, "measure", for_object=VITALS_JOB, way=WAY)
+    bench = mpvu(tmp_path, parts, "measure", for_object=BESIDE_JOB, way=WAY)
     bench.role.object_arrived(arrived(pair_to_bytes(*both)[:cut], object_id=COPY, visit=0))
     assert not bench.network.messages(Remeasured) and bench.errors().count("\n") == 0
     assert "a task's own model and its vitals one" in bench.errors()
@@ -182,43 +160,19 @@ def test_an_mpvu_survives_bytes_that_are_no_pair(
 # --- the owner
 
 
-def owner(tmp_path: Path) -> tuple[Bench, bytes, bytes]:
-    """Return an owner with a model of findings and one of vitals at home, and both."""
-    numbers = iter((JOB, VITALS_JOB))
-    script = {
-        Submit: lambda _: SubmitReply(object_id=next(numbers), admitted=True),
-        OrderRequest: ordered("home", accuracy={"broad": 0.8}), Returned: Ack(),
-        AnnounceObject: AnnounceReply(object_id=COPY),
-    }  # fmt: skip
-    bench = Bench("model_owner", script, tmp_path)
-    payloads = []
-    for model in ("", "vitals"):
-        bench.role.command({"op": "submit", "spec": {"task": "vignettes", "model": model}})
-        payloads.append(model_to_bytes(task_of(the_task(), model).new_model(5)))
-    for job, payload in zip((JOB, VITALS_JOB), payloads, strict=True):
-        bench.role.object_arrived(arrived(payload, object_id=job, visit=9))
-    assert bench.kinds().count("object.returned") == 2
-    return bench, payloads[0], payloads[1]
-
-
-def from_dcc(bench: Bench, word: Remeasured) -> Any:
-    bench.role.message_arrived(question(transfer_id=random.getrandbits(31)), encode_message(word), (DCC_ADDRESS, 55831))
-    return decode_message(bench.network.replied[-1][1])
-
-
 def learned(fused: bytes, copy: int = COPY, way: Way = WAY) -> Remeasured:
     return Remeasured(
-        name="-", object_id=VITALS_JOB, copy=copy, samples=1800, broad=0.79, per_group={"cardiology": 0.7}, way=way,
+        name="-", object_id=BESIDE_JOB, copy=copy, samples=1800, broad=0.79, per_group={"cardiology": 0.7}, way=way,
         fusion=fused,
     )  # fmt: skip
 
 
 def test_an_owner_has_a_fusion_learned_and_deploys_what_it_was_told(tmp_path: Path) -> None:
-    bench, text, vitals = owner(tmp_path)
-    told = bench.role.command({"op": "fuse", "object_id": JOB, "vitals": VITALS_JOB})
+    bench, text, vitals = owner(tmp_path, "vitals")
+    told = bench.role.command({"op": "fuse", "object_id": JOB, "vitals": BESIDE_JOB})
     assert told == {"object_id": COPY} and bench.network.sent[-1].payload == pair_to_bytes(vitals, text)
     (asked,) = bench.network.messages(AnnounceObject)
-    assert (asked.kind, asked.for_object, asked.way) == ("measure", VITALS_JOB, WAY)
+    assert (asked.kind, asked.for_object, asked.way) == ("measure", BESIDE_JOB, WAY)
     labels = len(the_task().labels)
     good, swapped = fusion(labels), msgspec.structs.replace(WAY, asks=["vitals", "text"])
     for lie in (
@@ -232,7 +186,7 @@ def test_an_owner_has_a_fusion_learned_and_deploys_what_it_was_told(tmp_path: Pa
     assert Path(said["file"]).read_bytes() == good and msgspec.convert(said["way"], Way) == WAY
     assert isinstance(from_dcc(bench, learned(good)), Refused), "once"
     for part in (
-        {"object_id": VITALS_JOB, "variant": "vitals", "way": {"model": "vitals"}},
+        {"object_id": BESIDE_JOB, "variant": "vitals", "way": {"model": "vitals"}},
         {"file": said["file"], "accuracy": said["accuracy"], "variant": "multimodal", "way": said["way"]},
     ):
         bench.role.command({"op": "deploy", **part})
@@ -246,14 +200,14 @@ def test_an_owner_has_a_fusion_learned_and_deploys_what_it_was_told(tmp_path: Pa
     ("models", "why"),
     [
         ({"object_id": JOB, "vitals": JOB}, "train one with `model: vitals`"),
-        ({"object_id": VITALS_JOB, "vitals": VITALS_JOB}, "object_id: it is that of a vitals model"),
+        ({"object_id": BESIDE_JOB, "vitals": BESIDE_JOB}, "object_id: it is that of a vitals model"),
         ({"object_id": JOB, "vitals": 5}, "no job of me"),
         ({"object_id": JOB}, "no job of me"),
-        ({"vitals": VITALS_JOB}, "no job of me"),
+        ({"vitals": BESIDE_JOB}, "no job of me"),
     ],
 )
 def test_what_an_owner_cannot_fuse_is_a_bad_command(tmp_path: Path, models: dict[str, int], why: str) -> None:
-    bench, _, _ = owner(tmp_path)
+    bench, _, _ = owner(tmp_path, "vitals")
     with pytest.raises(BadCommand, match=why):
         bench.role.command({"op": "fuse", **models})
 
