@@ -236,6 +236,11 @@ def _read(path: Path, what: str) -> bytes:
     return data
 
 
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that its owner alone can read, from its first byte on; ``IdentityError`` in one line."""
+    _write(path, content, 0o600)
+
+
 def _write(path: Path, content: bytes, mode: int) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
