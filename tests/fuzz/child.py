@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import atheris
 
-with atheris.instrument_imports(include=["packets"]):
+with atheris.instrument_imports(include=["packets", "controller.border"]):
     from tests.fuzz.targets import TARGETS
 
 TRACED = 8  # tracing allocations takes five times the time: every eighth input is enough to see a pattern

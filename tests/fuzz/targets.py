@@ -16,9 +16,15 @@ from typing import get_args
 import msgspec
 import numpy as np
 
+from controller.border.kbgp.config import Config, Neighbour
+from controller.border.kbgp.core import Core
+from controller.border.kbgp.effects import Send
+from controller.border.kbgp.session import Connection
 from packets.batch import GOOD, REASONS, USE_DECODE, ShardTrain, parse
 from packets.errors import PacketError
 from packets.events import decode_event, encode_event
+from packets.kbgp import messages as border
+from packets.kbgp.knowledge import Bounds, Data, Deployed, Knowledge
 from packets.messages import AnyMessage, Ask, Order, Register, decode_message, encode_message
 from packets.options import Authentication, Mandate
 from packets.transfer.receiver import Receiving
@@ -284,6 +290,108 @@ def assembler(data: bytes) -> None:
             under_test.check()
 
 
+def kbgp(data: bytes) -> None:
+    """A stream of KBGP: messages that encode again, or KbgpError. Bound: 64 KiB, 200 times the input.
+
+    An odd first byte makes a header of ours for what follows, as compiled parsers do not guide the fuzzer.
+    """
+    reader = Reader(data)
+    how, kind = reader.number(), border.Type(1 + reader.number() % len(border.Type))
+    body = reader.take(reader.left)
+    stream = body if how % 2 == 0 else border.HEADER.pack(b"KBGP", 1, kind, 0, border.HEADER.size + len(body)) + body
+    with bounded(0x10000 + 200 * len(stream)):
+        told = kbgp_message(stream)
+        if told is not None:
+            assert kbgp_message(border.encode(told)) == told
+
+
+def kbgp_message(stream: bytes) -> border.Message | None:
+    """Read one message off a stream as a speaker does; None: it is cut, or refused."""
+    if len(stream) < border.HEADER.size:
+        return None
+    try:
+        kind, size = border.split(stream[: border.HEADER.size])
+        body = stream[border.HEADER.size : border.HEADER.size + size]
+        return border.decode(kind, body) if len(body) == size else None
+    except border.KbgpError as error:
+        assert error.code in border.Code and error.sub in border.Sub and len(str(error)) < 300
+        return None
+
+
+class Gateway:
+    """A border speaker's core under test, with neighbours of two K-AS, one of them twice, and one of its own."""
+
+    BOUND = 4 << 20
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        at = [(2, "g2", "a"), (2, "g2", "b"), (3, "g3", "a"), (1, "g9", "a")]
+        neighbours = [Neighbour(kas=kas, gateway=gateway, link=link, port=1) for kas, gateway, link in at]
+        config = Config(kas=1, gateway="g1", neighbours=neighbours, links=[(1, 2), (1, 3), (2, 3), (3, 4)])
+        self.core = Core(config, boot_ms=1, now_s=self.now_s, rng=random.Random(1))
+        self.core.originate(Knowledge(kas=1, epoch_ms=1, serial=1), b"", self.now_s)
+        self.connections: list[Connection] = []
+
+    def message(self, reader: Reader) -> border.Message:
+        """Return a message with any content that the codec lets through."""
+        kas = [1 + reader.number() % 5 for _ in range(1 + reader.number() % 4)]
+        told = Knowledge(kas=kas[-1 if reader.number() < 200 else 0], epoch_ms=1, serial=reader.number() % 3)
+        one = border.Advertisement(path=kas, knowledge=told)
+        number, code = reader.number() % 8, reader.number()
+        return (
+            border.Open(
+                versions=[1], kas=kas[0], gateway=f"g{(2, 3, 9)[code % 3]}", link="ab"[code // 3 % 2], hold_ms=3000,
+                boot_ms=code % 2, restart_s=code % 4, restarting=code > 200,
+            ),
+            border.Keepalive(), border.Keepalive(), border.EndOfRib(),
+            border.Update(withdrawn=kas, advertised=[one]), border.Update(advertised=[one]),
+            border.Request(id=code, to_kas=kas[0], trail=kas, left_ms=code, body=b"?"),
+            border.Reply(id=code, code=code), border.Notification(code=code),
+        )[number if code < 250 else 8]  # fmt: skip
+
+    def step(self, reader: Reader) -> None:
+        """Let one thing happen."""
+        what, core = reader.number(), self.core
+        if what < 20 and len(self.connections) < 20:
+            self.connections.append(core.accepted(f"g{(2, 3, 9)[what % 3]}", self.now_s))
+        elif what < 40 and len(self.connections) < 20:
+            session = list(core.sessions.values())[what % 4]
+            if not session.connections:
+                self.connections.append(core.dialled(session, self.now_s))
+        elif what < 60:
+            self.now_s += (0.1, 1.0, 20.0)[what % 3]
+            core.tick(self.now_s)
+        elif self.connections:
+            connection = self.connections[what % len(self.connections)]
+            if what < 70:
+                core.closed(connection, self.now_s)
+            else:
+                core.received(connection, self.message(reader), self.now_s)
+
+    def check(self) -> None:
+        """Look at all that it sends and believes."""
+        for effect in self.core.take():
+            if isinstance(effect, Send):
+                assert kbgp_message(border.encode(effect.message)) == effect.message
+        for kas, route in self.core.rib.best.items():
+            assert route.peer is None or (1 not in route.path and len(set(route.path)) == len(route.path))
+            assert route.path[-1] == kas
+        for session in self.core.sessions.values():
+            assert session.up is None or session.up in session.connections
+
+
+def speaker(data: bytes) -> None:
+    """Any sequence of connections, messages and time into a border speaker's core. Bound: ``Gateway.BOUND``."""
+    reader = Reader(data)
+    with bounded(Gateway.BOUND):
+        under_test = Gateway()
+        for _ in range(200):
+            if not reader.left:
+                break
+            under_test.step(reader)
+            under_test.check()
+
+
 # --- where the fuzzer starts ------------------------------------------------------------------------------------------
 
 
@@ -331,8 +439,26 @@ def trains() -> list[bytes]:
     return blocks
 
 
+def good_border() -> list[border.Message]:
+    """Return KBGP messages of all types."""
+    span = Bounds(low=1, high=2)
+    told = Knowledge(
+        kas=3, epoch_ms=1, serial=2, terminals={"data": 4, "mdfp": 1}, compute=span,
+        data=Data(samples=span, shares={"a": 0.5}),
+        models={"t": Deployed(models=1, best_accuracy={"broad": 0.9}, least_ms=3.5)},
+    )  # fmt: skip
+    question = {"id": 1, "to_kas": 3, "trail": [1, 2], "left_ms": 500, "body": b"?"}
+    return [
+        border.Open(versions=[1], kas=2, gateway="g2", link="a", hold_ms=9000, boot_ms=5, capabilities=["relay"]),
+        border.Keepalive(), border.EndOfRib(), border.Notification(code=6, sub=8, reason="shut down"),
+        border.Update(withdrawn=[4], advertised=[border.Advertisement(path=[2, 3], knowledge=told)]),
+        border.Request(**question), border.Announce(**question, object_id=2**63, visit=3),
+        border.Reply(id=1, code=0, body=b"!"),
+    ]  # fmt: skip
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    "codec": codec, "messages": messages, "assembler": assembler, "batch": batch,
+    "codec": codec, "messages": messages, "assembler": assembler, "batch": batch, "kbgp": kbgp, "speaker": speaker,
 }  # fmt: skip
 
 
@@ -346,5 +472,10 @@ def seeds(name: str) -> list[bytes]:
         ]
     if name == "batch":
         return trains()
+    if name == "kbgp":
+        return [b"\0\0" + border.encode(one) for one in good_border()]
+    if name == "speaker":  # it accepts, hears OPEN, KEEPALIVE, an advertisement, a question
+        heard = ((0, 1, 0, 0, 0, 0), (0, 1, 0, 0, 1, 0), (1, 1, 2, 0, 1, 5, 0), (0, 1, 0, 0, 6, 99))
+        return [bytes((0, *(byte for one in heard for byte in (80, *one))))]
     rng = random.Random(1)
     return [rng.randbytes(size) for size in (10, 100, 1000)]

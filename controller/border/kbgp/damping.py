@@ -49,8 +49,3 @@ class Penalty:
     def forgotten(self, now_s: float) -> bool:
         """Tell whether it need not be remembered any more."""
         return not self.suppressed(now_s) and self.now(now_s) < self._damping.reuse / 2
-
-    def reuse_s(self, now_s: float) -> float:
-        """Return when a suppressed route can be used again, in seconds from now."""
-        over = max(self.now(now_s) / self._damping.reuse, 1.0)
-        return math.log2(over) * self._damping.half_life_s
