@@ -21,6 +21,7 @@ from controller.errors import BorderError, PortTaken
 from controller.runtime.loop import Worker
 from packets.errors import IdentityError
 from packets.events import Emit
+from packets.kbgp.knowledge import MAX_KNOWLEDGE_BYTES, text_to_sign
 from packets.kbgp.messages import HEADER, Announce, KbgpError, Reply, Request, decode, encode, split
 from packets.security.identity import Directory
 
@@ -216,6 +217,10 @@ class Runtime:
         if isinstance(word, local.Own):
             if word.knowledge.kas != own:
                 raise BorderError(f"a DCC told of K-AS {word.knowledge.kas} to the gateway of K-AS {own}")
+            if (size := len(text_to_sign(word.knowledge))) > MAX_KNOWLEDGE_BYTES:
+                raise BorderError(
+                    f"a DCC told {size} bytes of its K-AS, at most {MAX_KNOWLEDGE_BYTES} can be passed on"
+                )
             self.core.originate(word.knowledge, word.signature, now_s)
         elif isinstance(word, local.Question):
             question: Request | Announce = Request(
