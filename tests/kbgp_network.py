@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +35,6 @@ class Node:
     said: list[Say] = field(default_factory=list)
     ends: dict[Connection, tuple[Name, Connection]] = field(default_factory=dict)
     frozen: bool = False
-    serial: int = 0
 
 
 class Network:
@@ -48,6 +47,8 @@ class Network:
         self.now_s, self.rng, self.timers, self.verify = 100.0, random.Random(seed), timers, verify
         self.down: set[str] = set()
         self.wire: deque[tuple[float, Name, Connection, bytes | None]] = deque()
+        self.serials: Counter[int] = Counter()
+        self.words: dict[int, Knowledge] = {}
         self.lies: dict[Name, Lie] = {}
         self._link_of: dict[Connection, str] = {}
         self.links: dict[str, tuple[Name, Name]] = {}
@@ -66,7 +67,8 @@ class Network:
                 kas=self.kas(name), gateway=name, neighbours=neighbours, links=between, timers=timers, damping=damping
             )
             self.nodes[name] = Node(config, self._core(config, restarting=False))
-            self.originate(name)
+        for kas in {self.kas(name) for name in self.nodes}:
+            self.originate(f"{kas}.1")
 
     @staticmethod
     def kas(name: Name) -> int:
@@ -80,10 +82,13 @@ class Network:
         )  # fmt: skip
 
     def originate(self, name: Name, **more: Any) -> None:
-        node = self.nodes[name]
-        node.serial += 1
-        knowledge = Knowledge(kas=self.kas(name), epoch_ms=1, serial=node.serial, **more)
-        node.core.originate(knowledge, b"", self.now_s)
+        """The control centre behind a gateway says something new, to all gateways of its K-AS."""
+        kas = self.kas(name)
+        self.serials[kas] += 1
+        self.words[kas] = Knowledge(kas=kas, epoch_ms=1, serial=self.serials[kas], **more)
+        for node in self.nodes.values():
+            if node.config.kas == kas:
+                node.core.originate(self.words[kas], b"", self.now_s)
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
@@ -106,7 +111,7 @@ class Network:
         node = self.nodes[name]
         self.kill(name)
         node.frozen, node.core = False, self._core(node.config, restarting=graceful)
-        self.originate(name)
+        node.core.originate(self.words[self.kas(name)], b"", self.now_s)
 
     # --- time --------------------------------------------------------------------------------------------------------
 

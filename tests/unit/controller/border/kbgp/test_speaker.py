@@ -19,11 +19,12 @@ import pytest
 from controller.border.kbgp.border import KbgpBorder
 from controller.border.kbgp.config import Config, Neighbour, Timers
 from controller.border.kbgp.tls import KBG_ROLE, Files, context
+from controller.border.kbgp.trust import sign
 from controller.border.messages import Ask, AskFacilities, Done, Facilities, Facility, LinkState, Reply
 from controller.border.speaker import main, speaker_socket
 from controller.errors import BorderError
 from packets.kbgp.knowledge import Knowledge
-from packets.kbgp.messages import HEADER, MARKER, Keepalive, Open, encode
+from packets.kbgp.messages import HEADER, MARKER, Advertisement, Keepalive, Open, Update, encode
 from packets.labels import DCC_ADDRESS
 from packets.security.identity import DCC_ROLE, Directory, Identity
 from packets.security.x509 import Authority
@@ -305,6 +306,35 @@ def test_bad_input_is_answered_with_a_notification_and_the_speaker_lives(
         writer.write(encode(open_of(2)))
         assert (await reader.readexactly(HEADER.size))[5] == 1, "it answers the next OPEN"
         writer.transport.abort()
+
+    try:
+        run(work)
+    finally:
+        assert set(line.close().values()) == {""}
+
+
+def test_a_neighbour_that_reads_nothing_loses_its_session_and_who_asked_is_told(tmp_path: Path) -> None:
+    line = Line(tmp_path, count=2)
+
+    async def work() -> None:
+        one = line.dcc(1)
+        await one.border.open(one.serve)
+        line.start(1)
+        await until(lambda: (tmp_path / "kbg1.running").exists(), "it runs")
+        _, writer = await connect(line, 1, line.identities[2], line.authority, tmp_path)
+        told = Knowledge(kas=2, epoch_ms=1, serial=1)
+        word = Advertisement(path=[2], knowledge=told, signature=sign(told, line.dccs[2]))
+        writer.write(encode(open_of(2)) + encode(Keepalive()) + encode(Update(advertised=[word])))
+        await until(lambda: 2 in one.border.ways, "K-AS 2 known")
+        large = AskFacilities(kas=2, role="x" * 1_000_000)
+        asked = [asyncio.create_task(one.border.ask(2, large, timeout_s=20)) for _ in range(40)]
+        while not any(task.done() for task in asked):
+            writer.write(encode(Keepalive()))
+            await asyncio.sleep(0.1)
+        ended = await asyncio.gather(*asked, return_exceptions=True)
+        assert all(isinstance(error, BorderError) and "K-AS 1" in str(error) for error in ended)
+        assert 2 not in one.border.ways or one.border.ways[2].stale
+        one.border.close()
 
     try:
         run(work)
