@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from benchmarks.common import finish, run_main, say
@@ -64,9 +63,7 @@ IMPOSSIBLE = {
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[tuple[StandingNetwork, dict[str, int]]]:
     """Have the network up with a model deployed at two of the three MDFPs; yield it, and the model's labels by MDFP."""
-    file = folder / "move.yaml"
-    file.write_bytes(msgspec.yaml.encode(SCENARIO))
-    with standing(file, folder) as network:
+    with standing(SCENARIO, folder) as network:
         yield network, deployed(network, trained(network), 2)
 
 

@@ -162,9 +162,7 @@ def main() -> int:
     spec = TaskSpec(name="own", own=own, alpha=1.0, train_per_node=500, findings_per_vignette=48, noise=0.6)
     with tempfile.TemporaryDirectory(prefix="queries") as name:
         folder = Path(name)
-        file = folder / "queries.yaml"
-        file.write_bytes(msgspec.yaml.encode(scenario(spec)))
-        with standing(file, folder) as network:
+        with standing(scenario(spec), folder) as network:
             bench = Bench(network, folder, spec, chosen.batch)
             found = measure(bench, chosen, chosen.deadline_ms)
             found |= {"events": {k: len(network.events(k)) for k in ("error", "model.out", "query.unserved")}}

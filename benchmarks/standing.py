@@ -7,9 +7,11 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+import msgspec
 
 from benchmarks.common import PROJECT, NotSeen, python
 from experiments.commands.client import request
@@ -158,9 +160,18 @@ class Parcel:
 
 
 @contextlib.contextmanager
-def standing(scenario: Path, folder: Path, *options: str, timeout_s: float = UP_TIMEOUT_S) -> Iterator[StandingNetwork]:
-    """Bring a scenario's network up, and take it down again whatever happens. Results go to ``folder/result``."""
+def standing(
+    scenario: Path | Mapping[str, Any], folder: Path, *options: str, timeout_s: float = UP_TIMEOUT_S
+) -> Iterator[StandingNetwork]:
+    """Bring a scenario's network up, and take it down again whatever happens. Results go to ``folder/result``.
+
+    A scenario that is no file yet is written into the folder.
+    """
     result = folder / "result"
+    if not isinstance(scenario, Path):
+        file = folder / f"{scenario['name']}.yaml"
+        file.write_bytes(msgspec.yaml.encode(scenario))
+        scenario = file
     words = ("up", str(scenario), "--detach", "--no-page", "--run-dir", str(result), *options)
     environment = os.environ | {"PYTHONPATH": str(PROJECT)}
 

@@ -24,8 +24,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from benchmarks.common import finish, run_main, say
 from benchmarks.move import SCENARIO
 from benchmarks.queries_net import deployed, load, terminals, trained
@@ -50,9 +48,7 @@ def serving(
     scenario = copy.deepcopy(SCENARIO)
     for link in scenario["network"]["wan"]:  # type: ignore[index]
         link["loss_percent"] = loss_percent
-    file = folder / "streams.yaml"
-    file.write_bytes(msgspec.yaml.encode(scenario | {"name": "streams"}))
-    with standing(file, folder) as network:
+    with standing(scenario | {"name": "streams"}, folder) as network:
         yield network, deployed(network, trained(network), replicas)
 
 

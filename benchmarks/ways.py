@@ -320,8 +320,7 @@ def main() -> int:
                 "jobs": [{"task": TASK, "broad_accuracy": 0.5, "max_visits": 2}]}  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="ways") as name:
         folder = Path(name)
-        (folder / "ways.yaml").write_bytes(msgspec.yaml.encode(scenario))
-        with standing(folder / "ways.yaml", folder) as network:
+        with standing(scenario, folder) as network:
             at = deploy(network, models, folder)
             await_ready(network, models, terminals(network, "query_owner")[0], at)
             rows = {way: measure(network, models, way, at) for way in ASK_OF}

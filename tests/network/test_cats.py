@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import msgspec
-
 from benchmarks import move
 from benchmarks.queries_net import deployed, kas_of, terminals, trained
 from benchmarks.standing import StandingNetwork, standing
@@ -39,9 +37,7 @@ SCENARIO = move.SCENARIO | {"name": "cats", "cats": CATS, "engines": {"qirce": "
 
 def test_queries_go_to_the_cooler_mdfp_and_what_it_draws_is_told(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE)
-    file = tmp_path / "cats.yaml"
-    file.write_bytes(msgspec.yaml.encode(SCENARIO))
-    with standing(file, tmp_path) as network:
+    with standing(SCENARIO, tmp_path) as network:
         labels, place = deployed(network, trained(network), 2), kas_of(network)
         cool = min(labels, key=lambda name: WATTS[place[name]])
         for name in labels:

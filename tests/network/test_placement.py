@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
-
 from benchmarks import move
 from benchmarks.queries_net import begin, deployed, ended, kas_of, terminals, trained
 from benchmarks.standing import StandingNetwork, standing
@@ -30,9 +28,7 @@ SCENARIO = move.SCENARIO | {"name": "placement", "network": NETWORK, "place_ever
 
 
 def test_a_model_follows_who_asks_for_it_and_no_query_is_lost(tmp_path: Path) -> None:
-    file = tmp_path / "placement.yaml"
-    file.write_bytes(msgspec.yaml.encode(SCENARIO))
-    with standing(file, tmp_path) as network:
+    with standing(SCENARIO, tmp_path) as network:
         place = kas_of(network)
         [home] = deployed(network, trained(network), 1)
         there = next(k for k in (1, 3) if k != place[home])

@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 import pytest
 
 from benchmarks import move
@@ -23,8 +22,7 @@ WAYS = ["cached", "split"]
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandingNetwork]:
     folder = tmp_path_factory.mktemp("ways")
-    (folder / "ways.yaml").write_bytes(msgspec.yaml.encode(move.SCENARIO | {"name": "ways", "ways": WAYS}))
-    with standing(folder / "ways.yaml", folder) as one:
+    with standing(move.SCENARIO | {"name": "ways", "ways": WAYS}, folder) as one:
         for name in terminals(one, "data"):
             one.at(name, "send_test_samples", timeout_s=60.0)
         job = request("submit", 120.0, quiet=True, spec={"broad_accuracy": 0.5, "max_visits": 2})

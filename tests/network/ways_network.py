@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from benchmarks import move
 from benchmarks.queries_net import terminals
 from benchmarks.standing import StandingNetwork, standing
@@ -21,9 +19,8 @@ DATA = {"name": "vignettes", "alpha": 1.0, "noise": 0.4, "findings_per_vignette"
 @contextlib.contextmanager
 def deployed_as(way: str, job: dict[str, Any], folder: Path) -> Iterator[StandingNetwork]:
     """Have the network up, test samples at the MPVUs, and a job trained and deployed in a way; its end is ``job``."""
-    file = folder / f"{way}.yaml"
-    file.write_bytes(msgspec.yaml.encode(move.SCENARIO | {"name": way, "ways": [way], "data": DATA}))
-    with standing(file, folder) as network:
+    scenario = move.SCENARIO | {"name": way, "ways": [way], "data": DATA}
+    with standing(scenario, folder) as network:
         for name in terminals(network, "data"):
             network.at(name, "send_test_samples", timeout_s=60.0)
         network.job = request("submit", 120.0, quiet=True, spec=job)  # type: ignore[attr-defined]
