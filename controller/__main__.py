@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import fcntl
 import gc
 import os
 import signal
@@ -11,7 +12,7 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 
@@ -25,13 +26,14 @@ from topologies.machine.ledger import RUN_VARIABLE
 from topologies.plan import DomainPlan
 
 if TYPE_CHECKING:  # what loads slowly comes once the options are known to be right
+    from controller.border.kbgp.border import KbgpBorder
     from controller.border.messages import Ask, Reply
-    from controller.border.session import Border
     from controller.dcc import Dcc
-    from controller.runtime.loop import Worker
+    from controller.runtime.loop import Table, Worker
     from controller.store import Store
 
 HOST = "127.0.0.1"
+TELL_S = 1.0
 COLLECT = 20_000, 20, 50  # objects made between two looks of the garbage collector, looks between two longer ones
 EXAMPLE = "python -m controller --plan dcc1.json --openflow-port 6653 --runtime-dir /run/daitn/demo"
 
@@ -41,8 +43,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m controller",
         description="Control centre (DCC) of the K-AS in a plan file. It serves OpenFlow 1.3 on the loopback, and "
-        "other DCCs on unix sockets in the runtime directory. Without a runtime directory it is alone: routing and ARP "
-        "work.",
+        "speaks with other DCCs by way of its gateways' border speakers (python -m controller.border.speaker), whose "
+        "sockets are in the runtime directory. Without a runtime directory it is alone: routing and ARP work.",
         epilog=f"example: {EXAMPLE}",
     )
     parser.add_argument(
@@ -51,7 +53,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--openflow-port", type=int, default=6653, metavar="P", help="OpenFlow port on the loopback (6653)"
     )
-    parser.add_argument("--runtime-dir", type=Path, metavar="DIR", help="where the DCCs of a run meet (unix sockets)")
+    parser.add_argument("--runtime-dir", type=Path, metavar="DIR", help="where the sockets of its border speakers are")
     parser.add_argument("--events", metavar="SOCK", help="unix datagram socket of the event collector")
     parser.add_argument(
         "--database", type=Path, metavar="FILE", help="SQLite file of this DCC's state (default: in memory)"
@@ -132,8 +134,9 @@ class Process:
         self.groups = read_groups(options.scenario_groups)
         self.keeper = read_keeper(options.identity, options.directory)
         self.engines = read_engines(options.engines)
-        self.border: Border | None = None
-        self._ready_files: list[Path] = []
+        self.border: KbgpBorder | None = None
+        self._marks: list[Path] = []
+        self._locks: list[IO[str]] = []
 
     def _emit(self) -> Emit:
         name = "dcc" + "-".join(str(k) for k in self.plan.kas)
@@ -164,7 +167,7 @@ class Process:
         try:
             await self._open_border(dcc, emit)
             dcc.training.book.bury()
-            worker.every(dcc.table())
+            worker.every(dcc.table() | self._border_table(dcc))
             worker.watch()
             app.start(dcc.fabric, switches, self.options.openflow_port)
             _collect_seldom()
@@ -174,14 +177,52 @@ class Process:
             self._close(store, worker)
 
     async def _open_border(self, dcc: Dcc, emit: Emit) -> None:
-        from controller.border.session import Border
+        from controller.border.kbgp.border import KbgpBorder
+        from controller.border.speaker import speaker_socket
 
-        if self.options.runtime_dir is None:
+        folder = self.options.runtime_dir
+        if folder is None:
             return
-        self.options.runtime_dir.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock(folder)
+        own = sorted(dcc.domain.kas)
         others = [k for k in dcc.services.all_kas if k not in dcc.domain.kas]
-        self.border = Border(sorted(dcc.domain.kas), others, self.options.runtime_dir, emit)
-        await self.border.open(dcc.serving.serve)
+        sockets = {k: [speaker_socket(folder, s.name) for s in dcc.domain.speakers(k)] for k in own}
+        identities = dict.fromkeys(own, self.keeper.identity) if self.keeper else {}
+        self.border = border = KbgpBorder(own, others, sockets, emit, identities)
+
+        def tell_of_links() -> None:
+            for speaker in [s for k in own for s in dcc.domain.speakers(k)]:
+                border.cut_off(speaker_socket(folder, speaker.name), dcc.domain.cut_from(speaker.switch))
+
+        dcc.fabric.on_borders = tell_of_links
+        await border.open(dcc.serving.serve)
+
+    def _lock(self, folder: Path) -> None:
+        """Be the only control centre of our K-AS there; ``PortTaken`` when another one is."""
+        for kas in self.plan.kas:
+            path = folder / f"dcc{kas}.lock"
+            lock = path.open("a")
+            self._locks.append(lock)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise PortTaken(
+                    f"{path}: another control centre of this K-AS is running; end it, or give another --runtime-dir"
+                ) from error
+            self._marks.append(path)
+
+    def _border_table(self, dcc: Dcc) -> Table:
+        """Return the periodic duties towards other K-AS."""
+        if self.border is None or not self.border.others:
+            return {}
+        border = self.border
+
+        def tell() -> None:
+            for kas in border.own:
+                border.tell(dcc.knowledge(kas))
+
+        return {"what other K-AS are told": (tell, TELL_S)}
 
     async def _ask(self, kas: int, body: Ask) -> Reply:
         if self.border is None:
@@ -190,15 +231,15 @@ class Process:
 
     def _say_ready(self) -> None:
         if self.options.runtime_dir is not None:
-            self._ready_files = [self.options.runtime_dir / f"dcc{kas}.ready" for kas in self.plan.kas]
-            for path in self._ready_files:
+            for path in [self.options.runtime_dir / f"dcc{kas}.ready" for kas in self.plan.kas]:
                 path.write_text(f"{os.getpid()}\n")
+                self._marks.append(path)
 
     def _close(self, store: Store, worker: Worker) -> None:
         worker.stop()
         if self.border is not None:
             self.border.close()
-        for path in self._ready_files:
+        for path in self._marks:
             path.unlink(missing_ok=True)
         store.close()
 

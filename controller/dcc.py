@@ -13,6 +13,7 @@ from controller.access.packets import Packets
 from controller.access.places import Places
 from controller.access.requests import Terminals
 from controller.border import messages as border
+from controller.border.kbgp.abstraction import abstract
 from controller.border.serving import Serving
 from controller.domain import Domain
 from controller.inference.calibration import LOOK_S, Calibration
@@ -37,6 +38,7 @@ from controller.training.rivals import Rivals
 from controller.training.standing import Trusting
 from controller.training.submission import Training
 from packets import messages
+from packets.kbgp.knowledge import Knowledge
 from topologies.plan import DomainPlan
 
 
@@ -116,6 +118,12 @@ class Dcc:
         serving.on(border.AskNextStop, self.home.next_stop)
         serving.on(border.Forward, self.home.forwarded)
         serving.on(border.Lost, self.home.lost)
+
+    def knowledge(self, kas: int) -> Knowledge:
+        """Return what other K-AS may know of one of ours."""
+        nodes, now_s = self.services.krrm.nodes(), self.services.clock()
+        tasks = {m["task"] for node in nodes for m in node.get("models", [])}
+        return abstract(kas, nodes, [m for t in sorted(tasks) for m in self.services.intelligence.models(t, now_s)])
 
     def table(self) -> Table:
         """Return the periodic duties: {name: (method, period in seconds)}."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from controller.errors import PlanError
 from controller.values.errors import NoPath
 from controller.values.paths import Edge, kas_path
-from topologies.plan import BorderPlan, DomainPlan, HostPlan, KasLink, LinkPlan, SwitchPlan
+from topologies.plan import KBG_ROLE, BorderPlan, DomainPlan, HostPlan, KasLink, LinkPlan, SwitchPlan
 
 NextEdge = tuple[str, int, int]  # neighbour, own port, cost in nanoseconds
 
@@ -106,6 +106,15 @@ class Domain:
     def hosts_of(self, kas: int) -> list[HostPlan]:
         """Return the terminals of a K-AS, as declared."""
         return [h for h in self.plan.hosts if h.kas == kas]
+
+    def speakers(self, kas: int) -> list[HostPlan]:
+        """Return the border speakers of a K-AS, as declared."""
+        return [h for h in self.hosts_of(kas) if h.role == KBG_ROLE]
+
+    def cut_from(self, gateway: str) -> set[int]:
+        """Return the neighbouring K-AS to which a gateway has links, but none that is up."""
+        links = [(port, b.neighbour_kas) for (name, port), b in self.borders.items() if name == gateway]
+        return {kas for _, kas in links} - {kas for port, kas in links if self.is_up(gateway, port)}
 
     def next_ports(self, target: str) -> dict[str, int]:
         """Return, for every switch of the target's K-AS that reaches it, the port of the next hop to ``target``.

@@ -17,11 +17,13 @@ import msgspec
 
 from topologies.errors import PlanError
 from topologies.plan import (
+    KBG_ROLE,
     MAX_INTERFACE_NAME,
     HostPlan,
     LinkPlan,
     NetworkPlan,
     Role,
+    StationRole,
     SwitchPlan,
     interface_name,
     kas_prefix,
@@ -109,6 +111,7 @@ class Builder:
         self.hosts: list[HostPlan] = []
         self.switches: list[SwitchPlan] = []
         self.links: list[LinkPlan] = []
+        self._speakers: dict[str, HostPlan] = {}
         self._ports: dict[str, count[int]] = {}
         self._addresses: dict[str, count[int]] = {}
         self._by_index: dict[tuple[int, int], str] = {}
@@ -120,7 +123,8 @@ class Builder:
         borders = [{x.a, x.b} for x in self.links if x.a in kas_of and kas_of[x.a] != kas_of[x.b]]
         ends = set().union(*borders)
         switches = [msgspec.structs.replace(s, gateway=s.gateway or s.name in ends) for s in self.switches]
-        plan = NetworkPlan(name=name, hosts=self.hosts, switches=switches, links=self.links)
+        speakers = [self._speaker(s) for s in switches if s.name in ends]
+        plan = NetworkPlan(name=name, hosts=self.hosts, switches=switches, links=self.links, speakers=speakers)
         validate(plan)
         return plan
 
@@ -182,26 +186,33 @@ class Builder:
         switch = self._by_index.get((kas, index))
         if switch is None:
             raise PlanError(f"terminal {terminal.name}: K-AS {kas} has no switch {index}")
-        number, port = next(self._addresses[switch]), next(self._ports[switch])
-        if number > 254:
-            raise PlanError(f"terminal {terminal.name}: switch {switch} is full (254 terminals); add access switches")
+        host = self._host(terminal.name, terminal.role, kas, index)
         self.hosts.append(
-            HostPlan(
-                name=terminal.name,
-                role=terminal.role,
-                kas=kas,
-                address=f"10.{kas}.{index}.{number}",
-                mac=f"02:da:00:{kas:02x}:{index:02x}:{number:02x}",
-                switch=switch,
-                port=port,
-                cpu_share=terminal.cpu_share,
-                data_may_move=terminal.data_may_move,
-            )
+            msgspec.structs.replace(host, cpu_share=terminal.cpu_share, data_may_move=terminal.data_may_move)
         )
+        port = host.port
         rate = self.rates.access_mbps if terminal.rate_mbps is None else terminal.rate_mbps
         self.links.append(
             LinkPlan(a=terminal.name, a_port=0, b=switch, b_port=port, rate_mbps=rate, delay_ms=terminal.delay_ms)
         )
+
+    def _host(self, name: str, role: StationRole, kas: int, index: int) -> HostPlan:
+        switch = self._by_index[kas, index]
+        number, port = next(self._addresses[switch]), next(self._ports[switch])
+        if number > 254:
+            raise PlanError(f"terminal {name}: switch {switch} is full (254 terminals); add access switches")
+        return HostPlan(
+            name=name, role=role, kas=kas, address=f"10.{kas}.{index}.{number}",
+            mac=f"02:da:00:{kas:02x}:{index:02x}:{number:02x}", switch=switch, port=port,
+        )  # fmt: skip
+
+    def _speaker(self, gateway: SwitchPlan) -> HostPlan:
+        """Return the border speaker beside a gateway: ``kbg<kas>``, of further gateways ``kbg<kas>n<number>``."""
+        if gateway.name not in self._speakers:
+            number = 1 + sum(s.kas == gateway.kas for s in self._speakers.values())
+            name = f"kbg{gateway.kas}" + (f"n{number}" if number > 1 else "")
+            self._speakers[gateway.name] = self._host(name, KBG_ROLE, gateway.kas, gateway.dpid % 256)
+        return self._speakers[gateway.name]
 
     def _add_switch(self, kas: int, index: int, name: str, *, gateway: bool = False) -> None:
         self.switches.append(SwitchPlan(name=name, dpid=kas * 256 + index, kas=kas, gateway=gateway))
@@ -228,18 +239,18 @@ class Builder:
 
 def validate(plan: NetworkPlan) -> None:
     """Check a plan, from whatever source: names, ports, addresses unique and in bounds, links between declared ends."""
-    names = [s.name for s in plan.switches] + [h.name for h in plan.hosts]
+    names = [s.name for s in plan.switches] + [h.name for h in plan.stations]
     _unique("name", names)
     _unique("datapath id", [str(s.dpid) for s in plan.switches])
-    _unique("address", [h.address for h in plan.hosts])
-    _unique("MAC", [h.mac for h in plan.hosts])
+    _unique("address", [h.address for h in plan.stations])
+    _unique("MAC", [h.mac for h in plan.stations])
     for name in names:
         if not _NAME.match(name):
             raise PlanError(f"node name {name!r}: use lower-case letters and digits, a letter first")
-    for host in plan.hosts:
+    for host in plan.stations:
         _check_host(host)
     switches, ends = {s.name for s in plan.switches}, []
-    for link in plan.links:
+    for link in plan.wires:
         _check_link(link, set(names), switches)
         ends += [interface_name(link.a, link.a_port), interface_name(link.b, link.b_port)]
     _unique("port", ends)

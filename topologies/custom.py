@@ -210,15 +210,15 @@ class PlanTopo(Topo):
         check_machine()
         check_names(self.plan)
         session = mn_session()
-        for link in self.plan.links:
+        for link in self.plan.wires:
             wiring.needs_wire(link, session.netem, session.wirefilter)
         session.open(self.plan)
         atexit.register(session.close)
         for switch in self.plan.switches:
             self.addSwitch(switch.name, cls=PlanSwitch, plan=switch, session=session)
-        for host in self.plan.hosts:
+        for host in self.plan.stations:
             self.addHost(host.name, cls=PlanHost, plan=host, session=session)
-        for x in self.plan.links:
+        for x in self.plan.wires:
             self.addLink(x.a, x.b, port1=x.a_port, port2=x.b_port, cls=PlanLink, plan=x, session=session)
 
 

@@ -97,7 +97,7 @@ class Network(Mininet):
         check_files(self.plan)
         check_names(self.plan)
         session = Session(self.run_id, self._runtime_dir, self._wanted_datapath)
-        wired = {x.name for x in self.plan.links if wiring.needs_wire(x, session.netem, session.wirefilter)}
+        wired = {x.name for x in self.plan.wires if wiring.needs_wire(x, session.netem, session.wirefilter)}
         session.open(self.plan)
         self.session = session
         atexit.register(self.stop)  # a script that ends without stop() leaves nothing either
@@ -110,7 +110,7 @@ class Network(Mininet):
 
     def _make(self, session: Session, wired: set[str]) -> None:
         with self._timed("nodes"):
-            for host in self.plan.hosts:
+            for host in self.plan.stations:
                 self.addHost(host.name, cls=PlanHost, plan=host, session=session)
             for switch in self.plan.switches:
                 self.addSwitch(switch.name, cls=PlanSwitch, plan=switch, session=session)
@@ -125,7 +125,7 @@ class Network(Mininet):
     def _make_links(self, session: Session, wired: set[str]) -> None:
         pids = {host.name: host.pid for host in self.hosts}
         lines: list[wiring.Line] = []
-        for plan in self.plan.links:
+        for plan in self.plan.wires:
             wire = None
             if plan.name in wired:
                 wire = wires.start_wire(plan, wiring.ends(plan), session.environment)
@@ -134,7 +134,7 @@ class Network(Mininet):
             self.links.append(PlanLink(self[plan.a], self[plan.b], plan, session, made=True, wire=wire))
         shell.batch("ip", lines)
         self._settle_wires(pids)
-        here = [name for plan in self.plan.links for name in self._switch_ends(plan)]
+        here = [name for plan in self.plan.wires for name in self._switch_ends(plan)]
         for name in here:
             netns.quiet_ipv6(name)
         shell.batch("ip", wiring.up_lines(here, session.run_id))

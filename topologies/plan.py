@@ -12,13 +12,18 @@ from typing import Literal
 import msgspec
 
 Role = Literal["data", "compute", "mpvu", "mdfp", "model_owner", "query_owner", "host"]
+StationRole = Literal[Role, "kbg"]
+KBG_ROLE: Literal["kbg"] = "kbg"
 
 
 class HostPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """One terminal. ``port`` is the OpenFlow port number of ``switch`` it hangs on."""
+    """One terminal, or the border speaker of a gateway (role ``kbg``).
+
+    ``port`` is the OpenFlow port number of ``switch`` it hangs on.
+    """
 
     name: str
-    role: Role
+    role: StationRole
     kas: int
     address: str
     mac: str
@@ -83,7 +88,10 @@ class KasLink(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DomainPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What one DCC process is told: the inside of the K-AS it serves, its borders, and the K-AS level graph."""
+    """What one DCC process is told: the inside of the K-AS it serves, its borders, and the K-AS level graph.
+
+    ``hosts`` holds the border speakers of its gateways, too.
+    """
 
     kas: list[int]
     switches: list[SwitchPlan]
@@ -94,12 +102,23 @@ class DomainPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole declared network."""
+    """The whole declared network. ``speakers``: the hosts beside its gateways that speak the border protocol."""
 
     name: str
     hosts: list[HostPlan]
     switches: list[SwitchPlan]
     links: list[LinkPlan]
+    speakers: list[HostPlan] = []
+
+    @property
+    def stations(self) -> list[HostPlan]:
+        """All hosts: terminals, then border speakers."""
+        return [*self.hosts, *self.speakers]
+
+    @property
+    def wires(self) -> list[LinkPlan]:
+        """All links: the declared ones, then those of the border speakers."""
+        return [*self.links, *(speaker_link(s) for s in self.speakers)]
 
     @property
     def kas_numbers(self) -> list[int]:
@@ -133,11 +152,19 @@ class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
         return DomainPlan(
             kas=sorted(mine),
             switches=[s for s in self.switches if s.kas in mine],
-            hosts=[h for h in self.hosts if h.kas in mine],
+            hosts=[h for h in self.stations if h.kas in mine],
             links=inside,
             borders=borders,
             kas_links=between,
         )
+
+
+SPEAKER_MBPS = 200.0
+
+
+def speaker_link(speaker: HostPlan) -> LinkPlan:
+    """Return the link of a border speaker to its gateway: short and wide, the WAN is what it waits for."""
+    return LinkPlan(a=speaker.name, a_port=0, b=speaker.switch, b_port=speaker.port, rate_mbps=SPEAKER_MBPS)
 
 
 def kas_prefix(kas: int) -> str:

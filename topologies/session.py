@@ -34,7 +34,7 @@ class Session:
         """Take the lock, write down what is going to be made, then raise the kernel settings."""
         self._lock.__enter__()
         self.ledger = Ledger(self.runtime_dir, self.run_id)
-        ours = {h.address for h in plan.hosts} | {gateway_address(kas) for kas in plan.kas_numbers}
+        ours = {h.address for h in plan.stations} | {gateway_address(kas) for kas in plan.kas_numbers}
         self.elsewhere = [address for address in _name_servers() if address not in ours]
         self.ledger.note(lambda content: _intend(content, plan))
         sysctls.raise_limits(self.ledger)
@@ -59,7 +59,7 @@ def _name_servers() -> list[str]:
 
 def _intend(content: LedgerContent, plan: NetworkPlan) -> None:
     content.bridges = [switch.name for switch in plan.switches]
-    content.interfaces = [name for link in plan.links for name in ends(link)]
+    content.interfaces = [name for link in plan.wires for name in ends(link)]
 
 
 def mn_run_id() -> str:

@@ -14,7 +14,6 @@ from controller.values.decisions import Booking, Measured, Option, Request
 from packets.messages import AnyMessage
 from packets.terms import Metrics
 
-PROTOCOL_VERSION = 1
 MAX_FRAME_BYTES = 1 << 20
 Handle = Annotated[str, msgspec.Meta(max_length=64)]
 Kas = Annotated[int, msgspec.Meta(ge=1, le=255)]
@@ -27,13 +26,6 @@ def place_key(kas: int, handle: str) -> str:
 
 class Say(msgspec.Struct, frozen=True, kw_only=True, tag_field="b"):
     """Base of requests and replies."""
-
-
-class Hello(Say, frozen=True, kw_only=True, tag="hello"):
-    """First frame of a session, both ways: protocol version and the K-AS that the speaker serves."""
-
-    version: int
-    kas: list[Kas]
 
 
 class AskOptions(Say, frozen=True, kw_only=True, tag="options?"):
@@ -331,14 +323,14 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """One frame. ``id`` ties a reply to its request."""
 
     id: int
-    body: Hello | Ask | Reply
+    body: Ask | Reply
 
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Envelope)
 
 
-def pack(number: int, body: Hello | Ask | Reply) -> bytes:
+def pack(number: int, body: Ask | Reply) -> bytes:
     """Return one frame: a length of four bytes, then the envelope."""
     data = _encoder.encode(Envelope(id=number, body=body))
     return len(data).to_bytes(4, "big") + data

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -101,6 +102,7 @@ class Process:
         try:
             await runtime.open()
             self.mark.write_text(f"{runtime.port}\n")
+            emit("border.ready", name=gateway, kas=self.config.kas, pid=os.getpid(), port=runtime.port)
             restart = await over
         finally:
             await runtime.close(word=not restart)

@@ -15,11 +15,12 @@ from controller.southbound.openflow import PacketIn, PortCount
 from controller.steering.liveness import Liveness
 from controller.steering.resteer import Resteering
 from controller.tools.sensing import Sensing
+from topologies.plan import KBG_ROLE
 
 
 class Fabric:
     """Hears what the shim tells. ``packet_in`` takes what switches hand up; ``on_ready`` is called once, when every
-    switch has its rules, ``on_links`` whenever links came or went.
+    switch has its rules, ``on_links`` whenever links came or went, ``on_borders`` when links to other K-AS did.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Fabric:
         self.resteering, self.liveness = resteering, liveness
         self.on_ready: Callable[[], None] = lambda: None
         self.on_links: Callable[[], Awaitable[None]] = _nothing
+        self.on_borders: Callable[[], None] = lambda: None
         self._ready = False
 
     @property
@@ -85,22 +87,32 @@ class Fabric:
 
     async def _links_changed(self, name: str, port: int, up: bool) -> None:
         border, host = self.domain.borders.get((name, port)), self.domain.host_at.get((name, port))
-        if host is not None and not up:
+        if host is not None and host.role != KBG_ROLE and not up:
             self.liveness.dead(host.name, "is cut off")
+        changed = border is not None and self._border_changed(self.domain.switches[name].kas, border.neighbour_kas)
+        self.services.communication.reroute()  # what we tell others takes these ways, too
         if border is not None:
-            await self._border_changed(self.domain.switches[name].kas, border.neighbour_kas)
-        self.services.communication.reroute()
+            self.on_borders()
+            if changed:
+                await self._tell_of_border(self.domain.switches[name].kas, border.neighbour_kas)
         self.liveness.look()
         await self.resteering.repair()
         await self.on_links()
 
-    async def _border_changed(self, kas: int, neighbour: int) -> None:
-        """One of the links to a neighbour came or went: they are joined as long as one is there."""
+    def _border_changed(self, kas: int, neighbour: int) -> bool:
+        """One of the links to a neighbour came or went: they are joined as long as one is there. Tells whether that
+        has changed.
+        """
         up = self.domain.border(kas, neighbour) is not None
         if (frozenset((kas, neighbour)) not in self.domain.down_kas) == up:
-            return
+            return False
         self._set_kas_link(kas, neighbour, up)
         self.services.emit("warning", text=f"link between K-AS {kas} and K-AS {neighbour} is {'up' if up else 'down'}")
+        return True
+
+    async def _tell_of_border(self, kas: int, neighbour: int) -> None:
+        """Tell all other K-AS whether two are joined."""
+        up = frozenset((kas, neighbour)) not in self.domain.down_kas
 
         async def tell(other: int) -> None:
             try:

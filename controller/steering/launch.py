@@ -80,7 +80,12 @@ class Steering:
         """Steer the object that a terminal launches (once), and release the packet; ``SteeringError`` says why not."""
         async with self.lock(ai.header.object_id):
             if not self._known(ai.host, ai.header):
-                await self._decide(ai.host, ai.header)
+                began_s = self.services.clock()
+                held = await self._decide(ai.host, ai.header)
+                self.services.emit(
+                    "object.released", object_id=ai.header.object_id, visit=ai.header.visit, kas=ai.host.kas,
+                    to_kas=held.stop.kas, waited_ms=round(1e3 * (self.services.clock() - began_s), 3),
+                )  # fmt: skip
         self.services.communication.release(ai.packets)
 
     def lock(self, object_id: int) -> asyncio.Lock:
@@ -152,7 +157,7 @@ class Steering:
                 address = await self._prepare(leg, host, stop, before)
             except ControllerError as error:
                 self.services.emit("warning", text=f"stop {stop.handle} in K-AS {stop.kas} is not possible: {error}")
-                avoid = self.exclude(object_id, visit, place_key(stop.kas, stop.handle))
+                avoid = [*avoid, place_key(stop.kas, stop.handle)]  # for now: it may be possible at the next launch
                 continue
             steered = Steered(visit, host.name, stop, header, address)
             self._steered[object_id] = self._past[object_id, visit] = steered

@@ -7,6 +7,7 @@ from typing import Any
 from controller.domain import Domain
 from controller.southbound.openflow import PortCount
 from packets.events import Emit
+from topologies.plan import KBG_ROLE
 
 RECENT_S = 2.5  # counters are read once a second
 
@@ -36,7 +37,7 @@ class Sensing:
         """Return (link name, whether the switch is its ``a`` end, the K-AS beyond a border)."""
         host = self.domain.host_at.get((switch, port))
         if host is not None:
-            return f"{host.name}-{switch}", False, None
+            return None if host.role == KBG_ROLE else (f"{host.name}-{switch}", False, None)
         link = self.domain.trunks.get((switch, port))
         if link is not None:
             return (link.name, True, None) if (link.a, link.a_port) == (switch, port) else None

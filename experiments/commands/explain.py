@@ -21,8 +21,8 @@ from experiments.errors import ExperimentError
 from packets.events import Event, decode_event
 
 Record = dict[str, Any]
-JOB_KINDS = ("job.submitted", "job.assessed", "job.decided", "object.steered", "visit.trained", "visit.verified",
-             "job.finished", "trust.changed")  # fmt: skip
+JOB_KINDS = ("job.submitted", "job.assessed", "job.decided", "object.steered", "object.released", "visit.trained",
+             "visit.verified", "job.finished", "trust.changed")  # fmt: skip
 
 
 def read_events(folder: Path, kinds: Sequence[str] = JOB_KINDS) -> list[Event]:
@@ -93,6 +93,7 @@ def _decision(event: Event, mine: list[Event]) -> Record:
     steered = [e.data for e in mine if e.kind == "object.steered" and e.data["visit"] == visit and e.data["node"]]
     steered = [s for s in steered if s["purpose"] == action]
     there = steered[-1] if steered else {}
+    waited = [e.data["waited_ms"] for e in mine if e.kind == "object.released" and e.data["visit"] == visit]
     return {
         "visit": visit,
         "t_unix_s": event.t_unix_s,
@@ -112,6 +113,7 @@ def _decision(event: Event, mine: list[Event]) -> Record:
             for key, about in (there.get("basis") or {}).items()
         ],
         "alternatives": [dict(a) if isinstance(a, dict) else _old(a) for a in data.get("alternatives", [])],
+        "waited_ms": waited[0] if waited else None,
         "outcome": _outcome(visit, mine),
     }
 
@@ -184,6 +186,8 @@ def _say_decision(decision: Record, console: Console) -> None:
         highlight=False,
     )
     console.print(f"  because {shown(decision['reason'])}", highlight=False, soft_wrap=True)
+    if decision["waited_ms"] is not None:
+        console.print(f"  decided and its way laid in {decision['waited_ms']:.1f} ms", highlight=False)
     if others := _others(decision):
         console.print(f"  other jobs: {others}", highlight=False, soft_wrap=True)
     if decision["attributes"]:

@@ -1,9 +1,10 @@
-"""Who speaks in a run: fresh keys for every terminal and control centre, and the directory that all of them read."""
+"""Who speaks in a run: fresh keys for all terminals, control centres and border speakers, and their directory."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from controller.border.kbgp.trust import dcc_name
 from packets.labels import DCC_ADDRESS
 from packets.security.identity import DCC_ROLE, Directory, Identity
 from topologies.plan import NetworkPlan
@@ -22,6 +23,7 @@ class Identities:
         self._runtime = runtime
         speakers: list[tuple[str, str, str]] = [(h.name, h.role, h.address) for h in plan.hosts]
         speakers += [(dcc_name(kas), DCC_ROLE, DCC_ADDRESS) for kas in plan.kas_numbers]
+        speakers += [(s.name, s.role, s.address) for s in plan.speakers]
         self._known = {s[0]: Identity.new(*s, number) for number, s in enumerate(speakers, 1)}
         self.directory = runtime / DIRECTORY_FILE
         Directory(i.certificate for i in self._known.values()).save(self.directory)
@@ -41,8 +43,3 @@ class Identities:
         path = self._runtime / f"{dcc_name(kas)}.key"
         self._known[dcc_name(kas)].save(path)
         return {"--identity": path, "--directory": self.directory}
-
-
-def dcc_name(kas: int) -> str:
-    """Return the name under which the control centre of a K-AS stands in the directory."""
-    return f"dcc{kas}"

@@ -25,6 +25,7 @@ from experiments.testbed.background import Background
 from experiments.testbed.capture import Capture
 from experiments.testbed.counters import port_bytes
 from experiments.testbed.folder import RunFolder
+from experiments.testbed.gateways import KEYLOG, Gateways, joined
 from experiments.testbed.identities import Identities
 from experiments.testbed.processes import Child, python, undisturbed, wait_for
 from experiments.testbed.revival import Revival
@@ -88,8 +89,10 @@ class Bed:
         (self.runtime / "agents").mkdir(parents=True, mode=0o700)
         self.runtime.chmod(0o700)
         self._cleanup.callback(clean, self.run_id, force=True)
-        if self.scenario.security:
-            self.identities = Identities(self.plan, self.runtime)
+        identities = Identities(self.plan, self.runtime)
+        self.identities = identities if self.scenario.security else None
+        keylog = self.folder.logs / KEYLOG if self._want_capture else None
+        self.gateways = Gateways(self.plan, self.runtime, identities, signed=self.scenario.security, keylog=keylog)
         self.hub = EventHub(self.runtime / "events.sock", self.folder.events)
         self.state = NetworkState()
         metrics = Metrics()
@@ -114,11 +117,13 @@ class Bed:
         controllers = [self._start_controller(k, seed) for k in self.plan.kas_numbers]
         self.network.start()
         self.hub.emit("network.up", plan=msgspec.to_builtins(self.plan))
+        speakers = [self._start_speaker(s) for s in self.plan.speakers]
         ready = [self.runtime / f"dcc{k}.ready" for k in self.plan.kas_numbers]
         wait_for("the control centres", lambda: all(p.exists() for p in ready), READY_TIMEOUT_S, self.check)
+        wait_for("the border sessions", self._neighbours_heard, READY_TIMEOUT_S, self.check)
         first, last = self.plan.hosts[0].name, self.plan.hosts[-1].name
         check_udp(self.network.hosts[first], self.network.hosts[last])
-        revival = Revival(controllers, lambda text: self.hub.emit("warning", text=text))
+        revival = Revival([*controllers, *speakers], lambda text: self.hub.emit("warning", text=text))
         revival.start()
         self._cleanup.callback(revival.stop)
 
@@ -137,6 +142,14 @@ class Bed:
             **(self.identities.controller_options(kas) if self.identities else {}),
         }
         return self._spawn(f"dcc{kas}", python("controller", *(str(x) for pair in arguments.items() for x in pair)))
+
+    def _start_speaker(self, speaker: HostPlan) -> Child:
+        return self._spawn(speaker.name, self.gateways.command(speaker, self.network.hosts[speaker.name].pid))
+
+    def _neighbours_heard(self) -> bool:
+        """Tell whether every control centre has heard of all K-AS that a link joins to its own."""
+        heard = {(e.data["kas"], e.data["to"]) for e in self.events if e.kind == "border.way" and e.data["path"]}
+        return all({(a, b), (b, a)} <= heard for a, b in joined(self.plan))
 
     def _engines(self) -> dict[str, object]:
         """Return where a control centre reads which engines and metrics of one's own there are (nothing: none)."""

@@ -15,6 +15,7 @@ import msgspec
 from packets.errors import DaitnError
 from packets.kbgp.knowledge import MAX_KNOWLEDGE_BYTES, Count, Kas, Knowledge, Signature, Word
 
+PORT = 55833  # of speakers, TCP with TLS 1.3
 MARKER = b"KBGP"
 VERSION = 1
 HEADER = struct.Struct("!4sBBHI")  # marker, version, type, reserved, length of the whole message
@@ -84,6 +85,7 @@ class Answer(IntEnum):
     OVERLOADED = 4
     ABSENT = 5
     REFUSED = 6
+    CUT = 7
 
 
 class KbgpError(DaitnError):

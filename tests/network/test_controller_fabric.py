@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import msgspec
 import pytest
 
 from controller.oam.hub import EventHub
+from experiments.testbed.gateways import Gateways, joined
+from experiments.testbed.identities import Identities
 from packets.events import Event
 from packets.labels import label_address, object_label
 from tests.helpers import assert_path, trace_path, wait_until
@@ -89,12 +92,21 @@ class Bed:
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         ports = {k: FIRST_PORT + i for i, kas in enumerate(self.domains) for k in kas}
         self.net = Network(PLAN, f"dcctest{os.getpid()}", ports, self.folder)
+        self.gateways = Gateways(PLAN, self.folder, Identities(PLAN, self.folder), signed=False)
+        self.speakers: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
         for number in range(len(self.domains)):
             self.start_dcc(number)
         self.net.start()
+        if len(self.domains) > 1:
+            for speaker in PLAN.speakers:
+                command = self.gateways.command(speaker, self.net[speaker.name].pid)
+                self.speakers.append(subprocess.Popen(command, cwd=ROOT))
         self.wait_ready(len(PLAN.kas_numbers))
+        pairs = joined(PLAN) if self.speakers else []
+        for kas, other in [*pairs, *((b, a) for a, b in pairs)]:
+            wait_until(partial(self.heard, kas, other), 20, f"K-AS {kas} hears of K-AS {other}")
 
     def start_dcc(self, number: int) -> None:
         plan = self.folder / f"plan{number}.json"
@@ -107,10 +119,14 @@ class Bed:
     def wait_ready(self, count: int) -> None:
         wait_until(lambda: len(self.collector.of("dcc.ready")) >= count, 20, f"{count} control centres ready")
 
+    def heard(self, kas: int, other: int) -> bool:
+        return any((d["kas"], d["to"]) == (kas, other) and d["path"] for d in self.collector.of("border.way"))
+
     def stop(self) -> None:
-        for process in self.processes.values():
+        processes = [*self.speakers, *self.processes.values()]
+        for process in processes:
             process.terminate()
-        for process in self.processes.values():
+        for process in processes:
             try:
                 process.wait(3)
             except subprocess.TimeoutExpired:

@@ -113,7 +113,7 @@ def test_kill_9_then_clean_then_again(foreign: None) -> None:
     assert str(clean(run)) == "nothing to remove"
     second = f"again-{os.getpid()}"
     with Network(fig3.PLAN, second, {}, RUN_BASE / second) as network:
-        assert len(network.hosts) == 22
+        assert len(network.hosts) == 26, "22 terminals, 4 border speakers"
     assert foreign_things() == theirs
 
 

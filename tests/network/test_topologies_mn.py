@@ -36,7 +36,7 @@ def test_pingall_on_fig3_loses_nothing() -> None:
         "--custom", str(ROOT / "topologies/fig3.py"), "--topo", "fig3", "--controller", "dcc", "--test", "pingall"
     )
     assert done.returncode == 0
-    assert dropped(done.stdout + done.stderr) == (0, 462, 462)
+    assert dropped(done.stdout + done.stderr) == (0, 650, 650)
     assert port_owner(6653) == "", "the control centre ended with mn"
 
 

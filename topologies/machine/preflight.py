@@ -178,7 +178,7 @@ FILES_BESIDES, FILES_A_NODE = 128, 8  # open at once: a node's shell, its pipes 
 
 def check_files(plan: NetworkPlan) -> None:
     """See to it that as many files may be open as a network needs; ``RefusedError`` says how many where not."""
-    needed = FILES_BESIDES + FILES_A_NODE * (len(plan.hosts) + len(plan.switches))
+    needed = FILES_BESIDES + FILES_A_NODE * (len(plan.stations) + len(plan.switches))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise RefusedError(
@@ -191,7 +191,7 @@ def check_files(plan: NetworkPlan) -> None:
 
 def check_names(plan: NetworkPlan) -> None:
     """Check that no interface or bridge of the plan's names exists; ``NameTakenError`` before anything is made."""
-    wanted = {s.name for s in plan.switches} | {name for link in plan.links for name in ends(link)}
+    wanted = {s.name for s in plan.switches} | {name for link in plan.wires for name in ends(link)}
     bridges = shell.must("ovs-vsctl", "--timeout=5", "list-br").split()
     taken = sorted(wanted & ({path.name for path in Path("/sys/class/net").iterdir()} | set(bridges)))
     if taken:

@@ -1,11 +1,11 @@
-"""A control centre's end of KBGP: ``open`` and ``ask`` as of ``border.session.Border``, by way of its gateways."""
+"""A control centre's end of KBGP: all that it says to others goes by way of its gateways' border speakers."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -13,22 +13,26 @@ import msgspec
 from controller.border.kbgp import local
 from controller.border.kbgp.trust import sign
 from controller.border.messages import Announce, Ask, Reply, pack, unpack
-from controller.border.session import RETRY_S, Serve
 from controller.errors import BorderError
 from packets.events import Emit
 from packets.kbgp.knowledge import Knowledge
 from packets.kbgp.messages import MAX_BODY_BYTES, Answer
 from packets.security.identity import Identity
 
+Serve = Callable[[Ask], Awaitable[Reply]]
+RETRY_S = (0.05, 0.1, 0.2)
+PATIENCE_S, PAUSE_S = 1.5, 0.1  # with a way, a speaker or a control centre that will be there again in a moment
+NOT_TAKEN = (Answer.ABSENT, Answer.UNREACHABLE)  # nobody has heard it: it may be said again
 FRAME_LENGTH = 4
 
 
 class Gateway:
-    """The connection to the speaker of one of our gateways."""
+    """The connection to the speaker of one of our gateways. ``down``: neighbours to which none of its links is up."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.ways: dict[int, local.Way] = {}
+        self.down: list[int] = []
         self.writer: asyncio.StreamWriter | None = None
 
     def send(self, word: local.Word) -> None:
@@ -53,6 +57,8 @@ class KbgpBorder:
     ) -> None:
         self.own, self.others, self.emit = own, others, emit
         self.gateways = {kas: [Gateway(path) for path in paths] for kas, paths in gateways.items()}
+        self._everyone = [g for of_kas in self.gateways.values() for g in of_kas]
+        self._told_ways: dict[int, list[int]] = {}
         self._identities = dict(identities or {})
         self._epoch_ms, self._serials = int(time.time() * 1000), dict.fromkeys(own, 0)
         self._knowledge = {kas: Knowledge(kas=kas, epoch_ms=self._epoch_ms, serial=0) for kas in own}
@@ -65,7 +71,7 @@ class KbgpBorder:
     def ways(self) -> dict[int, local.Way]:
         """What other K-AS tell of themselves, by the shortest way that any of our gateways knows."""
         found: dict[int, local.Way] = {}
-        for gateway in [g for gateways in self.gateways.values() for g in gateways]:
+        for gateway in self._everyone:
             for kas, way in gateway.ways.items():
                 if kas not in found or (way.stale, len(way.path)) < (found[kas].stale, len(found[kas].path)):
                     found[kas] = way
@@ -78,12 +84,21 @@ class KbgpBorder:
                 self._keep(self._run(kas, gateway, serve))
 
     def tell(self, knowledge: Knowledge) -> None:
-        """Tell other K-AS what one of ours now looks like; its version is set here."""
-        kas = knowledge.kas
+        """Tell other K-AS what one of ours now looks like, when that is news; its version is set here."""
+        kas, last = knowledge.kas, self._knowledge[knowledge.kas]
+        if msgspec.structs.replace(knowledge, epoch_ms=last.epoch_ms, serial=last.serial) == last:
+            return
         self._serials[kas] += 1
         self._knowledge[kas] = msgspec.structs.replace(knowledge, epoch_ms=self._epoch_ms, serial=self._serials[kas])
         for gateway in self.gateways[kas]:
             gateway.send(self._own_word(kas))
+
+    def cut_off(self, path: Path, down: Iterable[int]) -> None:
+        """Tell a gateway to which neighbouring K-AS none of its links is up, when that is news."""
+        for gateway in self._everyone:
+            if gateway.path == path and gateway.down != (now := sorted(down)):
+                gateway.down = now
+                gateway.send(local.Down(kas=now))
 
     def _own_word(self, kas: int) -> local.Own:
         identity, knowledge = self._identities.get(kas), self._knowledge[kas]
@@ -101,6 +116,8 @@ class KbgpBorder:
             try:
                 reader, gateway.writer = await asyncio.open_unix_connection(gateway.path)
                 gateway.send(self._own_word(kas))
+                if gateway.down:
+                    gateway.send(local.Down(kas=gateway.down))
                 tries = 0
                 while True:
                     await self._take(kas, gateway, await local.read(reader), serve)
@@ -121,6 +138,7 @@ class KbgpBorder:
                     "warning", text=f"border speaker at {gateway.path.name} is away ({why}); looking for it again"
                 )
         gateway.writer, gateway.ways = None, {}
+        self._tell_ways()
         for asked, done in self._waiting.values():
             if asked is gateway and not done.done():
                 done.set_exception(BorderError(f"the border speaker at {gateway.path.name} went away"))
@@ -134,10 +152,19 @@ class KbgpBorder:
             gateway.ways |= {way.path[-1]: way for way in word.found}
             for gone in word.gone:
                 gateway.ways.pop(gone, None)
+            self._tell_ways()
             async with self._changed:
                 self._changed.notify_all()
         elif isinstance(word, local.Question):
             self._keep(self._answer(kas, gateway, word, serve))
+
+    def _tell_ways(self) -> None:
+        """Say which K-AS are now reached, by which others (none: not any more)."""
+        now = {kas: way.path for kas, way in self.ways.items()}
+        for kas in sorted(now.keys() | self._told_ways.keys()):
+            if now.get(kas) != self._told_ways.get(kas):
+                self.emit("border.way", kas=self.own[0], to=kas, path=now.get(kas, []))
+        self._told_ways = now
 
     async def _answer(self, kas: int, gateway: Gateway, asked: local.Question, serve: Serve) -> None:
         try:
@@ -162,24 +189,33 @@ class KbgpBorder:
         name, data = type(body).__name__, pack(0, body)[FRAME_LENGTH:]
         if len(data) > MAX_BODY_BYTES:
             raise BorderError(f"{name} to K-AS {kas} of {len(data)} bytes is larger than {MAX_BODY_BYTES}")
-        self._count += 1
-        number, end_s = self._count, time.monotonic() + timeout_s
-        done: asyncio.Future[local.Result] = asyncio.get_running_loop().create_future()
+        question = local.Question(id=0, to_kas=kas, left_ms=0, body=data)
+        if isinstance(body, Announce):
+            question = msgspec.structs.replace(question, object_id=body.object_id, visit=body.visit)
+        began_s = time.monotonic()
+        end_s = began_s + timeout_s
         try:
             async with asyncio.timeout(timeout_s):
-                gateway = await self._gateway(kas)
-                self._waiting[number] = gateway, done
-                left_ms = min(max(int((end_s - time.monotonic()) * 1000), 1), 600_000)
-                question = local.Question(id=number, to_kas=kas, left_ms=left_ms, body=data)
-                if isinstance(body, Announce):
-                    question = msgspec.structs.replace(question, object_id=body.object_id, visit=body.visit)
-                gateway.send(question)
-                result = await done
+                result = await self._once(question, end_s)
+                while result.code in NOT_TAKEN and time.monotonic() < began_s + PATIENCE_S:
+                    await asyncio.sleep(PAUSE_S)
+                    result = await self._once(question, end_s)
         except TimeoutError as error:
             raise BorderError(f"the DCC of K-AS {kas} did not answer {name} within {timeout_s:g} s") from error
+        return self._read(kas, name, result)
+
+    async def _once(self, question: local.Question, end_s: float) -> local.Result:
+        gateway = await self._gateway(question.to_kas)
+        self._count += 1
+        number, done = self._count, asyncio.get_running_loop().create_future()
+        self._waiting[number] = gateway, done
+        left_ms = min(max(int((end_s - time.monotonic()) * 1000), 1), 600_000)
+        try:
+            gateway.send(msgspec.structs.replace(question, id=number, left_ms=left_ms))
+            result: local.Result = await done
         finally:
             self._waiting.pop(number, None)
-        return self._read(kas, name, result)
+        return result
 
     def _read(self, kas: int, name: str, result: local.Result) -> Reply:
         if result.code != Answer.ANSWERED:
@@ -193,17 +229,23 @@ class KbgpBorder:
         return body
 
     async def _gateway(self, kas: int) -> Gateway:
-        """Return the gateway with the shortest way to a K-AS; waits until there is one."""
-        everyone = [g for gateways in self.gateways.values() for g in gateways]
-        async with self._changed:
-            await self._changed.wait_for(lambda: any(kas in g.ways for g in everyone))
-        return min((g for g in everyone if kas in g.ways), key=lambda g: (g.ways[kas].stale, len(g.ways[kas].path)))
+        """Return the gateway with the shortest way to a K-AS; ``BorderError`` when there is none in a moment."""
+        try:
+            async with asyncio.timeout(PATIENCE_S), self._changed:
+                await self._changed.wait_for(lambda: any(kas in g.ways for g in self._everyone))
+        except TimeoutError:
+            raise BorderError(f"no gateway knows a way to K-AS {kas}") from None
+        known = (g for g in self._everyone if kas in g.ways)
+        return min(known, key=lambda g: (g.ways[kas].stale, len(g.ways[kas].path)))
 
     def close(self) -> None:
-        """Leave our gateways."""
+        """Leave our gateways, with a word."""
         for task in self._tasks:
             task.cancel()
-        for gateway in [g for gateways in self.gateways.values() for g in gateways]:
+        self._told_ways = {}
+        for gateway in self._everyone:
+            gateway.ways = {}
             with contextlib.suppress(OSError):
+                gateway.send(local.Leave())
                 if gateway.writer is not None:
                     gateway.writer.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from controller.border.kbgp.config import Config
@@ -54,6 +55,8 @@ class Core:
         self.sessions: dict[Key, Session] = {n.key: Session(n) for n in config.neighbours}
         self.counts: Counter[str] = Counter()
         self.local_up = False
+        self.cut: frozenset[int] = frozenset()
+        self._left_at_s: float | None = None
         self._rng = rng or random.Random()
         self.unnamed: set[Connection] = set()
         self._effects: list[Effect] = []
@@ -218,11 +221,15 @@ class Core:
             if session.kept_until_s is not None and now_s >= session.kept_until_s:
                 session.kept_until_s = None
                 self._forget(session, now_s)
-            may_dial = session.to.port and not self._stopped and session.state is State.IDLE
+            joined = not self._stopped and session.to.kas not in self.cut
+            may_dial = session.to.port and joined and session.state is State.IDLE
             if may_dial and now_s >= session.retry_at_s:
                 session.dialling = True
                 self._effects.append(Dial(session))
         self.relay.tick(now_s)
+        if self._left_at_s is not None and now_s >= self._left_at_s + timers.restart_s:
+            self._left_at_s = None
+            self.rib.originate(None, b"")
         self._choose(now_s)
         if now_s >= self._advertise_at_s and not self._deferring(now_s):
             self._advertise_at_s = now_s + timers.advertise_s
@@ -257,8 +264,24 @@ class Core:
     def originate(self, knowledge: Knowledge | None, signature: bytes, now_s: float) -> None:
         """Our own control centre says what our K-AS tells of itself (None: nothing any more)."""
         self.rib.originate(knowledge, signature)
-        self.local_up = knowledge is not None
+        self.local_up, self._left_at_s = knowledge is not None, None
         self._choose(now_s)
+
+    def left(self, now_s: float) -> None:
+        """Our own control centre is gone; it may be restarting, so for ``restart_s`` its word still stands."""
+        if self.local_up:
+            self.local_up, self._left_at_s = False, now_s
+        self.relay.gone(LOCAL)
+
+    def cut_off(self, kas: Iterable[int], now_s: float) -> None:
+        """No link to these neighbours is up (the others' is): their sessions end now, not after the hold time."""
+        before, self.cut = self.cut, frozenset(kas) - {self.config.kas}
+        for session in self.sessions.values():
+            if session.to.kas in self.cut - before:
+                for connection in list(session.connections):
+                    self._drop(connection, now_s, keep=False, why="its link is down")
+            elif session.to.kas in before - self.cut:
+                session.retry_at_s, session.tries = now_s, 0
 
     def _choose(self, now_s: float) -> None:
         changed = self.rib.select(now_s)

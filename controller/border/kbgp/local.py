@@ -1,4 +1,4 @@
-"""What a border speaker and its own control centre say to each other: frames as of ``border.session``."""
+"""What a border speaker and its own control centre say to each other, over a unix socket of this machine."""
 
 from __future__ import annotations
 
@@ -54,6 +54,16 @@ class Question(Local, frozen=True, kw_only=True, tag="ask"):
     visit: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
 
 
+class Down(Local, frozen=True, kw_only=True, tag="down"):
+    """DCC: the neighbouring K-AS to which no link of this gateway is up; all others are reached."""
+
+    kas: Annotated[list[Kas], msgspec.Meta(max_length=255)]
+
+
+class Leave(Local, frozen=True, kw_only=True, tag="leave"):
+    """DCC: it ends, and is not being started again."""
+
+
 class Result(Local, frozen=True, kw_only=True, tag="reply"):
     """The answer to a question, either way. ``code``: an ``Answer``."""
 
@@ -63,7 +73,7 @@ class Result(Local, frozen=True, kw_only=True, tag="reply"):
     body: Body = b""
 
 
-Word = Own | Ways | Question | Result
+Word = Own | Ways | Question | Down | Leave | Result
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Word] = msgspec.msgpack.Decoder(Word)
 

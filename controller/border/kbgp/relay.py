@@ -100,7 +100,7 @@ class Relay:
             if pending.asked_by == party:
                 del self._pending[number]
             elif pending.asked == party:
-                self._end(number, Answer.UNREACHABLE, f"the session beyond K-AS {self.kas} ended")
+                self._end(number, Answer.CUT, f"the session beyond K-AS {self.kas} ended")
 
     def tick(self, now_s: float) -> None:
         """End what was not answered in time."""

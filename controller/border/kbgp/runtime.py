@@ -208,8 +208,7 @@ class Runtime:
             writer.close()
             if self._dcc is writer:
                 self._dcc = None
-                self.core.originate(None, b"", time.monotonic())
-                self.core.relay.gone("dcc")
+                self.core.left(time.monotonic())
                 self._do()
 
     def _hear(self, word: local.Word) -> None:
@@ -222,6 +221,10 @@ class Runtime:
                     f"a DCC told {size} bytes of its K-AS, at most {MAX_KNOWLEDGE_BYTES} can be passed on"
                 )
             self.core.originate(word.knowledge, word.signature, now_s)
+        elif isinstance(word, local.Down):
+            self.core.cut_off(word.kas, now_s)
+        elif isinstance(word, local.Leave):
+            self.core.originate(None, b"", now_s)
         elif isinstance(word, local.Question):
             question: Request | Announce = Request(
                 id=word.id, to_kas=word.to_kas, trail=[own], left_ms=word.left_ms, body=word.body

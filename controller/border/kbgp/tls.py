@@ -10,8 +10,7 @@ from controller.errors import PlanError
 from packets.errors import IdentityError
 from packets.security.identity import Directory
 from packets.security.x509 import holder
-
-KBG_ROLE = "kbg"
+from topologies.plan import KBG_ROLE
 
 
 @dataclass(frozen=True)

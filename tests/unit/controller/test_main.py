@@ -102,7 +102,11 @@ def test_a_signal_ends_it_within_a_second_and_leaves_nothing(tmp_path: Path, num
                 return probe.connect_ex(("127.0.0.1", port)) == 0
 
         wait_until(listening, 15, "OpenFlow port open")
-        assert (runtime / "dcc1.sock").exists()
+        assert (runtime / "dcc1.lock").exists()
+        again = controller(
+            "--plan", plan_file(tmp_path), "--openflow-port", str(free_port()), "--runtime-dir", str(runtime)
+        )
+        assert again.returncode == 2 and "another control centre of this K-AS is running" in again.stderr
         process.send_signal(number)
         assert process.wait(1.5) == 0
     finally:
@@ -146,7 +150,8 @@ def test_os_kens_event_wait_returns_after_its_time() -> None:
 
 def test_the_core_does_not_load_os_ken() -> None:
     code = (
-        "import sys, controller.dcc, controller.border.session; print(any(m.startswith('os_ken') for m in sys.modules))"
+        "import sys, controller.dcc, controller.border.kbgp.border; "
+        "print(any(m.startswith('os_ken') for m in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=20)
     assert done.stdout.strip() == "False", done.stderr

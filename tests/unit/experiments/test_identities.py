@@ -22,8 +22,8 @@ def test_everybody_in_the_network_has_a_certificate(tmp_path: Path) -> None:
     plan = network_plan(load("healthcare"))
     identities = Identities(plan, tmp_path)
     directory = Directory.load(identities.directory)
-    assert len(directory) == len(plan.hosts) + len(plan.kas_numbers)
-    for host in plan.hosts:
+    assert len(directory) == len(plan.stations) + len(plan.kas_numbers)
+    for host in plan.stations:
         known = directory.by_address(host.address)
         assert known is not None and (known.name, known.role) == (host.name, host.role)
     assert all(directory.by_name(dcc_name(kas)) for kas in plan.kas_numbers)

@@ -240,10 +240,10 @@ def test_both_sides_of_several_borders_prefer_the_same_and_turn_to_the_next() ->
 def test_too_few_open_files_are_told_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = Two().plan
     monkeypatch.setattr(preflight.resource, "getrlimit", lambda _: (64, 64))
-    with pytest.raises(RefusedError, match="need 168 open files, 64 are allowed: ulimit -n 168"):
+    with pytest.raises(RefusedError, match="need 192 open files, 64 are allowed: ulimit -n 192"):
         preflight.check_files(plan)
     raised: list[tuple[int, int]] = []
     monkeypatch.setattr(preflight.resource, "getrlimit", lambda _: (64, 4096))
     monkeypatch.setattr(preflight.resource, "setrlimit", lambda _, limits: raised.append(limits))
     preflight.check_files(plan)
-    assert raised == [(168, 4096)], "what may be raised is"
+    assert raised == [(192, 4096)], "what may be raised is"

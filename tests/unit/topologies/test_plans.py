@@ -47,6 +47,19 @@ def test_names_numbers_and_addresses_are_unique(plan: NetworkPlan) -> None:
     assert max(map(len, interfaces)) <= MAX_INTERFACE_NAME
 
 
+def test_a_border_speaker_stands_beside_each_gateway_and_changes_nothing_else() -> None:
+    at = {s.name: s.switch for s in fig3.PLAN.speakers}
+    assert at == {"kbg1": "k1g", "kbg2": "k2g", "kbg3": "k3g", "kbg4": "k4g"}
+    assert {s.role for s in fig3.PLAN.speakers} == {"kbg"} and not single.PLAN.speakers
+    assert unique([name for link in fig3.PLAN.wires for name in ends(link)])
+    assert not {s.name for s in fig3.PLAN.speakers} & {end for x in fig3.PLAN.links for end in (x.a, x.b)}
+    assert [h.name for h in fig3.PLAN.domain(2).hosts if h.role == "kbg"] == ["kbg2"]
+    taken = build_plan("p", kas={1: ["kbg1:data"]})
+    assert not taken.speakers, "no neighbours, no speaker"
+    with pytest.raises(PlanError, match="kbg1 is declared twice"):
+        build_plan("p", kas={1: ["kbg1:data"], 2: ["b:data"]}, wan=[(1, 2)])
+
+
 def test_fig3_is_the_network_of_the_paper() -> None:
     roles = [h.role for h in fig3.PLAN.hosts]
     counts = {role: roles.count(role) for role in set(roles)}

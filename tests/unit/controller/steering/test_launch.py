@@ -172,7 +172,6 @@ def test_nowhere_to_go_is_a_refusal_and_the_next_launch_may_succeed() -> None:
         assert await world.launch("owner1", OBJECT, 0) == []
         assert world.of("packet.refused")
         world.mute.clear()
-        world.by_kas[1].steering._avoid.clear()
         assert await world.launch("owner1", OBJECT, 0) == ["h31"]
 
     run(work)
@@ -261,7 +260,6 @@ def test_a_switch_that_does_not_answer_holds_the_launch_back() -> None:
         world.fabric.deaf.add("k3g")
         assert await world.launch("owner1", OBJECT, 0) == []
         world.fabric.deaf.clear()
-        world.by_kas[1].steering._avoid.clear()
         assert await world.launch("owner1", OBJECT, 0) == ["h31"]
 
     run(work)

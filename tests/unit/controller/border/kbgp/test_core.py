@@ -66,7 +66,7 @@ def test_a_session_that_ends_fails_what_was_asked_over_it() -> None:
     network.nodes["4.1"].frozen = True
     network.nodes["1.1"].told.clear()
     assert (reply := network.ask("1.1", 4, left_ms=20_000)) is not None
-    assert reply.code == Answer.UNREACHABLE and "session" in reply.reason
+    assert reply.code == Answer.CUT and "session" in reply.reason
 
 
 def test_the_hold_timer_ends_a_silent_session_and_its_knowledge_goes() -> None:
@@ -88,6 +88,64 @@ def test_another_way_is_taken() -> None:
     network.run(HOLD_S + 1)
     assert network.known("1.1")[2] == [4, 3, 2]
     assert (reply := network.ask("1.1", 2)) is not None and reply.code == Answer.ANSWERED
+
+
+def test_a_link_that_its_own_control_centre_says_is_down_ends_the_session_at_once() -> None:
+    network = settled(SQUARE)
+    network.cut("1.1-2.1")
+    for name, beyond in (("1.1", 2), ("2.1", 1)):
+        network.nodes[name].core.cut_off([beyond], network.now_s)
+    network.run(1)
+    assert network.known("1.1")[2] == [4, 3, 2] and network.up("1.1") == {"4.1-1.1"}
+    assert (reply := network.ask("1.1", 2)) is not None and reply.code == Answer.ANSWERED
+    network.run(3)
+    assert network.up("1.1") == {"4.1-1.1"}, "nobody dials where no link is"
+    network.mend("1.1-2.1")
+    for name in ("1.1", "2.1"):
+        network.nodes[name].core.cut_off([], network.now_s)
+    network.run(1)
+    assert network.up("1.1") == {"1.1-2.1", "4.1-1.1"} and network.known("1.1")[2] == [2]
+
+
+def test_while_a_control_centre_is_started_again_its_word_stands_and_who_asks_it_is_told() -> None:
+    network = settled(LINE)
+    network.nodes["4.1"].core.left(network.now_s)
+    network.run(TIMERS.restart_s - 0.5)
+    assert network.known("1.1")[4] == [2, 3, 4]
+    assert (reply := network.ask("1.1", 4)) is not None and reply.code == Answer.ABSENT
+    network.originate("4.1")
+    network.run(TIMERS.restart_s + 1)
+    assert network.known("1.1")[4] == [2, 3, 4]
+    assert (reply := network.ask("1.1", 4)) is not None and reply.code == Answer.ANSWERED
+    network.nodes["4.1"].core.left(network.now_s)
+    network.run(TIMERS.restart_s + 1)
+    assert 4 not in network.known("1.1"), "it has not come back"
+
+
+def test_what_a_gateway_of_ours_passes_on_leaves_our_k_as_here() -> None:
+    """Two gateways of K-AS 2 that both think the other is nearer to K-AS 3 would else send a question to and fro."""
+    network = settled([("1.1", "2.1"), ("2.1", "2.2"), ("2.2", "3.1")])
+    core = network.nodes["2.2"].core
+    inside, outside = ("2.1", "2.1-2.2"), ("3.1", "2.2-3.1")
+    assert core._next_hop(3, [1, 2], inside) == outside
+    network.cut("2.2-3.1")
+    core.cut_off([3], network.now_s)
+    network.run(0.3)
+    assert core._next_hop(1, [3], "dcc") == inside
+    assert core._next_hop(1, [3, 2], inside) is None, "from inside it goes out, not back in"
+
+
+def test_a_standing_session_outlives_a_second_connection_of_the_same_life() -> None:
+    network = settled([("1.1", "2.1")])
+    for name, other in (("1.1", "2.1"), ("2.1", "1.1")):
+        core = network.nodes[name].core
+        (session,) = core.sessions.values()
+        stands = session.up
+        assert stands is not None and stands.open is not None
+        second = core.accepted(other, network.now_s)
+        core.received(second, stands.open, network.now_s)
+        core.take()
+        assert session.up is stands and session.connections == [stands], "whoever has the greater name"
 
 
 def test_parallel_sessions_the_cheap_one_first_then_the_other() -> None:

@@ -129,6 +129,7 @@ def test_updates_reach_the_third_k_as_and_requests_cross_two_hops(tmp_path: Path
         for dcc in (one, two, three):
             await dcc.border.open(dcc.serve)
         line.start()
+        await until(lambda: 3 in one.border.ways, "K-AS 3 known")
         found = await one.border.ask(3, AskFacilities(kas=3, role="mpvu"), timeout_s=15)
         assert found == Facilities(facilities=[Facility(kas=3, handle="@mpvu/0", attributes={"load": 0.5})])
         assert one.border.ways[3].path == [2, 3]
@@ -332,7 +333,7 @@ def test_a_neighbour_that_reads_nothing_loses_its_session_and_who_asked_is_told(
             writer.write(encode(Keepalive()))
             await asyncio.sleep(0.1)
         ended = await asyncio.gather(*asked, return_exceptions=True)
-        assert all(isinstance(error, BorderError) and "K-AS 1" in str(error) for error in ended)
+        assert all(isinstance(error, BorderError) and "K-AS" in str(error) for error in ended)
         assert 2 not in one.border.ways or one.border.ways[2].stale
         one.border.close()
 
