@@ -120,6 +120,10 @@ bench-policies: setup-unit  ## policies that choose models, simulated (a design 
 bench-ways-offline: setup-unit  ## single, split, switched, collaborative, multi-modal inference without a network; last line JSON
 	@$(PY) -m benchmarks.ways_offline
 
+.PHONY: bench-border
+bench-border: setup  ## border links cut and flapping, gateways killed, frozen, lying: times, lost objects; last line JSON
+	@$(PY) -m benchmarks.border
+
 .PHONY: bench-streams
 bench-streams: setup  ## one query of many samples beside as many single ones, and when an MDFP dies in it; last line JSON
 	@$(PY) -m benchmarks.streams
