@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING
 import msgspec
 
 from controller.errors import BorderError, ControllerError, PlanError, PortTaken
+from controller.placement.kinds import read as read_kind
 from controller.plugins.setup import read as read_engines
 from packets.errors import IdentityError
 from packets.events import Emit, Emitter, silent
@@ -63,6 +64,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--scenario-groups", type=Path, metavar="FILE", help="JSON: the groups of each task, {task: [group]}"
     )
     parser.add_argument("--engines", type=Path, metavar="FILE", help="JSON: engines of one's own (daitn run --engine)")
+    parser.add_argument("--kind", type=Path, metavar="FILE", help="JSON: of which kind its K-AS is, and what it lends")
     parser.add_argument(
         "--identity", type=Path, metavar="FILE", help="this DCC's keys; with them it refuses what is not authentic"
     )
@@ -134,6 +136,7 @@ class Process:
         self.groups = read_groups(options.scenario_groups)
         self.keeper = read_keeper(options.identity, options.directory)
         self.engines = read_engines(options.engines)
+        self.housing = read_kind(options.kind)
         self.border: KbgpBorder | None = None
         self._marks: list[Path] = []
         self._locks: list[IO[str]] = []
@@ -156,7 +159,7 @@ class Process:
         switches, store = app.Switches(loop), Store(self.options.database, os.environ.get(RUN_VARIABLE, ""))
         means = Means(
             switches, worker, store, time.monotonic, emit, self._ask, self.options.seed, self.groups, self.engines,
-            keeper=self.keeper, any_source=self.options.any_source,
+            keeper=self.keeper, any_source=self.options.any_source, housing=self.housing,
         )  # fmt: skip
         dcc = Dcc(self.plan, means)
         dcc.deployment.every_s = max(0.0, self.options.place_every)
@@ -167,12 +170,14 @@ class Process:
         try:
             await self._open_border(dcc, emit)
             dcc.training.book.bury()
+            worker.spawn(dcc.lending.warm(), "start of the engines that are lent")
             worker.every(dcc.table() | self._border_table(dcc))
             worker.watch()
             app.start(dcc.fabric, switches, self.options.openflow_port)
             _collect_seldom()
             await over.wait()
         finally:
+            await dcc.lending.close()
             await self.engines.close()
             self._close(store, worker)
 

@@ -14,12 +14,15 @@ from controller.access.places import Places
 from controller.access.requests import Terminals
 from controller.border import messages as border
 from controller.border.kbgp.abstraction import abstract
+from controller.border.lending import AskEngine
 from controller.border.serving import Serving
 from controller.domain import Domain
 from controller.inference.calibration import LOOK_S, Calibration
 from controller.inference.deployment import Deployment
 from controller.inference.health import KNOCK_S, Health
 from controller.inference.queries import Queries
+from controller.placement.lending import Lending
+from controller.plugins.engines import Engines
 from controller.runtime.identities import Identities
 from controller.runtime.loop import Table
 from controller.services import Means, make_kit
@@ -48,6 +51,7 @@ class Dcc:
     def __init__(self, plan: DomainPlan, means: Means) -> None:
         self.domain = Domain(plan)
         self.serving = Serving(self.domain, means.worker, means.ask_border)
+        self.lending = Lending(means.engines or Engines(), means.housing.lends, means.clock, means.emit)
         self.services = services = make_kit(self.domain, means, self.serving.ask)
         identities = Identities()
         self.authenticity = Authenticity(means.keeper, means.clock, means.emit)
@@ -99,6 +103,7 @@ class Dcc:
         serving.on(border.AskFacilities, self.places.answer)
         serving.on(border.AskOptions, self.rivals.offer)
         serving.on(border.Book, self.rivals.book)
+        serving.on(AskEngine, self.lending.answer)
         terminals.on(messages.AskReplicas, self.queries.replicas)
         terminals.on(messages.MoveModel, self.deployment.move)
         self.objects.on_deploy, self.objects.place_of = self.calibration.deployed, self.calibration.place_of

@@ -33,3 +33,7 @@ class BorderError(ControllerError):
 
 class SteeringError(ControllerError):
     """An object cannot be steered as asked: no such rendezvous, no path, or nobody announced it."""
+
+
+class LendingError(ControllerError):
+    """An engine is not lent to who asks for it, or the one that is lent gives no answer now."""

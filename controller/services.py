@@ -14,6 +14,8 @@ from controller.border.serving import AskBorder
 from controller.domain import Domain
 from controller.errors import BorderError
 from controller.intelligence import Intelligence
+from controller.placement.borrowing import Borrowing
+from controller.placement.kinds import Housing
 from controller.plugins.engines import Engines
 from controller.runtime.loop import Worker
 from controller.southbound.openflow import Southbound
@@ -44,6 +46,7 @@ class Means:
     engines: Engines | None = None
     keeper: Keeper | None = None
     any_source: bool = False
+    housing: Housing = field(default_factory=Housing)
 
 
 @dataclass
@@ -112,7 +115,10 @@ def make_kit(domain: Domain, means: Means, ask: AskKas) -> Services:
     seed, numbers = means.seed, sorted(domain.kas)
     # under a seed, handles repeat from run to run: a planner breaks ties by them
     salt = os.urandom(32) if seed is None else hashlib.blake2b(f"{seed}/{numbers}".encode(), digest_size=32).digest()
-    engines = means.engines or Engines()
+    engines, kind = means.engines or Engines(), means.housing.kind
+    if kind.borrows:
+        borrowing = Borrowing(numbers[0], kind.borrows, kind.timeout_s, ask, means.clock, means.emit)
+        engines = engines.without(dict.fromkeys(kind.borrows, borrowing.decide))
     engines.emit = means.emit
     intelligence = Intelligence(domain.plan, engines, salt=salt)
     return Services(

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from controller.border.messages import Ask, Reply, pack, unpack
 from controller.dcc import Dcc
+from controller.placement.kinds import KasKind, housing
 from controller.plugins.engines import Engines
 from controller.runtime.loop import Worker
 from controller.services import Means
@@ -380,15 +381,22 @@ def small_plan() -> NetworkPlan:
 class World:
     """A fabric with its control centres (one per K-AS, or one for all) in one event loop, under a clock of its own."""
 
-    def __init__(self, plan: NetworkPlan, *, together: bool = False, engines: Engines | None = None) -> None:
-        self.plan, self.fabric = plan, FakeFabric(plan)
+    def __init__(
+        self,
+        plan: NetworkPlan,
+        *,
+        together: bool = False,
+        engines: Engines | Mapping[int, Engines] | None = None,
+        kinds: Mapping[int, KasKind] | None = None,
+    ) -> None:
+        self.plan, self.fabric, self.kinds = plan, FakeFabric(plan), kinds or {}
         self.now_s = 1000.0
         self.events: list[tuple[str, str, dict[str, Any]]] = []
         self.hosts = {h.name: h for h in plan.hosts}
         self.mute: set[int] = set()
         self.by_kas: dict[int, Dcc] = {}
         domains = [plan.kas_numbers] if together else [[k] for k in plan.kas_numbers]
-        self.dccs = [self._dcc(kas, engines) for kas in domains]
+        self.dccs = [self._dcc(k, engines[k[0]] if isinstance(engines, Mapping) else engines) for k in domains]
         self._transfers = 0
         self.asked: list[tuple[str, AnyMessage]] = []
         self.speechless: set[str] = set()
@@ -412,6 +420,7 @@ class World:
         means = Means(
             south=self.fabric, worker=Worker(emit), store=Store(), clock=lambda: self.now_s, emit=emit,
             ask_border=self._ask, seed=7, groups={"vignettes": ["cardiology", "neurology"]}, engines=engines,
+            housing=housing(self.kinds, kas[0]),
         )  # fmt: skip
         dcc = Dcc(self.plan.domain(*kas), means)
         for switch in dcc.domain.plan.switches:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from controller.border.lending import AskEngine, Lent
 from controller.values.decisions import Booking, Measured, Option, Request
 from packets.messages import AnyMessage
 from packets.terms import Metrics
@@ -314,9 +315,9 @@ class Interrupt(Say, frozen=True, kw_only=True, tag="interrupt"):
 
 Ask = (
     AskOptions | AskFacilities | AskNextStop | Announce | Withdraw | Lost | HandOver | Release | Forward | AskModels
-    | Lead | ModelsChanged | CopyModel | RetireModel | LinkState | Evidence | Interrupt | Book
+    | Lead | ModelsChanged | CopyModel | RetireModel | LinkState | Evidence | Interrupt | Book | AskEngine
 )  # fmt: skip
-Reply = Options | Facilities | Stop | Ready | Done | No | Forwarded | Models
+Reply = Options | Facilities | Stop | Ready | Done | No | Forwarded | Models | Lent
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):

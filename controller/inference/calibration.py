@@ -18,6 +18,7 @@ from controller.inference.models import Deployed
 from controller.runtime.loop import Worker
 from controller.services import Services
 from controller.values.decisions import Measured
+from controller.values.errors import EngineError
 from packets.labels import object_label
 from packets.messages import AnnounceObject, Recalibrate, Remeasured
 from packets.queries import variant_task
@@ -86,7 +87,11 @@ class Calibration:
             return
         known, deadline_s = verified
         now = Measured(broad=message.broad, per_group=message.per_group, samples=message.samples)
-        fallen = await self.services.intelligence.engines.fallen(known, now, message.group_samples)
+        try:
+            fallen = await self.services.intelligence.engines.fallen(known, now, message.group_samples)
+        except EngineError as error:
+            self.services.emit("warning", text=f"the model of job {message.object_id:#x} stays as it is: {error}")
+            return
         self.services.emit(
             "model.drifted" if fallen else "model.remeasured", object_id=message.object_id, task=line.task,
             broad=now.broad, was=known.broad, per_group=now.per_group, samples=now.samples, reasons=fallen,

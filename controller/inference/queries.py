@@ -19,6 +19,7 @@ from controller.inference.models import Deployed, DeployedModels, as_engines_see
 from controller.runtime.bounded import Bounded
 from controller.services import Services
 from controller.values.decisions import Assessment
+from controller.values.errors import EngineError
 from packets.labels import label_address
 from packets.messages import Ask, AskPart, AskReplicas, Known, Need, Replicas, decode_message
 from packets.queries import MAX_REPLICAS, query_label
@@ -125,7 +126,10 @@ class Queries:
         seen = await self.models.of_task(wanted.task)
         reach = {d.key: self._reach_ms(wanted, d) for d in seen.models}
         models = [as_engines_see(wanted.task, d) for d in seen.models]
-        verdict, shares = await self.services.intelligence.answerers(wanted.task, models, wanted.need, reach)
+        try:
+            verdict, shares = await self.services.intelligence.answerers(wanted.task, models, wanted.need, reach)
+        except EngineError as error:  # of a lender that is silent now: classes that are served stay as they are
+            raise BorderError(str(error)) from error
         if not verdict.admitted:
             raise SteeringError(_rejection(verdict))
         by_key = {d.key: d for d in seen.models}

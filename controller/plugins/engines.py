@@ -27,6 +27,7 @@ from packets.queries import Need
 STRIKES = 3
 Own = Outside | Callable[..., Any]
 Chosen = Mapping[str, str]  # {engine: source}: what a job asks for
+Borrow = Callable[[str, tuple[Any, ...]], Awaitable[Any]]  # (engine, arguments) -> another K-AS's answer, checked
 
 
 class Engines:
@@ -44,6 +45,7 @@ class Engines:
     ) -> None:
         self.use, self.own, self.metrics = dict(use or {}), dict(own or {}), dict(metrics or {})
         self.emit: Emit = silent
+        self._borrowed: dict[str, Borrow] = {}
         self._strikes: Counter[tuple[str, str]] = Counter()
 
     @classmethod
@@ -51,9 +53,17 @@ class Engines:
         """Return engines of which some are functions of this process (sync or async), by engine name."""
         return cls(dict.fromkeys(functions, "own"), {(name, "own"): function for name, function in functions.items()})
 
+    def without(self, borrowed: Mapping[str, Borrow]) -> Engines:
+        """Return the same, but for engines that are not here and are borrowed: none of them ever decides here."""
+        rest = Engines(self.use, self.own, self.metrics)
+        rest._borrowed = dict(borrowed)
+        return rest
+
     def missing(self, chosen: Chosen) -> str:
         """Say which engine that a job asks for this control centre does not have ('': it has them all)."""
         for name, source in chosen.items():
+            if name in self._borrowed:
+                return f"this control centre has no {name} of its own, it borrows it: leave it out of the job's engines"
             if name not in CONTRACTS or (source != DEFAULT and (name, source) not in self.own):
                 return f"this control centre was started without engine {name}={source}"
         return ""
@@ -79,7 +89,7 @@ class Engines:
 
     async def tuned(self, planned: Hyper, request: Request, visit: int, samples: int, chosen: Chosen) -> Hyper:
         """HPO: the hyper-parameters of a visit; the plan's own unless another HPO was chosen."""
-        if chosen.get("hpo", self.use.get("hpo", DEFAULT)) == DEFAULT:
+        if "hpo" not in self._borrowed and chosen.get("hpo", self.use.get("hpo", DEFAULT)) == DEFAULT:
             return planned
         return await self._ask("hpo", (request, visit, samples), chosen)  # type: ignore[no-any-return]
 
@@ -119,12 +129,14 @@ class Engines:
         return optimise(sites, models, demands, path_ms, settings=prices)
 
     async def _ask(self, name: str, arguments: tuple[Any, ...], chosen: Chosen) -> Any:
+        if name in self._borrowed:
+            return await self._borrowed[name](name, arguments)
         source = chosen.get(name, self.use.get(name, DEFAULT))
         own = self.own.get((name, source))
         if own is None or self._strikes[name, source] >= STRIKES:
             return CONTRACTS[name].of_default(*arguments)
         try:
-            answer = await _answer(CONTRACTS[name], own, arguments)
+            answer = await answer_of(CONTRACTS[name], own, arguments)
         except EngineFailed as error:
             self._failed(name, source, str(error))
             return CONTRACTS[name].of_default(*arguments)
@@ -145,7 +157,7 @@ class Engines:
                 await own.end()
 
 
-async def _answer(contract: Contract, own: Own, arguments: tuple[Any, ...]) -> Any:
+async def answer_of(contract: Contract, own: Own, arguments: tuple[Any, ...]) -> Any:
     """Return an own engine's answer, checked; ``EngineFailed`` for whatever is none."""
     try:
         if isinstance(own, Outside):

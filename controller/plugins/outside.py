@@ -45,11 +45,20 @@ class Outside:
             except OSError as error:
                 said = Said(fault=f"its process is gone: {error}")
                 await self.end()
+            except asyncio.CancelledError:  # its answer would be taken for that to the next question
+                await self.end()
+                raise
         if said.fault:
             raise EngineFailed(said.fault)
         if said.none:
             raise EngineError(said.none)
         return said.answer
+
+    async def ready(self) -> None:
+        """Have its process run; ``EngineFailed`` when its file cannot be loaded."""
+        async with self._lock:
+            if self._process is None:
+                await self.start()
 
     async def start(self) -> asyncio.subprocess.Process:
         """Start the engine's process; ``EngineFailed`` when its file cannot be loaded."""

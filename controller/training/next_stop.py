@@ -216,6 +216,7 @@ class Stops:
             booked=_booked(decision),
             way_share={str(kas): round(share, 3) for kas, share in sorted(decision.load.way_share.items())},
             ages=ages,
+            by=msgspec.to_builtins(plan.by) if plan else None,
         )
         self.services.store.decision(
             job.object_id, decision.visit, decision.action, decision.kas, decision.handle, decision.reason, ages, steps

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from controller.border.messages import AskFacilities, Facility, Interrupt
@@ -13,6 +15,8 @@ from controller.training.jobs import Job, request_of
 from controller.training.method import choose_method
 from controller.training.next_stop import Stops
 from controller.training.outcomes import Reports
+from controller.values.decisions import Assessment
+from controller.values.errors import NoLender
 from packets.messages import (
     Change,
     JobStatus,
@@ -49,9 +53,7 @@ class Training:
         self.services.emit(
             "job.submitted", object_id=object_id, owner=host.name, spec=msgspec.to_builtins(message.spec)
         )
-        options = await self.stops.options(job)
-        algorithm = await choose_method(self.services, job, options)
-        verdict = await self.services.intelligence.admits(job.request, options, len(ready), message.spec.engines)
+        algorithm, verdict = await self._assess(job)
         self.services.emit(
             "job.assessed",
             object_id=object_id,
@@ -60,6 +62,7 @@ class Training:
             nearest=verdict.nearest,
             predicted=verdict.predicted,
             algorithm=algorithm,
+            by=msgspec.to_builtins(verdict.by),
         )
         job.state, job.reason = ("submitted", "") if verdict.admitted else ("rejected", "; ".join(verdict.reasons))
         if verdict.admitted:
@@ -72,6 +75,16 @@ class Training:
             nearest=verdict.nearest,
             predicted=verdict.predicted,
         )
+
+    async def _assess(self, job: Job) -> tuple[dict[str, Any], Assessment]:
+        """Let TAG say how a job trains, and T-FAM whether; where nobody lends one that is not here, it is not."""
+        options, algorithm = await self.stops.options(job), dict[str, Any]()
+        try:
+            algorithm = await choose_method(self.services, job, options)
+            admits = self.services.intelligence.admits
+            return algorithm, await admits(job.request, options, len(job.mpvus), job.spec.engines)
+        except NoLender as error:
+            return algorithm, Assessment(admitted=False, reasons=[str(error)], nearest={}, predicted={})
 
     def _farness(self, home: int, mpvu: Facility) -> tuple[int, int, str]:
         """Rank the MPVUs of a job, whose first one gives all verdicts: the nearest to its home, of equals the next one

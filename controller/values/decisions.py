@@ -129,8 +129,19 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     wait_s: float = 0.0
 
 
+class Lender(msgspec.Struct, frozen=True, kw_only=True):
+    """The K-AS whose engine decided, where it was borrowed, and after how long; ``before``: who was asked in vain."""
+
+    kas: int
+    ms: float
+    own: bool = False
+    before: list[str] = []
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """An ordered list of rendezvous; ``alternatives``: (handle, score) of first steps not taken."""
+    """An ordered list of rendezvous; ``alternatives``: (handle, score) of first steps not taken; ``by``: another K-AS's
+    engine (None: it was not borrowed).
+    """
 
     steps: list[Step]
     expected_broad: float
@@ -138,12 +149,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     total_s: float
     total_bytes: int
     alternatives: list[tuple[str, float]] = []
+    by: Lender | None = None
 
 
 class Assessment(msgspec.Struct, frozen=True, kw_only=True):
-    """T-FAM's verdict: every unmet reason, and the nearest requirement that would be admitted."""
+    """T-FAM's verdict: every unmet reason, and the nearest requirement that would be admitted; ``by`` as of a plan."""
 
     admitted: bool
     reasons: list[str]
     nearest: Mix
     predicted: Mix
+    by: Lender | None = None

@@ -13,3 +13,7 @@ class NoPath(EngineError):
 
 class NoPlacement(EngineError):
     """MDO: no MDFP can take the model."""
+
+
+class NoLender(EngineError):
+    """The K-AS has no engine of its own, and none of those that lend it one gave an answer."""

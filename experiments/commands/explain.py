@@ -80,7 +80,7 @@ def explain(events: list[Event], object_id: int, places: Mapping[str, str] | Non
         "job": f"{object_id:#x}",
         "owner": first.get("owner", ""),
         "spec": first.get("spec", {}),
-        "admission": {k: assessed.get(k) for k in ("admitted", "reasons", "predicted", "nearest")},
+        "admission": {k: assessed.get(k) for k in ("admitted", "reasons", "predicted", "nearest", "by")},
         "algorithm": assessed.get("algorithm"),
         "decisions": decisions,
         "finished": finished,
@@ -102,6 +102,7 @@ def _decision(event: Event, mine: list[Event]) -> Record:
         "handle": data["handle"],
         "place": _place(there),
         "reason": data["reason"],
+        "by": data.get("by"),
         "cost_s": data.get("cost_s"),
         "cost_bytes": data.get("cost_bytes"),
         "expected": data.get("expected", {}),
@@ -149,8 +150,9 @@ def say(told: Record, console: Console) -> None:
     goal = f"broad {spec.get('broad_accuracy', 0):.2f}"
     if spec.get("expert_group"):
         goal += f", {shown(spec['expert_group'])} {spec.get('expert_accuracy', 0):.2f}"
-    verdict = "admitted" if admission["admitted"] else f"rejected: {shown('; '.join(admission['reasons'] or []))}"
-    console.print(f"[bold]job {told['job']}[/] of {told['owner']} ({goal}): {verdict}", highlight=False)
+    verdict = ("admitted" if admission["admitted"] else "rejected") + borrowed(admission["by"], "T-FAM")
+    verdict += "" if admission["admitted"] else f": {shown('; '.join(admission['reasons'] or []))}"
+    console.print(f"[bold]job {told['job']}[/] of {told['owner']} ({goal}): {verdict}", highlight=False, soft_wrap=True)
     if admission["predicted"]:
         console.print(f"  T-FAM predicted {shown(_figures(admission['predicted']))}", highlight=False)
     if told["algorithm"]:
@@ -163,6 +165,15 @@ def say(told: Record, console: Console) -> None:
             f"[bold]{end['state']}[/]: broad {end['broad']:.3f}, expert {end['expert']:.3f} after {end['visits']} "
             f"visits; {shown(end['reason'])}", highlight=False
         )  # fmt: skip
+
+
+def borrowed(by: Record | None, engine: str) -> str:
+    """Say whose engine decided, where it was not of the job's own K-AS ('': it was)."""
+    if not by:
+        return ""
+    own = " (one of its own)" if by["own"] else ""
+    asked = f"; asked before, {shown('; '.join(by['before']))}" if by["before"] else ""
+    return f" by K-AS {by['kas']}'s {engine}{own}, borrowed, after {by['ms']:.0f} ms{asked}"
 
 
 def _say_algorithm(told: Record, console: Console) -> None:
@@ -185,7 +196,8 @@ def _say_decision(decision: Record, console: Console) -> None:
         f"\n[bold]visit {decision['visit']}: {decision['action']}[/] at {where} (K-AS {decision['kas']}){cost}",
         highlight=False,
     )
-    console.print(f"  because {shown(decision['reason'])}", highlight=False, soft_wrap=True)
+    by = borrowed(decision["by"], "MTRCE")
+    console.print(f"  because {shown(decision['reason'])}{by and f' (decided{by})'}", highlight=False, soft_wrap=True)
     if decision["waited_ms"] is not None:
         console.print(f"  decided and its way laid in {decision['waited_ms']:.1f} ms", highlight=False)
     if others := _others(decision):

@@ -13,8 +13,10 @@ from rich.table import Table
 
 from experiments.commands.asking.told import answer_in_words, load_table, second_in_words
 from experiments.commands.asking.told import summary as load_summary
+from experiments.commands.explain import borrowed
 from experiments.commands.words import shown
 from experiments.report.happened import WORDS
+from experiments.scenarios.kinds import summary as kinds_summary
 from packets.events import Event
 
 PHASES = {
@@ -83,7 +85,8 @@ class Progress:
         if data["admitted"]:
             predicted = data.get("predicted", {})
             shown = ", ".join(f"{k} {predicted[k]:.2f}" for k in ("broad", "expert") if k in predicted)
-            self._line("[green]✓[/]", f"T-FAM      admitted [dim]predicted {shown}[/]")
+            by = borrowed(data.get("by"), "T-FAM")
+            self._line("[green]✓[/]", f"T-FAM      admitted{by} [dim]predicted {shown}[/]")
             return
         say_rejected(data, self._console)
 
@@ -204,6 +207,8 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
             "pooled",
             f"{report['pooled_accuracy']:.3f} (all data in one place, same command; {len(report['seeds'])} seed(s))",
         )
+    if "kinds" in report:
+        yield "K-AS", kinds_summary(report["kinds"]).removeprefix("K-AS ")
     yield "visits", str(len(report["route"]))
     yield (
         "on wire",

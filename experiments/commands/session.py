@@ -22,6 +22,7 @@ from experiments.commands.progress import Progress, say_report
 from experiments.commands.resolving import Said, resolve, resolve_without_data, told
 from experiments.errors import ExperimentError, RunFailed
 from experiments.run import Run, allow, check_method, gather
+from experiments.scenarios.kinds import all_kinds, summary
 from experiments.scenarios.network import lacking
 from experiments.scenarios.scenario import Scenario, network_plan
 from experiments.testbed import disk
@@ -206,6 +207,7 @@ def check_all(name: str, said: Said, *, page_port: int | None, console: Console)
         f"[green]✓[/] scenario {scenario.name}: {len(plan.kas_numbers)} K-AS, {len(plan.switches)} switches, "
         f"{terminals} terminals, {len(plan.links)} links, {len(scenario.jobs)} job(s)", highlight=False
     )  # fmt: skip
+    console.print(f"[green]✓[/] {summary(all_kinds(scenario.kas, plan))}", highlight=False, soft_wrap=True)
     for note in lacking(plan, asks=scenario.query is not None):
         console.print(f"[yellow]![/] {note}", highlight=False, soft_wrap=True)
     try_engines(scenario, console)

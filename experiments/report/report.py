@@ -14,6 +14,7 @@ from typing import Any
 
 from experiments.report.curve import curve, reached
 from experiments.report.placement import placement
+from experiments.scenarios.kinds import all_kinds
 from experiments.scenarios.scenario import Scenario
 from experiments.testbed.capture import bytes_by_link
 from experiments.testbed.folder import RunFolder
@@ -165,6 +166,7 @@ def write_report(
         "version": 1,
         "scenario": scenario.name,
         "method": method,
+        "kinds": all_kinds(scenario.kas, plan),
         **_headline(seeds, outcomes[0].spec),
         "bytes_on_wire": on_wire,
         "port_counter_bytes": by_ports,

@@ -15,6 +15,7 @@ import msgspec
 import yaml
 
 from controller.errors import PluginError
+from controller.placement.kinds import KINDS, KasKind
 from controller.plugins.loading import check_name
 from controller.plugins.setup import Setup
 from controller.values.metrics import OwnMetric
@@ -24,6 +25,7 @@ from experiments.scenarios.background import check as check_background
 from experiments.scenarios.cats import check as check_cats
 from experiments.scenarios.events import TimedEvent
 from experiments.scenarios.events import check as check_events
+from experiments.scenarios.kinds import check_kinds
 from experiments.scenarios.network import (
     KasSpec,
     NetworkSpec,
@@ -63,6 +65,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     deployed so many times; ``place_every_s``: MDO looks so often where it belongs (0: it stays); ``ways``: how it
     answers besides (``experiments.scenarios.ways``); ``queries``: what is asked then
     (``experiments.scenarios.queries``).
+    ``kas``: {K-AS: of which kind it is} where one is not centralised (``controller.placement.kinds``).
     ``security: off`` leaves signatures, MACs and encryption out (packets/README.md, "Security").
     """
 
@@ -80,6 +83,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ways: Annotated[list[WayName], msgspec.Meta(max_length=8)] = []
     queries: QueriesSpec | None = None
     security: bool = True
+    kas: Annotated[dict[int, KasKind], msgspec.Meta(max_length=250)] = {}
     engines: dict[str, str] = {}
     cats: Annotated[dict[str, OwnMetric], msgspec.Meta(max_length=MAX_METRICS)] = {}
     events: Annotated[list[TimedEvent], msgspec.Meta(max_length=256)] = []
@@ -179,6 +183,7 @@ def _checked(scenario: Scenario, where: str) -> Scenario:
     check_queries(scenario.queries, scenario.replicas, plan, where)
     check_cats(scenario.cats, plan, where)
     check_ways(scenario.ways, scenario.queries, scenario.data, plan, where, scenario.jobs)
+    check_kinds(scenario.kas, plan, where)
     return scenario
 
 
@@ -246,6 +251,10 @@ def _explain(error: msgspec.ValidationError) -> str:
     """Turn msgspec's message into one that names the nearest right key."""
     text = _one_line(error)
     unknown = re.match(r"Object contains unknown field `([^`]*)`(?: - at `([^`]*)`)?", text)
+    if kind := re.match(r"Invalid enum value '(.*)' - at `\$\.kas\[.*\]\.kind`", text):
+        near = difflib.get_close_matches(kind.group(1), KINDS, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"no kind of K-AS is called {kind.group(1)!r} (key kas); {hint}there are: {', '.join(KINDS)}"
     if unknown is None:
         got = re.search(r"Expected `str.*got `(bool|int|float)`", text)
         text += "; YAML takes it for no text: put quotes around it" if got else ""
@@ -264,6 +273,7 @@ _STRUCT_AT: dict[str, type[msgspec.Struct]] = {
     "$.network.kas[]": KasSpec,
     "$.network.roles": RolesSpec,
     "$.network.wan[]": WanSpec,
+    "$.kas[]": KasKind,
     "$.data": TaskSpec,
     "$.jobs[]": JobSpec,
     "$.jobs[].hyper": Fixed,

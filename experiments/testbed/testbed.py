@@ -17,8 +17,10 @@ from controller.oam.hub import EventHub
 from controller.oam.metrics import Metrics
 from controller.oam.page import PageServer, create_app
 from controller.oam.state.run import NetworkState
+from controller.placement.kinds import housing
 from experiments.errors import RunFailed
 from experiments.scenarios import events
+from experiments.scenarios.kinds import all_kinds
 from experiments.scenarios.scenario import Scenario, engine_setup, network_plan
 from experiments.testbed import disk, terminal
 from experiments.testbed.background import Background
@@ -116,7 +118,7 @@ class Bed:
         self.start_zygote(seed)
         controllers = [self._start_controller(k, seed) for k in self.plan.kas_numbers]
         self.network.start()
-        self.hub.emit("network.up", plan=msgspec.to_builtins(self.plan))
+        self.hub.emit("network.up", plan=msgspec.to_builtins(self.plan), kinds=all_kinds(self.scenario.kas, self.plan))
         speakers = [self._start_speaker(s) for s in self.plan.speakers]
         ready = [self.runtime / f"dcc{k}.ready" for k in self.plan.kas_numbers]
         wait_for("the control centres", lambda: all(p.exists() for p in ready), READY_TIMEOUT_S, self.check)
@@ -130,6 +132,8 @@ class Bed:
     def _start_controller(self, kas: int, seed: int) -> Child:
         plan_file = self.runtime / f"dcc{kas}.json"
         plan_file.write_bytes(msgspec.json.encode(self.plan.domain(kas)))
+        kind_file = self.runtime / f"kind{kas}.json"
+        kind_file.write_bytes(msgspec.json.encode(housing(self.scenario.kas, kas)))
         arguments = {
             "--plan": plan_file,
             "--openflow-port": FIRST_OPENFLOW_PORT + kas - 1,
@@ -138,6 +142,7 @@ class Bed:
             "--database": self.folder.path / f"dcc{kas}.sqlite",
             "--seed": seed,
             "--place-every": self.scenario.place_every_s,
+            "--kind": kind_file,
             **self._engines(),
             **(self.identities.controller_options(kas) if self.identities else {}),
         }

@@ -38,6 +38,7 @@ ROOMS = (
     ("intelligence",),
     ("tools",),
     ("border",),
+    ("placement",),
     ("services",),
     ("access",),
     ("steering",),

@@ -12,6 +12,7 @@ import msgspec
 
 from controller.border.kbgp import local
 from controller.border.kbgp.trust import sign
+from controller.border.lending import AskEngine
 from controller.border.messages import Announce, Ask, Reply, pack, unpack
 from controller.errors import BorderError
 from packets.events import Emit
@@ -171,6 +172,8 @@ class KbgpBorder:
             body = unpack(asked.body).body
             if not isinstance(body, Ask) or body.kas != kas:
                 raise BorderError(f"{type(body).__name__} where a request to K-AS {kas} belongs")
+            if isinstance(body, AskEngine) and asked.trail and body.from_kas != asked.trail[0]:
+                raise BorderError(f"{type(body).__name__} of K-AS {body.from_kas}")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BorderError) as error:
             self.emit("error", text=f"K-AS {asked.trail and asked.trail[0]} sent no request: {error}")
             gateway.send(local.Result(id=asked.id, code=Answer.REFUSED, reason=str(error)[:200]))

@@ -37,6 +37,9 @@ def network_up(canvas: Canvas, event: Event) -> None:
         _plan_host(canvas, host)
     for link in _records(plan, "links"):
         _plan_link(canvas, link)
+    kinds = mapping(event.data, "kinds")
+    for kas in (k for k in kinds if str(k).isdecimal()):
+        _kas(canvas, int(kas))["kind"] = text(kinds, kas)
 
 
 def _plan_switch(canvas: Canvas, data: Data) -> None:
@@ -249,6 +252,8 @@ FOLDS = {
     "model.deployed": model_deployed,
     "packet.refused": notice,
     "engine.failed": notice,
+    "engine.borrowed": noted,
+    "engine.lent": noted,
     "warning": notice,
     "error": notice,
     "border.ready": noted,

@@ -126,7 +126,9 @@ export class NetworkView {
     for (const link of this.store.all("links")) this.paintLink(link);
     for (const kas of this.store.all("kas")) {
       const note = this.svg.querySelector(`[data-kas="${kas.kas}"]`);
-      if (note) setText(note, kas.ready ? "" : "control centre not ready");
+      if (!note) continue;
+      setText(note, kas.ready ? (kas.kind ?? "").split(" (")[0] : "control centre not ready");
+      note.classList.toggle("fine", kas.ready);
     }
     this.tokens.sync();
     setText(byId("network-says"), this.says());

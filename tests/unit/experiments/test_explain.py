@@ -99,6 +99,20 @@ def test_it_tells_which_way_of_training_tag_chose_and_what_the_others_promised(
     assert all(text in out.getvalue() for text in ("sequential", "0.810", "2.50 s", "12.00 MB"))
 
 
+def test_it_tells_whose_engine_decided_where_it_was_borrowed(folder: Path) -> None:
+    found, out = read_events(folder), io.StringIO()
+    by = {"kas": 1, "ms": 23.4, "own": False, "before": ["K-AS 4: no answer within 2 s"]}
+    for event in found:
+        if event.kind in ("job.assessed", "job.decided"):
+            event.data["by"] = by
+    told = explain(found, JOB)
+    assert told["admission"]["by"] == told["decisions"][0]["by"] == by
+    say(told, Console(file=out, width=160))
+    words = "by K-AS 1's {}, borrowed, after 23 ms; asked before, K-AS 4: no answer within 2 s"
+    assert f"admitted {words.format('T-FAM')}\n" in out.getvalue()
+    assert f"because lifts cardiology (decided {words.format('MTRCE')})\n" in out.getvalue()
+
+
 def test_jobs_are_found_by_the_beginning_of_their_number(folder: Path) -> None:
     found = read_events(folder)
     assert jobs_of(found) == [JOB]
