@@ -92,7 +92,7 @@ class Dcc:
         self.packets.on_object, self.packets.on_query = self.steering.launch, self.queries.ask
         self.packets.on_closed = self.liveness.agent_ended
         self.liveness.on_dead, self.fabric.on_links = self.health.gone, self.queries.links_changed
-        self.visits.on_trained, self.visits.on_leave = self.trusting.trained, self.resteering.withdrawn
+        self.visits.on_trained, self.visits.on_leave = self._trained, self.resteering.withdrawn
         terminals, serving = self.terminals, self.serving
         for kind in ABOUT_AN_OBJECT:
             terminals.on(kind, self.visits.about_object)
@@ -123,6 +123,10 @@ class Dcc:
         serving.on(border.AskNextStop, self.home.next_stop)
         serving.on(border.Forward, self.home.forwarded)
         serving.on(border.Lost, self.home.lost)
+
+    def _trained(self, object_id: int, visit: int, data_node: str) -> None:
+        self.trusting.trained(object_id, visit, data_node)
+        self.services.intelligence.trained(object_id, data_node)
 
     def knowledge(self, kas: int) -> Knowledge:
         """Return what other K-AS may know of one of ours."""

@@ -16,6 +16,7 @@ from controller.errors import BorderError
 from controller.intelligence import Intelligence
 from controller.placement.borrowing import Borrowing
 from controller.placement.kinds import Housing
+from controller.placement.tiers import Tiered
 from controller.plugins.engines import Engines
 from controller.runtime.loop import Worker
 from controller.southbound.openflow import Southbound
@@ -72,7 +73,7 @@ class Services:
     @property
     def krrm(self) -> Krrm:
         """The map of this domain's terminals."""
-        return self.intelligence.map
+        return self.intelligence.known
 
     @property
     def salt(self) -> bytes:
@@ -121,6 +122,8 @@ def make_kit(domain: Domain, means: Means, ask: AskKas) -> Services:
         engines = engines.without(dict.fromkeys(kind.borrows, borrowing.decide))
     engines.emit = means.emit
     intelligence = Intelligence(domain.plan, engines, salt=salt)
+    if kind.abstract_terminals:
+        intelligence = Tiered(domain.plan, engines, salt=salt, groups=kind.abstract_terminals)
     return Services(
         domain=domain,
         clock=means.clock,
@@ -129,7 +132,7 @@ def make_kit(domain: Domain, means: Means, ask: AskKas) -> Services:
         intelligence=intelligence,
         communication=Communication(domain, means.south, means.emit),
         location=Location(domain),
-        processes=Processes(domain, intelligence.map),
+        processes=Processes(domain, intelligence.known),
         ask=ask,
         groups=means.groups or {},
     )

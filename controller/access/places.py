@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from controller.border.messages import AskFacilities, Facilities, Facility
 from controller.errors import SteeringError
 from controller.services import Services
 from controller.values.decisions import Option, Request
+from controller.values.errors import EngineError
 from controller.values.handles import read_member
 from topologies.plan import HostPlan
 
@@ -69,7 +73,8 @@ class Places:
 
     def facilities(self, kas: int, role: str) -> list[Facility]:
         """Return the declared terminals of a role, nameless; ``ready``: registered, reachable, and not withdrawn."""
-        return [self._facility(kas, f"@{role}/{i}", host) for i, host in enumerate(self._declared(kas, role))]
+        declared, hidden = enumerate(self._declared(kas, role)), self.services.intelligence.within
+        return [self._facility(kas, f"@{role}/{i}", host) for i, host in declared if host.name not in hidden]
 
     def _facility(self, kas: int, handle: str, host: HostPlan) -> Facility:
         ready = host.name in self.services.krrm and self.services.processes.reachable(host.name)
@@ -85,6 +90,26 @@ class Places:
         """Return the handle of a terminal that has a fixed one by its role."""
         host = self.services.domain.hosts[node]
         return f"@{host.role}/{self._declared(host.kas, host.role).index(host)}"
+
+    async def settle(self, object_id: int, handle: str, taken: Mapping[str, float]) -> None:
+        """Have decided what a handle stands for, where an abstract terminal's own control centre decides that.
+
+        ``taken``: {terminal: seconds for which other objects take it}; ``SteeringError`` when nothing is left there.
+        """
+        services = self.services
+        if handle.startswith("@"):
+            role, _, which = handle[1:].partition("/")
+            if role != "of":
+                return
+            object_id, handle = read_member(which)
+        try:
+            inside = await services.intelligence.settle(
+                object_id, handle, services.clock(), services.domain.down_links(), taken
+            )
+        except EngineError as error:
+            raise SteeringError(str(error)) from error
+        if inside is not None:
+            services.emit("at.decided", object_id=object_id, handle=handle, **msgspec.structs.asdict(inside))
 
     def resolve(self, object_id: int, kas: int, handle: str) -> Place:
         """Return the place behind a handle; ``SteeringError`` when there is none, or it cannot be reached."""

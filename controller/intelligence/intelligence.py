@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import msgspec
+
 from controller.engines.inference.qfam import least_ms, satisfying
 from controller.plugins.engines import Chosen, Engines
 from controller.topology.drrt import DrrtA, MsDrrt, Rendezvous
@@ -26,16 +28,30 @@ from topologies.plan import DomainPlan, HostPlan
 CUTS_KEPT = 64
 
 
+class Inside(msgspec.Struct, frozen=True, kw_only=True):
+    """What is met in an abstract terminal, as its own control centre decided, of how many offers, and why."""
+
+    at: str
+    data_node: str
+    facility: str
+    offers: int
+    reason: str
+
+
 class Intelligence:
     """Map, topology orchestrator and engines for the terminals of ``domain``.
 
     ``salt``: the secret that makes handles opaque, 16 random bytes or more; two houses with one salt give one handle.
+    ``known``: every terminal as the tools layer looks after it; ``within``: {terminal: the abstract one it is in}
+    (``controller.placement.tiers``: here there are none).
     """
+
+    within: Mapping[str, str] = {}
 
     def __init__(self, domain: DomainPlan, engines: Engines | None = None, *, salt: bytes) -> None:
         self.domain, self.salt = domain, salt
         self.engines = engines or Engines()
-        self.map = Krrm()
+        self.map = self.known = Krrm()
         self._cutters: OrderedDict[int, DrrtA] = OrderedDict()
         self._cuts: dict[int, MsDrrt] = {}
 
@@ -111,6 +127,27 @@ class Intelligence:
         return verdict, await self.engines.choose(in_time, path_ms)
 
     # --- what its orders mean
+
+    async def settle(
+        self,
+        object_id: int,
+        handle: str,
+        now_s: float,
+        without: Collection[str] = (),
+        taken: Mapping[str, float] | None = None,
+    ) -> Inside | None:
+        """Have decided what a handle stands for where that is left to another (here: nowhere); ``EngineError``.
+
+        ``taken``: {terminal: seconds for which other objects take it}. None: it is decided.
+        """
+        return None
+
+    def trained(self, object_id: int, data_node: str) -> None:
+        """An object was trained on a terminal's data."""
+
+    def taken(self, nodes: Mapping[str, float]) -> dict[str, float]:
+        """Return which places are taken, and for how many seconds, by the names that offers are made for."""
+        return dict(nodes)
 
     def place(self, object_id: int, handle: str) -> Rendezvous | None:
         """Return what a handle of an offer stands for; None when it is not on offer (any more)."""

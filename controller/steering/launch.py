@@ -178,7 +178,7 @@ class Steering:
         """
         place = None
         if len(stop.path) == 1:
-            place = self._place(leg, stop.kas, stop.handle)
+            place = await self._place(leg, stop.kas, stop.handle)
         entry, replies = Entry(host.switch, host.port), list[Reply]()
         announcements = self._announcements(leg, stop)
         if before is None:
@@ -237,11 +237,14 @@ class Steering:
         if a.to_kas:
             await self._through(leg, a.kas, entry, a.to_kas)
             return Ready()
-        place = self._place(leg, a.kas, a.handle)
+        place = await self._place(leg, a.kas, a.handle)
         await self._into(leg, a.kas, a.handle, entry, place)
         return Ready(address=place.host.address)
 
-    def _place(self, leg: Leg, kas: int, handle: str) -> Place:
+    async def _place(self, leg: Leg, kas: int, handle: str) -> Place:
+        now_s = self.services.clock()
+        others = [a for a in self.services.location.expected() if a.object_id != leg.object_id and a.until_s > now_s]
+        await self.places.settle(leg.object_id, handle, {a.node: a.until_s - now_s for a in others})
         place = self.places.resolve(leg.object_id, kas, handle)
         if place.host.name == leg.from_node:
             raise SteeringError("the object is there already")

@@ -80,11 +80,12 @@ class Rivals:
             share_left=self.share_left(ask.kas, ask.object_id),
         )
 
-    def book(self, ask: Book) -> None:
+    async def book(self, ask: Book) -> None:
         """Keep a place for an object; ``SteeringError`` when others take it for longer than the home reckoned with."""
+        now_s, taken = self.services.clock(), self._taken(ask.kas, ask.object_id)
+        await self.places.settle(ask.object_id, ask.handle, taken)
         node = self.places.resolve(ask.object_id, ask.kas, ask.handle).host.name
-        now_s = self.services.clock()
-        taken_s = max((u - now_s for n, u in self._taken(ask.kas, ask.object_id) if n == node), default=0.0)
+        taken_s = taken.get(node, 0.0)
         if taken_s > ask.wait_s + TOLERANCE_S:
             raise SteeringError(f"the place is taken for {taken_s:.1f} s now")
         self._kept = {i: k for i, k in self._kept.items() if k.lapses_s > now_s}
@@ -92,15 +93,13 @@ class Rivals:
 
     def bookings(self, kas: int, object_id: int) -> list[Booking]:
         """Return which places of a K-AS other objects take, from now until their visit should be over."""
-        now_s = self.services.clock()
-        taken = self._taken(kas, object_id)
+        taken = self.services.intelligence.taken(self._taken(kas, object_id))
         return [
-            Booking(place=place_of(self.services.salt, node), start_s=0.0, end_s=until_s - now_s)
-            for node, until_s in taken
+            Booking(place=place_of(self.services.salt, name), start_s=0.0, end_s=for_s) for name, for_s in taken.items()
         ]
 
-    def _taken(self, kas: int, object_id: int) -> list[tuple[str, float]]:
-        """Return the terminals of a K-AS that other objects take, and until when."""
+    def _taken(self, kas: int, object_id: int) -> dict[str, float]:
+        """Return the terminals of a K-AS that other objects take, and for how many seconds."""
         now_s, seen = self.services.clock(), {a.object_id: a.visit for a in self.services.location.expected()}
         arrivals = [(a.node, a.until_s, a.object_id) for a in self.services.location.expected() if a.kas == kas]
         kept = [
@@ -108,7 +107,11 @@ class Rivals:
             for i, k in self._kept.items()
             if k.kas == kas and k.lapses_s > now_s and seen.get(i, -1) < k.visit
         ]
-        return [(node, until_s) for node, until_s, i in [*arrivals, *kept] if i != object_id and until_s > now_s]
+        found = dict[str, float]()
+        for node, until_s, i in [*arrivals, *kept]:
+            if i != object_id and until_s > now_s:
+                found[node] = max(until_s - now_s, found.get(node, 0.0))
+        return found
 
     def share_left(self, kas: int, object_id: int) -> dict[int, float]:
         """Return {neighbouring K-AS: share of the link's rate that other jobs leave}, where any have their way over it.

@@ -254,6 +254,7 @@ FOLDS = {
     "engine.failed": notice,
     "engine.borrowed": noted,
     "engine.lent": noted,
+    "at.decided": noted,
     "warning": notice,
     "error": notice,
     "border.ready": noted,

@@ -83,6 +83,7 @@ const SENTENCES = {
   "job.submitted": (d) => `${d.owner} asks for ${d.spec?.task}: broad ${percent(d.spec?.broad_accuracy)}${d.spec?.expert_group ? `, ${d.spec.expert_group} ${percent(d.spec.expert_accuracy)}` : ""}`,
   "job.assessed": (d) => (d.admitted ? `admitted, ${object(d)}` : `rejected: ${(d.reasons ?? []).join("; ")}`) + (d.by ? `, by K-AS ${d.by.kas}'s T-FAM in ${d.by.ms.toFixed(0)} ms` : ""),
   "engine.borrowed": (d) => `K-AS ${d.kas} has none of its own: ${d.text}`,
+  "at.decided": (d) => `${object(d)} meets ${d.facility === d.data_node ? d.facility : `${d.data_node} at ${d.facility}`} in ${d.at}, of ${d.offers} on offer`,
   "engine.lent": (d) => `K-AS ${d.kas}: ${d.text}`,
   "job.decided": (d) => `stop ${d.visit + 1}: ${d.action} in K-AS ${d.kas}: ${d.reason}`,
   "object.steered": (d) => `${object(d)} by ${(d.switches ?? []).join(" ")}${d.node ? ` to ${d.node}` : ""}${d.purpose ? ` (${String(d.purpose).replace("_", " ")})` : ""}`,

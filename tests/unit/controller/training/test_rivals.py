@@ -258,12 +258,12 @@ def test_a_job_whose_place_is_taken_meanwhile_plans_again_with_that_in_view() ->
         loads: list[Load] = []
         plan = seen.plan
 
-        def meanwhile(request: Request, view: JobView, options: Sequence[Option], load: Load | None = None) -> Plan:
+        async def meanwhile(request: Request, view: JobView, options: Sequence[Option], load: Load | None = None) -> Plan:
             """Another job takes the place while this one is being planned."""
             loads.append(load or Load())
             if len(loads) == 1:
                 book = Book(kas=1, object_id=first, visit=0, handle=place_at(world, 1, first), wait_s=0, expected_s=9.0)
-                world.by_kas[1].rivals.book(book)
+                await world.by_kas[1].rivals.book(book)
             return plan(request, view, options, load)
 
         seen.plan = meanwhile  # type: ignore[method-assign]
