@@ -30,6 +30,7 @@ class Tier2:
         self._movable = {h.name for h in plan.hosts if h.data_may_move}
         self._chosen: Bounded[int, tuple[Option, Rendezvous]] = Bounded()
         self._visits: Bounded[int, list[Visit]] = Bounded()
+        self._losses: Bounded[int, int] = Bounded()
 
     def as_one(self) -> dict[str, Attribute]:
         """Return what tier 1 is told: the members' attributes as those of one terminal ({}: there is none to meet)."""
@@ -47,10 +48,10 @@ class Tier2:
 
         ``taken``: {terminal: seconds for which other objects take it}.
         """
-        options = self.mind.offers(object_id, request, now_s, without).options
-        held = self._chosen.get(object_id)
-        if held is not None and any(o.handle == held[0].handle for o in options):
+        self.losses(object_id, request, now_s, without)
+        if object_id in self._chosen:
             return None
+        options = self.mind.offers(object_id, request, now_s, without).options
         view = JobView(visits=self._visits.get(object_id, []), at_kas=self.mind.domain.kas[0])
         plan = await self.mind.next_visits(request, view, options, self._load(taken))
         step = plan.steps[0]
@@ -60,6 +61,16 @@ class Tier2:
         return Inside(
             at=self.name, data_node=met.data_node, facility=met.facility, offers=len(options), reason=step.reason
         )
+
+    def losses(self, object_id: int, request: Request, now_s: float, without: Collection[str]) -> int:
+        """Return how often what an object was to meet here went off offer before it was trained on."""
+        held = self._chosen.get(object_id)
+        if held is not None:
+            options = self.mind.offers(object_id, request, now_s, without).options
+            if all(o.handle != held[0].handle for o in options):
+                del self._chosen[object_id]
+                self._losses[object_id] = self._losses.get(object_id, 0) + 1
+        return self._losses.get(object_id, 0)
 
     def _load(self, taken: Mapping[str, float]) -> Load:
         here = {h.name for h in self.mind.domain.hosts}.intersection(taken)
@@ -141,10 +152,18 @@ class Tiered(Intelligence):
     # --- it is asked
 
     def offers(self, object_id: int, request: Request, now_s: float, without: Collection[str] = ()) -> MsDrrt:
-        """Return the topology of a job as tier 1 sees it: an abstract terminal is one place."""
+        """Return the topology of a job as tier 1 sees it: an abstract terminal is one place.
+
+        It has another handle after each loss in it: a home that goes on without the one may still take the other.
+        """
         self.gather()
         self._requests[object_id] = request
-        return super().offers(object_id, request, now_s, without)
+        cut = super().offers(object_id, request, now_s, without)
+        for option in list(cut.options):
+            tier = self.tiers.get(cut.resolve(option.handle).facility)
+            if tier is not None and (losses := tier.losses(object_id, request, now_s, without)):
+                cut.rename(option.handle, _again(self.salt, option.handle, losses))
+        return cut
 
     # --- what its orders mean
 
@@ -218,6 +237,10 @@ class Terminals(Krrm):
     def _map_of(self, name: str) -> Krrm:
         at = self._within.get(name)
         return self._tier1 if at is None else self._tiers[at]
+
+
+def _again(salt: bytes, handle: str, losses: int) -> str:
+    return hashlib.blake2b(f"{handle}/{losses}".encode(), key=salt[:64], digest_size=8, person=b"again").hexdigest()
 
 
 def _salt(salt: bytes, name: str) -> bytes:

@@ -88,6 +88,14 @@ class MsDrrt:
             key: {"value": held.value, "age_s": round(max(0.0, now_s - held.t_s), 3)} for key, held in basis.items()
         }
 
+    def rename(self, handle: str, other: str) -> None:
+        """Offer a meeting under another handle; ``UnknownHandle``."""
+        meeting = self._meeting(handle)
+        renamed = msgspec.structs.replace(meeting, option=msgspec.structs.replace(meeting.option, handle=other))
+        kept = [renamed if m is meeting else m for m in self._meetings.values()]
+        self._meetings = {m.option.handle: m for m in kept}
+        self.options = [msgspec.structs.replace(o, handle=other) if o.handle == handle else o for o in self.options]
+
     @property
     def graph(self) -> nx.Graph:
         """The topology to draw, a networkx graph: nodes with role, K-AS and attributes, edges with rate and delay."""

@@ -101,6 +101,7 @@ def _decision(event: Event, mine: list[Event]) -> Record:
         "kas": data["kas"],
         "handle": data["handle"],
         "place": _place(there),
+        "inside": _inside(data["handle"], there, mine),
         "reason": data["reason"],
         "by": data.get("by"),
         "cost_s": data.get("cost_s"),
@@ -129,6 +130,13 @@ def _place(steered: Record) -> str:
         return ""
     node, data_node = steered["node"], steered.get("data_node", "")
     return node if data_node in ("", node) else f"{node} with data of {data_node}"
+
+
+def _inside(handle: str, steered: Record, mine: list[Event]) -> Record | None:
+    """Return what an abstract terminal's own control centre decided of a stop (None: it is in none)."""
+    said = [e.data for e in mine if e.kind == "at.decided" and e.data["handle"] == handle]
+    found = [d for d in said if d["facility"] == steered.get("node")]
+    return {k: found[-1][k] for k in ("at", "offers", "reason")} if found else None
 
 
 def _outcome(visit: int, mine: list[Event]) -> Record:
@@ -200,6 +208,9 @@ def _say_decision(decision: Record, console: Console) -> None:
     console.print(f"  because {shown(decision['reason'])}{by and f' (decided{by})'}", highlight=False, soft_wrap=True)
     if decision["waited_ms"] is not None:
         console.print(f"  decided and its way laid in {decision['waited_ms']:.1f} ms", highlight=False)
+    if inside := decision["inside"]:
+        told = f"  in {inside['at']}, of {inside['offers']} on offer there: {shown(inside['reason'])}"
+        console.print(told, highlight=False, soft_wrap=True)
     if others := _others(decision):
         console.print(f"  other jobs: {others}", highlight=False, soft_wrap=True)
     if decision["attributes"]:

@@ -181,8 +181,11 @@ def test_who_is_gone_is_not_met_and_where_all_are_nothing_is_offered() -> None:
     chosen = settled(mind)
     assert chosen is not None
     mind.forget(chosen.data_node)
+    before = offered(mind).handle
+    assert met(mind) is None, "its home is told, and offered another place"
     now = settled(mind)
     assert now is not None and now.data_node != chosen.data_node
+    assert offered(mind).handle == before
     assert offered(mind).samples == SAID[now.data_node]["samples"]
     mind.know(now.data_node, {"reachable": False}, 7.0)
     assert mind.offers(JOB, REQUEST, 7.0).options == [] and "at11" not in mind.map
@@ -288,6 +291,23 @@ def test_a_member_that_is_cut_off_is_not_met() -> None:
         await life.world.settle()
         await life.hop()
         assert life.at == "h13"
+
+    run(work)
+
+
+def test_what_dies_with_an_object_on_its_way_is_replaced_by_another_member() -> None:
+    async def work() -> None:
+        life = Life(hierarchical())
+        await life.begin()
+        order = await life.hop()
+        first, dcc = life.at, life.world.by_kas[1]
+        dcc.liveness.dead(first, "has fallen silent")
+        await life.world.settle()
+        (resteered,) = life.world.of("object.resteered")
+        assert resteered["from_node"] == first and {resteered["to_node"], first} == {"h11", "h13"}
+        assert order.action == "train" and len(life.world.of("at.decided")) == 2
+        handles = [d["handle"] for d in life.world.of("job.decided")]
+        assert len(set(handles)) == len(handles) == 2, "another handle: the home has excluded the first"
 
     run(work)
 
