@@ -22,7 +22,7 @@ from packets.events import Event, decode_event
 
 Record = dict[str, Any]
 JOB_KINDS = ("job.submitted", "job.assessed", "job.decided", "object.steered", "object.released", "visit.trained",
-             "visit.verified", "job.finished", "trust.changed")  # fmt: skip
+             "visit.verified", "job.finished", "trust.changed", "at.decided")  # fmt: skip
 
 
 def read_events(folder: Path, kinds: Sequence[str] = JOB_KINDS) -> list[Event]:

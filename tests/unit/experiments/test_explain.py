@@ -114,13 +114,13 @@ def test_it_tells_whose_engine_decided_where_it_was_borrowed(folder: Path) -> No
 
 
 def test_it_tells_what_was_decided_in_an_abstract_terminal(folder: Path) -> None:
-    found, out = read_events(folder), io.StringIO()
+    out = io.StringIO()
     said = {"object_id": JOB, "handle": HANDLE, "at": "at11", "data_node": "h12", "facility": "c1", "offers": 3}
-    found += [
-        Event(kind="at.decided", source="dcc1", t_unix_s=1.0, data=said | {"reason": "lifts it most"}),
-        Event(kind="at.decided", source="dcc1", t_unix_s=2.0, data=said | {"facility": "h13", "reason": "lost"}),
-    ]
-    say(explain(found, JOB), Console(file=out, width=160))
+    decided = [said | {"reason": "lifts it most"}, said | {"facility": "h13", "reason": "lost"}]
+    log = folder / "events.jsonl"
+    lines = [encode_event(Event(kind="at.decided", source="dcc1", t_unix_s=1.0, data=d)) for d in decided]
+    log.write_bytes(b"\n".join([*log.read_bytes().splitlines()[:-1], *lines]))
+    say(explain(read_events(folder), JOB), Console(file=out, width=160))
     assert "  in at11, of 3 on offer there: lifts it most\n" in out.getvalue() and "lost" not in out.getvalue()
 
 
