@@ -258,7 +258,9 @@ def test_a_job_whose_place_is_taken_meanwhile_plans_again_with_that_in_view() ->
         loads: list[Load] = []
         plan = seen.plan
 
-        async def meanwhile(request: Request, view: JobView, options: Sequence[Option], load: Load | None = None) -> Plan:
+        async def meanwhile(
+            request: Request, view: JobView, options: Sequence[Option], load: Load | None = None
+        ) -> Plan:
             """Another job takes the place while this one is being planned."""
             loads.append(load or Load())
             if len(loads) == 1:
