@@ -134,8 +134,9 @@ def _place(steered: Record) -> str:
 
 def _inside(handle: str, steered: Record, mine: list[Event]) -> Record | None:
     """Return what an abstract terminal's own control centre decided of a stop (None: it is in none)."""
-    said = [e.data for e in mine if e.kind == "at.decided" and e.data["handle"] == handle]
-    found = [d for d in said if d["facility"] == steered.get("node")]
+    before = mine[: next((i for i, e in enumerate(mine) if e.data is steered), 0)]
+    said = [e.data for e in before if e.kind == "at.decided" and e.data["handle"] == handle]
+    found = [d for d in said if d["facility"] == steered["node"]]
     return {k: found[-1][k] for k in ("at", "offers", "reason")} if found else None
 
 
