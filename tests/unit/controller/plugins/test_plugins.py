@@ -56,6 +56,26 @@ def ask(engines: Engines) -> Plan:
     return asyncio.run(engines.plan(REQUEST, JobView(), OPTIONS, None, {}))
 
 
+def test_a_question_that_nobody_waits_for_any_more_does_not_answer_the_next_one(tmp_path: Path) -> None:
+    async def work() -> Hyper:
+        engine = Outside("hpo", str(file) + ":hyper")
+        try:
+            await engine.ready()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await engine.ask((REQUEST, 1, 500))
+            return msgspec.convert(await engine.ask((REQUEST, 2, 500)), Hyper)
+        finally:
+            await engine.end()
+
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import time\nfrom controller.values.decisions import Hyper\ndef hyper(request, visit, samples):\n"
+        "    time.sleep(0.5 if visit == 1 else 0)\n    return Hyper(epochs=visit, batch_size=8, learning_rate=0.1)\n"
+    )
+    assert asyncio.run(work()).epochs == 2
+
+
 def test_metrics_of_ones_own_come_with_the_set_up(tmp_path: Path) -> None:
     watts = OwnMetric(source="mine.py:power", category="computing", best=20.0, worst=200.0)
     file = tmp_path / "engines.json"
