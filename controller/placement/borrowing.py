@@ -56,7 +56,7 @@ class Borrowing:
             by = Lender(kas=kas, ms=round((self._clock() - began_s) * 1e3, 1), own=lent.own, before=before)
             self._tell(engine, by, lent)
             if lent.none:
-                raise EngineError(lent.none)
+                raise EngineError(_one_line(lent.none))
             return msgspec.structs.replace(answer, by=by) if isinstance(answer, Assessment | Plan) else answer
         self._tell(engine, Lender(kas=0, ms=0.0, before=before), None)
         raise NoLender(f"K-AS {self.kas} has no {contract.paper} of its own, nobody lent it one: {'; '.join(before)}")
@@ -79,7 +79,7 @@ class Borrowing:
     def _why(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):
             return f"no answer within {self.timeout_s:g} s"
-        return str(error)[:TOLD_CHARS]
+        return _one_line(str(error))[:TOLD_CHARS]
 
     def _tell(self, engine: str, by: Lender, lent: Lent | None) -> None:
         paper = CONTRACTS[engine].paper
@@ -93,6 +93,15 @@ class Borrowing:
 
 def _read(contract: Contract, arguments: tuple[Any, ...], answer: bytes) -> Any:
     try:
-        return read_answer(contract, arguments, msgspec.msgpack.decode(answer))
+        found = read_answer(contract, arguments, msgspec.msgpack.decode(answer))
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BorderError(f"its answer is none: {error}") from None
+    if isinstance(found, Plan):
+        offered = {o.handle: o for o in arguments[2]}
+        if any(step.option != offered[step.option.handle] for step in found.steps):
+            raise BorderError("its plan changes what is on offer")
+    return found
+
+
+def _one_line(told: str) -> str:
+    return " ".join(told.split())

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from controller.intelligence import Inside, Intelligence
-from controller.placement.aggregate import NOWHERE, aggregate, inside, outside
+from controller.placement.aggregate import aggregate, inside, outside
 from controller.plugins.engines import Engines
 from controller.runtime.bounded import Bounded
 from controller.topology.drrt import MsDrrt, Rendezvous, place_of
@@ -52,8 +52,10 @@ class Tier2:
         if object_id in self._chosen:
             return None
         options = self.mind.offers(object_id, request, now_s, without).options
-        view = JobView(visits=self._visits.get(object_id, []), at_kas=self.mind.domain.kas[0])
+        view = JobView(visits=self._visits.get(object_id, []), at_kas=self.mind.domain.hosts[0].kas)
         plan = await self.mind.next_visits(request, view, options, self._load(taken))
+        if object_id in self._chosen:
+            return None  # a piece of the same training came meanwhile: it goes where that one went
         step = plan.steps[0]
         met = self.mind.place(object_id, step.option.handle)
         assert met is not None, "a plan goes to what is on offer"
@@ -102,6 +104,7 @@ class Tiered(Intelligence):
         self.tiers = {n: Tier2(n, inside(domain, n, m), self.engines, _salt(salt, n)) for n, m in groups.items()}
         self.within = {member: name for name, members in groups.items() for member in members}
         self.known = Terminals(self.map, {name: tier.mind.map for name, tier in self.tiers.items()}, self.within)
+        self._as_hosts = {h.name: h for h in self.domain.hosts if h.name in groups}
         self._news: set[str] = set()
         self._requests: Bounded[int, Request] = Bounded()
 
@@ -144,10 +147,8 @@ class Tiered(Intelligence):
     def _enter(self, name: str, told: Mapping[str, Attribute]) -> None:
         if name in self.map and not told.keys() >= self.map.node(name).attributes.keys():
             self.map.forget(name)
-        kas = self.domain.kas[0]
         for t_s in sorted({a.t_s for a in told.values()}):
-            fresh = {key: a.value for key, a in told.items() if a.t_s == t_s}
-            self.map.update(name, "data", kas, NOWHERE, fresh, t_s)
+            super().hear(self._as_hosts[name], {key: a.value for key, a in told.items() if a.t_s == t_s}, t_s)
 
     # --- it is asked
 

@@ -21,6 +21,7 @@ from controller.values.knowledge import ModelAt, Node
 from packets.queries import Need
 
 SHARES = ("broad", "expert")  # accuracies, among visits and seconds
+MOST_FIGURES = 64
 MOST_WEIGHT = 1 << 16  # a bucket's weight in OpenFlow
 
 
@@ -85,6 +86,8 @@ def _hyper(arguments: Sequence[Any], answer: Hyper) -> str:
 
 def _assessment(arguments: Sequence[Any], answer: Assessment) -> str:
     told = [*answer.predicted.items(), *answer.nearest.items()]
+    if len(told) > MOST_FIGURES:
+        return f"it tells {len(told)} figures, more than {MOST_FIGURES}; a verdict travels in one packet"
     if not all(math.isfinite(x) and 0 <= x <= (1 if key.startswith(SHARES) else x) for key, x in told):
         return "a predicted or nearest figure is out of range (accuracies are in 0..1)"
     return "" if answer.admitted or answer.reasons else "it rejects without a reason"

@@ -19,7 +19,7 @@ from controller.placement.kinds import NOT_LENT, KasKind
 from controller.placement.lending import MOST_WAITING, Lending
 from controller.plugins.contracts import CONTRACTS
 from controller.plugins.engines import Engines
-from controller.values.decisions import Assessment, Option, Request
+from controller.values.decisions import Assessment, JobView, Load, Option, Plan, Request
 from controller.values.errors import EngineError, NoLender
 from packets.events import silent
 from packets.kbgp.messages import Answer
@@ -231,6 +231,34 @@ def test_what_a_lender_says_that_there_is_none_of_is_an_answer_and_no_other_is_a
     with pytest.raises(EngineError, match="nowhere to go") as caught:
         asyncio.run(pair.borrowing.decide("tfam", ASKED["tfam"]))
     assert not isinstance(caught.value, NoLender) and pair.asked == [4]
+
+
+def test_a_plan_that_changes_what_is_on_offer_is_no_answer() -> None:
+    def elsewhere(request: Request, view: JobView, options: Sequence[Option], load: Load | None) -> Plan:
+        plan: Plan = CONTRACTS["mtrce"].of_default(request, view, options, load)
+        step = plan.steps[0]
+        moved = msgspec.structs.replace(step, option=msgspec.structs.replace(step.option, kas=7))
+        return msgspec.structs.replace(plan, steps=[moved])
+
+    pair = Pair({4: Engines.of(mtrce=elsewhere)}, "mtrce")
+    with pytest.raises(NoLender, match="K-AS 4: its plan changes what is on offer"):
+        asyncio.run(pair.borrowing.decide("mtrce", ASKED["mtrce"]))
+
+
+@pytest.mark.parametrize("what", ["predicted", "nearest"])
+def test_a_verdict_of_very_many_figures_is_no_answer(what: str) -> None:
+    pair = Pair({4: saying(**{what: {f"f{n}": 0.5 for n in range(1000)}})})
+    with pytest.raises(NoLender, match="K-AS 4: its T-FAM gave no answer"):
+        asyncio.run(pair.borrowing.decide("tfam", ASKED["tfam"]))
+
+
+def test_what_a_lender_says_is_told_in_one_line() -> None:
+    def none(*_: object) -> Assessment:
+        raise EngineError("nowhere\nto go")
+
+    pair = Pair({4: Engines.of(tfam=none)})
+    with pytest.raises(EngineError, match="nowhere to go"):
+        asyncio.run(pair.borrowing.decide("tfam", ASKED["tfam"]))
 
 
 def test_who_gave_no_answer_is_asked_last_for_a_while() -> None:

@@ -161,6 +161,25 @@ def test_what_is_met_is_opaque_until_tier_2_has_decided_and_stays_until_it_was_t
     assert offered(mind).handle not in {o.handle for o in inner}
 
 
+def test_two_pieces_of_one_training_that_come_at_once_meet_the_same() -> None:
+    async def slow(request: Request, view: JobView, options: Sequence[Option], load: Load | None) -> Plan:
+        turns.append(len(turns))
+        await asyncio.sleep(0.01)
+        return here_first(request, view, options, load)
+
+    async def work() -> None:
+        mind = tiered(Engines.of(mtrce=slow))
+        handle = offered(mind).handle
+        both = await asyncio.gather(*(mind.settle(JOB, handle, 6.0) for _ in range(2)))
+        decided = [b for b in both if b is not None]
+        assert len(turns) == 2 and len(decided) == 1
+        place = met(mind)
+        assert place is not None and place.facility == decided[0].facility
+
+    turns: list[int] = []
+    run(work)
+
+
 def test_jobs_are_decided_on_by_themselves_and_go_around_each_other() -> None:
     mind = tiered()
     first = settled(mind)
