@@ -1,9 +1,8 @@
 """Control messages between a terminal and its DCC (msgpack in the payload of an AI packet).
 
-A terminal sends a request to the label ``DCC_ADDRESS`` (its access switch hands it to the DCC of its K-AS) and repeats
-it until the reply with the same transfer id comes back; the DCC handles a repeated request once.  One that is
-larger than a packet goes in parts (``parts.py``).  Decoding never trusts: unknown tags, wrong types and oversize lists
-raise ``msgspec.DecodeError``.
+A terminal sends a request to the label ``DCC_ADDRESS`` (its access switch hands it to its DCC) and repeats it until
+the reply of that transfer id comes; the DCC handles a repeated request once. One that is larger than a packet goes in
+parts (``parts.py``). Decoding never trusts: unknown tags, wrong types, oversize lists raise ``msgspec.DecodeError``.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from packets.aats.probe import Probe, ProbeReply
 from packets.calls import Copy, Halt, HandOver, LaunchAgain, Pull, Recalibrate, Release, Retire
 from packets.queries import (
     SINGLE,
@@ -330,7 +330,7 @@ AnyMessage = (
     Register | Report | Leave | Pull | Halt | Submit | AnnounceObject | OrderRequest | VisitDone | Verdict | Returned
     | Inquire | Ack | Refused | SubmitReply | AnnounceReply | Order | LogRequest | LogPart | VerdictReply | JobStatus
     | SendData | Ask | Answer | Busy | AskState | State | AskReplicas | Replicas | Change | LaunchAgain | HandOver
-    | Release | Copy | Retire | Recalibrate | Remeasured | MoveModel | AskPart | StreamPart
+    | Release | Copy | Retire | Recalibrate | Remeasured | MoveModel | AskPart | StreamPart | Probe | ProbeReply
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

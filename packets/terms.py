@@ -13,6 +13,7 @@ Member = Annotated[str, msgspec.Meta(max_length=80)]
 Groups = Annotated[dict[str, float], msgspec.Meta(max_length=64)]
 MAX_SAMPLE = 4096  # numbers of a query: as many as a message's parts hold
 Sample = Annotated[list[int | float], msgspec.Meta(max_length=MAX_SAMPLE)]
+Steering = Literal["dcc", "aats"]  # who says where a job's model goes: its control centre, or the model itself
 Model = Literal["", "cheap", "vitals"]  # which of a task's models a job trains: its own, the cheap one, that of vitals
 Attributes = Annotated[dict[str, Any], msgspec.Meta(max_length=64)]
 MAX_FIGURE = 1e15
@@ -54,6 +55,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ``trained``: the model that is launched is a trained one, so it is measured before anything else.
     ``model``: ``cheap`` trains the small model that some tasks have beside their own, ``vitals`` the one that sees
     patients by their vital signs; only ``routed`` does.
+    ``steering`` ``aats``: no control centre is asked, the model finds its way itself, by a ``policy`` (a name, or
+    ``file.py:function`` where the network was brought up with it) with these ``parameters`` (docs/aats.md).
     ``method`` ``auto``: TAG chooses. The owner's terminal says of the model itself ``model_bytes``, and where split
     learning would cut it: ``lower_bytes`` below the cut (0: it has no place to cut), ``activation_bytes`` a sample.
     """
@@ -77,6 +80,9 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     heed_load: bool = True
     trained: bool = False
     model: Model = ""
+    steering: Steering = "dcc"
+    policy: Annotated[str, msgspec.Meta(max_length=255)] = "greedy"
+    parameters: Annotated[dict[Name, Figure], msgspec.Meta(max_length=8)] = {}
     hyper: Fixed = Fixed()
     engines: Annotated[dict[Name, Annotated[str, msgspec.Meta(max_length=255)]], msgspec.Meta(max_length=8)] = {}
 

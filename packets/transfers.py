@@ -52,6 +52,7 @@ class ReceivedObject(msgspec.Struct, frozen=True, kw_only=True):
     packets: int
     duplicates: int
     mandate: Mandate | None = None
+    flags: Flag = NO_FLAGS
 
 
 class TransferStats(msgspec.Struct, frozen=True, kw_only=True):

@@ -191,6 +191,7 @@ class Assembly:
             packets=self.packets,
             duplicates=self.duplicates,
             mandate=launch.mandate,
+            flags=launch.flags,
         )
 
 

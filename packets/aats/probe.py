@@ -1,0 +1,55 @@
+"""What the runtime of an autonomous object asks terminals, straight at their addresses, and what they say of themselves."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import msgspec
+
+from packets.queries import Amount, Count
+from packets.terms import Member, Message, Name, Share
+
+MAX_GROUPS = 64
+Kas = Annotated[int, msgspec.Meta(ge=0, le=255)]
+Visit = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
+Mix = Annotated[dict[Member, Share], msgspec.Meta(max_length=MAX_GROUPS)]
+
+
+def check_finite(*figures: float) -> None:
+    """Raise ``ValueError`` where one is no number: bounds let a NaN pass."""
+    if not all(map(math.isfinite, figures)):
+        raise ValueError("a figure is no finite number")
+
+
+class Probe(Message, frozen=True, kw_only=True, tag="probe?"):
+    """The holder of an object asks, before it sends it on: how do you stand? Answered by ``ProbeReply``."""
+
+    name: Name
+    object_id: int
+    task: Name
+
+
+class ProbeReply(Message, frozen=True, kw_only=True, omit_defaults=True, tag="probe="):
+    """What a terminal tells an object's holder of itself.
+
+    ``ready``: it would take the object; ``mix``: private shares of the groups in its ``samples``; ``test_samples``: of
+    an MPVU. ``last_visit``: the latest stop of the object that was here (-1: it never was), ``at_work``: it still is.
+    """
+
+    name: Name
+    role: Name
+    kas: Kas
+    task: Name
+    ready: bool = True
+    queue: Count = 0
+    samples_per_s: Amount = 0.0
+    samples: Count = 0
+    mix: Mix = {}
+    quality: Share = 0.0
+    test_samples: Count = 0
+    last_visit: Annotated[int, msgspec.Meta(ge=-1, le=0xFFFF)] = -1
+    at_work: bool = False
+
+    def __post_init__(self) -> None:
+        check_finite(self.samples_per_s, self.quality, *self.mix.values())
