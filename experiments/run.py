@@ -105,6 +105,8 @@ class Run:
         outcome = Outcome(seed=seed, first_event=len(self.bed.events))
         with self.phase("gather"):
             gather(self.bed)
+        if self.scenario.without_control:
+            self.bed.end_control()
         before, started_s = sum(self.bed.port_bytes().values()), time.monotonic()
         with self.phase("submit"):
             self._submit(seed, outcome)
@@ -113,7 +115,7 @@ class Run:
                 self._come_home(seed, outcome.spec, outcome)
             outcome.train_s = round(time.monotonic() - started_s, 3)
             outcome.train_bytes = sum(self.bed.port_bytes().values()) - before
-        if outcome.spec and self.bed.terminals("mdfp"):
+        if outcome.spec and self.bed.terminals("mdfp") and not self.scenario.without_control:
             with self.phase("deploy"):
                 for _ in range(self.scenario.replicas):
                     deploy(self.bed, outcome.object_id)

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -18,10 +18,12 @@ from types import FrameType
 import msgspec
 
 from controller.values.metrics import OwnMetric
+from hosts.autonomy.policies import Policy
 from hosts.control import Command, ControlServer
 from hosts.errors import DccRefused, HostError
 from hosts.learning.spec import NodeData, Samples
 from hosts.learning.task import Task
+from hosts.process.config import NodeSpec
 from hosts.roles import ROLES, Role
 from hosts.terminal.custody import HAND_OVER_S
 from hosts.terminal.reporter import Reporter
@@ -43,7 +45,7 @@ DRAIN_S = 30.0
 class AgentSetup:
     """What an agent is born with. ``samples_per_s``: training speed of one whole core here, measured by the zygote.
 
-    ``guard``: the keeper of its word and keys (None: an open network).
+    ``guard``: the keeper of its word and keys (None: an open network); ``members``, ``policies``: as of ``Terminal``.
     """
 
     plan: HostPlan
@@ -55,6 +57,8 @@ class AgentSetup:
     queries: Samples | None = None
     guard: Keeper | None = None
     metrics: Mapping[str, OwnMetric] = field(default_factory=dict)
+    members: Sequence[NodeSpec] = ()
+    policies: Mapping[str, Policy] = field(default_factory=dict)
 
 
 class Agent:
@@ -75,7 +79,7 @@ class Agent:
             plan=plan, task=setup.task, network=self.endpoint, emit=emit, submit=Work(),
             meter=Meter(setup.samples_per_s * min(1.0, plan.cpu_share), time.monotonic),
             folder=setup.runtime_dir / plan.name, seed=setup.seed, data=setup.data, queries=setup.queries,
-            guard=setup.guard, metrics=setup.metrics,
+            guard=setup.guard, metrics=setup.metrics, members=setup.members, policies=setup.policies,
         )  # fmt: skip
         self.role = self._make_role()
         self.reporter = Reporter(self.terminal, self.role.attributes)

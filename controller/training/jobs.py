@@ -110,13 +110,7 @@ class Job:
 
     def pooled(self) -> Measured | None:
         """Return the measurement over every MPVU that saw the accepted model, weighted by sample counts."""
-        if not self.pool:
-            return None
-        total = sum(m.samples for m in self.pool.values()) or 1
-        shares = [(m, m.samples / total) for m in self.pool.values()]
-        groups = sorted({g for m in self.pool.values() for g in m.per_group})
-        per_group = {g: sum(m.per_group.get(g, 0.0) * share for m, share in shares) for g in groups}
-        return Measured(broad=sum(m.broad * share for m, share in shares), per_group=per_group, samples=total)
+        return gate.pooled(self.pool.values())
 
     def expert(self, measured: Measured | None) -> float:
         """Return the accuracy (0..1) in the job's expert group, 0 where nothing was measured or none is asked."""
@@ -197,12 +191,4 @@ def hyper_of(decision: Decision, fixed: Fixed | None = None, visits: int = 0) ->
     """Return the hyper-parameters of a training stop: HPO's, but for what the owner has ``fixed``."""
     assert decision.step is not None
     hyper = decision.step.hyper
-    if fixed is None:
-        return hyper
-    return msgspec.structs.replace(
-        hyper,
-        epochs=fixed.epochs or hyper.epochs,
-        batch_size=fixed.batch_size or hyper.batch_size,
-        learning_rate=fixed.learning_rate * fixed.rate_decay**visits if fixed.learning_rate else hyper.learning_rate,
-        group_weights=hyper.group_weights or hpo.group_weights(decision.step.option.mix, fixed.weighted_loss),
-    )
+    return hyper if fixed is None else hpo.settled(hyper, fixed, decision.step.option.mix, visits)

@@ -22,6 +22,7 @@ from experiments.load import RunningLoad
 from experiments.run import check_method
 from experiments.run import query as ask
 from experiments.scenarios.queries import NeedSpec, QueriesSpec
+from experiments.scenarios.steering import check_job, own_policies
 from experiments.scenarios.ways import check_model
 from experiments.streams import RunningStream
 from experiments.testbed.testbed import Bed
@@ -185,6 +186,7 @@ class ControlServer:
         job = msgspec.convert({"task": self.bed.scenario.data.name, **spec}, JobSpec)
         check_method(job.method, self.bed.scenario.data.method)
         check_model(job.model, self.bed.scenario.ways, self.bed.scenario.data, "submit")
+        check_job(job, own_policies(self.bed.scenario.jobs), job.method)
         teller = _Teller(connection)
         listening = self.bed.hub.add_listener(teller, "submit")
         try:

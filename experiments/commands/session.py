@@ -24,7 +24,7 @@ from experiments.errors import ExperimentError, RunFailed
 from experiments.run import Run, allow, check_method, gather
 from experiments.scenarios.kinds import all_kinds, summary
 from experiments.scenarios.network import lacking
-from experiments.scenarios.scenario import Scenario, network_plan
+from experiments.scenarios.scenario import Scenario, check_autonomy, network_plan
 from experiments.testbed import disk
 from experiments.testbed.folder import RunFolder
 from experiments.testbed.testbed import FIRST_OPENFLOW_PORT, Bed
@@ -114,6 +114,8 @@ def stand(name: str, said: Said, *, run_dir: Path | None, page_port: int | None,
         if bed.terminals("mpvu"):
             with run.phase("gather"):
                 gather(bed)
+        if scenario.without_control:
+            bed.end_control()
         signal.signal(signal.SIGTERM, _leave)  # until here it means Ctrl-C; from here on it is `daitn down`
         server = ControlServer(bed)
         server.start()
@@ -191,6 +193,7 @@ def check_methods(scenario: Scenario, method: str | None = None) -> None:
     for name in [method, *(job.method for job in scenario.jobs)]:
         if name is not None:
             check_method(name, scenario.data.method)
+    check_autonomy(scenario, scenario.name, method)
 
 
 def check_all(name: str, said: Said, *, page_port: int | None, console: Console) -> None:

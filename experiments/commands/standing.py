@@ -10,6 +10,7 @@ import typer
 
 from experiments.commands.app import EngineOption, app, out
 from experiments.errors import ExperimentError
+from topologies.own.files import absolute
 
 
 @app.command()
@@ -23,6 +24,10 @@ def submit(
     seed: Annotated[int, typer.Option(help="Seed of the fresh model and the plan.", min=0)] = 0,
     engine: EngineOption = None,
     owner: Annotated[str, typer.Option(help="Which model owner submits [default: the first].")] = "",
+    aats: Annotated[
+        str, typer.Option(help="The model finds its own way by this policy: greedy, planned, random-walk, end-to-end.")
+    ] = "",
+    parameter: Annotated[list[str] | None, typer.Option(help="Of the policy, for example jump=0.3.")] = None,
 ) -> None:
     """Submit a training job to the standing network and wait for the model to come home."""
     from experiments.commands.client import request, say_job
@@ -30,14 +35,23 @@ def submit(
 
     if expert and not expert_group:
         raise ExperimentError("--expert needs --expert-group: say in which group the model must be an expert")
-    spec = {
+    spec: dict[str, Any] = {
         "broad_accuracy": broad, "expert_group": expert_group, "expert_accuracy": expert, "max_visits": max_visits,
         "deadline_s": deadline_s, "method": method, "seed": seed, "engines": here(engine or []),
     }  # fmt: skip
+    if aats:
+        spec |= {"steering": "aats", "policy": absolute(aats, Path.cwd()), "parameters": _figures(parameter or [])}
     result = request("submit", timeout_s=deadline_s + 120, spec=spec, owner=owner)
     say_job(result, out)
     if not result.get("targets_met"):
         raise typer.Exit(1)
+
+
+def _figures(words: list[str]) -> dict[str, float]:
+    try:
+        return {name: float(value) for name, _, value in (word.partition("=") for word in words)}
+    except ValueError:
+        raise ExperimentError(f"--parameter {' '.join(words)}: give name=number, for example jump=0.3") from None
 
 
 @app.command()

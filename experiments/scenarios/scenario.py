@@ -38,6 +38,7 @@ from experiments.scenarios.network import (
 )
 from experiments.scenarios.queries import NeedSpec, QueriesSpec
 from experiments.scenarios.queries import check as check_queries
+from experiments.scenarios.steering import check_steering, rooted
 from experiments.scenarios.ways import WayName, check_ways
 from hosts.learning.task_spec import TaskSpec
 from packets.messages import Fixed, JobSpec
@@ -66,6 +67,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     answers besides (``experiments.scenarios.ways``); ``queries``: what is asked then
     (``experiments.scenarios.queries``).
     ``kas``: {K-AS: of which kind it is} where one is not centralised (``controller.placement.kinds``).
+    ``without_control``: control centres are ended for good before jobs are submitted, which then find their own way
+    (``experiments.scenarios.steering``).
     ``security: off`` leaves signatures, MACs and encryption out (packets/README.md, "Security").
     """
 
@@ -84,6 +87,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     queries: QueriesSpec | None = None
     security: bool = True
     kas: Annotated[dict[int, KasKind], msgspec.Meta(max_length=250)] = {}
+    without_control: bool = False
     engines: dict[str, str] = {}
     cats: Annotated[dict[str, OwnMetric], msgspec.Meta(max_length=MAX_METRICS)] = {}
     events: Annotated[list[TimedEvent], msgspec.Meta(max_length=256)] = []
@@ -131,6 +135,7 @@ def from_raw(raw: Any, where: str) -> Scenario:
         scenario = with_task(scenario, scenario.data.own, Path(where).parent)
     if scenario.data.method:
         scenario = with_method(scenario, scenario.data.method, Path(where).parent)
+    scenario = msgspec.structs.replace(scenario, jobs=rooted(scenario.jobs, Path(where).parent))
     if scenario.queries:
         scenario = with_policy(scenario, scenario.queries, Path(where).parent)
     if scenario.cats:
@@ -184,7 +189,17 @@ def _checked(scenario: Scenario, where: str) -> Scenario:
     check_cats(scenario.cats, plan, where)
     check_ways(scenario.ways, scenario.queries, scenario.data, plan, where, scenario.jobs)
     check_kinds(scenario.kas, plan, where)
+    check_autonomy(scenario, where)
     return scenario
+
+
+def check_autonomy(scenario: Scenario, where: str, method: str | None = None) -> None:
+    """Check jobs that find their own way, of a ``method`` if one is given, and what there is without control centres;
+    ``ScenarioError``.
+    """
+    after = {"query": scenario.query, "queries": scenario.queries, "ways": scenario.ways, "seeds": scenario.seeds > 1}
+    left_out = [key for key, said in after.items() if said]
+    check_steering(scenario.jobs, where, left_out, method, without_control=scenario.without_control)
 
 
 def network_plan(scenario: Scenario) -> NetworkPlan:

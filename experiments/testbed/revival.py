@@ -35,6 +35,14 @@ class Revival:
         self._over.set()
         self._thread.join(5.0)
 
+    def end(self, children: Sequence[Child]) -> list[int]:
+        """Kill some of these for good, and let what dies from now on stay dead; return their process ids."""
+        self.stop()
+        for child in children:
+            child.process.kill()
+            child.process.wait(5.0)
+        return [child.process.pid for child in children]
+
     def _watch(self) -> None:
         while not self._over.wait(LOOK_S):
             for child in self._children:

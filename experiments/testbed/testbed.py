@@ -22,6 +22,7 @@ from experiments.errors import RunFailed
 from experiments.scenarios import events
 from experiments.scenarios.kinds import all_kinds
 from experiments.scenarios.scenario import Scenario, engine_setup, network_plan
+from experiments.scenarios.steering import own_policies
 from experiments.testbed import disk, terminal
 from experiments.testbed.background import Background
 from experiments.testbed.capture import Capture
@@ -111,9 +112,7 @@ class Bed:
         """Bring up switches, links, terminals and control centres; PyTorch loads meanwhile."""
         ports = {k: FIRST_OPENFLOW_PORT + k - 1 for k in self.plan.kas_numbers}
         self.network = Network(self.plan, self.run_id, ports, self.runtime)
-        self._cleanup.callback(
-            self.network.stop
-        )  # last to go: agents and control centres end while it still carries them
+        self._cleanup.callback(self.network.stop)  # last to go: agents and control centres end while it carries them
         self._cleanup.callback(self._stop_children)
         self.start_zygote(seed)
         controllers = [self._start_controller(k, seed) for k in self.plan.kas_numbers]
@@ -125,9 +124,10 @@ class Bed:
         wait_for("the border sessions", self._neighbours_heard, READY_TIMEOUT_S, self.check)
         first, last = self.plan.hosts[0].name, self.plan.hosts[-1].name
         check_udp(self.network.hosts[first], self.network.hosts[last])
-        revival = Revival([*controllers, *speakers], lambda text: self.hub.emit("warning", text=text))
-        revival.start()
-        self._cleanup.callback(revival.stop)
+        self._controllers = controllers
+        self._revival = Revival([*controllers, *speakers], lambda text: self.hub.emit("warning", text=text))
+        self._revival.start()
+        self._cleanup.callback(self._revival.stop)
 
     def _start_controller(self, kas: int, seed: int) -> Child:
         plan_file = self.runtime / f"dcc{kas}.json"
@@ -147,6 +147,10 @@ class Bed:
             **(self.identities.controller_options(kas) if self.identities else {}),
         }
         return self._spawn(f"dcc{kas}", python("controller", *(str(x) for pair in arguments.items() for x in pair)))
+
+    def end_control(self) -> None:
+        """Kill every control centre for good (switches keep their rules); the event has their process ids."""
+        self.hub.emit("control.ended", pids=self._revival.end(self._controllers))
 
     def _start_speaker(self, speaker: HostPlan) -> Child:
         return self._spawn(speaker.name, self.gateways.command(speaker, self.network.hosts[speaker.name].pid))
@@ -174,7 +178,8 @@ class Bed:
         """Start the process that imports PyTorch once and holds every node's data until it has forked the agents."""
         file = self.runtime / "agents.json"
         task, metrics = msgspec.to_builtins(data or self.scenario.data), msgspec.to_builtins(self.scenario.cats)
-        file.write_text(json.dumps({"task": task, "nodes": self._nodes(), "metrics": metrics}))
+        own = {"metrics": metrics, "policies": own_policies(self.scenario.jobs)}
+        file.write_text(json.dumps({"task": task, "nodes": self._nodes(), **own}))
         (self.runtime / "zygote.sock").unlink(missing_ok=True)
         self._zygote = self._spawn(
             "zygote",
@@ -190,7 +195,7 @@ class Bed:
         for host in self.plan.hosts:
             if host.role != "host":
                 index = sum(n["role"] == host.role for n in nodes)
-                nodes.append({"name": host.name, "role": host.role, "kas": host.kas, "index": index})
+                nodes.append({k: getattr(host, k) for k in ("name", "role", "kas", "address")} | {"index": index})
         return nodes
 
     def start_agents(self) -> None:

@@ -67,6 +67,7 @@ class Birth:
             samples_per_s=nursery.samples_per_s, data=nursery.data.get(plan.name),
             queries=nursery.queries() if plan.role == "query_owner" else None,
             guard=self._guard(order.keys, plan) if order.keys else None, metrics=nursery.metrics,
+            members=nursery.members, policies=nursery.policies,
         )  # fmt: skip
         nursery.data.clear()
         return setup

@@ -10,22 +10,30 @@ from controller.values.metrics import OwnMetric
 from hosts.errors import BadScenario
 from hosts.learning.task import TaskSpec
 
+MAX_MEMBERS = 1024  # terminals that an autonomous object can know of
+
 
 class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One terminal of the run. ``index`` counts the nodes of its role, from 0, in the whole network."""
+    """One terminal of the run. ``index`` counts the nodes of its role, from 0, in the whole network; ``address``: where
+    autonomous objects ask for it ('': nobody does).
+    """
 
     name: str
     role: str
     kas: int
     index: int
+    address: str = ""
 
 
 class ZygoteScenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The zygote's part of a run's scenario. ``metrics``: of one's own, that MDFPs report."""
+    """The zygote's part of a run's scenario. ``metrics``: of one's own, that MDFPs report; ``policies``: of one's own,
+    ``file.py:function``, for autonomous objects.
+    """
 
     task: TaskSpec
     nodes: list[NodeSpec]
     metrics: dict[str, OwnMetric] = {}
+    policies: list[str] = []
 
     @property
     def data_nodes(self) -> list[str]:

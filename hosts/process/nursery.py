@@ -8,27 +8,33 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from controller.values.metrics import OwnMetric
+from hosts.autonomy.policies import Policy, load_policies
 from hosts.learning.data.faults import with_flipped_labels
 from hosts.learning.spec import NodeData, Samples, TrainSettings, concat_samples
 from hosts.learning.task import Task, bytes_to_model, load_task, model_to_bytes, partition
-from hosts.process.config import ZygoteScenario
+from hosts.process.config import MAX_MEMBERS, NodeSpec, ZygoteScenario
 
 _WARM_SAMPLES = 512
 
 
 @dataclass
 class Nursery:
-    """Task and data of all nodes. ``samples_per_s``: measured training speed of one core; ``metrics``: of MDFPs."""
+    """Task and data of all nodes. ``samples_per_s``: measured training speed of one core; ``metrics``: of MDFPs;
+    ``members``, ``policies``: what autonomous objects find at every terminal.
+    """
 
     task: Task
     data: dict[str, NodeData]
     samples_per_s: float
     metrics: dict[str, OwnMetric] = field(default_factory=dict)
+    members: Sequence[NodeSpec] = ()
+    policies: Mapping[str, Policy] = field(default_factory=dict)
 
     def queries(self) -> Samples | None:
         """Return unseen samples to ask about, for tasks that cannot invent any: test samples, never trained on."""
@@ -47,7 +53,8 @@ def prepare(scenario: ZygoteScenario, seed: int) -> Nursery:
     samples_per_s = warm_up(task, next(iter(data.values())).train) if data else 0.0
     gc.collect()
     gc.freeze()
-    return Nursery(task, data, samples_per_s, scenario.metrics)
+    members, policies = scenario.nodes[:MAX_MEMBERS], load_policies(scenario.policies)
+    return Nursery(task, data, samples_per_s, scenario.metrics, members, policies)
 
 
 def warm_up(task: Task, samples: Samples) -> float:

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
+from hosts.autonomy.runtime import Itself
 from hosts.control import Command
 from hosts.errors import BadCommand, DccSilent, HostError
 from hosts.learning.errors import LearningError
 from hosts.process.memory import give_back
 from hosts.terminal.custody import FromDcc
-from hosts.terminal.dcc_line import PATIENT
+from hosts.terminal.guide import ByDcc, Guide
 from hosts.terminal.parcels import keep_parcel, send_parcel
+from hosts.terminal.recent import Recent as Recent
 from hosts.terminal.resources import memory_left_mib
 from hosts.terminal.terminal import Terminal
+from packets.aats.probe import Probe
 from packets.errors import DaitnError
 from packets.labels import DCC_ADDRESS
 from packets.messages import (
@@ -33,7 +35,6 @@ from packets.messages import (
     Halt,
     Message,
     Order,
-    OrderRequest,
     Pull,
     Recalibrate,
     Refused,
@@ -49,27 +50,12 @@ from packets.wire import Flag, Header, PacketType
 OfModels = Copy | Retire | Recalibrate | Remeasured
 Action = Callable[[ReceivedObject, Order], None]
 Peer = tuple[str, int]
-Value = TypeVar("Value")
-_MEMORY = 256
 _MAX_VISIT = 0xFFFF
-_QUESTIONS = {PacketType.QUERY, PacketType.ANNOUNCE, PacketType.TELEMETRY}
-
-
-class Recent(OrderedDict[Hashable, Value]):
-    """A mapping that forgets its oldest entries once there are more than ``kept``."""
-
-    def __init__(self, kept: int = _MEMORY) -> None:
-        super().__init__()
-        self.kept = kept
-
-    def note(self, key: Hashable, value: Value) -> None:
-        self[key] = value
-        while len(self) > self.kept:
-            self.popitem(last=False)
+_QUESTIONS = {PacketType.QUERY, PacketType.ANNOUNCE, PacketType.TELEMETRY, PacketType.PROBE}
 
 
 class Role:
-    """A terminal's part in the work. Subclasses fill ``actions`` (orders of the DCC), ``commands`` and ``answer``."""
+    """A terminal's part in the work. Subclasses fill ``actions`` (by the order's word), ``commands`` and ``answer``."""
 
     def __init__(self, terminal: Terminal) -> None:
         self.terminal = terminal
@@ -77,6 +63,8 @@ class Role:
         self.commands: dict[str, Callable[[Command], Command]] = {
             "send": lambda command: send_parcel(terminal, command)
         }
+        self.itself = Itself(terminal, lambda: self.attributes())
+        self._by_dcc = ByDcc(terminal)
         self._lock = threading.Lock()
         self._seen: Recent[bool] = Recent()
         self._halted: Recent[str] = Recent()
@@ -153,13 +141,21 @@ class Role:
             give_back()
 
     def _obey(self, obj: ReceivedObject) -> None:
-        question = OrderRequest(name=self.terminal.name, object_id=obj.object_id, visit=obj.visit)
+        guide: Guide = self.itself if self.itself.steers(obj) else self._by_dcc
         with self.terminal.activities.doing("receiving", obj.object_id):
-            order = self.terminal.dcc.ask(question, Order, object_id=obj.object_id)
+            obj, order = guide.take(obj)
         action = self.actions.get(order.action)
         if action is None:
-            raise HostError(f"the DCC ordered {order.action!r}, which a {self.terminal.plan.role} terminal does not do")
+            raise HostError(f"the order is {order.action!r}, which a {self.terminal.plan.role} terminal does not do")
         action(obj, order)
+
+    def guide(self, object_id: int, visit: int) -> Guide:
+        """Return who steers an object that is here at a stop."""
+        return self.itself if self.itself.holds(object_id, visit) else self._by_dcc
+
+    def go_on(self, obj: ReceivedObject, payload: bytes) -> None:
+        """Let an object go to its next stop, with what has become of it here."""
+        self.guide(obj.object_id, obj.visit).go_on(self.next_launch(obj, payload))
 
     def _complain_of(self, obj: ReceivedObject, what: str) -> None:
         text = f"object {obj.object_id:#x}, visit {obj.visit}, at {self.terminal.name}: {what}"
@@ -179,16 +175,16 @@ class Role:
         )  # fmt: skip
 
     def give_up_visit(self, obj: ReceivedObject, order: Order, why: str, *, lost: bool) -> None:
-        """Tell the DCC that a visit came to nothing. ``lost``: the object is unusable; else it goes on as it came."""
+        """Tell that a visit came to nothing. ``lost``: the object is unusable; else it goes on as it came."""
         self._complain_of(obj, why)
         name = self.terminal.name
         done = VisitDone(
             name=name, object_id=obj.object_id, visit=obj.visit, data_node=order.data_node or name, samples=0,
             epochs=0.0, loss=0.0, train_s=0.0, problem=why[:400], lost=lost,
         )  # fmt: skip
-        self.terminal.dcc.ask(done, Ack, object_id=obj.object_id, attempts=PATIENT)
+        self.guide(obj.object_id, obj.visit).done(done)
         if not lost:
-            self.terminal.launch(self.next_launch(obj, bytes(obj.payload)))
+            self.go_on(obj, bytes(obj.payload))
 
     # --- questions of other terminals ---
 
@@ -212,7 +208,9 @@ class Role:
         return Ack()
 
     def answer(self, message: AnyMessage) -> Message:
-        """Answer another terminal's question; a role that takes questions overrides this."""
+        """Answer another terminal's question; a role that takes more than probes overrides this."""
+        if isinstance(message, Probe):
+            return self.itself.told(message)
         return Refused(reason=f"{self.terminal.name} takes no {message.__class__.__name__}")
 
     def message_arrived(self, header: Header, payload: bytes, peer: Peer) -> None:
@@ -229,7 +227,7 @@ class Role:
         if repeated:
             if earlier is not None:
                 self.terminal.network.reply(header, earlier[0], peer, type=earlier[1])
-        elif peer[0] == DCC_ADDRESS:
+        elif peer[0] == DCC_ADDRESS or header.type is PacketType.PROBE:
             self._answer(header, payload, peer, key)  # at once, whatever this terminal is busy with
         elif not self.terminal.submit(lambda: self._answer(header, payload, peer, key)):
             with self._lock:

@@ -185,7 +185,7 @@ class Mpvu(Role):
             broad=measured.broad, per_group=measured.per_group, eval_s=seconds,
             share=found.share, whole=found.whole.per_group if found.share < 1 else {},
         )  # fmt: skip
-        return self.terminal.dcc.ask(verdict, VerdictReply, object_id=obj.object_id, attempts=PATIENT)
+        return self.guide(obj.object_id, obj.visit).judge(verdict)
 
     def _say(self, obj: ReceivedObject, order: Order, found: Found, reply: VerdictReply) -> None:
         measured = found.kept
@@ -206,7 +206,7 @@ class Mpvu(Role):
                 f"{self.terminal.name} has no accepted state of {obj.object_id:#x} to roll back to: it goes on as it is"
             )
             self.terminal.emit("warning", text=text, node=self.terminal.name)
-        self.terminal.launch(self.next_launch(obj, payload))
+        self.go_on(obj, payload)
 
 
 def _asked(order: Order) -> Request:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from hosts.autonomy.departures import Departures
 from hosts.control import Command
 from hosts.errors import BadCommand, HostError
 from hosts.inference.ways import NO_MODEL, CutSpec, cut_sides
@@ -18,7 +19,6 @@ from hosts.learning.task import bytes_to_model, model_to_bytes
 from hosts.learning.ways.models import task_of
 from hosts.roles.base import OfModels, Role
 from hosts.roles.owner_pairs import Pairs, write
-from hosts.terminal.dcc_line import PATIENT
 from hosts.terminal.terminal import Terminal
 from packets.errors import DaitnError
 from packets.messages import (
@@ -79,6 +79,7 @@ class ModelOwner(Role):
             "move": self._move, "split": self._split,
         }  # fmt: skip
         self._jobs: dict[int, OwnJob] = {}
+        self._departures = Departures(terminal, self.itself)
         self._pairs = Pairs(terminal, self._trained, self._launch_later)
         self.commands |= self._pairs.commands
 
@@ -104,13 +105,24 @@ class ModelOwner(Role):
         spec = msgspec.structs.replace(
             spec, model_bytes=len(payload), lower_bytes=lower, activation_bytes=activation
         )  # fmt: skip
+        if spec.steering == "aats":
+            reply = self._departures.submit(spec, lambda object_id: self._own(object_id, spec, payload))
+            return {"reply": msgspec.to_builtins(reply)}
         reply = self.terminal.dcc.ask(
             Submit(name=self.terminal.name, spec=spec), SubmitReply, attempts=1, timeout_s=30.0
         )
         if reply.admitted:
-            self._jobs[reply.object_id] = OwnJob(spec)
-            self._launch_later(self._fresh(reply.object_id, spec, payload))
+            self._launch_later(self._own(reply.object_id, spec, payload))
         return {"reply": msgspec.to_builtins(reply)}
+
+    def _own(self, object_id: int, spec: JobSpec, payload: bytes) -> OutgoingObject:
+        """Remember a job that is admitted; return its model as it is first launched."""
+        self._jobs[object_id] = OwnJob(spec)
+        return self._fresh(object_id, spec, payload)
+
+    def tick(self) -> None:
+        """Look whether objects that find their own way are overdue."""
+        self._departures.tick()
 
     def _fresh(self, object_id: int, spec: JobSpec, payload: bytes) -> OutgoingObject:
         """The model at its first launch. The limit counts stops (also at MPVUs, and home), a guard like IP's TTL."""
@@ -132,7 +144,7 @@ class ModelOwner(Role):
     # --- home ---
 
     def take_back(self, obj: ReceivedObject, order: Order) -> None:
-        """Check and store the trained model with its log, then tell the DCC that it is home."""
+        """Check and store the trained model with its log, then tell that it is home."""
         job = self._jobs.get(obj.object_id)
         if job is None:
             raise HostError(f"{self.terminal.name} never submitted it: not taken")
@@ -148,7 +160,7 @@ class ModelOwner(Role):
             "object.returned", object_id=obj.object_id, node=self.terminal.name, bytes=len(payload), folder=str(folder)
         )
         message = Returned(name=self.terminal.name, object_id=obj.object_id, size_bytes=len(payload))
-        self.terminal.dcc.ask(message, Ack, object_id=obj.object_id, attempts=PATIENT)
+        self.guide(obj.object_id, obj.visit).returned(message)
 
     def _whole_log(self, object_id: int, order: Order) -> list[dict[str, Any]]:
         """The training log: what the order carries, and the rest in as many packets as it takes."""
@@ -293,7 +305,7 @@ class ModelOwner(Role):
 
     def _change(self, command: Command) -> Command:
         """Change a running job, or stop it: {"object_id", "stop"?, "max_visits"?, "deadline_s"?, ...}."""
-        self._job(command)
+        self._check_led(command)
         wanted = {key: value for key, value in command.items() if key != "op"}
         try:
             message = msgspec.convert({**wanted, "name": self.terminal.name, "m": "change"}, Change)
@@ -303,10 +315,15 @@ class ModelOwner(Role):
         return {"status": msgspec.to_builtins(status)}
 
     def _inquire(self, command: Command) -> Command:
-        self._job(command)
+        self._check_led(command)
         message = Inquire(name=self.terminal.name, object_id=command["object_id"])
         status = self.terminal.dcc.ask(message, JobStatus, object_id=command["object_id"])
         return {"status": msgspec.to_builtins(status)}
+
+    def _check_led(self, command: Command) -> None:
+        """Of a job that finds its own way nobody knows anything before its model is home."""
+        if self._job(command).spec.steering == "aats":
+            raise BadCommand(f"object_id {command['object_id']}: it finds its own way; nothing reaches it meanwhile")
 
     def _job(self, command: Command) -> OwnJob:
         object_id = command.get("object_id")

@@ -20,7 +20,6 @@ from hosts.learning.ways.models import seen_by, task_of
 from hosts.methods.exchange import Exchange
 from hosts.methods.members import QUESTIONS, MemberParts
 from hosts.roles.base import Role
-from hosts.terminal.dcc_line import PATIENT
 from hosts.terminal.terminal import Terminal
 from packets.errors import TransportError
 from packets.messages import Ack, Order, Refused, SendData, VisitDone, decode_message, encode_message
@@ -181,7 +180,7 @@ class Trainer(Role):
             self.give_up_visit(obj, order, str(error), lost=False)
             return
         self._tell_trained(obj, order, result, data_node)
-        self.terminal.launch(self.next_launch(obj, model_to_bytes(model, travelling(order.compression))))
+        self.go_on(obj, model_to_bytes(model, travelling(order.compression)))
 
     def _settings(self, order: Order, data_node: str) -> TrainSettings:
         """The order's hyper-parameters; the seed is the run's, so that a journey repeats wherever it trains."""
@@ -203,4 +202,4 @@ class Trainer(Role):
             name=terminal.name, object_id=obj.object_id, visit=obj.visit, data_node=data_node, samples=result.samples,
             epochs=order.epochs, loss=result.loss, train_s=result.seconds,
         )  # fmt: skip
-        terminal.dcc.ask(done, Ack, object_id=obj.object_id, attempts=PATIENT)
+        self.guide(obj.object_id, obj.visit).done(done)

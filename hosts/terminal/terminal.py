@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from controller.values.metrics import OwnMetric
+from hosts.autonomy.policies import Policy
 from hosts.errors import LaunchFailed
 from hosts.learning.spec import NodeData, Samples
 from hosts.learning.task import Task
+from hosts.process.config import NodeSpec
 from hosts.terminal.custody import Custody, Mover
 from hosts.terminal.dcc_line import DccLine, Requests
 from hosts.terminal.resources import Meter
@@ -84,7 +86,8 @@ class Activities:
 @dataclass
 class Terminal:
     """One emulated host as its role sees it. ``queries``: unseen samples for a query owner whose task invents none;
-    ``metrics``: what an MDFP measures of itself beside the usual.
+    ``metrics``: what an MDFP measures of itself beside the usual; ``members``: terminals that autonomous objects may
+    ask from here, ``policies``: by which they may choose (none: ours).
     """
 
     plan: HostPlan
@@ -104,6 +107,8 @@ class Terminal:
     leaving: bool = False
     pulled: Callable[[list[str]], None] = lambda names: None
     metrics: Mapping[str, OwnMetric] = field(default_factory=dict)
+    members: Sequence[NodeSpec] = ()
+    policies: Mapping[str, Policy] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.dcc = DccLine(self.network, self.plan.kas)

@@ -23,8 +23,13 @@ MAGIC = b"DAJ1"
 MAX_STOPS = 256
 MAX_ROUTE = 64
 MAX_CHARTER = 16 << 10
-MAX_BYTES = 1 << 20
-OWNER_ROLE = "model_owner"
+MAX_BYTES = 8 << 20
+SIGNERS = {
+    "start": ("model_owner",),
+    "train": ("data", "compute"),
+    "verify": ("mpvu",),
+    "confirm": ("mpvu",),
+}  # whose certificate may stand under which entry
 CHARTER_CONTEXT = b"DA-ITN charter 1"
 TRAIL_CONTEXT = b"DA-ITN trail 1"
 Action = Literal["start", "train", "verify", "confirm", "home"]
@@ -137,14 +142,15 @@ class Journey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def _check_words(self, owner: str, directory: Directory) -> None:
         known = directory.by_address(owner)
-        if known is None or known.role != OWNER_ROLE:
+        if known is None or known.role not in SIGNERS["start"]:
             raise TrailError(f"{owner} is no model owner of the directory")
         try:
             known.signing_key.verify(self.word, CHARTER_CONTEXT + self.text)
             for at, stop in enumerate(self.trail):
                 signer = directory.by_address(stop.address)
-                if signer is None:
-                    raise TrailError(f"entry {at}: the directory knows no {stop.address}")
+                if signer is None or signer.role not in SIGNERS[stop.action]:
+                    role = f"a {signer.role}" if signer else "in no directory"
+                    raise TrailError(f"entry {at}: {stop.address}, which is {role}, may not {stop.action}")
                 signer.signing_key.verify(stop.signature, self._said(at, stop))
         except InvalidSignature:
             raise TrailError("charter or trail are not what was signed") from None

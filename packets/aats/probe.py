@@ -1,4 +1,4 @@
-"""What the runtime of an autonomous object asks terminals, straight at their addresses, and what they say of themselves."""
+"""What the holder of an autonomous object asks terminals at their own addresses, and what they say of themselves."""
 
 from __future__ import annotations
 

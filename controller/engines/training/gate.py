@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from controller.values.decisions import Measured, Request
@@ -34,6 +36,18 @@ def targets_met(request: Request, measured: Measured, margin: float = 0.0) -> bo
     expert_goal = min(1.0, request.expert_accuracy + margin) if request.expert_group else 0.0
     broad_goal = min(1.0, request.broad_accuracy + margin)
     return measured.broad >= broad_goal and expert_of(request, measured) >= expert_goal
+
+
+def pooled(found: Iterable[Measured]) -> Measured | None:
+    """Return what several MPVUs measured of one model as one, weighted by sample counts; None: nobody measured it."""
+    every = list(found)
+    if not every:
+        return None
+    total = sum(m.samples for m in every) or 1
+    shares = [(m, m.samples / total) for m in every]
+    groups = sorted({g for m in every for g in m.per_group})
+    per_group = {g: sum(m.per_group.get(g, 0.0) * share for m, share in shares) for g in groups}
+    return Measured(broad=sum(m.broad * share for m, share in shares), per_group=per_group, samples=total)
 
 
 def beyond(request: Request) -> Request:

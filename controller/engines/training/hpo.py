@@ -8,7 +8,10 @@ values: what a comparison of routes compares is the route.
 
 from __future__ import annotations
 
+import msgspec
+
 from controller.values.decisions import Hyper, Mix, Request
+from packets.terms import Fixed
 
 EPOCHS = 2.0
 MORE_EPOCHS = 6.0  # where samples are few
@@ -34,6 +37,17 @@ def hyper(request: Request, visit: int, samples: int) -> Hyper:
         epochs=epochs(samples),
         batch_size=BATCH_SIZE if samples >= BATCH_SIZE * SMALL_BATCH else SMALL_BATCH,
         learning_rate=round((SMALL_MODEL_RATE if small else LEARNING_RATE) * pace(visit), 6),
+    )
+
+
+def settled(chosen: Hyper, fixed: Fixed, mix: Mix, visits: int) -> Hyper:
+    """Return hyper-parameters, but for what the owner has ``fixed``, of a visit after ``visits`` others to this mix."""
+    return msgspec.structs.replace(
+        chosen,
+        epochs=fixed.epochs or chosen.epochs,
+        batch_size=fixed.batch_size or chosen.batch_size,
+        learning_rate=fixed.learning_rate * fixed.rate_decay**visits if fixed.learning_rate else chosen.learning_rate,
+        group_weights=chosen.group_weights or group_weights(mix, fixed.weighted_loss),
     )
 
 
