@@ -20,13 +20,15 @@ from controller.border.kbgp.config import Config, Neighbour
 from controller.border.kbgp.core import Core
 from controller.border.kbgp.effects import Send
 from controller.border.kbgp.session import Connection
+from packets.aats.journey import MAGIC, Charter, Stop, TrailError, begun, pack, unpack
 from packets.batch import GOOD, REASONS, USE_DECODE, ShardTrain, parse
 from packets.errors import PacketError
 from packets.events import decode_event, encode_event
 from packets.kbgp import messages as border
 from packets.kbgp.knowledge import Bounds, Data, Deployed, Knowledge
-from packets.messages import AnyMessage, Ask, Order, Register, decode_message, encode_message
+from packets.messages import AnyMessage, Ask, JobSpec, Order, Register, decode_message, encode_message
 from packets.options import Authentication, Mandate
+from packets.security.identity import Directory
 from packets.transfer.receiver import Receiving
 from packets.transfers import ReceivedObject
 from packets.wire import (
@@ -141,6 +143,34 @@ def messages(data: bytes) -> None:
             encode_message(decode_message(text))
         with suppress(msgspec.DecodeError):
             encode_event(decode_event(text))
+
+
+def journey(data: bytes) -> None:
+    """Autonomous objects: one that packs again and is believed of nobody, or TrailError. Bound: 64 KiB, 200 times.
+
+    Odd first bytes put a right frame around a journey whose charter and trail have any kind of value.
+    """
+    text = framed(Reader(data[1:])) if data[:1] and data[0] & 1 else data[1:]
+    with bounded(0x10000 + 200 * len(text)):
+        try:
+            found, model = unpack(text)
+            assert unpack(pack(found, model)) == (found, model)
+            found.check(object_id=1, owner="10.1.1.1", visit=len(found.trail) - 1, here="10.1.1.2", directory=NOBODY)
+        except TrailError:
+            return
+    raise AssertionError("a journey that nobody signed is believed")
+
+
+NOBODY = Directory()
+
+
+def framed(reader: Reader) -> bytes:
+    """Return a frame around a journey with any values in its charter and its entries."""
+    charter = {name: value(reader, 3) for name in Charter.__struct_fields__ if reader.number() < 240}
+    entry = {name: value(reader, 3) for name in Stop.__struct_fields__ if reader.number() < 240}
+    told = {"text": msgspec.msgpack.encode(charter), "word": reader.take(64), "trail": [entry] * (reader.number() % 4)}
+    text = msgspec.msgpack.encode(told)
+    return MAGIC + len(text).to_bytes(4, "big") + text + reader.take(9)
 
 
 MESSAGES = sorted(get_args(AnyMessage), key=lambda message: message.__name__)
@@ -457,8 +487,19 @@ def good_border() -> list[border.Message]:
     ]  # fmt: skip
 
 
+def good_journey() -> bytes:
+    """Return an autonomous object one stop away from its owner."""
+    charter = Charter(object_id=1, owner="10.1.1.1", spec=JobSpec(task="t"), issued_ms=5)
+    start = Stop(
+        address="10.1.1.1", kas=1, action="start", next="train", to="10.1.1.2", why="near", at_ms=6, digest=bytes(32),
+        mix={"a": 1.0}, route=["10.1.1.2"],
+    )  # fmt: skip
+    return pack(begun(charter, None).grown(start, None), b"a model")
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "codec": codec, "messages": messages, "assembler": assembler, "batch": batch, "kbgp": kbgp, "speaker": speaker,
+    "journey": journey,
 }  # fmt: skip
 
 
@@ -472,6 +513,8 @@ def seeds(name: str) -> list[bytes]:
         ]
     if name == "batch":
         return trains()
+    if name == "journey":
+        return [b"\0" + good_journey(), b"\1" + bytes(200), b"\1" + bytes(range(255))]
     if name == "kbgp":
         return [b"\0\0" + border.encode(one) for one in good_border()]
     if name == "speaker":  # it accepts, hears OPEN, KEEPALIVE, an advertisement, a question

@@ -69,3 +69,22 @@ def test_one_that_dies_at_once_is_left_dead(tmp_path: Path) -> None:
     finally:
         revival.stop()
         child.stop()
+
+
+def test_what_is_ended_for_good_is_not_started_again(tmp_path: Path) -> None:
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    children = [Child(name, sleep, tmp_path / f"{name}.log", "t") for name in ("dcc1", "dcc2", "kbg1")]
+    said: list[str] = []
+    revival = Revival(children, said.append)
+    revival.start()
+    try:
+        pids = [child.process.pid for child in children]
+        assert revival.end(children[:2]) == pids[:2]
+        assert [child.process.poll() for child in children] == [-signal.SIGKILL, -signal.SIGKILL, None]
+        for child in children:
+            child.check()
+        assert not said and [child.process.pid for child in children] == pids
+    finally:
+        revival.stop()
+        for child in children:
+            child.stop()

@@ -1,0 +1,77 @@
+"""Jobs that find their own way, and networks without control centres, as a scenario says them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from experiments.commands.session import check_methods
+from experiments.errors import ScenarioError
+from experiments.scenarios.scenario import SCENARIO_FOLDER, Scenario, from_raw, load
+from experiments.scenarios.steering import own_policies
+
+
+def raw(**job: Any) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((SCENARIO_FOLDER / "healthcare.yaml").read_text())
+    del content["query"]
+    content["jobs"][0] |= {"steering": "aats"} | job
+    return content
+
+
+def scenario(top: dict[str, Any] | None = None, **job: Any) -> Scenario:
+    return from_raw(raw(**job) | (top or {}), "mine.yaml")
+
+
+def test_a_job_says_its_policy_and_parameters() -> None:
+    job = scenario(policy="random-walk", parameters={"jump": 0.3}).jobs[0]
+    assert (job.steering, job.policy, job.parameters) == ("aats", "random-walk", {"jump": 0.3})
+    assert scenario().jobs[0].policy == "greedy" and load("healthcare").jobs[0].steering == "dcc"
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        ({"policy": "gready"}, "no policy is called 'gready'; did you mean 'greedy'"),
+        ({"parameters": {"jump": 1.0}}, "policy greedy has no parameter 'jump'; it has none"),
+        ({"method": "gossip"}, "method gossip: with `steering: aats` a model travels alone"),
+        ({"engines": {"mtrce": "default"}}, "engines of its own"),
+        ({"policy": "none.py:f"}, "there is no file"),
+        ({"steering": "self"}, "Invalid enum value 'self'"),
+    ],
+)
+def test_what_cannot_be_is_one_line_that_names_it(job: dict[str, Any], words: str) -> None:
+    with pytest.raises(ScenarioError, match=words) as caught:
+        scenario(**job)
+    assert "mine.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_policy_of_ones_own_is_found_from_where_the_scenario_lies(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def last(request, view, options, rng):\n    return [options[-1].handle]\n")
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(raw(policy="mine.py:last")))
+    found = load(str(tmp_path / "mine.yaml"))
+    assert own_policies(found.jobs) == [f"{(tmp_path / 'mine.py').resolve()}:last"] == [found.jobs[0].policy]
+    assert own_policies(scenario().jobs) == []
+
+
+@pytest.mark.parametrize(
+    ("top", "job", "words"),
+    [
+        ({}, {"steering": "dcc"}, "nobody would steer the jobs"),
+        ({"query": {"group": "cardiology"}}, {}, "query needs control centres"),
+        ({"queries": {"rate_per_s": 5}}, {}, "queries needs control centres"),
+        ({"seeds": 3}, {}, "seeds needs control centres"),
+    ],
+)
+def test_without_control_there_is_only_what_needs_none(top: dict[str, Any], job: dict[str, Any], words: str) -> None:
+    assert scenario({"without_control": True}).without_control
+    with pytest.raises(ScenarioError, match=words):
+        scenario({"without_control": True} | top, **job)
+
+
+def test_a_method_on_the_command_line_is_checked_too() -> None:
+    check_methods(scenario(), "routed")
+    with pytest.raises(ScenarioError, match="method federated"):
+        check_methods(scenario(), "federated")
