@@ -65,9 +65,9 @@ def environment() -> dict[str, str]:
 class Running:
     """A ``daitn run`` on its way."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, scenario: str = "healthcare") -> None:
         self.result = folder / "result"
-        words = command("run", "healthcare", "--run-dir", str(self.result), "--no-page", *arguments)
+        words = command("run", scenario, "--run-dir", str(self.result), "--no-page", *arguments)
         self.process = subprocess.Popen(
             words, cwd=folder, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -100,9 +100,9 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, *arguments: str) -> Iterator[Running]:
+def running(folder: Path, *arguments: str, scenario: str = "healthcare") -> Iterator[Running]:
     """Start a run; whatever the test does with it, nothing of it is left."""
-    run = Running(folder, *arguments)
+    run = Running(folder, *arguments, scenario=scenario)
     try:
         yield run
     finally:
