@@ -100,7 +100,7 @@ def _decision(event: Event, mine: list[Event]) -> Record:
         "action": action,
         "kas": data["kas"],
         "handle": data["handle"],
-        "place": _place(there),
+        "place": _place(there) or data.get("to", ""),
         "inside": _inside(data["handle"], there, mine),
         "reason": data["reason"],
         "by": data.get("by"),

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from controller.engines.training import gate
+from controller.engines.training.evidence import visit_s
 from controller.values.decisions import Measured
 from hosts.autonomy.choosing import Chooser, Next
 from hosts.autonomy.course import Course, course_of
@@ -133,8 +134,7 @@ class Itself:
 
     def returned(self, message: Returned) -> None:
         """The model is home and stored: keep the trail beside it, and end its job."""
-        key = next(k for k in reversed(self._held) if k[0] == message.object_id)  # type: ignore[index]
-        held = self._held.pop(key)
+        held = self._held.pop((message.object_id, self._met[message.object_id][0]))
         self.homes.pop(message.object_id, None)
         text = msgspec.json.encode({"charter": held.journey.charter, "trail": held.journey.trail})
         for folder in (self.terminal.folder / f"{message.object_id:x}", self.terminal.folder):
@@ -163,9 +163,9 @@ class Itself:
         held.course.take(held.stop)
         self.send(held, fresh)
 
-    def send(self, held: Held, onward: OutgoingObject, refused: frozenset[str] = frozenset()) -> None:
+    def send(self, held: Held, onward: OutgoingObject, refused: str = "") -> Next:
         """Send an object to the stop that is wanted; where that does not take it, to another one; ``LaunchFailed``."""
-        tried, why = set(refused), ""
+        tried, why = {refused} if refused else set[str](), ""
         for _ in range(TRIES):
             held.course.elapsed_s = elapsed_s(held.journey)
             going = self.chooser.choose(held.course, onward, tried)
@@ -179,7 +179,7 @@ class Itself:
                     break
                 self.terminal.emit("warning", text=f"{why}; another stop is chosen", node=self.terminal.name)
             else:
-                return
+                return going
         raise LaunchFailed(f"object {onward.object_id:#x} found no way from {self.terminal.name}: {why}")
 
     def _launch(self, held: Held, onward: OutgoingObject, going: Next) -> None:
@@ -197,8 +197,19 @@ class Itself:
         if onward.visit:
             self._met.note(onward.object_id, (onward.visit - 1, False))
         if going.action != "home":
-            again = frozenset({going.address})
-            self._watch.follow(going.address, onward, lambda: self.send(held, onward, again))
+            self._watch.follow(going.address, onward, lambda: self._again(held, onward, going))
+
+    def _again(self, held: Held, onward: OutgoingObject, lost: Next) -> None:
+        """Send the copy elsewhere of an object that is lost where it went; ``LaunchFailed``."""
+        began_s, members = self.terminal.clock(), {m.address: m for m in self.terminal.members}
+        going = self.send(held, onward, lost.address)
+        before, now = members[lost.address], members.get(going.address)
+        self.terminal.emit(
+            "object.resteered", object_id=onward.object_id, visit=onward.visit, holder=self.terminal.name, alive=False,
+            reason=f"{before.name} does not answer for it any more", from_node=before.name, from_kas=before.kas,
+            to_node=now.name if now else "", to_kas=now.kas if now else 0,
+            resteer_ms=round((self.terminal.clock() - began_s) * 1e3, 2),
+        )  # fmt: skip
 
     # --- the trail ---
 
@@ -242,14 +253,16 @@ class Itself:
     def _tell_decision(self, onward: OutgoingObject, going: Next) -> None:
         terminal = self.terminal
         there = next((m for m in terminal.members if m.address == going.address), None)
-        others = [o for o in going.options if o.handle != going.address][:TOLD]
+        chosen = next((o for o in going.options if o.handle == going.address), None)
+        others = [o for o in going.options if o is not chosen][:TOLD]
         terminal.emit(
             "job.decided", object_id=onward.object_id, visit=onward.visit, action=going.action, node=terminal.name,
             kas=there.kas if there else terminal.plan.kas, handle=going.address, to=there.name if there else "",
             reason=going.why, offers=len(going.options), heard=going.heard,
+            cost_s=round(visit_s(chosen), 3) if chosen else None, cost_bytes=len(onward.payload) if chosen else None,
             alternatives=[
                 {"kas": o.kas, "handle": o.handle, "samples": o.samples, "trust": round(o.trust, 3),
-                 "cost_s": round(o.reach_s + o.epoch_s, 3)} for o in others
+                 "cost_s": round(visit_s(o), 3), "cost_bytes": len(onward.payload)} for o in others
             ],
         )  # fmt: skip
 

@@ -40,9 +40,6 @@ class Watch:
             self._room.release()
         if not lost:
             return
-        about = {"object_id": obj.object_id, "visit": obj.visit, "holder": self.terminal.name}
-        text = f"{address} does not answer for the object any more"
-        self.terminal.emit("object.resteered", **about, reason=text, alive=False)
         try:
             again()
         except DaitnError as error:

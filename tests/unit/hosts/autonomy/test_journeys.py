@@ -9,11 +9,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from controller.values.decisions import JobView, Option, Request
+from experiments.commands.explain import explain, say
 from hosts.autonomy.policies import POLICIES, Policy, greedy
 from hosts.errors import BadCommand
 from packets.aats.journey import Journey, pack, unpack
+from packets.events import Event
 from packets.labels import DCC_ADDRESS
 from packets.wire import Flag
 from tests.autonomy import ADDRESSES, NAMES, Town, arrived
@@ -209,3 +212,16 @@ def test_bytes_that_are_no_journey_are_an_error_and_nothing_else(tmp_path: Path,
     assert obj.to is not None
     town.roles[obj.to].object_arrived(arrived(sender, msgspec.structs.replace(obj, payload=payload)))
     assert not town.under_way and len(town.of("error")) == 1
+
+
+def test_a_person_is_told_why_it_went_where(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    object_id = town.submit()["object_id"]
+    town.run()
+    events = [Event(kind=k, source="x", t_unix_s=float(n), data=d) for n, (k, d) in enumerate(town.events)]
+    told = explain(events, object_id)
+    assert [d["place"] for d in told["decisions"]] == town.route()
+    console = Console(record=True, width=200)
+    say(told, console)
+    text = console.export_text()
+    assert "because greedy: " in text and "finished: broad" in text and "samples" in text
