@@ -156,15 +156,17 @@ class Testbed:
         check_method(job.method, self.scenario.data.method)
         return Job(run_job(self.bed, job, owner))
 
-    def query(self, group: str = "", *, text: str = "", way: str = "", **need: Any) -> dict[str, Any]:
+    def query(
+        self, group: str = "", *, text: str = "", way: str = "", aats: bool = False, **need: Any
+    ) -> dict[str, Any]:  # fmt: skip
         """Put one question (a sample of a group, or a text) to whichever deployed model the network steers it to.
 
-        ``way``: a way of inference, one of the scenario's; ``need``: fields of ``packets.queries.Need``, as
-        ``broad_accuracy=0.8``.
+        ``way``: a way of inference, one of the scenario's; ``aats``: the asker finds the model itself; ``need``: fields
+        of ``packets.queries.Need``, as ``broad_accuracy=0.8``.
         """
         from experiments.run import query
 
-        return query(self.bed, self.scenario.data.name, group, text, need=need, way=way)
+        return query(self.bed, self.scenario.data.name, group, text, need=need, way=way, aats=aats)
 
     def stream(self, group: str = "", count: int = 40, way: str = "", **need: Any) -> RunningStream:
         """Put one query of many samples; iterate for its answers, in order as they come (``figures``: what came of it).

@@ -144,14 +144,15 @@ def put(
     answer_to: str = "",
     task: str = "",
     of_load: bool = False,
+    aats: bool = False,
 ) -> dict[str, Any]:
     """Put one query at an asker; return what came of it. Tells the events of which class it was, and why it was refused
-    (an asker alone knows); ``RunFailed`` then.
+    (an asker alone knows); ``RunFailed`` then. ``aats``: the asker finds the model itself.
     """
     task, wanted = task or bed.scenario.data.name, msgspec.convert(need or {}, Need)
     mark, refused = len(bed.events), ""
     try:
-        return bed.tell(asker, "query", ANSWER_S, task=task, group=group, text=text, answer_to=answer_to,
+        return bed.tell(asker, "query", ANSWER_S, task=task, group=group, text=text, answer_to=answer_to, aats=aats,
                         need=msgspec.to_builtins(wanted))  # fmt: skip
     except RunFailed as error:
         refused = str(error).removeprefix(f"{asker} refused 'query': ")

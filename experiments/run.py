@@ -279,17 +279,17 @@ def train_too(bed: Bed, jobs: Sequence[JobSpec], owner: str = "") -> list[int]:
 
 def query(
     bed: Bed, task: str, group: str, text: str = "", *, need: dict[str, Any] | None = None, answer_to: str = "",
-    way: str = "",
+    way: str = "", aats: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Put one query at the first query owner; return answer, expected answer, who answered and the latency.
 
     It asks an unseen sample of ``group``, or for a ``text`` in somebody's own words, to which no answer is expected.
     ``need``: what it needs (``packets.queries.Need``); ``answer_to``: the terminal that gets the answer instead;
-    ``way``: the variant of the task's models that is asked.
+    ``way``: the variant of the task's models that is asked; ``aats``: no control centre leads it, the asker does.
     """
     asker = askers_of(bed)[0]
     address = address_of(bed, answer_to) if answer_to else ""
-    reply = put(bed, asker, group, text=text, need=need, answer_to=address, task=variant_task(task, way))
+    reply = put(bed, asker, group, text=text, need=need, answer_to=address, task=variant_task(task, way), aats=aats)
     return {key: value for key, value in reply.items() if key != "ok"} | {"answer_to": answer_to}
 
 

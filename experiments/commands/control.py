@@ -84,11 +84,12 @@ class ControlServer:
 
     def _op_query(
         self, _: object, group: str, text: str = "", need: dict[str, Any] | None = None, answer_to: str = "",
-        way: str = "",
+        way: str = "", aats: bool = False,
     ) -> dict[str, Any]:  # fmt: skip
         checked = msgspec.to_builtins(msgspec.convert(need or {}, NeedSpec))
         msgspec.convert(way, Variant)
-        return ask(self.bed, self.bed.scenario.data.name, group, text, need=checked, answer_to=answer_to, way=way)
+        task = self.bed.scenario.data.name
+        return ask(self.bed, task, group, text, need=checked, answer_to=answer_to, way=way, aats=aats)
 
     def _op_stream(
         self,

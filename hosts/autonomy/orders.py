@@ -10,7 +10,7 @@ from controller.engines.training import gate, hpo
 from controller.values.decisions import Mix
 from hosts.autonomy.course import Course
 from packets.aats.journey import Action, Stop
-from packets.aats.probe import MAX_GROUPS
+from packets.aats.probe import MAX_GROUPS, MAX_MODELS, Hosting
 from packets.messages import Order
 
 About = Mapping[str, Any]
@@ -73,6 +73,17 @@ def mix_of(about: About) -> Mix:
     """Return the shares of groups that a terminal tells, within a packet's bounds."""
     shares = about.get("group_shares", {})
     return {str(g)[:80]: share_of(s) for g, s in sorted(shares.items(), key=lambda one: -one[1])[:MAX_GROUPS]}
+
+
+def models_of(about: About) -> list[Hosting]:
+    """Return the models that an MDFP tells of, within a packet's bounds."""
+    return [
+        Hosting(
+            label=m["label"], task=m["task"], service_ms=max(0.0, m["service_ms"]), in_flight=m["in_flight"],
+            accuracy={g: share_of(a) for g, a in list(m["accuracy"].items())[:MAX_GROUPS]},
+        )
+        for m in about.get("models", [])[:MAX_MODELS]
+    ]  # fmt: skip
 
 
 def share_of(figure: float) -> float:

@@ -20,7 +20,7 @@ from controller.engines.training.evidence import visit_s
 from controller.values.decisions import Measured
 from hosts.autonomy.choosing import Chooser, Next
 from hosts.autonomy.course import Course, course_of
-from hosts.autonomy.orders import About, mix_of, of_use, order_home, order_of, share_of
+from hosts.autonomy.orders import About, mix_of, models_of, of_use, order_home, order_of, share_of
 from hosts.autonomy.policies import POLICIES
 from hosts.autonomy.watch import Watch
 from hosts.errors import LaunchFailed
@@ -80,7 +80,7 @@ class Itself:
             name=plan.name, role=plan.role, kas=plan.kas, task=task.name, ready=ready, queue=self.terminal.queue,
             samples_per_s=max(0.0, about.get("compute_samples_per_s", 0.0)), samples=about.get("samples", 0),
             mix=mix_of(about), quality=share_of(about.get("quality", 0.0)), test_samples=about.get("test_samples", 0),
-            last_visit=last_visit, at_work=at_work,
+            models=models_of(about), last_visit=last_visit, at_work=at_work,
         )  # fmt: skip
 
     # --- the guide ---

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from hosts.autonomy.queries import ask_straight
 from hosts.control import Command
 from hosts.errors import BadCommand, TerminalRefused
 from hosts.inference.asking import Means, Sample
@@ -50,7 +51,8 @@ class QueryOwner(Role):
         self.terminal.emit("query.sent", id=query, node=self.terminal.name, task=task)
         started = time.perf_counter()
         need = self._need(command)
-        answer = self._ask(Ask(task=task, sample=sample, need=need, answer_to=str(command.get("answer_to") or "")))
+        question = Ask(task=task, sample=sample, need=need, answer_to=str(command.get("answer_to") or ""))
+        answer = self._answer_to(question, straight=bool(command.get("aats")))
         latency_ms = (time.perf_counter() - started) * 1e3
         result = {
             "answered_by": answer.answered_by,
@@ -158,9 +160,14 @@ class QueryOwner(Role):
         except LearningError as error:
             raise BadCommand(f"way {MULTIMODAL}: {error}") from None
 
-    def _ask(self, question: Ask) -> Answer:
+    def _answer_to(self, question: Ask, *, straight: bool) -> Answer:
+        """Have a question answered, by a model that the network finds, or (``straight``) that is found from here."""
         if len(question.sample) > MAX_SAMPLE:
             raise BadCommand(f"sample of {len(question.sample)} numbers; a query takes {MAX_SAMPLE}")
+        reply = ask_straight(self.terminal, question, random.Random()) if straight else self._ask(question)
+        return reply if isinstance(reply, Answer) else Answer(answer="", confidence=0.0, answered_by=question.answer_to)
+
+    def _ask(self, question: Ask) -> Answer | Ack:
         label = query_label(question.task, question.need)
         with self.terminal.activities.doing("sending", label):
             _, payload = self.terminal.network.request(
@@ -171,10 +178,8 @@ class QueryOwner(Role):
             reply = decode_message(payload)
         except msgspec.DecodeError:
             raise TerminalRefused("the answer was no message of ours") from None
-        if isinstance(reply, Answer):
+        if isinstance(reply, Answer | Ack):
             return reply
-        if isinstance(reply, Ack):
-            return Answer(answer="", confidence=0.0, answered_by=question.answer_to)
         raise TerminalRefused(
             reply.reason if isinstance(reply, Refused) else f"answered with {reply.__class__.__name__}"
         )

@@ -54,18 +54,21 @@ def query(
         int,
         typer.Option(help="Samples of the question: answers come in order, as they are there.", min=1, max=MAX_STREAM),
     ] = 1,
+    aats: Annotated[bool, typer.Option("--aats", help="The asker finds the model itself, no control centre.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what came of it as one line of JSON.")] = False,
 ) -> None:
     """Put one question to whichever deployed model the network steers it to; `daitn explain last` says why there."""
     from experiments.commands.client import request
 
     if count > 1:
+        if aats:
+            raise ExperimentError(f"--aats goes with one sample, not with --count {count}; leave one of them out")
         need = need_of(accuracy, expert, deadline_ms, local)
         _stream(group, text, answer_to, count, need, way=way, as_json=as_json)
         return
     answer = request(
         "query", timeout_s=60, quiet=as_json, group="" if text else group, text=text, answer_to=answer_to,
-        need=need_of(accuracy, expert, deadline_ms, local), way=way,
+        need=need_of(accuracy, expert, deadline_ms, local), way=way, aats=aats,
     )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(answer))
