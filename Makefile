@@ -67,6 +67,10 @@ bench-resteer: setup-demo  ## rendezvous killed, link cut, mind changed in mid-t
 bench-flipped: setup-demo  ## a hospital with flipped labels, with and without MPVU gate and trust, on the network; last line JSON
 	@$(PY) -m benchmarks.flipped
 
+.PHONY: bench-aats
+bench-aats: setup-demo  ## models that find their own way without control centres, beside those that are led; the last line is JSON
+	@$(PY) -m benchmarks.aats
+
 bench-rivals: setup-demo  ## four jobs at once, with plans that heed each other and without; the last line is JSON
 	@$(PY) -m benchmarks.rivals
 

@@ -28,7 +28,7 @@ def run_job(
     if reply["admitted"]:
         come_home(bed, job, outcome)
         folder = keep_model(bed, f"{outcome.object_id:x}", owner, outcome.object_id)
-        if bed.terminals("mdfp") and not bed.scenario.without_control:
+        if bed.terminals("mdfp"):
             deploy(bed, outcome.object_id, owner)
             outcome.ways = deploy_all_ways(bed, outcome.object_id, job, owner)
     result = summarise(outcome, bed.events, {h.name: h.kas for h in bed.plan.hosts})

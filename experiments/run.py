@@ -105,8 +105,6 @@ class Run:
         outcome = Outcome(seed=seed, first_event=len(self.bed.events))
         with self.phase("gather"):
             gather(self.bed)
-        if self.scenario.without_control:
-            self.bed.end_control()
         before, started_s = sum(self.bed.port_bytes().values()), time.monotonic()
         with self.phase("submit"):
             self._submit(seed, outcome)
@@ -115,7 +113,7 @@ class Run:
                 self._come_home(seed, outcome.spec, outcome)
             outcome.train_s = round(time.monotonic() - started_s, 3)
             outcome.train_bytes = sum(self.bed.port_bytes().values()) - before
-        if outcome.spec and self.bed.terminals("mdfp") and not self.scenario.without_control:
+        if outcome.spec and self.bed.terminals("mdfp"):
             with self.phase("deploy"):
                 for _ in range(self.scenario.replicas):
                     deploy(self.bed, outcome.object_id)
@@ -200,7 +198,10 @@ def check_method(method: str, own: str = "") -> None:
 
 
 def gather(bed: Bed) -> None:
-    """Have every data node see to it that its test samples reached both MPVUs; ``RunFailed`` names one that did not."""
+    """Have every data node see to it that its test samples reached both MPVUs; ``RunFailed`` names one that did not.
+
+    From then on there are no control centres, where the scenario is to do without.
+    """
     data_nodes = bed.terminals("data")
 
     def send(name: str) -> dict[str, Any]:
@@ -210,6 +211,8 @@ def gather(bed: Bed) -> None:
         for name, answer in zip(data_nodes, pool.map(send, data_nodes), strict=True):
             if answer.get("failed"):
                 raise RunFailed(f"test samples of {name} did not reach the MPVUs: {answer['failed']}")
+    if bed.scenario.without_control:
+        bed.end_control()
 
 
 def submit(bed: Bed, job: JobSpec, owner: str = "") -> dict[str, Any]:
@@ -255,7 +258,12 @@ def keep_model(bed: Bed, subfolder: str = "", owner: str = "", object_id: int = 
 
 
 def deploy(bed: Bed, object_id: int, owner: str = "") -> None:
-    """Have the owner deploy a trained model; returns when an MDFP hosts it and its DCC's map knows."""
+    """Have the owner deploy a trained model; returns when an MDFP hosts it and its DCC, if it has one, knows."""
+    if bed.scenario.without_control:
+        mark = len(bed.events)
+        bed.tell(owner_named(bed, owner), "deploy", ANSWER_TIMEOUT_S, object_id=object_id, aats=True)
+        bed.wait_event("model.deployed", ANSWER_TIMEOUT_S, mark, object_id=object_id)
+        return
     deploy_part(bed, owner_named(bed, owner), Part("", {"object_id": object_id}, {}))
 
 
@@ -287,7 +295,7 @@ def query(
     ``need``: what it needs (``packets.queries.Need``); ``answer_to``: the terminal that gets the answer instead;
     ``way``: the variant of the task's models that is asked; ``aats``: no control centre leads it, the asker does.
     """
-    asker = askers_of(bed)[0]
+    asker, aats = askers_of(bed)[0], aats or bed.scenario.without_control
     address = address_of(bed, answer_to) if answer_to else ""
     reply = put(bed, asker, group, text=text, need=need, answer_to=address, task=variant_task(task, way), aats=aats)
     return {key: value for key, value in reply.items() if key != "ok"} | {"answer_to": answer_to}

@@ -26,7 +26,7 @@ from topologies.plan import HostPlan
 
 PLACES = {
     "owner1": ("model_owner", 1), "h11": ("data", 1), "h12": ("data", 1), "h21": ("data", 2), "h22": ("data", 2),
-    "mpvu1": ("mpvu", 1), "mpvu2": ("mpvu", 2),
+    "mpvu1": ("mpvu", 1), "mpvu2": ("mpvu", 2), "mdfp1": ("mdfp", 1), "mdfp2": ("mdfp", 2),
 }  # fmt: skip
 ADDRESSES = {name: f"10.{kas}.1.{number}" for number, (name, (_, kas)) in enumerate(PLACES.items(), 1)}
 NAMES = {address: name for name, address in ADDRESSES.items()}

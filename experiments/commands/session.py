@@ -114,8 +114,6 @@ def stand(name: str, said: Said, *, run_dir: Path | None, page_port: int | None,
         if bed.terminals("mpvu"):
             with run.phase("gather"):
                 gather(bed)
-        if scenario.without_control:
-            bed.end_control()
         signal.signal(signal.SIGTERM, _leave)  # until here it means Ctrl-C; from here on it is `daitn down`
         server = ControlServer(bed)
         server.start()

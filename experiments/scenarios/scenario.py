@@ -197,7 +197,7 @@ def check_autonomy(scenario: Scenario, where: str, method: str | None = None) ->
     """Check jobs that find their own way, of a ``method`` if one is given, and what there is without control centres;
     ``ScenarioError``.
     """
-    after = {"query": scenario.query, "queries": scenario.queries, "ways": scenario.ways, "seeds": scenario.seeds > 1}
+    after = {"queries": scenario.queries, "ways": scenario.ways, "seeds": scenario.seeds > 1}
     left_out = [key for key, said in after.items() if said]
     check_steering(scenario.jobs, where, left_out, method, without_control=scenario.without_control)
 

@@ -10,6 +10,7 @@ from controller.values.decisions import Option
 from hosts.autonomy.course import Course
 from hosts.autonomy.policies import POLICIES, Policy, greedy
 from hosts.autonomy.probing import Heard, ask_all, options_of
+from hosts.errors import LaunchFailed
 from hosts.terminal.terminal import Terminal
 from packets.aats.journey import Action
 from packets.transport import OutgoingObject
@@ -34,8 +35,12 @@ class Chooser:
         self.terminal, self.policies = terminal, policies
 
     def choose(self, course: Course, onward: OutgoingObject, refused: set[str]) -> Next:
-        """Return the next stop; ``refused``: addresses that did not take the object just now."""
+        """Return the next stop; ``refused``: addresses that did not take the object just now. ``LaunchFailed``: a model
+        that is to be deployed finds no MDFP.
+        """
         rng = random.Random(f"{course.spec.seed}/{onward.visit}/{len(refused)}")
+        if course.last is not None and course.last.action == "home":
+            return self._place(course, onward, refused, rng)
         without = course.bad | refused
         action, why = course.wanted(onward.visit_limit - onward.visit + 1)
         if action == "train":
@@ -57,6 +62,16 @@ class Chooser:
         away = without | {self.terminal.plan.address}
         members = [m for m in self.terminal.members if m.role == role and m.address and m.address not in away]
         return ask_all(self.terminal, members, object_id, rng)
+
+    def _place(self, course: Course, onward: OutgoingObject, refused: set[str], rng: random.Random) -> Next:
+        """Return where a model that was home is deployed: where its task has the fewest models, at the least loaded."""
+        task, heard = course.spec.task, self.heard("mdfp", onward.object_id, refused, rng)
+        if not heard:
+            raise LaunchFailed("no MDFP answers that would take it")
+        held = {h.address: sum(m.task == task for m in h.reply.models) for h in heard}
+        best = min(heard, key=lambda h: (held[h.address], h.reply.queue, h.rtt_s, h.address))
+        why = f"of {len(heard)} MDFP: it has {held[best.address]} models of {task}, {best.reply.queue} in its queue"
+        return Next("deploy", best.address, why, heard=len(heard))
 
     def options(self, course: Course, heard: Sequence[Heard]) -> list[Option]:
         """Return the data heard of that is trusted enough."""

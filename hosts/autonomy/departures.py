@@ -82,6 +82,10 @@ class Departures:
         except DaitnError as error:
             self._give_up(obj.object_id, " ".join(str(error).split()))
 
+    def deploy(self, object_id: object) -> dict[str, object]:
+        """Have a model that came home find an MDFP, and be there; ``TrailError``, ``LaunchFailed``."""
+        return {"object_id": object_id, "to": self.itself.deploy(object_id).address}
+
     def tick(self) -> None:
         """Give up what is overdue."""
         for object_id, journey in list(self.itself.homes.items()):

@@ -9,9 +9,9 @@ from typing import Any
 from controller.engines.training import gate, hpo
 from controller.values.decisions import Mix
 from hosts.autonomy.course import Course
-from packets.aats.journey import Action, Stop
+from packets.aats.journey import Action, Stop, TrailError
 from packets.aats.probe import MAX_GROUPS, MAX_MODELS, Hosting
-from packets.messages import Order
+from packets.messages import Order, Way
 
 About = Mapping[str, Any]
 
@@ -41,15 +41,29 @@ def order_of(course: Course, action: Action, about: About, *, object_id: int, vi
 def order_home(course: Course, trail: Sequence[Stop], *, object_id: int, visit: int) -> Order:
     """Return the owner's order: the whole log of the journey is in it."""
     log = [_entry(number, stop, course.spec.expert_group) for number, stop in enumerate(trail[1:])]
-    pooled = gate.pooled(course.pool.values())
-    accuracy: dict[str, float] = {"broad": round(pooled.broad, 4)} if pooled else {}
-    if pooled and course.spec.expert_group:
-        expert = round(pooled.per_group.get(course.spec.expert_group, 0.0), 4)
-        accuracy |= {"expert": expert, course.spec.expert_group: expert}
     return Order(
-        action="home", object_id=object_id, visit=visit, log=log, log_length=len(log), accuracy=accuracy,
+        action="home", object_id=object_id, visit=visit, log=log, log_length=len(log), accuracy=_accuracy(course),
         task=course.spec.task, model=course.spec.model,
     )  # fmt: skip
+
+
+def order_deploy(course: Course, digest: bytes, *, object_id: int, visit: int) -> Order:
+    """Return an MDFP's order; ``TrailError`` where the model, by its digest, is not the one that was verified."""
+    if not course.pool or digest != course.digest:
+        raise TrailError("what is to be deployed is not the model that was verified")
+    spec = course.spec
+    return Order(
+        action="deploy", object_id=object_id, visit=visit, for_object=object_id, task=spec.task, model=spec.model,
+        way=Way(model=spec.model), accuracy=_accuracy(course),
+    )  # fmt: skip
+
+
+def _accuracy(course: Course) -> dict[str, float]:
+    pooled, group = gate.pooled(course.pool.values()), course.spec.expert_group
+    if pooled is None:
+        return {}
+    expert = round(pooled.per_group.get(group or "", 0.0), 4)
+    return {"broad": round(pooled.broad, 4)} | ({"expert": expert, group: expert} if group else {})
 
 
 def _entry(visit: int, stop: Stop, expert_group: str | None) -> dict[str, Any]:

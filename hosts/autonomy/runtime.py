@@ -20,7 +20,7 @@ from controller.engines.training.evidence import visit_s
 from controller.values.decisions import Measured
 from hosts.autonomy.choosing import Chooser, Next
 from hosts.autonomy.course import Course, course_of
-from hosts.autonomy.orders import About, mix_of, models_of, of_use, order_home, order_of, share_of
+from hosts.autonomy.orders import About, mix_of, models_of, of_use, order_deploy, order_home, order_of, share_of
 from hosts.autonomy.policies import POLICIES
 from hosts.autonomy.watch import Watch
 from hosts.errors import LaunchFailed
@@ -34,6 +34,7 @@ from packets.transport import OutgoingObject, ReceivedObject
 from packets.wire import Flag, PacketType
 
 HELD = 64
+HOME_KEPT = 8  # models of this owner's that may yet be deployed
 TRIES = 5  # stops that are tried where those before do not take the object
 CHARS = 200
 TOLD = 8  # alternatives told of with a decision
@@ -60,6 +61,7 @@ class Itself:
         self.homes: dict[int, Journey] = {}
         self._held: Recent[Held] = Recent(HELD)
         self._met: Recent[tuple[int, bool]] = Recent()
+        self._came_home: Recent[tuple[Held, ReceivedObject]] = Recent(HOME_KEPT)
         self._watch = Watch(terminal)
 
     @staticmethod
@@ -94,22 +96,30 @@ class Itself:
         )  # fmt: skip
         course, action = self.course(journey), journey.trail[-1].next
         stop = self._blank(action, hashlib.sha256(model).digest())
+        order = self._order(obj, journey, course, action, stop.digest)
+        held, obj = Held(journey, stop, course), msgspec.structs.replace(obj, payload=model)
+        if action != "deploy":
+            self._held.note(key, held)
         if action == "home":
-            if obj.object_id not in self.homes:
-                raise TrailError(f"{self.terminal.name} waits for no such object (any more): not taken")
-            order = order_home(course, journey.trail, object_id=obj.object_id, visit=obj.visit)
-        else:
-            order = order_of(course, action, self._attributes(), object_id=obj.object_id, visit=obj.visit)
-        self._held.note(key, Held(journey, stop, course))
-        self._met.note(obj.object_id, (obj.visit, action != "home"))
-        return msgspec.structs.replace(obj, payload=model), order
+            self._came_home.note(obj.object_id, (held, obj))
+        self._met.note(obj.object_id, (obj.visit, action not in ("home", "deploy")))
+        return obj, order
+
+    def _order(self, obj: ReceivedObject, journey: Journey, course: Course, action: Action, digest: bytes) -> Order:
+        at: dict[str, int] = {"object_id": obj.object_id, "visit": obj.visit}
+        if action == "deploy":
+            return order_deploy(course, digest, **at)
+        if action != "home":
+            return order_of(course, action, self._attributes(), **at)
+        if obj.object_id not in self.homes:
+            raise TrailError(f"{self.terminal.name} waits for no such object (any more): not taken")
+        return order_home(course, journey.trail, **at)
 
     def done(self, message: VisitDone) -> None:
         """Write down a training visit; an object that is lost here is let go of, whoever sent it keeps a copy."""
         key = (message.object_id, message.visit)
         if message.lost:
-            del self._held[key]
-            self._met.pop(message.object_id, None)
+            self.lost(*key)
             return
         about = self._attributes()
         self._write(
@@ -117,6 +127,12 @@ class Itself:
             loss=message.loss if math.isfinite(message.loss) else 0.0, quality=share_of(about.get("quality", 0.0)),
             problem=message.problem[:CHARS],
         )  # fmt: skip
+
+    def lost(self, object_id: int, visit: int) -> None:
+        """Let go of an object that came to grief here: who sent it here keeps a copy, and will hear that it is gone."""
+        self._held.pop((object_id, visit), None)
+        if self._met.get(object_id) == (visit, True):
+            del self._met[object_id]
 
     def judge(self, message: Verdict) -> VerdictReply:
         """Say whether a visit is kept, as a control centre's gate does, and write down what was measured."""
@@ -162,6 +178,20 @@ class Itself:
         self.homes[fresh.object_id] = journey
         held.course.take(held.stop)
         self.send(held, fresh)
+
+    def deploy(self, object_id: object) -> Next:
+        """Send a model that has come home on to an MDFP that it chooses; ``TrailError``: none has, ``LaunchFailed``."""
+        if not isinstance(object_id, int) or object_id not in self._came_home:
+            raise TrailError(f"no model {object_id} has come home to {self.terminal.name} by its own way, lately")
+        held, obj = self._came_home[object_id]
+        if held.stop.digest != held.course.digest:
+            raise TrailError(f"model {object_id:#x} has come home unverified: no MDFP would take it")
+        held.course.take(held.stop)
+        visit = obj.visit + 1
+        return self.send(held, OutgoingObject(
+            object_id=object_id, type=obj.type, payload=obj.payload, owner=obj.owner, visit=visit, visit_limit=visit,
+            requirements=obj.requirements,
+        ))  # fmt: skip
 
     def send(self, held: Held, onward: OutgoingObject, refused: str = "") -> Next:
         """Send an object to the stop that is wanted; where that does not take it, to another one; ``LaunchFailed``."""

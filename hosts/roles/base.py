@@ -135,8 +135,10 @@ class Role:
             self._complain_of(obj, str(error))
         except (DaitnError, LearningError) as error:
             self._complain_of(obj, str(error))
+            self.itself.lost(obj.object_id, obj.visit)
         except Exception as error:
             self._complain_of(obj, repr(error))
+            self.itself.lost(obj.object_id, obj.visit)
         finally:
             give_back()
 

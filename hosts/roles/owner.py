@@ -239,10 +239,12 @@ class ModelOwner(Role):
     def _deploy(self, command: Command) -> Command:
         """Deploy a trained model (of it a cache takes the accuracy alone), or the bytes of a file.
 
-        {"object_id" | "file", "accuracy"?, "variant"?, "way"?, "to"?}. What is called otherwise than the task's model
-        stays as it is when that one is trained on: it is told as no job's.
+        {"object_id" | "file", "accuracy"?, "variant"?, "way"?, "to"?, "aats"?}. What is called otherwise than the
+        task's model stays as it is when that one is trained on: it is told as no job's.
         """
         spec, payload, accuracy = self._trained(command)
+        if command.get("aats"):
+            return self._departures.deploy(command.get("object_id"))
         variant = command.get("variant", "")
         wanted: dict[str, Any] = {
             "m": "announce", "name": self.terminal.name, "kind": "deploy", "task": spec.task,

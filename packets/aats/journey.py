@@ -29,10 +29,11 @@ SIGNERS = {
     "train": ("data", "compute"),
     "verify": ("mpvu",),
     "confirm": ("mpvu",),
+    "home": ("model_owner",),
 }  # whose certificate may stand under which entry
 CHARTER_CONTEXT = b"DA-ITN charter 1"
 TRAIL_CONTEXT = b"DA-ITN trail 1"
-Action = Literal["start", "train", "verify", "confirm", "home"]
+Action = Literal["start", "train", "verify", "confirm", "home", "deploy"]
 Words = Annotated[str, msgspec.Meta(max_length=200)]
 Signature = Annotated[bytes, msgspec.Meta(max_length=64)]
 
@@ -134,7 +135,7 @@ class Journey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         for at, stop in enumerate(self.trail):
             if (stop.address, stop.action) != (expected, action):
                 raise TrailError(f"entry {at} is {stop.action} at {stop.address}, not {action} at {expected}")
-            if stop.next == "start" or stop.action == "home":
+            if stop.next == "start" or (stop.action == "home") != (stop.next == "deploy"):
                 raise TrailError(f"entry {at} leads from {stop.action} to {stop.next}")
             expected, action = stop.to, stop.next
         if expected != here:

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from experiments import Testbed
+from experiments.errors import RunFailed
 from experiments.scenarios.scenario import SCENARIO_FOLDER
 from packets.events import Event
 from packets.labels import AI_PORT, LABEL_NETWORK
@@ -32,7 +34,6 @@ AUTONOMOUS, END_TO_END = 0x20, 0x40
 def scenario(folder: Path, **job: Any) -> str:
     """Write healthcare with little data and no control centre; return the file's path."""
     content = yaml.safe_load((SCENARIO_FOLDER / "healthcare.yaml").read_text())
-    del content["query"]
     content["without_control"] = True
     content["data"] |= {"train_per_node": 500, "test_per_node": 60, "alpha": 1.0}
     content["jobs"] = [
@@ -105,18 +106,27 @@ def test_it_meets_its_target_with_every_control_centre_dead(run: tuple[str, Ende
     assert ended.of("error") == []
 
 
+def test_the_model_is_deployed_and_asked_without_control_centres_too(run: tuple[str, Ended]) -> None:
+    _, ended = run
+    (deployed,) = ended.of("model.deployed")
+    assert ROLE[deployed["node"]] == "mdfp" and deployed["accuracy"]["broad"] >= 0.6
+    query = ended.report["query"]
+    assert query["answered_by"] == deployed["node"] and query["answer"] and query["latency_ms"] < 3000
+
+
 def test_the_report_has_its_route_and_who_decided(run: tuple[str, Ended]) -> None:
     policy, ended = run
     route, journey = ended.report["route"], ended.report["journey"]
     assert route and all(ROLE[v["node"]] == "data" and v["reason"].startswith(policy) for v in route)
-    assert all(v["accuracy"] for v in route) and journey[-1]["node"] == OWNER
-    assert {ROLE[stop["node"]] for stop in journey[:-1]} == {"data", "mpvu"}
+    assert all(v["accuracy"] for v in route)
+    assert [ROLE[stop["node"]] for stop in journey[-2:]] == ["model_owner", "mdfp"]
+    assert {ROLE[stop["node"]] for stop in journey[:-2]} == {"data", "mpvu"}
     assert ended.report["seeds"][0]["train_bytes"] > 0
     decided = {d["visit"]: d for d in ended.of("job.decided")}
     assert [decided[stop["visit"]]["to"] for stop in journey] == [stop["node"] for stop in journey]
     assert decided[0]["node"] == OWNER and decided[1]["node"] == journey[0]["node"], "each holder decides the next stop"
     trail = json.loads((ended.folder / "model" / "trail.json").read_text())["trail"]
-    assert [NAME[stop["to"]] for stop in trail] == [stop["node"] for stop in journey]
+    assert [NAME[stop["to"]] for stop in trail] == [stop["node"] for stop in journey[:-1]]
 
 
 def test_the_wire_shows_autonomous_shards_to_real_addresses(run: tuple[str, Ended]) -> None:
@@ -151,4 +161,22 @@ def test_a_holder_that_dies_with_the_model_is_passed_by(tmp_path: Path) -> None:
         events = started.events()
     trained = [e.data["node"] for e in events if e.kind == "visit.trained"]
     assert trained and name not in trained
+    assert_as_before(before)
+
+
+def test_a_query_finds_a_model_with_every_control_centre_dead(tmp_path: Path) -> None:
+    """One that finds its own way may be led before: control centres deploy the model, then they die."""
+    before = standing()
+    content = yaml.safe_load(Path(scenario(tmp_path)).read_text())
+    (tmp_path / "led.yaml").write_text(yaml.safe_dump(content | {"without_control": False}))
+    with Testbed(str(tmp_path / "led.yaml"), seed=1, results=tmp_path / "result", capture=False) as bed:
+        assert bed.submit().targets_met, "its own way beside control centres"
+        assert len(controllers()) == 4
+        bed.bed.end_control()
+        assert controllers() == []
+        answers = [bed.query("cardiology", aats=True, broad_accuracy=0.5) for _ in range(5)]
+        assert {ROLE[a["answered_by"]] for a in answers} == {"mdfp"}
+        assert all(a["answer"] and a["latency_ms"] < 2000 for a in answers)
+        with pytest.raises(RunFailed, match="no MDFP that answered has a model with what is needed"):
+            bed.query("cardiology", aats=True, broad_accuracy=0.999)
     assert_as_before(before)

@@ -60,13 +60,13 @@ def test_a_policy_of_ones_own_is_found_from_where_the_scenario_lies(tmp_path: Pa
     ("top", "job", "words"),
     [
         ({}, {"steering": "dcc"}, "nobody would steer the jobs"),
-        ({"query": {"group": "cardiology"}}, {}, "query needs control centres"),
+        ({"ways": ["cached"]}, {}, "ways needs control centres"),
         ({"queries": {"rate_per_s": 5}}, {}, "queries needs control centres"),
         ({"seeds": 3}, {}, "seeds needs control centres"),
     ],
 )
 def test_without_control_there_is_only_what_needs_none(top: dict[str, Any], job: dict[str, Any], words: str) -> None:
-    assert scenario({"without_control": True}).without_control
+    assert scenario({"without_control": True, "query": {"group": "cardiology"}, "replicas": 2}).without_control
     with pytest.raises(ScenarioError, match=words):
         scenario({"without_control": True} | top, **job)
 

@@ -133,6 +133,15 @@ def test_nobody_does_what_his_certificate_does_not_say(route: list[tuple[str, st
         check(journey(route), here=H12, visit=1)
 
 
+def test_a_model_that_was_home_is_deployed_and_nothing_else_is() -> None:
+    home = [*ROUTE[:2], ("verify", MPVU, "home", OWNER)]
+    check(journey([*home, ("home", OWNER, "deploy", H12)]), visit=3)
+    with pytest.raises(TrailError, match="leads from home to train"):
+        check(journey([*home, ("home", OWNER, "train", H12)]), visit=3)
+    with pytest.raises(TrailError, match="leads from verify to deploy"):
+        check(journey([*ROUTE[:2], ("verify", MPVU, "deploy", H12)]))
+
+
 @pytest.mark.parametrize(
     "route", [[("start", OWNER, "start", H12)], [("start", OWNER, "home", OWNER), ("home", OWNER, "train", H12)]]
 )

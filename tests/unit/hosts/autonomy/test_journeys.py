@@ -14,10 +14,11 @@ from rich.console import Console
 from controller.values.decisions import JobView, Option, Request
 from experiments.commands.explain import explain, say
 from hosts.autonomy.policies import POLICIES, Policy, greedy
-from hosts.errors import BadCommand
+from hosts.errors import BadCommand, HostError
 from packets.aats.journey import Journey, pack, unpack
+from packets.aats.probe import Probe
 from packets.events import Event
-from packets.labels import DCC_ADDRESS
+from packets.labels import DCC_ADDRESS, LABEL_MASK
 from packets.wire import Flag
 from tests.autonomy import ADDRESSES, NAMES, Town, arrived
 
@@ -225,3 +226,58 @@ def test_a_person_is_told_why_it_went_where(tmp_path: Path) -> None:
     say(told, console)
     text = console.export_text()
     assert "because greedy: " in text and "finished: broad" in text and "samples" in text
+
+
+# --- deployment ---
+
+
+def at_home(town: Town) -> int:
+    """Return the object of a model that has come home."""
+    object_id: int = town.submit()["object_id"]
+    town.run()
+    return object_id
+
+
+def deploy(town: Town, object_id: int) -> str:
+    """Have the owner deploy a model; return the name of the terminal that it was sent to."""
+    told = town.role("owner1").command({"op": "deploy", "object_id": object_id, "aats": True})
+    return NAMES[told["to"]]
+
+
+def test_a_model_that_is_home_goes_on_to_mdfps_and_each_has_its_own(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    object_id = at_home(town)
+    places = []
+    for _ in range(2):
+        places.append(deploy(town, object_id))
+        town.run()
+    assert sorted(places) == ["mdfp1", "mdfp2"], "where there is none of its task yet"
+    first, second = town.of("model.deployed")
+    (finished,) = town.of("job.finished")
+    assert [first["node"], second["node"]] == places and first["object_id"] == object_id
+    assert first["accuracy"]["broad"] == round(finished["broad"], 4), "as MPVUs measured it, by the trail"
+    reply = town.role(places[0]).itself.told(Probe(name="x", object_id=0, task="digits"))
+    (hosting,) = reply.models
+    assert (hosting.task, hosting.label) == ("digits", object_id & LABEL_MASK)
+    assert town.of("error") == [] and DCC_ADDRESS not in {to for _, to in town.asked}
+
+
+def test_an_mdfp_takes_no_model_but_the_verified_one(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    place = deploy(town, at_home(town))
+    sender, obj = town.under_way.popleft()
+    journey, model = unpack(obj.payload)
+    other = msgspec.structs.replace(obj, payload=pack(journey, model[:-4] + bytes(4)))
+    town.role(place).object_arrived(arrived(sender, other))
+    assert town.of("model.deployed") == [] and "not the model that was verified" in town.of("error")[-1]["text"]
+
+
+def test_only_what_has_come_home_is_deployed_so_and_only_where_somebody_answers(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    object_id = town.submit()["object_id"]
+    with pytest.raises(HostError, match="not home yet"):
+        deploy(town, object_id)
+    town.run()
+    town.dead = {ADDRESSES["mdfp1"], ADDRESSES["mdfp2"]}
+    with pytest.raises(HostError, match="no MDFP answers"):
+        deploy(town, object_id)

@@ -51,6 +51,16 @@ def test_a_holder_that_was_started_anew_knows_nothing_and_is_passed_by(town: Tow
     assert town.under_way.popleft()[1].to != wait_until(lambda: town.under_way, 5.0)[0][1].to
 
 
+def test_a_holder_that_fails_lets_go_of_the_object(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    town.submit()
+    obj = town.under_way.popleft()[1]
+    assert obj.to is not None
+    monkeypatch.setattr(town.roles[obj.to], "actions", {})
+    town.roles[obj.to].object_arrived(arrived(ADDRESSES["owner1"], obj))
+    assert "order is 'train'" in town.of("error")[0]["text"]
+    assert wait_until(lambda: town.under_way, 5.0, "sent again")[0][1].to != obj.to
+
+
 def test_an_object_that_is_still_at_work_is_left_in_peace(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     town.submit()
     obj = town.under_way.popleft()[1]

@@ -1,0 +1,140 @@
+"""Models that find their own way beside those that control centres lead: the healthcare job on the real network.
+
+    make bench-aats
+    python -m benchmarks.aats --seeds 1-3 --ways dcc,greedy,random-walk
+
+``dcc``: led by control centres. All others are policies (docs/aats.md), on a network whose control centres are killed
+before the job is submitted. All have the same data, budget, hyper-parameters, MPVUs and gate.
+
+The last line is JSON; by way: ``met`` (share of seeds that reached both targets), means of ``broad``, ``expert``,
+``visits``, ``seconds`` and ``bytes`` (from submission until the model is home; bytes on all links by the switches' port
+counters), ``decide_ms`` (from the end of a visit to where it goes next, median), ``control_bytes`` (of the AI frames on
+all links in the whole run, the probes, or for ``dcc`` what terminals and control centres say to each other). ``ratio``:
+of each policy's seconds and bytes to those of ``dcc``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks.common import ChildTimeout, finish, last_words, now, python, run_child, run_main, say
+from benchmarks.route import seed_list
+from experiments.scenarios.scenario import Scenario, dump, load
+from experiments.testbed.capture import frames
+from hosts.autonomy.policies import POLICIES
+from packets.wire import PacketType
+
+LED = "dcc"
+WAYS = (LED, *POLICIES)
+TYPE_AT = 14 + 20 + 8 + 1  # of an AI packet's type in its Ethernet frame
+CONTROL = {True: {PacketType.ANNOUNCE, PacketType.TELEMETRY}, False: {PacketType.PROBE}}
+TIMEOUT_S = 300.0
+MEANS = ("broad", "expert", "visits", "seconds", "bytes", "control_bytes")
+
+
+def scenario_of(base: Scenario, way: str) -> Scenario:
+    """Return the scenario of one way to run it."""
+    if way == LED:
+        return msgspec.structs.replace(base, query=None)
+    job = msgspec.structs.replace(base.jobs[0], steering="aats", policy=way)
+    return msgspec.structs.replace(base, jobs=[job], query=None, without_control=True)
+
+
+def carry(base: Scenario, way: str, seed: int, out: Path, prefix: list[str]) -> dict[str, Any] | None:
+    """Run one; return what came of it, nothing where it measured nothing."""
+    name = f"seed-{seed:03}-{way}"
+    file, folder, log = out / f"{name}.yaml", out / name, out / f"{name}.log"
+    file.write_bytes(dump(scenario_of(base, way)))
+    words = ["run", str(file), "--seed", str(seed), "--run-dir", str(folder), "--no-page"]
+    try:
+        run_child([*prefix, *python("experiments.cli", *words)], log, TIMEOUT_S)
+        report = json.loads((folder / "report.json").read_text())
+        events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    except (ChildTimeout, OSError, ValueError) as error:
+        say(f"seed {seed} {way}: nothing measured: {last_words(log) or error}")
+        return None
+    one, accuracy = report["seeds"][0], report["accuracy"]
+    if accuracy["broad"] is None:
+        say(f"seed {seed} {way}: nothing measured: {last_words(log)}")
+        return None
+    found = {
+        "met": bool(report["targets_met"]), "visits": len(report["route"]), **accuracy, "seconds": one["train_s"],
+        "bytes": one["train_bytes"], "decide_ms": decisions_ms(events),
+        "control_bytes": control_bytes(folder / "capture.pcapng", led=way == LED),
+    }  # fmt: skip
+    verdict = "meets both" if found["met"] else "misses    "
+    figures = f"broad {found['broad']:.3f} expert {found['expert']:.3f}  {found['visits']:2} visits"
+    say(f"seed {seed} {way:12} {verdict} {figures}  {found['seconds']:5.1f} s  {found['bytes'] / 1e6:5.1f} MB")
+    return found
+
+
+def decisions_ms(events: Sequence[dict[str, Any]]) -> list[float]:
+    """Return how long it took from the end of each visit to the decision where the model goes next."""
+    ended: dict[int, float] = {}
+    took = []
+    for event in events:
+        if event["kind"] in ("visit.trained", "visit.verified"):
+            ended[event["data"]["visit"]] = event["t_unix_s"]
+        elif event["kind"] == "job.decided" and event["data"]["visit"] - 1 in ended:
+            took.append(1e3 * (event["t_unix_s"] - ended.pop(event["data"]["visit"] - 1)))
+    return took
+
+
+def control_bytes(capture: Path, *, led: bool) -> int:
+    """Return the bytes of control packets on all links."""
+    wanted = {int(kind) for kind in CONTROL[led]}
+    return sum(size for _, size, frame in frames(capture) if len(frame) > TYPE_AT and frame[TYPE_AT] in wanted)
+
+
+def summary(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Return the figures of all runs, see above."""
+    found: dict[str, Any] = {}
+    for way, several in runs.items():
+        if several:
+            decided = [ms for one in several for ms in one["decide_ms"]]
+            found[way] = {
+                "seeds": len(several),
+                "met": round(statistics.fmean(one["met"] for one in several), 3),
+                "decide_ms": round(statistics.median(decided), 1) if decided else None,
+                **{key: round(statistics.fmean(one[key] for one in several), 4) for key in MEANS},
+            }
+    led = found.get(LED)
+    ratio = {
+        way: {key: round(told[key] / led[key], 3) for key in ("seconds", "bytes")}
+        for way, told in found.items() if led and way != LED
+    }  # fmt: skip
+    return {**found, "ratio": ratio}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run every seed all ways; 0 when greedy met the targets with every seed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.aats", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seeds", type=seed_list, default=seed_list("1-3"), help="0-4 or 1,4,7 [default: 1-3]")
+    parser.add_argument("--ways", default=",".join(WAYS), help=f"some of {', '.join(WAYS)} [default: all]")
+    parser.add_argument("--out", type=Path, help="folder for the runs [default: runs/bench-aats-<date>]")
+    parser.add_argument("--prefix", default="", help="command to run each run under, for example 'nice -n 5'")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.ways.split(",")) - set(WAYS):
+        parser.error(f"no way is called {sorted(unknown)[0]!r}; there are: {', '.join(WAYS)}")
+    stamp = now().replace(":", "").replace("-", "")[:15]
+    out = (options.out or Path("runs") / f"bench-aats-{stamp}").resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    base, runs = load("healthcare"), {way: list[dict[str, Any]]() for way in options.ways.split(",")}
+    for seed in options.seeds:
+        for way, several in runs.items():
+            run = carry(base, way, seed, out, options.prefix.split())
+            several += [run] if run else []
+    result = summary(runs)
+    finish({"bench": "aats", **result})
+    return 0 if result.get("greedy", {}).get("met") == 1.0 else 1
+
+
+if __name__ == "__main__":
+    run_main(main)
