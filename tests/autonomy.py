@@ -79,14 +79,16 @@ class Line:
 
     def send_object(self, obj: OutgoingObject) -> Sent:
         self.town.launched.append(obj)
-        if obj.to is None or obj.to in self.town.dead:
+        if obj.to is None or obj.to in self.town.dead | self.town.deaf:
             return Sent("", TransportError(f"{obj.destination} does not answer"))
         self.town.under_way.append((self.address, obj))
         return Sent(obj.to, None)
 
 
 class Town:
-    """``run`` delivers objects until none is under way. ``dead``: addresses that answer nothing any more."""
+    """``run`` delivers objects until none is under way. ``dead``: addresses that answer nothing any more; ``deaf``: that
+    answer questions, and take no object.
+    """
 
     def __init__(self, folder: Path, policies: dict[str, Policy] | None = None, *, keys: bool = True) -> None:
         self.asked: list[tuple[str, str]] = []
@@ -94,6 +96,7 @@ class Town:
         self.under_way: deque[tuple[str, OutgoingObject]] = deque()
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.dead: set[str] = set()
+        self.deaf: set[str] = set()
         self.questions = 0
         self.lines = {address: Line(self, address) for address in ADDRESSES.values()}
         people = {

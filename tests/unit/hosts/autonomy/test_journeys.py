@@ -60,9 +60,21 @@ def test_what_a_report_is_made_of_is_told(tmp_path: Path) -> None:
     assert [decisions[t["visit"]]["to"] for t in trained] == [t["node"] for t in trained]
 
 
-def test_a_terminal_that_is_silent_is_not_chosen_and_one_that_does_not_take_the_object_is_passed_by(
-    tmp_path: Path,
-) -> None:
+def test_where_a_terminal_does_not_take_the_object_another_one_is_chosen(tmp_path: Path) -> None:
+    town = Town(tmp_path, {"h11-first": Policy("h11-first", h11_first)})
+    town.deaf = {ADDRESSES["h11"]}
+    owner = town.role("owner1").terminal
+    owner.stopping.clear()
+    town.submit(policy="h11-first")
+    owner.stopping.set()
+    town.deaf = set()
+    assert [NAMES[obj.to or ""] for obj in town.launched][0] == "h11" and len(town.under_way) == 1
+    assert "another stop is chosen" in town.of("warning")[0]["text"]
+    town.run()
+    assert town.of("job.finished")[0]["state"] == "finished"
+
+
+def test_a_terminal_that_is_silent_is_not_chosen(tmp_path: Path) -> None:
     town = Town(tmp_path)
     town.dead = {ADDRESSES["h11"], ADDRESSES["mpvu1"]}
     assert town.submit()["admitted"]
