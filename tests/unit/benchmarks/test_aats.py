@@ -56,8 +56,12 @@ def run(met: bool, seconds: float, size: int) -> dict[str, Any]:
 
 
 def test_a_summary_has_shares_means_and_ratios() -> None:
-    found = summary({LED: [run(True, 10.0, 100)], "greedy": [run(True, 5.0, 100), run(False, 15.0, 200)], "planned": []})
-    assert found["greedy"] | {"met": 0.5, "seconds": 10.0, "bytes": 150, "seeds": 2, "decide_ms": 2.0} == found["greedy"]
+    found = summary(
+        {LED: [run(True, 10.0, 100)], "greedy": [run(True, 5.0, 100), run(False, 15.0, 200)], "planned": []}
+    )
+    assert (
+        found["greedy"] | {"met": 0.5, "seconds": 10.0, "bytes": 150, "seeds": 2, "decide_ms": 2.0} == found["greedy"]
+    )
     assert found["ratio"] == {"greedy": {"seconds": 1.0, "bytes": 1.5}} and "planned" not in found
 
 
