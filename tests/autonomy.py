@@ -86,8 +86,8 @@ class Line:
 
 
 class Town:
-    """``run`` delivers objects until none is under way. ``dead``: addresses that answer nothing any more; ``deaf``: those
-    that answer questions, and take no object.
+    """``run`` delivers objects until none is under way. ``dead``: addresses that answer nothing any more;
+    ``deaf``: those that answer questions, and take no object.
     """
 
     def __init__(self, folder: Path, policies: dict[str, Policy] | None = None, *, keys: bool = True) -> None:
