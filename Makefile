@@ -128,6 +128,10 @@ bench-ways-offline: setup-unit  ## single, split, switched, collaborative, multi
 bench-border: setup  ## border links cut and flapping, gateways killed, frozen, lying: times, lost objects; last line JSON
 	@$(PY) -m benchmarks.border
 
+.PHONY: bench-kinds
+bench-kinds: setup-demo  ## the main job in networks of every kind of K-AS, and without control centres; the last line is JSON
+	@$(PY) -m benchmarks.kinds
+
 .PHONY: bench-streams
 bench-streams: setup  ## one query of many samples beside as many single ones, and when an MDFP dies in it; last line JSON
 	@$(PY) -m benchmarks.streams

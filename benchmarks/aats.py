@@ -16,17 +16,16 @@ of each policy's seconds and bytes to those of ``dcc``.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from benchmarks.common import ChildTimeout, finish, last_words, now, python, run_child, run_main, say
+from benchmarks.common import finish, now, run_main
+from benchmarks.main_job import MEANS, carry, tell
 from benchmarks.route import seed_list
-from experiments.scenarios.scenario import Scenario, dump, load
+from experiments.scenarios.scenario import Scenario, load
 from experiments.testbed.capture import frames
 from hosts.autonomy.policies import POLICIES
 from packets.wire import PacketType
@@ -35,8 +34,6 @@ LED = "dcc"
 WAYS = (LED, *POLICIES)
 TYPE_AT = 14 + 20 + 8 + 1  # of an AI packet's type in its Ethernet frame
 CONTROL = {True: {PacketType.ANNOUNCE, PacketType.TELEMETRY}, False: {PacketType.PROBE}}
-TIMEOUT_S = 300.0
-MEANS = ("broad", "expert", "visits", "seconds", "bytes", "control_bytes")
 
 
 def scenario_of(base: Scenario, way: str) -> Scenario:
@@ -47,44 +44,14 @@ def scenario_of(base: Scenario, way: str) -> Scenario:
     return msgspec.structs.replace(base, jobs=[job], query=None, without_control=True)
 
 
-def carry(base: Scenario, way: str, seed: int, out: Path, prefix: list[str]) -> dict[str, Any] | None:
+def measured(base: Scenario, way: str, seed: int, out: Path, prefix: list[str]) -> dict[str, Any] | None:
     """Run one; return what came of it, nothing where it measured nothing."""
-    name = f"seed-{seed:03}-{way}"
-    file, folder, log = out / f"{name}.yaml", out / name, out / f"{name}.log"
-    file.write_bytes(dump(scenario_of(base, way)))
-    words = ["run", str(file), "--seed", str(seed), "--run-dir", str(folder), "--no-page"]
-    try:
-        run_child([*prefix, *python("experiments.cli", *words)], log, TIMEOUT_S)
-        report = json.loads((folder / "report.json").read_text())
-        events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    except (ChildTimeout, OSError, ValueError) as error:
-        say(f"seed {seed} {way}: nothing measured: {last_words(log) or error}")
+    run = carry(scenario_of(base, way), way, seed, out, prefix)
+    if run is None:
         return None
-    one, accuracy = report["seeds"][0], report["accuracy"]
-    if accuracy["broad"] is None:
-        say(f"seed {seed} {way}: nothing measured: {last_words(log)}")
-        return None
-    found = {
-        "met": bool(report["targets_met"]), "visits": len(report["route"]), **accuracy, "seconds": one["train_s"],
-        "bytes": one["train_bytes"], "decide_ms": decisions_ms(events),
-        "control_bytes": control_bytes(folder / "capture.pcapng", led=way == LED),
-    }  # fmt: skip
-    verdict = "meets both" if found["met"] else "misses    "
-    figures = f"broad {found['broad']:.3f} expert {found['expert']:.3f}  {found['visits']:2} visits"
-    say(f"seed {seed} {way:12} {verdict} {figures}  {found['seconds']:5.1f} s  {found['bytes'] / 1e6:5.1f} MB")
+    found = run.figures() | {"control_bytes": control_bytes(run.capture, led=way == LED)}
+    tell(way, seed, found)
     return found
-
-
-def decisions_ms(events: Sequence[dict[str, Any]]) -> list[float]:
-    """Return how long it took from the end of each visit to the decision where the model goes next."""
-    ended: dict[int, float] = {}
-    took = []
-    for event in events:
-        if event["kind"] in ("visit.trained", "visit.verified"):
-            ended[event["data"]["visit"]] = event["t_unix_s"]
-        elif event["kind"] == "job.decided" and event["data"]["visit"] - 1 in ended:
-            took.append(1e3 * (event["t_unix_s"] - ended.pop(event["data"]["visit"] - 1)))
-    return took
 
 
 def control_bytes(capture: Path, *, led: bool) -> int:
@@ -129,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     base, runs = load("healthcare"), {way: list[dict[str, Any]]() for way in options.ways.split(",")}
     for seed in options.seeds:
         for way, several in runs.items():
-            run = carry(base, way, seed, out, options.prefix.split())
+            run = measured(base, way, seed, out, options.prefix.split())
             several += [run] if run else []
     result = summary(runs)
     finish({"bench": "aats", **result})

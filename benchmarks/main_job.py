@@ -1,0 +1,72 @@
+"""The main job (healthcare), carried out once on a network of its own, and what came of it, for benchmarks of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import ChildTimeout, last_words, python, run_child, say
+from experiments.scenarios.scenario import Scenario, dump
+
+TIMEOUT_S = 300.0
+MEANS = ("broad", "expert", "visits", "seconds", "bytes", "control_bytes")
+
+
+@dataclass(frozen=True)
+class Carried:
+    """One run: its ``report.json``, the lines of its ``events.jsonl``, its capture of all links."""
+
+    report: dict[str, Any]
+    events: list[dict[str, Any]]
+    capture: Path
+
+    def figures(self) -> dict[str, Any]:
+        """Return accuracy as confirmed, visits, and what it took from submission until the model is home: seconds,
+        bytes on all links by the switches' port counters, ms from the end of each visit to where it goes next.
+        """
+        one = self.report["seeds"][0]
+        return {
+            "met": bool(self.report["targets_met"]), "visits": len(self.report["route"]), **self.report["accuracy"],
+            "seconds": one["train_s"], "bytes": one["train_bytes"], "decide_ms": decisions_ms(self.events),
+        }  # fmt: skip
+
+
+def carry(scenario: Scenario, name: str, seed: int, out: Path, prefix: Sequence[str] = ()) -> Carried | None:
+    """Run a scenario once, its files in ``out``; nothing, and a word why, where it measured nothing."""
+    name = f"seed-{seed:03}-{name}"
+    file, folder, log = out / f"{name}.yaml", out / name, out / f"{name}.log"
+    file.write_bytes(dump(scenario))
+    words = ["run", str(file), "--seed", str(seed), "--run-dir", str(folder), "--no-page"]
+    try:
+        run_child([*prefix, *python("experiments.cli", *words)], log, TIMEOUT_S)
+        report = json.loads((folder / "report.json").read_text())
+        events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    except (ChildTimeout, OSError, ValueError) as error:
+        say(f"{name}: nothing measured: {last_words(log) or error}")
+        return None
+    if report["accuracy"]["broad"] is None:
+        say(f"{name}: nothing measured: {last_words(log)}")
+        return None
+    return Carried(report, events, folder / "capture.pcapng")
+
+
+def tell(name: str, seed: int, found: dict[str, Any]) -> None:
+    """Say what came of one run."""
+    verdict = "meets both" if found["met"] else "misses    "
+    figures = f"broad {found['broad']:.3f} expert {found['expert']:.3f}  {found['visits']:2} visits"
+    say(f"seed {seed} {name:14} {verdict} {figures}  {found['seconds']:5.1f} s  {found['bytes'] / 1e6:5.1f} MB")
+
+
+def decisions_ms(events: Sequence[dict[str, Any]]) -> list[float]:
+    """Return how long it took from the end of each visit to the decision where the model goes next."""
+    ended: dict[int, float] = {}
+    took = []
+    for event in events:
+        if event["kind"] in ("visit.trained", "visit.verified"):
+            ended[event["data"]["visit"]] = event["t_unix_s"]
+        elif event["kind"] == "job.decided" and event["data"]["visit"] - 1 in ended:
+            took.append(1e3 * (event["t_unix_s"] - ended.pop(event["data"]["visit"] - 1)))
+    return took
