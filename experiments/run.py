@@ -19,7 +19,7 @@ from experiments.load import askers_of, put, run_load, told_by
 from experiments.report.report import Outcome, write_report
 from experiments.scenarios.events import LEAVE_TIMEOUT_S, Timeline
 from experiments.scenarios.scenario import Scenario, dump
-from experiments.testbed.counters import MemoryWatch
+from experiments.testbed.counters import MemoryWatch, link_interfaces
 from experiments.testbed.processes import PROJECT, python
 from experiments.testbed.testbed import Bed
 from experiments.ways import Part, deploy_part, deploy_ways
@@ -169,7 +169,7 @@ class Run:
             plan=self.bed.plan,
             events=list(self.bed.events),
             outcomes=self.outcomes,
-            links_by_interface=self.bed.link_interfaces(),
+            links_by_interface=link_interfaces(self.bed.plan),
             counted_bytes=counted,
             phases_s=self.phases_s,
             started_s=started_s,

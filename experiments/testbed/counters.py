@@ -6,9 +6,12 @@ import os
 import re
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from experiments.testbed.processes import RUN_VARIABLE
+from topologies.plan import NetworkPlan, interface_name
+from topologies.wiring import ends
 
 _PORT = re.compile(r'port\s+"?([\w.-]+)"?:\s+rx pkts=\d+, bytes=(\d+).*?tx pkts=\d+, bytes=(\d+)', re.DOTALL)
 
@@ -28,6 +31,37 @@ def port_bytes(bridges: list[str]) -> tuple[dict[str, int], list[str]]:
         else:
             counted |= {name: int(rx) + int(tx) for name, rx, tx in _PORT.findall(text)}
     return counted, silent
+
+
+class LinkBytes:
+    """Counts what went over each link of a plan. ``on_silent``: told once of each switch that does not answer."""
+
+    def __init__(self, plan: NetworkPlan, on_silent: Callable[[str], None]) -> None:
+        self.plan, self._on_silent = plan, on_silent
+        self._counted: dict[str, int] = {}
+        self._silent: set[str] = set()
+
+    def read(self) -> dict[str, int]:
+        """Return rx + tx bytes of each link as the switches count them: where one is gone, by the switch at the other
+        end, else as was last read.
+        """
+        counted, silent = port_bytes([s.name for s in self.plan.switches])
+        for name in sorted(set(silent) - self._silent):
+            self._on_silent(name)
+        self._silent.update(silent)
+        for link in self.plan.links:
+            here = [counted[end] for end in reversed(ends(link)) if end in counted]
+            self._counted[link.name] = here[0] if here else self._counted.get(link.name, 0)
+        return dict(self._counted)
+
+
+def link_interfaces(plan: NetworkPlan) -> dict[str, str]:
+    """Return, for each link, the one switch interface at which it is captured: {interface: link name}."""
+    switches = {s.name for s in plan.switches}
+    return {
+        interface_name(link.a, link.a_port) if link.a in switches else interface_name(link.b, link.b_port): link.name
+        for link in plan.links
+    }
 
 
 def run_processes(run_id: str) -> list[int]:

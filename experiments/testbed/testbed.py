@@ -26,7 +26,7 @@ from experiments.scenarios.steering import own_policies
 from experiments.testbed import disk, terminal
 from experiments.testbed.background import Background
 from experiments.testbed.capture import Capture
-from experiments.testbed.counters import port_bytes
+from experiments.testbed.counters import LinkBytes, link_interfaces
 from experiments.testbed.folder import RunFolder
 from experiments.testbed.gateways import KEYLOG, Gateways, joined
 from experiments.testbed.identities import Identities
@@ -41,8 +41,7 @@ from topologies.machine.ledger import RUN_BASE
 from topologies.machine.preflight import RunLock, check_machine
 from topologies.machine.selftest import check_udp
 from topologies.network import Network
-from topologies.plan import HostPlan, LinkPlan, interface_name
-from topologies.wiring import ends
+from topologies.plan import HostPlan
 
 FIRST_OPENFLOW_PORT = 6653
 READY_TIMEOUT_S = 120.0  # a slow virtual machine gets there too
@@ -66,8 +65,7 @@ class Bed:
         self._want_capture = capture
         self._zygote: Child | None = None
         self.identities: Identities | None = None
-        self._counted: dict[str, int] = {}
-        self._silent: set[str] = set()
+        self._links = LinkBytes(self.plan, self._uncounted)
         self._cleanup = contextlib.ExitStack()
         self.capture: Capture | None = None
         self.page: PageServer | None = None
@@ -258,6 +256,9 @@ class Bed:
 
     # --- measuring ---
 
+    def _uncounted(self, switch: str) -> None:
+        self.hub.emit("warning", text=f"switch {switch} does not answer any more; its counters are as last read")
+
     def calibrate(self) -> list[dict[str, Any]]:
         """Measure every link against its configuration; events and manifest get the figures."""
         results = [msgspec.to_builtins(r) for r in calibrate.calibrate(self.network)]
@@ -274,29 +275,15 @@ class Bed:
         """Start the capture and take the port counters' baseline."""
         if self._want_capture:
             self.capture = Capture(
-                self.folder.capture, self.link_interfaces(), self.folder.logs / "dumpcap.log", self.run_id
+                self.folder.capture, link_interfaces(self.plan), self.folder.logs / "dumpcap.log", self.run_id
             )
             self._cleanup.callback(self.capture.stop)
             self.capture.wait_ready()
         self.baseline = self.port_bytes()
 
-    def link_interfaces(self) -> dict[str, str]:
-        """Return, for each link, the one switch interface at which it is counted: {interface: link name}."""
-        switches = {s.name for s in self.plan.switches}
-        return {_interface(link, switches): link.name for link in self.plan.links}
-
     def port_bytes(self) -> dict[str, int]:
-        """Return rx + tx bytes of each link as the switches count them: where one is gone, by the switch at the other
-        end, else as was last read.
-        """
-        counted, silent = port_bytes([s.name for s in self.plan.switches])
-        for name in sorted(set(silent) - self._silent):
-            self.hub.emit("warning", text=f"switch {name} does not answer any more; its counters are as last read")
-        self._silent.update(silent)
-        for link in self.plan.links:
-            here = [counted[end] for end in reversed(ends(link)) if end in counted]
-            self._counted[link.name] = here[0] if here else self._counted.get(link.name, 0)
-        return dict(self._counted)
+        """Return rx + tx bytes of each link, by its name, since the network came up."""
+        return self._links.read()
 
     # --- talking to terminals ---
 
@@ -348,7 +335,3 @@ class Bed:
         with undisturbed():
             self._cleanup.close()
             shutil.rmtree(self.runtime, ignore_errors=True)
-
-
-def _interface(link: LinkPlan, switches: set[str]) -> str:
-    return interface_name(link.a, link.a_port) if link.a in switches else interface_name(link.b, link.b_port)
