@@ -22,13 +22,15 @@ Members = Annotated[list[str], msgspec.Meta(min_length=1, max_length=256)]
 
 class KasKind(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The kind of one K-AS. ``borrows``: {engine: K-AS that lend it, the first one first}, each of which has
-    ``timeout_s`` to answer; ``abstract_terminals``: {name: terminals that the K-AS sees as this one}.
+    ``timeout_s`` to answer; ``abstract_terminals``: {name: terminals that the K-AS sees as this one}; ``engines``:
+    {engine: source} that decide here alone, instead of those of all.
     """
 
     kind: Kind = "centralised"
     borrows: Annotated[dict[str, Lenders], msgspec.Meta(max_length=16)] = {}
     timeout_s: Annotated[float, msgspec.Meta(gt=0.0, le=60.0)] = 2.0
     abstract_terminals: Annotated[dict[str, Members], msgspec.Meta(max_length=64)] = {}
+    engines: Annotated[dict[str, str], msgspec.Meta(max_length=16)] = {}
 
 
 class Housing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,6 +54,7 @@ def told(kind: KasKind) -> str:
     """Return a kind in words: ``non-standalone (T-FAM of K-AS 4, else 1)``."""
     parts = [f"{CONTRACTS[e].paper} of K-AS {', else '.join(map(str, k))}" for e, k in kind.borrows.items()]
     parts += [f"{name}: {' '.join(members)}" for name, members in kind.abstract_terminals.items()]
+    parts += [f"{CONTRACTS[e].paper}: {Path(source).name}" for e, source in kind.engines.items()]
     return WORDS[kind.kind] + (f" ({'; '.join(parts)})" if parts else "")
 
 

@@ -22,6 +22,8 @@ def check_kinds(kinds: Mapping[int, KasKind], plan: NetworkPlan, where: str) -> 
         _check_words(kind, f"{where}: kas.{kas}")
         for engine, lenders in kind.borrows.items():
             _check_engine(engine, f"{where}: kas.{kas}.borrows")
+            if engine in kind.engines:
+                _no(where, f"kas.{kas}.engines.{engine}", "it is borrowed here; leave it out of `borrows` or of this")
             _check_lenders(kas, engine, lenders, kinds, plan, f"{where}: kas.{kas}.borrows.{engine}")
         _check_members(kas, kind, plan, f"{where}: kas.{kas}.abstract_terminals")
 

@@ -211,23 +211,28 @@ def with_engines(scenario: Scenario, more: Mapping[str, str], where: str, folder
     """Return a scenario with ``more`` engines, the files of its own found from ``folder``; ``ScenarioError`` for a name
     that is no engine's.
     """
-    try:
-        use = _resolved(scenario.engines | dict(more), folder)
-        jobs = [msgspec.structs.replace(j, engines=_resolved(j.engines, folder)) for j in scenario.jobs]
-    except PluginError as error:
-        raise ScenarioError(f"scenario {where}: engines: {error}") from None
-    return msgspec.structs.replace(scenario, engines=use, jobs=jobs)
+
+    def found(engines: Mapping[str, str], key: str) -> dict[str, str]:
+        try:
+            for name in engines:
+                check_name(name)
+            return {name: absolute(source, folder) for name, source in engines.items()}
+        except PluginError as error:
+            raise ScenarioError(f"scenario {where}: {key}: {error}") from None
+
+    replace = msgspec.structs.replace
+    jobs = [replace(job, engines=found(job.engines, "engines")) for job in scenario.jobs]
+    kas = {k: replace(kind, engines=found(kind.engines, f"kas.{k}.engines")) for k, kind in scenario.kas.items()}
+    return replace(scenario, engines=found(scenario.engines | dict(more), "engines"), jobs=jobs, kas=kas)
 
 
-def _resolved(engines: Mapping[str, str], folder: Path) -> dict[str, str]:
-    for name in engines:
-        check_name(name)
-    return {name: absolute(source, folder) for name, source in engines.items()}
-
-
-def engine_setup(scenario: Scenario) -> Setup:
-    """Return what the control centres of a scenario are told of engines and metrics."""
-    return Setup.of(scenario.engines, [job.engines for job in scenario.jobs], scenario.cats)
+def engine_setup(scenario: Scenario, kas: int | None = None) -> Setup:
+    """Return what the control centre of a K-AS is told of engines and metrics (none: all that the scenario names)."""
+    chosen = [job.engines for job in scenario.jobs]
+    if kas is None:
+        return Setup.of(scenario.engines, [*chosen, *(kind.engines for kind in scenario.kas.values())], scenario.cats)
+    here = scenario.kas[kas].engines if kas in scenario.kas else {}
+    return Setup.of(scenario.engines | here, chosen, scenario.cats)
 
 
 def dump(scenario: Scenario) -> bytes:

@@ -141,7 +141,7 @@ class Bed:
             "--seed": seed,
             "--place-every": self.scenario.place_every_s,
             "--kind": kind_file,
-            **self._engines(),
+            **self._engines(kas),
             **(self.identities.controller_options(kas) if self.identities else {}),
         }
         return self._spawn(f"dcc{kas}", python("controller", *(str(x) for pair in arguments.items() for x in pair)))
@@ -158,12 +158,12 @@ class Bed:
         heard = {(e.data["kas"], e.data["to"]) for e in self.events if e.kind == "border.way" and e.data["path"]}
         return all({(a, b), (b, a)} <= heard for a, b in joined(self.plan))
 
-    def _engines(self) -> dict[str, object]:
+    def _engines(self, kas: int) -> dict[str, object]:
         """Return where a control centre reads which engines and metrics of one's own there are (nothing: none)."""
-        setup = engine_setup(self.scenario)
+        setup = engine_setup(self.scenario, kas)
         if not setup.own and not setup.cats:
             return {}
-        file = self.runtime / "engines.json"
+        file = self.runtime / f"engines{kas}.json"
         file.write_bytes(msgspec.json.encode(setup))
         return {"--engines": file}
 

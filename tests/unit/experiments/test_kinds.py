@@ -73,6 +73,12 @@ WRONG: list[tuple[Any, str]] = [
 ]  # fmt: skip
 
 
+WRONG += [
+    ({2: {"engines": {"mtrcee": "default"}}}, r"kas\.2\.engines: no engine is called 'mtrcee'; did you mean 'mtrce'"),
+    ({2: NON_STANDALONE | {"engines": {"tfam": "default"}}}, r"kas\.2\.engines\.tfam: it is borrowed here"),
+]
+
+
 @pytest.mark.parametrize(("kas", "why"), WRONG)
 def test_what_cannot_be_is_named_in_one_line(kas: Any, why: str) -> None:
     with pytest.raises(ScenarioError, match=why) as caught:
@@ -89,6 +95,18 @@ def test_a_lender_is_told_to_whom_it_lends_what(tmp_path: Path) -> None:
     file = tmp_path / "kind.json"
     file.write_bytes(msgspec.json.encode(lender))
     assert read(file) == lender and read(None) == Housing()
+
+
+def test_an_engine_of_one_k_as_decides_there_alone(tmp_path: Path) -> None:
+    own = "mine.py:plan"
+    loaded = scenario.from_raw(raw({1: {"engines": {"mtrce": own}}}) | {"engines": {"tag": "tags.py:tag"}}, "mine.yaml")
+    found = {"tag": str(Path("tags.py").resolve()) + ":tag"}
+    there = {"mtrce": str(Path("mine.py").resolve()) + ":plan"}
+    assert (scenario.engine_setup(loaded, 1).use, scenario.engine_setup(loaded, 2).use) == (found | there, found)
+    assert {name for name, _ in scenario.engine_setup(loaded).own} == {"mtrce", "tag"}, "all are tried before a run"
+    assert summary(all_kinds(loaded.kas, scenario.network_plan(loaded))).startswith(
+        "K-AS 1 centralised (MTRCE: mine.py"
+    )
 
 
 @pytest.mark.parametrize(
