@@ -49,7 +49,7 @@ def measured(base: Scenario, way: str, seed: int, out: Path, prefix: list[str]) 
     run = carry(scenario_of(base, way), way, seed, out, prefix)
     if run is None:
         return None
-    found = run.figures() | {"control_bytes": control_bytes(run.capture, led=way == LED)}
+    found = run.figures() | {"control_bytes": control_bytes(run.folder / "capture.pcapng", led=way == LED)}
     tell(way, seed, found)
     return found
 

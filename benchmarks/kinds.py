@@ -5,9 +5,10 @@
 
 Per kind, means over seeds: ``broad`` and ``expert`` (as confirmed; ``met``: share of runs that met both targets),
 ``visits``, ``seconds`` and ``bytes`` (from submission to the model's end at home; bytes on all links by the switches'
-port counters), ``control_bytes`` and ``control_messages`` (frames of the border protocol on WAN links, of ``aats``
-probes and their answers), ``decision_ms`` (median wait of an object's first packet for its way; of ``aats`` from the
-end of a visit to the decision), ``routes``. ``aats``: every control centre is killed before the job is submitted.
+port counters), ``control_messages`` and ``control_bytes`` (meanwhile, of the border protocol on WAN links, with TCP and
+TLS; of ``aats`` probes and their answers on all links), ``decision_ms`` (median wait of an object's first packet for its
+way; of ``aats`` from the end of a visit to the decision), ``routes``. ``aats``: every control centre is killed before
+the job is submitted.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from benchmarks.main_job import MEANS, Carried, carry, tell
 from benchmarks.route import seed_list
 from controller.placement.kinds import KasKind
 from experiments.scenarios.scenario import Scenario, load
-from packets.kbgp.messages import PORT
+from experiments.testbed.gateways import KEYLOG
+from packets.wire import PacketType
 
 KAS = (1, 2, 3, 4)
 LENDERS = {1: ("tfam", 2), 2: ("mtrce", 3), 3: ("hpo", 4), 4: ("tag", 1)}
@@ -46,7 +48,6 @@ KINDS: dict[str, dict[int, KasKind]] = {
     "mix": {2: KasKind(kind="non_standalone", borrows={"tfam": [4, 1]}), 3: ABSTRACT[3]},
 }
 AATS = "aats"
-SAID = {AATS: "ai.type == 6"}  # what is said to decide; of all others: the border protocol
 
 
 def scenario_of(base: Scenario, kind: str) -> Scenario:
@@ -62,8 +63,7 @@ def measured(base: Scenario, kind: str, seed: int, out: Path) -> dict[str, Any] 
     run = carry(scenario_of(base, kind), kind, seed, out)
     if run is None:
         return None
-    frames = said(run.capture, SAID.get(kind, f"tcp.port == {PORT}"))
-    found = run.figures() | {"control_bytes": sum(frames), "control_messages": len(frames)}
+    found = run.figures() | (probes(run) if kind == AATS else border_messages(run))
     found["waits_ms"] = found["decide_ms"] if kind == AATS else waits_ms(run)
     found["route"] = [stop["node"] for stop in run.report["route"]]
     tell(kind, seed, found)
@@ -75,13 +75,30 @@ def waits_ms(run: Carried) -> list[float]:
     return [e["data"]["waited_ms"] for e in run.events if e["kind"] == "object.released"]
 
 
-def said(capture: Path, shown: str) -> list[int]:
-    """Return the lengths (bytes) of the frames of a capture that decide rather than carry."""
-    words = ["tshark", "-X", f"lua_script:{PROJECT / 'packets' / 'ai.lua'}", "-r", str(capture), "-Y", shown]
-    done = subprocess.run(
-        [*words, "-T", "fields", "-e", "frame.len"], capture_output=True, text=True, timeout=120, check=True
-    )  # fmt: skip
-    return [int(line) for line in done.stdout.split()]
+def border_messages(run: Carried) -> dict[str, int]:
+    """Return what gateways said to each other while the job was under way, as messages and as bytes on WAN links."""
+    border, keys = run.folder / "border.pcapng", run.folder / "logs" / KEYLOG
+    options = ["-X", f"lua_script:{PROJECT / 'packets' / 'kbgp' / 'kbgp.lua'}", "-o", f"tls.keylog_file:{keys}"]
+    first, last = run.span_unix_s
+    rows = tshark(border, options, ["frame.time_epoch", "frame.len", "kbgp.type"])
+    there = [row for row in rows if first <= float(row[0]) <= last]
+    messages = sum(len(row[2].split(",")) for row in there if row[2])
+    return {"control_bytes": sum(int(row[1]) for row in there), "control_messages": messages}
+
+
+def probes(run: Carried) -> dict[str, int]:
+    """Return what terminals asked each other and answered: frames, and their bytes on all links."""
+    options = ["-X", f"lua_script:{PROJECT / 'packets' / 'ai.lua'}", "-Y", f"ai.type == {int(PacketType.PROBE)}"]
+    rows = tshark(run.folder / "capture.pcapng", options, ["frame.len"])
+    return {"control_bytes": sum(int(row[0]) for row in rows), "control_messages": len(rows)}
+
+
+def tshark(capture: Path, options: Sequence[str], fields: Sequence[str]) -> list[list[str]]:
+    """Return the fields of each frame of a capture."""
+    shown = [word for field in fields for word in ("-e", field)]
+    command = ["tshark", "-r", str(capture), *options, "-T", "fields", *shown]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return [line.split("\t") for line in done.stdout.splitlines()]
 
 
 def summary(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -17,11 +17,17 @@ MEANS = ("broad", "expert", "visits", "seconds", "bytes", "control_bytes")
 
 @dataclass(frozen=True)
 class Carried:
-    """One run: its ``report.json``, the lines of its ``events.jsonl``, its capture of all links."""
+    """One run: its folder, its ``report.json``, the lines of its ``events.jsonl``."""
 
+    folder: Path
     report: dict[str, Any]
     events: list[dict[str, Any]]
-    capture: Path
+
+    @property
+    def span_unix_s(self) -> tuple[float, float]:
+        """When the job was submitted, and when its model was home."""
+        at = {e["kind"]: e["t_unix_s"] for e in self.events if e["kind"] in ("job.submitted", "object.returned")}
+        return at["job.submitted"], at["object.returned"]
 
     def figures(self) -> dict[str, Any]:
         """Return accuracy as confirmed, visits, and what it took from submission until the model is home: seconds,
@@ -50,7 +56,7 @@ def carry(scenario: Scenario, name: str, seed: int, out: Path, prefix: Sequence[
     if report["accuracy"]["broad"] is None:
         say(f"{name}: nothing measured: {last_words(log)}")
         return None
-    return Carried(report, events, folder / "capture.pcapng")
+    return Carried(folder, report, events)
 
 
 def tell(name: str, seed: int, found: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
-"""The run's capture: every AI packet on every link, one interface a link, as pcapng; and what it counts up to.
+"""The run's captures, as pcapng: every AI packet on every link, one interface a link, and what it counts up to; what
+gateways say to each other on the links between K-AS, from their first word on.
 
-Frames are cut to ``SNAP_BYTES`` (headers, not model weights); their full length stays in the file, so the bytes that
+AI frames are cut to ``SNAP_BYTES`` (headers, not model weights); their full length stays in the file, so the bytes that
 crossed each link can be read off the capture and held against the switches' port counters.
 """
 
@@ -12,25 +13,39 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.testbed.processes import Child, wait_for
+from packets.kbgp.messages import PORT
 from packets.labels import AI_PORT
 
 SNAP_BYTES = 256
 BUFFER_MIB = 8
 QUEUE_PACKETS = 500_000  # dumpcap's own default of 1000 loses frames when training has the cores
 QUEUE_BYTES = QUEUE_PACKETS * SNAP_BYTES
+AI_FRAMES = f"udp port {AI_PORT}"
+BORDER_FRAMES = f"tcp port {PORT}"
+WHOLE_BYTES = 262_144  # TLS can be read only where no byte is missing
 _DROPPED = re.compile(r"Packets received/dropped on interface '([^']+)': \d+/(\d+)")
 
 
 class Capture:
-    """One dumpcap over many interfaces of the root namespace. ``links`` maps an interface to the link it stands for."""
+    """One dumpcap over many interfaces of the root namespace. ``links`` maps an interface to the link it stands for;
+    ``kept``: a capture filter; each frame is cut to ``snap_bytes``.
+    """
 
-    def __init__(self, path: Path, links: dict[str, str], log: Path, run_id: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        links: dict[str, str],
+        log: Path,
+        run_id: str,
+        kept: str = AI_FRAMES,
+        snap_bytes: int = SNAP_BYTES,
+    ) -> None:
         self.path = path
         self.links = links
         command = ["dumpcap", "-q", "-N", str(QUEUE_PACKETS), "-C", str(QUEUE_BYTES), "-w", str(path)]
         for interface in links:
-            command += ["-i", interface, "-s", str(SNAP_BYTES), "-B", str(BUFFER_MIB), "-f", f"udp port {AI_PORT}"]
-        self.child = Child("dumpcap", command, log, run_id)
+            command += ["-i", interface, "-s", str(snap_bytes), "-B", str(BUFFER_MIB), "-f", kept]
+        self.child = Child(log.stem, command, log, run_id)
 
     def wait_ready(self, timeout_s: float = 60.0) -> None:
         """Wait until dumpcap has opened its interfaces and its file."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from experiments.testbed.processes import RUN_VARIABLE
-from topologies.plan import NetworkPlan, interface_name
+from topologies.plan import LinkPlan, NetworkPlan, interface_name
 from topologies.wiring import ends
 
 _PORT = re.compile(r'port\s+"?([\w.-]+)"?:\s+rx pkts=\d+, bytes=(\d+).*?tx pkts=\d+, bytes=(\d+)', re.DOTALL)
@@ -55,12 +55,17 @@ class LinkBytes:
         return dict(self._counted)
 
 
-def link_interfaces(plan: NetworkPlan) -> dict[str, str]:
-    """Return, for each link, the one switch interface at which it is captured: {interface: link name}."""
-    switches = {s.name for s in plan.switches}
+def link_interfaces(plan: NetworkPlan, *, borders: bool = False) -> dict[str, str]:
+    """Return, for each link (or those between K-AS alone), where it is captured: {switch interface: link name}."""
+    kas_of = {s.name: s.kas for s in plan.switches}
+
+    def crosses(link: LinkPlan) -> bool:
+        return {link.a, link.b} <= kas_of.keys() and kas_of[link.a] != kas_of[link.b]
+
     return {
-        interface_name(link.a, link.a_port) if link.a in switches else interface_name(link.b, link.b_port): link.name
+        interface_name(link.a, link.a_port) if link.a in kas_of else interface_name(link.b, link.b_port): link.name
         for link in plan.links
+        if not borders or crosses(link)
     }
 
 

@@ -28,6 +28,7 @@ class RunFolder:
         self._before: str | None = None
         self.events = path / "events.jsonl"
         self.capture = path / "capture.pcapng"
+        self.border = path / "border.pcapng"
         self.report_json = path / "report.json"
         self.report_html = path / "report.html"
         self.manifest = path / "manifest.json"

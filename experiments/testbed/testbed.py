@@ -25,7 +25,7 @@ from experiments.scenarios.scenario import Scenario, engine_setup, network_plan
 from experiments.scenarios.steering import own_policies
 from experiments.testbed import disk, terminal
 from experiments.testbed.background import Background
-from experiments.testbed.capture import Capture
+from experiments.testbed.capture import BORDER_FRAMES, WHOLE_BYTES, Capture
 from experiments.testbed.counters import LinkBytes, link_interfaces
 from experiments.testbed.folder import RunFolder
 from experiments.testbed.gateways import KEYLOG, Gateways, joined
@@ -116,6 +116,7 @@ class Bed:
         controllers = [self._start_controller(k, seed) for k in self.plan.kas_numbers]
         self.network.start()
         self.hub.emit("network.up", plan=msgspec.to_builtins(self.plan), kinds=all_kinds(self.scenario.kas, self.plan))
+        self._capture_borders()
         speakers = [self._start_speaker(s) for s in self.plan.speakers]
         ready = [self.runtime / f"dcc{k}.ready" for k in self.plan.kas_numbers]
         wait_for("the control centres", lambda: all(p.exists() for p in ready), READY_TIMEOUT_S, self.check)
@@ -149,6 +150,14 @@ class Bed:
     def end_control(self) -> None:
         """Kill every control centre for good (switches keep their rules); the event has their process ids."""
         self.hub.emit("control.ended", pids=self._revival.end(self._controllers))
+
+    def _capture_borders(self) -> None:
+        links = link_interfaces(self.plan, borders=True)
+        if self._want_capture and links:
+            log = self.folder.logs / "dumpcap-border.log"
+            capture = Capture(self.folder.border, links, log, self.run_id, BORDER_FRAMES, WHOLE_BYTES)
+            self._cleanup.callback(capture.stop)
+            capture.wait_ready()
 
     def _start_speaker(self, speaker: HostPlan) -> Child:
         return self._spawn(speaker.name, self.gateways.command(speaker, self.network.hosts[speaker.name].pid))
