@@ -5,10 +5,10 @@
 
 Per kind, means over seeds: ``broad`` and ``expert`` (as confirmed; ``met``: share of runs that met both targets),
 ``visits``, ``seconds`` and ``bytes`` (from submission to the model's end at home; bytes on all links by the switches'
-port counters), ``control_messages`` and ``control_bytes`` (meanwhile, of the border protocol on WAN links, with TCP and
-TLS; of ``aats`` probes and their answers on all links), ``decision_ms`` (median wait of an object's first packet for its
-way; of ``aats`` from the end of a visit to the decision), ``routes``. ``aats``: every control centre is killed before
-the job is submitted.
+port counters), ``control_messages`` and ``control_bytes`` (meanwhile, of the border protocol on WAN links, with TCP
+and TLS; of ``aats`` probes and their answers on all links), ``decision_ms`` (median wait of an object's first packet
+for its way; of ``aats`` from the end of a visit to the decision), ``routes``. ``aats``: every control centre is killed
+before the job is submitted.
 """
 
 from __future__ import annotations
