@@ -78,7 +78,8 @@ export class JobView {
     if (["finished", "failed", "stopped"].includes(job.state)) return `${who}: ${job.state}${job.reason ? `, ${job.reason}` : ""}${job.returned ? "; the model is home" : ""}`;
     const stop = job.stops.at(-1);
     if (!stop) return `${who}: ${job.state}`;
-    const limit = job.spec?.max_visits ? ` of at most ${job.spec.max_visits}` : "";
+    const trained = job.stops.filter((one) => one.action === "train").length;
+    const limit = job.spec?.max_visits ? `, visit ${trained} of at most ${job.spec.max_visits}` : "";
     return `${who}: stop ${stop.visit + 1}${limit}, ${this.doing(stop)}`;
   }
 
