@@ -1,4 +1,4 @@
-"""Flap damping in the manner of RFC 2439: what comes and goes too often is not used for a while."""
+"""Flap damping in the manner of RFC 2439: what comes and goes too often is not used for a while, or as last resort."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ WITHDRAWN, MOVED = 1000.0, 500.0  # what a withdrawal and another path cost; new
 
 @dataclass(frozen=True)
 class Damping:
-    """Above ``suppress`` a route is not used until its penalty, halved every ``half_life_s``, is below ``reuse``."""
+    """Above ``suppress`` a route is not used until its penalty, halved every ``half_life_s``, is below ``reuse``; where
+    there is no other, until it has stood for ``settle_s``: whoever flaps is not cut off once it is quiet.
+    """
 
     half_life_s: float = 15.0
     suppress: float = 2500.0
     reuse: float = 750.0
     longest_s: float = 60.0
+    settle_s: float = 2.0
 
     @property
     def ceiling(self) -> float:

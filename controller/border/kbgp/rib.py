@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from controller.border.kbgp.damping import MOVED, WITHDRAWN, Damping, Penalty
@@ -36,11 +36,14 @@ class Peer:
 
 @dataclass(frozen=True)
 class Route:
-    """A way to knowledge of a K-AS. ``peer`` None: it is our own; ``stale``: whoever told it is restarting."""
+    """A way to knowledge of a K-AS. ``peer`` None: it is our own; ``stale``: whoever told it is restarting;
+    ``since_s``: when its path was first heard.
+    """
 
     advertisement: Advertisement
     peer: Peer | None = None
     stale: bool = False
+    since_s: float = field(default=0.0, compare=False)
 
     @property
     def path(self) -> list[int]:
@@ -102,7 +105,7 @@ class Rib:
             return
         side.told, self._touched = {}, True
         if keep:
-            side.heard = {kas: Route(r.advertisement, r.peer, stale=True) for kas, r in side.heard.items()}
+            side.heard = {kas: replace(route, stale=True) for kas, route in side.heard.items()}
             return
         for kas in list(side.heard):
             self._lose(side, kas, now_s)
@@ -130,9 +133,11 @@ class Rib:
                 self._lose(side, origin, now_s)
                 continue
             before = side.heard.get(origin)
-            if before is not None and before.path != advertisement.path:
+            same = before is not None and before.path == advertisement.path
+            if before is not None and not same:
                 self._flap(side.peer, origin, MOVED, now_s)
-            side.heard[origin] = Route(advertisement, side.peer)
+            since_s = before.since_s if before is not None and same else now_s
+            side.heard[origin] = Route(advertisement, side.peer, since_s=since_s)
         return reasons
 
     def _why_not(self, peer: Peer, told: Advertisement) -> str:
@@ -182,10 +187,16 @@ class Rib:
 
     def _candidates(self, now_s: float) -> dict[int, list[Route]]:
         found: dict[int, list[Route]] = {}
+        damped: dict[int, list[Route]] = {}
         for side in self._sides.values():
             for kas, route in side.heard.items():
                 if not self.suppressed(side.peer.key, kas, now_s):
                     found.setdefault(kas, []).append(route)
+                elif now_s - route.since_s >= self.damping.settle_s:
+                    damped.setdefault(kas, []).append(route)
+        for kas, routes in damped.items():
+            if all(route.stale for route in found.get(kas, [])):
+                found.setdefault(kas, []).extend(routes)
         if self._own is not None:
             found[self.kas] = [Route(self._own)]
         return found

@@ -226,6 +226,18 @@ def test_a_flapping_route_is_left_alone_and_used_again_when_it_is_quiet() -> Non
     assert network.known("1.1")[3] == [2, 3]
 
 
+def test_a_damped_route_is_the_last_resort_once_it_has_stood_for_a_while() -> None:
+    network = settled(LINE, damping=(60.0, 2500.0, 750.0, 240.0))
+    for _ in range(4):
+        network.nodes["3.1"].core.originate(None, b"", network.now_s)
+        network.run(0.5)
+        network.originate("3.1")
+        network.run(0.5)
+    assert 3 not in network.known("2.1") and 3 not in network.known("1.1"), "it has not come to rest"
+    network.run(4)
+    assert network.known("1.1")[3] == [2, 3], "long before its penalty is worn off"
+
+
 def test_news_of_the_same_path_are_no_flaps() -> None:
     network = settled(LINE, damping=(4.0, 2500.0, 750.0, 12.0))
     for _ in range(30):

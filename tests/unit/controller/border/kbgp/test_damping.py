@@ -7,6 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.border.kbgp.damping import WITHDRAWN, Damping, Penalty
+from controller.border.kbgp.rib import Peer, Rib
+from packets.kbgp.knowledge import Knowledge
+from packets.kbgp.messages import Advertisement, Update
 
 DAMPING = Damping(half_life_s=10, suppress=2500, reuse=750, longest_s=40)
 
@@ -35,3 +38,34 @@ def test_nothing_is_suppressed_for_longer_than_was_said(flaps: list[float]) -> N
         now_s += pause_s
         penalty.add(WITHDRAWN, now_s)
     assert not penalty.suppressed(now_s + DAMPING.longest_s + 1e-6)
+
+
+def told(*path: int) -> Update:
+    return Update(advertised=[Advertisement(path=list(path), knowledge=Knowledge(kas=path[-1], epoch_ms=1, serial=1))])
+
+
+def test_a_damped_route_is_the_last_resort_and_only_once_it_stands() -> None:
+    rib = Rib(1, damping=DAMPING)
+    near, far = Peer(("kbg2", "a"), 2), Peer(("kbg4", "b"), 4)
+    for peer in (near, far):
+        rib.up(peer)
+    rib.learn(far.key, told(4, 3, 2), 0.0)
+    for now_s in range(4):
+        rib.learn(near.key, told(2), now_s + 0.5)
+        rib.learn(near.key, Update(withdrawn=[2]), now_s + 1.0)
+    rib.learn(near.key, told(2), 5.0)
+
+    def chosen(now_s: float) -> list[int]:
+        rib.select(now_s)
+        return rib.best[2].path if 2 in rib.best else []
+
+    assert chosen(5.0) == chosen(9.0) == [4, 3, 2], "there is another, and it does not flap"
+    rib.learn(near.key, told(2), 9.5)
+    rib.down(far.key, 10.0, keep=True)
+    assert chosen(10.0) == [2], "it has stood since 5.0, and what is stale leads nowhere"
+    rib.down(far.key, 10.0, keep=False)
+    rib.learn(near.key, Update(withdrawn=[2]), 10.5)
+    rib.learn(near.key, told(2), 11.0)
+    assert chosen(12.9) == [] and chosen(13.0) == [2]
+    assert [route.path for route in rib.ways(2, 13.0)] == [[2]]
+    assert rib.suppressed(near.key, 2, 13.0)
