@@ -98,7 +98,8 @@ class Ring:
         for parcel in self.parcels:
             try:
                 parcel.kept()
-            except (NotSeen, AssertionError):
+            except (NotSeen, AssertionError) as error:
+                say(f"lost: object {parcel.object_id:x}: {error}")
                 count += 1
         self.parcels.clear()
         return count
