@@ -52,7 +52,7 @@ KAS = (1, 2, 3, 4)
 HOLD_S = Timers().hold_ms / 1000
 LINKS = [("k1g", "k2g"), ("k2g", "k3g"), ("k3g", "k4g")]
 MIB = 1 << 20
-FLAPS = 4
+FLAPS = 10  # enough to be damped
 
 
 class Ring:

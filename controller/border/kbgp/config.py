@@ -59,7 +59,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     links: Annotated[list[tuple[Kas, Kas]], msgspec.Meta(max_length=65536)] = []
     timers: Timers = Timers()
     damping: tuple[Seconds, Annotated[float, msgspec.Meta(gt=0)], Annotated[float, msgspec.Meta(gt=0)], Seconds] = (
-        15.0, 2500.0, 750.0, 60.0,
+        15.0, 6000.0, 750.0, 60.0,
     )  # fmt: skip
 
     def make_damping(self) -> Damping:

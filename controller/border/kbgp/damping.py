@@ -15,7 +15,7 @@ class Damping:
     """
 
     half_life_s: float = 15.0
-    suppress: float = 2500.0
+    suppress: float = 6000.0
     reuse: float = 750.0
     longest_s: float = 60.0
     settle_s: float = 2.0
