@@ -31,6 +31,10 @@ class BorderError(ControllerError):
     """Another K-AS's control centre cannot be reached, did not answer in time, or answered nonsense."""
 
 
+class BorderSilent(BorderError):
+    """No answer came from another K-AS: a way or a gateway is away; who waits for it may ask again."""
+
+
 class SteeringError(ControllerError):
     """An object cannot be steered as asked: no such rendezvous, no path, or nobody announced it."""
 

@@ -221,10 +221,11 @@ class Ack(Message, frozen=True, kw_only=True, tag="ack"):
     """Taken; nothing more to say."""
 
 
-class Refused(Message, frozen=True, kw_only=True, tag="refused"):
-    """Not taken, and why, for a person to read."""
+class Refused(Message, frozen=True, kw_only=True, omit_defaults=True, tag="refused"):
+    """Not taken, and why, for a person to read. ``again``: whom it rests with was out of reach; to be asked again."""
 
     reason: Text
+    again: bool = False
 
 
 class SubmitReply(Message, frozen=True, kw_only=True, tag="submit="):

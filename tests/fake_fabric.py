@@ -436,10 +436,10 @@ class World:
 
     async def _ask(self, kas: int, body: Ask) -> Reply:
         """Cross a border: through the wire format, both ways."""
-        from controller.errors import BorderError
+        from controller.errors import BorderSilent
 
         if kas in self.mute:
-            raise BorderError(f"the DCC of K-AS {kas} did not answer")
+            raise BorderSilent(f"the DCC of K-AS {kas} did not answer")
         asked = unpack(pack(1, body)[4:]).body
         reply = await self.by_kas[kas].serving.serve(asked)  # type: ignore[arg-type]
         return unpack(pack(1, reply)[4:]).body  # type: ignore[return-value]

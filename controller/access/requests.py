@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from controller.access.gathering import Gathering
-from controller.errors import ControllerError, SteeringError
+from controller.errors import BorderSilent, ControllerError, SteeringError
 from controller.services import Services
 from controller.topology.errors import TopologyError
 from packets.errors import DaitnError
@@ -135,8 +135,8 @@ class Terminals:
 
 
 def refusal(error: Exception) -> Refused:
-    """Return an error as words for a terminal."""
-    return Refused(reason=str(error)[:400])
+    """Return an error as words for a terminal, which asks again when another K-AS was out of reach."""
+    return Refused(reason=str(error)[:400], again=isinstance(error, BorderSilent))
 
 
 def _reply(header: Header, answer: Message) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -16,6 +17,7 @@ Reply = TypeVar("Reply", bound=Message)
 ATTEMPTS = 3
 PATIENT = 10  # for what must not get lost: work is done and its result waits here
 TIMEOUT_S = 6.0
+PAUSE_S = 0.5  # before who was out of reach is asked again
 
 
 class Requests(Protocol):
@@ -43,9 +45,11 @@ class DccLine:
         attempts: int = ATTEMPTS,
         timeout_s: float = TIMEOUT_S,
     ) -> Reply:
-        """Return the DCC's answer; ``DccRefused`` with its reason, ``DccSilent`` when none of use came."""
+        """Return the DCC's answer; ``DccRefused`` with its reason (asked again meanwhile where that can help),
+        ``DccSilent`` when none of use came.
+        """
         payload, why = encode_message(message), "no answer"
-        for _ in range(attempts):
+        for left in reversed(range(attempts)):
             try:
                 _, answer = self._requests.request(
                     payload, to=DCC_ADDRESS, type=type, timeout_s=timeout_s, object_id=object_id
@@ -53,6 +57,10 @@ class DccLine:
                 reply = decode_message(answer)
             except (TransportError, msgspec.DecodeError) as error:
                 why = " ".join(str(error).split())
+                continue
+            if isinstance(reply, Refused) and reply.again and left:
+                why = reply.reason
+                time.sleep(PAUSE_S)
                 continue
             if isinstance(reply, Refused):
                 raise DccRefused(reply.reason)

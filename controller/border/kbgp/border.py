@@ -14,7 +14,7 @@ from controller.border.kbgp import local
 from controller.border.kbgp.trust import sign
 from controller.border.lending import AskEngine
 from controller.border.messages import Announce, Ask, Reply, pack, unpack
-from controller.errors import BorderError
+from controller.errors import BorderError, BorderSilent
 from packets.events import Emit
 from packets.kbgp.knowledge import Knowledge
 from packets.kbgp.messages import MAX_BODY_BYTES, Answer
@@ -204,7 +204,7 @@ class KbgpBorder:
                     await asyncio.sleep(PAUSE_S)
                     result = await self._once(question, end_s)
         except TimeoutError as error:
-            raise BorderError(f"the DCC of K-AS {kas} did not answer {name} within {timeout_s:g} s") from error
+            raise BorderSilent(f"the DCC of K-AS {kas} did not answer {name} within {timeout_s:g} s") from error
         return self._read(kas, name, result)
 
     async def _once(self, question: local.Question, end_s: float) -> local.Result:
@@ -222,7 +222,8 @@ class KbgpBorder:
 
     def _read(self, kas: int, name: str, result: local.Result) -> Reply:
         if result.code != Answer.ANSWERED:
-            raise BorderError(f"the DCC of K-AS {kas} did not answer {name}: {result.reason}")
+            silent = BorderError if result.code in (Answer.REFUSED, Answer.HOP_LIMIT) else BorderSilent
+            raise silent(f"the DCC of K-AS {kas} did not answer {name}: {result.reason}")
         try:
             body = unpack(result.body).body
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -237,7 +238,7 @@ class KbgpBorder:
             async with asyncio.timeout(PATIENCE_S), self._changed:
                 await self._changed.wait_for(lambda: any(kas in g.ways for g in self._everyone))
         except TimeoutError:
-            raise BorderError(f"no gateway knows a way to K-AS {kas}") from None
+            raise BorderSilent(f"no gateway knows a way to K-AS {kas}") from None
         known = (g for g in self._everyone if kas in g.ways)
         return min(known, key=lambda g: (g.ways[kas].stale, len(g.ways[kas].path)))
 

@@ -22,6 +22,7 @@ from hosts.errors import BadCommand, BadRuntimeDir, BadScenario, DccRefused, Dcc
 from hosts.learning.task import TaskSpec, load_task
 from hosts.process.config import load_scenario
 from hosts.process.namespaces import join_cgroup
+from hosts.terminal import dcc_line
 from hosts.terminal.dcc_line import DccLine
 from hosts.terminal.pace import LOOKED_AT
 from hosts.terminal.reporter import HEARTBEAT_S, Reporter, differs
@@ -181,6 +182,17 @@ def test_small_wobbles_are_not_worth_a_packet(old: object, new: object, expected
 def test_the_dccs_no_is_an_error_with_its_reason() -> None:
     with pytest.raises(DccRefused, match="unknown node"):
         DccLine(FakeDcc(Refused(reason="unknown node")), 1).ask(Report(name="h11", sequence=1), Ack)
+
+
+def test_while_another_k_as_is_out_of_reach_it_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    dcc = FakeDcc(Refused(reason="K-AS 1 did not answer", again=True))
+    monkeypatch.setattr(dcc_line.time, "sleep", lambda pause_s: setattr(dcc, "reply", Ack()))
+    assert isinstance(DccLine(dcc, 3).ask(Report(name="h11", sequence=1), Ack), Ack) and len(dcc.heard) == 2
+    monkeypatch.setattr(dcc_line.time, "sleep", lambda pause_s: None)
+    dcc.reply = Refused(reason="K-AS 1 did not answer", again=True)
+    with pytest.raises(DccRefused, match="K-AS 1 did not answer"):
+        DccLine(dcc, 3).ask(Report(name="h11", sequence=1), Ack)
+    assert len(dcc.heard) == 5, "three times, and no more"
 
 
 @pytest.mark.parametrize("reply", [None, b"\xff", Report(name="h11", sequence=1)])

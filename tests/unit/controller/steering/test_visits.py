@@ -8,7 +8,7 @@ import pytest
 
 from controller.steering import visits
 from controller.steering.visits import LINGER_S
-from packets.messages import Ack, AnnounceObject, AnnounceReply, Order, OrderRequest, Register
+from packets.messages import Ack, AnnounceObject, AnnounceReply, Order, OrderRequest, Refused, Register
 from packets.wire import PacketType
 from tests.fake_fabric import World, run, small_plan
 
@@ -75,5 +75,25 @@ def test_the_way_stays_for_a_while_in_which_last_words_are_repeated() -> None:
         await journey(world, SAMPLE)
         await world.settle()
         assert held(world)["rules"] > before["rules"] and held(world)["arrivals"] == 1
+
+    run(work)
+
+
+def test_while_the_home_of_an_object_is_out_of_reach_its_holder_is_to_ask_again() -> None:
+    async def work() -> None:
+        world = await registered()
+        reply = await world.tell("h11", MODEL)
+        assert isinstance(reply, AnnounceReply)
+        (reached,) = await world.launch("h11", reply.object_id, 0, PacketType.MODEL_SHARD)
+        assert world.hosts[reached].kas != 1
+        question = OrderRequest(name=reached, object_id=reply.object_id, visit=0)
+        world.mute.add(1)
+        away = await world.tell(reached, question)
+        world.mute.clear()
+        back = await world.tell(reached, question)
+        stranger = await world.tell("h11", OrderRequest(name="h11", object_id=reply.object_id, visit=0))
+        assert isinstance(away, Refused) and away.again and "K-AS 1 did not answer" in away.reason
+        assert isinstance(back, Order) and back.action == "deploy"
+        assert isinstance(stranger, Refused) and not stranger.again
 
     run(work)
