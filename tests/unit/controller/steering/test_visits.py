@@ -82,9 +82,9 @@ def test_the_way_stays_for_a_while_in_which_last_words_are_repeated() -> None:
 def test_while_the_home_of_an_object_is_out_of_reach_its_holder_is_to_ask_again() -> None:
     async def work() -> None:
         world = await registered()
-        reply = await world.tell("h11", MODEL)
+        reply = await world.tell("h11", SAMPLE)
         assert isinstance(reply, AnnounceReply)
-        (reached,) = await world.launch("h11", reply.object_id, 0, PacketType.MODEL_SHARD)
+        (reached,) = await world.launch("h11", reply.object_id, 0, PacketType.DATA_SHARD)
         assert world.hosts[reached].kas != 1
         question = OrderRequest(name=reached, object_id=reply.object_id, visit=0)
         world.mute.add(1)
@@ -93,7 +93,7 @@ def test_while_the_home_of_an_object_is_out_of_reach_its_holder_is_to_ask_again(
         back = await world.tell(reached, question)
         stranger = await world.tell("h11", OrderRequest(name="h11", object_id=reply.object_id, visit=0))
         assert isinstance(away, Refused) and away.again and "K-AS 1 did not answer" in away.reason
-        assert isinstance(back, Order) and back.action == "deploy"
+        assert isinstance(back, Order) and back.action == "keep_test_sample"
         assert isinstance(stranger, Refused) and not stranger.again
 
     run(work)
