@@ -166,7 +166,8 @@ class Stops:
             step = plan.steps[0]
             if await self._booked(job, ask.visit, step) or not tries_left:
                 break
-            if ask.held:
+            if ask.held and ask.visit not in job.outbid:
+                job.outbid.add(ask.visit)  # whoever proposes the next place knows of it, and may wait there
                 raise proposals.Undecided("others take the place for longer than was reckoned with")
         decision = self._decision(ask, "train", step.option.kas, step.option.handle, step.reason)
         decision.step, decision.plan = await self._tuned(job, step), plan

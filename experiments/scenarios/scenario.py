@@ -188,7 +188,7 @@ def _checked(scenario: Scenario, where: str) -> Scenario:
     check_queries(scenario.queries, scenario.replicas, plan, where)
     check_cats(scenario.cats, plan, where)
     check_ways(scenario.ways, scenario.queries, scenario.data, plan, where, scenario.jobs)
-    check_kinds(scenario.kas, plan, where)
+    check_kinds(scenario.kas, plan, where, {name for name, _ in engine_setup(scenario).own})
     check_autonomy(scenario, where)
     return scenario
 

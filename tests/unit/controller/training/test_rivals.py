@@ -273,7 +273,7 @@ def test_a_job_whose_place_is_taken_meanwhile_plans_again_with_that_in_view() ->
                 await world.by_kas[1].rivals.book(book)
             return plan(request, view, options, load)
 
-        seen.plan = meanwhile  # type: ignore[method-assign]
+        seen.plan = meanwhile  # type: ignore[method-assign, assignment]
         world = two_homes(seen)
         first, second = await submitted(world)
         await world.launch("owner3", second, 0)
