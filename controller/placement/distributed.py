@@ -70,8 +70,9 @@ class Distributed(Intelligence):
     # --- it is asked
 
     async def offered(self, object_id: int, request: Request, now_s: float, without: Collection[str] = ()) -> MsDrrt:
-        """Return the topology of a job as a terminal has cut it, of what could be verified; of the two asked where the
-        first has not heard of all terminals yet, that of who has heard of more.
+        """Return the topology of a job as a terminal has cut it, as far as it could be verified.
+
+        Where one has not heard of all others yet, more are asked: the topology is of who has heard of most.
         """
         found = await self._cut(object_id, request, without)
         cut = self._verified(object_id, request, found)
@@ -167,7 +168,7 @@ class Distributed(Intelligence):
 
     async def _cut(self, object_id: int, request: Request, without: Collection[str]) -> Offered:
         question = msgspec.msgpack.encode(Question(request=request, standing=self.standing(without)))
-        found, heard, before = Offered(), 0, list[str]()
+        found, heard, before = Offered(), False, list[str]()
         able = sum(h.name in self.map for h in self._met())
         async for name, said in self._answers(AskOffers(object_id=object_id, question=question), Offers, before):
             try:
@@ -175,8 +176,8 @@ class Distributed(Intelligence):
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 self._refuse(object_id, name, f"that is no topology: {error}")
                 continue
-            found, heard = max(found, told, key=lambda t: (t.terminals, len(t.meetings))), heard + 1
-            if heard == 2 or told.terminals >= able:
+            found, heard = max(found, told, key=lambda t: (t.terminals, len(t.meetings))), True
+            if told.terminals >= able:
                 break
         if not heard:
             told_of = "; ".join(before) or "none is there"
