@@ -8,7 +8,7 @@ from typing import Annotated
 
 import msgspec
 
-from packets.aats.probe import Visit
+from packets.aats.probe import Visit, check_finite
 from packets.parts import MAX_MESSAGE_BYTES
 from packets.terms import Message, Name, Text
 
@@ -51,6 +51,9 @@ class Planned(Message, frozen=True, kw_only=True, omit_defaults=True, tag="plan=
     took_ms: Took = 0.0
     none: Text = ""
 
+    def __post_init__(self) -> None:
+        check_finite(self.took_ms, *(score for _, score in self.scores))
+
 
 # --- the terminal that holds an object asks the control centre
 
@@ -78,6 +81,9 @@ class Propose(Message, frozen=True, kw_only=True, omit_defaults=True, tag="propo
     handles: Annotated[list[Handle], msgspec.Meta(min_length=1, max_length=64)]
     scores: Scores = []
     took_ms: Took = 0.0
+
+    def __post_init__(self) -> None:
+        check_finite(self.took_ms, *(score for _, score in self.scores))
 
 
 Asking = AskOffers | Offers | AskPlan | Planned | AskBrief | Briefed | Propose
