@@ -13,7 +13,11 @@ from controller.values.decisions import JobView, Load, Option, Request
 MAX_MEETINGS = 160
 MAX_HANDLES = 64
 Handle = Annotated[str, msgspec.Meta(max_length=64)]
-Known = dict[str, dict[str, tuple[Any, float]]]
+Attributes = Annotated[
+    dict[Annotated[str, msgspec.Meta(max_length=40)], tuple[Any, float]], msgspec.Meta(max_length=32)
+]
+Known = Annotated[dict[str, Attributes], msgspec.Meta(max_length=2 * MAX_MEETINGS)]
+Group = Annotated[str, msgspec.Meta(max_length=64)]
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +53,7 @@ class Offered(msgspec.Struct, frozen=True, kw_only=True):
     meetings: Annotated[list[Meets], msgspec.Meta(max_length=MAX_MEETINGS)] = []
     known: Known = {}
     terminals: int = 0
-    groups: Annotated[list[str], msgspec.Meta(max_length=64)] = []
+    groups: Annotated[list[Group], msgspec.Meta(max_length=64)] = []
 
 
 class Brief(msgspec.Struct, frozen=True, kw_only=True):

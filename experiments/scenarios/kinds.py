@@ -24,12 +24,19 @@ def check_kinds(kinds: Mapping[int, KasKind], plan: NetworkPlan, where: str, own
         if kas not in plan.kas_numbers:
             _no(where, f"kas.{kas}", f"the network has no K-AS {kas}; there are: {_list(plan.kas_numbers)}")
         _check_words(kind, f"{where}: kas.{kas}")
-        if kind.kind == "distributed" and (own := sorted(set(own_engines).intersection(AT_TERMINALS))):
-            _no(where, f"kas.{kas}", f"its terminals run the default {own[0]}, a scenario's own is not given to them")
         for engine, lenders in kind.borrows.items():
             _check_engine(engine, f"{where}: kas.{kas}.borrows")
             _check_lenders(kas, engine, lenders, kinds, plan, f"{where}: kas.{kas}.borrows.{engine}")
         _check_members(kas, kind, plan, f"{where}: kas.{kas}.abstract_terminals")
+
+
+def check_at_terminals(kinds: Mapping[int, KasKind], own_engines: Collection[str], where: str) -> None:
+    """Check that no engine of one's own is wanted that terminals hold: they are born with the default ones."""
+    for kas, kind in kinds.items():
+        for engine in AT_TERMINALS:
+            if kind.kind == "distributed" and engine in own_engines:
+                told = f"its terminals run the default {engine}; leave your own out, or choose another kind"
+                _no(where, f"kas.{kas}", told)
 
 
 def all_kinds(kinds: Mapping[int, KasKind], plan: NetworkPlan) -> dict[str, str]:

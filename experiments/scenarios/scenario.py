@@ -25,7 +25,7 @@ from experiments.scenarios.background import check as check_background
 from experiments.scenarios.cats import check as check_cats
 from experiments.scenarios.events import TimedEvent
 from experiments.scenarios.events import check as check_events
-from experiments.scenarios.kinds import check_kinds
+from experiments.scenarios.kinds import check_at_terminals, check_kinds
 from experiments.scenarios.network import (
     KasSpec,
     NetworkSpec,
@@ -188,7 +188,8 @@ def _checked(scenario: Scenario, where: str) -> Scenario:
     check_queries(scenario.queries, scenario.replicas, plan, where)
     check_cats(scenario.cats, plan, where)
     check_ways(scenario.ways, scenario.queries, scenario.data, plan, where, scenario.jobs)
-    check_kinds(scenario.kas, plan, where, {name for name, _ in engine_setup(scenario).own})
+    check_kinds(scenario.kas, plan, where)
+    check_at_terminals(scenario.kas, {name for name, _ in engine_setup(scenario).own}, where)
     check_autonomy(scenario, where)
     return scenario
 

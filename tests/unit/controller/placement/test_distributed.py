@@ -193,6 +193,12 @@ def swapped(found: bytes, data_node: str, facility: str) -> Offers:
     return Offers(found=msgspec.msgpack.encode(msgspec.structs.replace(told, meetings=meets)))
 
 
+def padded(found: bytes) -> Offers:
+    told = msgspec.msgpack.decode(found, type=Offered)
+    known = {name: {f"a{i}": (i, float(i)) for i in range(5000)} for name in told.known}
+    return Offers(found=msgspec.msgpack.encode(msgspec.structs.replace(told, known=known))[:40_000])
+
+
 LIES: dict[str, Callable[[bytes], Message]] = {
     "a terminal of another K-AS": lambda found: swapped(found, "h21", "h21"),
     "no terminal at all": lambda found: swapped(found, "h99", "h99"),
@@ -206,6 +212,7 @@ LIES: dict[str, Callable[[bytes], Message]] = {
     "shares that are none": lambda found: changed(found, mix={"cardiology": 7.0}),
     "groups that were not asked for": lambda found: changed(found, mix={"oncology": 1.0}),
     "bytes that move by themselves": lambda found: changed(found, move_bytes=-1),
+    "more attributes than a terminal has": padded,
     "rubbish": lambda found: Offers(found=b"\xc1rubbish"),
     "no topology": lambda found: Offers(found=msgspec.msgpack.encode([1, 2, 3])),
     "another message": lambda found: Ack(),
