@@ -19,7 +19,6 @@ from controller.plugins.loading import check_name, installed
 from controller.plugins.outside import LIMIT_S, EngineFailed, Outside
 from controller.values.errors import EngineError
 from experiments.errors import ExperimentError
-from experiments.scenarios.kinds import check_at_terminals
 from experiments.scenarios.scenario import Scenario, engine_setup, with_engines
 from hosts.terminal.own_metrics import OwnMetrics
 from topologies.own.files import absolute
@@ -67,9 +66,7 @@ def here(words: Sequence[str]) -> dict[str, str]:
 
 def check_engines(scenario: Scenario) -> None:
     """Start every engine of one's own once; ``ExperimentError`` says which cannot be, before anything is built."""
-    own = engine_setup(scenario).own
-    check_at_terminals(scenario.kas, {name for name, _ in own}, scenario.name)
-    for name, source in own:
+    for name, source in engine_setup(scenario).own:
         asyncio.run(_starts(name, source))
 
 

@@ -189,7 +189,6 @@ def _checked(scenario: Scenario, where: str) -> Scenario:
     check_cats(scenario.cats, plan, where)
     check_ways(scenario.ways, scenario.queries, scenario.data, plan, where, scenario.jobs)
     check_kinds(scenario.kas, plan, where)
-    check_at_terminals(scenario.kas, {name for name, _ in engine_setup(scenario).own}, where)
     check_autonomy(scenario, where)
     return scenario
 
@@ -217,7 +216,9 @@ def with_engines(scenario: Scenario, more: Mapping[str, str], where: str, folder
         jobs = [msgspec.structs.replace(j, engines=_resolved(j.engines, folder)) for j in scenario.jobs]
     except PluginError as error:
         raise ScenarioError(f"scenario {where}: engines: {error}") from None
-    return msgspec.structs.replace(scenario, engines=use, jobs=jobs)
+    scenario = msgspec.structs.replace(scenario, engines=use, jobs=jobs)
+    check_at_terminals(scenario.kas, {name for name, _ in engine_setup(scenario).own}, where)
+    return scenario
 
 
 def _resolved(engines: Mapping[str, str], folder: Path) -> dict[str, str]:

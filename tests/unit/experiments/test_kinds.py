@@ -11,7 +11,7 @@ import pytest
 from controller.errors import ControllerError
 from controller.oam.state.run import NetworkState
 from controller.placement.kinds import Housing, KasKind, housing, read
-from experiments.commands.engines import check_engines
+from experiments.commands.engines import with_words
 from experiments.errors import ScenarioError
 from experiments.scenarios import scenario
 from experiments.scenarios.kinds import all_kinds, summary
@@ -95,9 +95,9 @@ def test_a_distributed_k_as_runs_the_default_mtrce_at_its_terminals() -> None:
     with pytest.raises(ScenarioError, match=r"mine\.yaml: kas\.1: its terminals run the default mtrce"):
         scenario.from_raw(content | {"engines": {"mtrce": "mine.py:plan"}}, "mine.yaml")
     wanted = scenario.load("healthcare")
-    wanted = msgspec.structs.replace(wanted, kas={2: KasKind(kind="distributed")}, engines={"mtrce": "mine.py:plan"})
+    wanted = msgspec.structs.replace(wanted, kas={2: KasKind(kind="distributed")})
     with pytest.raises(ScenarioError, match=r"kas\.2: its terminals run the default mtrce"):
-        check_engines(wanted)
+        with_words(wanted, ["mtrce=mine.py:plan"])
 
 
 def test_the_terminals_of_a_distributed_k_as_and_its_control_centre_share_a_secret_and_nobody_else_does(
