@@ -34,7 +34,7 @@ from controller.values.decisions import JobView, Lender, Load, Option, Plan, Req
 from controller.values.distributed import Brief, Known, Meets, Offered, Question, Standing
 from controller.values.errors import EngineError, NoLender
 from controller.values.knowledge import Attribute, Node
-from packets.distributed.asking import AskOffers, AskPlan, Offers, Planned
+from packets.distributed.asking import ROOM_BYTES, AskOffers, AskPlan, Offers, Planned
 from packets.events import Emit
 from packets.messages import Message
 from topologies.plan import DomainPlan, HostPlan
@@ -117,8 +117,8 @@ class Distributed(Intelligence):
         self, brief: Brief, before: list[str], without: Collection[str] = ()
     ) -> AsyncIterator[tuple[str, Planned]]:
         """Ask terminals in turn where a job goes next; ``before``: gets who was asked in vain."""
-        body = msgspec.msgpack.encode(brief)
-        return self._answers(AskPlan(object_id=brief.object_id, brief=body), Planned, before, without)
+        message = AskPlan(object_id=brief.object_id, brief=fitted(brief))
+        return self._answers(message, Planned, before, without)
 
     def standing(self, without: Collection[str]) -> Standing:
         """Return what only this control centre knows of its terminals; ``without``: the links that are down."""
@@ -245,6 +245,15 @@ class Distributed(Intelligence):
 
     def _refuse(self, object_id: int, name: str, why: str) -> None:
         self._emit("offers.refused", object_id=object_id, kas=self.domain.kas[0], node=name, reason=why[:300])
+
+
+def fitted(brief: Brief) -> bytes:
+    """Return a brief as it travels: of the options those that are quickest, as many as a message holds."""
+    quickest = sorted(brief.options, key=lambda o: o.epoch_s + o.reach_s + o.move_s)
+    while len(body := msgspec.msgpack.encode(brief)) > ROOM_BYTES and quickest:
+        quickest = quickest[: len(quickest) * 3 // 4]
+        brief = msgspec.structs.replace(brief, options=quickest)
+    return body
 
 
 def _figures(request: Request, option: Option, *, moves: bool) -> str:

@@ -15,13 +15,13 @@ import msgspec
 from controller.border.holding import AskBriefing, Briefing
 from controller.border.messages import AskNextStop, Reply, Stop
 from controller.errors import BorderError, ControllerError, SteeringError
-from controller.placement.distributed import Distributed
+from controller.placement.distributed import Distributed, fitted
 from controller.runtime.bounded import Bounded
 from controller.services import Services
 from controller.steering.launch import Steering
 from controller.values.decisions import Booking
 from controller.values.distributed import Brief, Proposal
-from packets.distributed.asking import ROOM_BYTES, AskBrief, AskPlan, Briefed, Planned, Propose
+from packets.distributed.asking import AskBrief, AskPlan, Briefed, Planned, Propose
 from packets.labels import home_kas
 from packets.messages import Ack
 from topologies.plan import HostPlan
@@ -50,7 +50,7 @@ class Holding:
         reply = await self.services.must(ask)
         if not isinstance(reply, Briefing):
             raise BorderError(f"K-AS {ask.kas} answered {type(reply).__name__} to a holder's question")
-        return Briefed(brief=b"" if reply.brief is None else self._body(host.kas, reply.brief))
+        return Briefed(brief=fitted(self._whole(host.kas, reply.brief)) if reply.brief else b"")
 
     def propose(self, host: HostPlan, message: Propose) -> Ack:
         """Keep what a holder proposes until it launches its object."""
@@ -93,38 +93,30 @@ class Holding:
         self, host: HostPlan, ask: AskNextStop, brief: Brief, before: list[str], without: list[str]
     ) -> Proposal | None:
         """Ask the holder, or (``without`` it, or where it says nothing) another terminal; None: nobody says."""
-        body = self._body(host.kas, brief)
+        whole = self._whole(host.kas, brief)
         if host.name not in without:
+            message = AskPlan(object_id=ask.object_id, brief=fitted(whole))
             try:
-                said = await self.minds.ask(host, AskPlan(object_id=ask.object_id, brief=body), ask.object_id)
+                said = await self.minds.ask(host, message, ask.object_id)
                 if isinstance(said, Planned) and said.handles:
                     return _proposal(said, "holder")
                 before.append(getattr(said, "none", "") or f"{host.name} answered {type(said).__name__}")
             except ControllerError as error:
                 before.append(" ".join(str(error).split())[:70])
-        message = msgspec.msgpack.decode(body, type=Brief)
-        async for name, planned in self.minds.planned(message, before, [host.name]):
+        async for name, planned in self.minds.planned(whole, before, [host.name]):
             if planned.handles:
                 return _proposal(planned, "other")
             before.append(planned.none or f"{name} says nothing")
             break
         return None
 
-    def _body(self, kas: int, brief: Brief) -> bytes:
-        """Return a brief as a terminal gets it: with what is known here, and of the options elsewhere those that are
-        quickest, as many as a message holds.
-        """
-        services = self.services
-        brief = msgspec.structs.replace(
-            brief, kas=kas, standing=self.minds.standing(services.domain.down_links()),
-            load=msgspec.structs.replace(
-                brief.load, bookings=[*brief.load.bookings, *self.bookings(kas, brief.object_id)]
-            ),
+    def _whole(self, kas: int, brief: Brief) -> Brief:
+        """Return a home's brief with what is known here: of terminals and links, and what other objects take."""
+        bookings = [*brief.load.bookings, *self.bookings(kas, brief.object_id)]
+        return msgspec.structs.replace(
+            brief, kas=kas, standing=self.minds.standing(self.services.domain.down_links()),
+            load=msgspec.structs.replace(brief.load, bookings=bookings),
         )  # fmt: skip
-        while len(body := msgspec.msgpack.encode(brief)) > ROOM_BYTES and brief.options:
-            quickest = sorted(brief.options, key=lambda o: o.epoch_s + o.reach_s + o.move_s)
-            brief = msgspec.structs.replace(brief, options=quickest[: len(quickest) * 3 // 4])
-        return body
 
     # --- what is told
 

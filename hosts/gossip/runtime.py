@@ -6,17 +6,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
 
-from hosts.gossip.core import Gossip, Limits
+from hosts.gossip.core import Gossip, Held, Limits
 from hosts.gossip.house import MET, House
 from hosts.terminal.reporter import differs
 from hosts.terminal.terminal import Terminal
-from packets.distributed.gossip import News, Record, Talk, signature_of, signed_by
+from packets.distributed.gossip import MAX_ATTRIBUTES_BYTES, News, Record, Talk, signature_of, signed_by
 from packets.errors import TransportError
 from packets.messages import decode_message, encode_message
 from packets.wire import PacketType
@@ -47,6 +48,7 @@ class Gossiping:
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="gossip")
         self._half_way_s: dict[str, float] = {}
         self._said: dict[str, Any] = {}
+        self._fresh: deque[Held] = deque()
 
     # --- what this terminal says of itself
 
@@ -58,12 +60,18 @@ class Gossiping:
         changed = [a for a, v in attributes.items() if a not in said or differs(said[a], v)]
         if changed or self.core.due(now_s):
             self._said = dict(attributes)
-            body = msgspec.msgpack.encode(attributes)
-            with self._lock:
-                self.core.publish(body, now_s)
-            self.house.hear(self.terminal.name, body, now_s)
-            self._woken.set()
+            self._publish(msgspec.msgpack.encode(attributes), now_s)
         return {a: v for a, v in attributes.items() if a in TOLD_DCC}
+
+    def _publish(self, body: bytes, now_s: float) -> None:
+        if len(body) > MAX_ATTRIBUTES_BYTES:
+            what = f"what {self.terminal.name} says of itself has {len(body)} bytes"
+            self.terminal.complain(f"{what}, more than {MAX_ATTRIBUTES_BYTES}: nobody is told")
+            return
+        with self._lock:
+            self.core.publish(body, now_s)
+        self.house.hear(self.terminal.name, body, now_s)
+        self._woken.set()
 
     def _sign(self, version: int, attributes: bytes) -> bytes:
         guard = self.terminal.guard
@@ -85,9 +93,8 @@ class Gossiping:
     def _take(self, name: str, talk: Talk, transit_s: float) -> News:
         with self._lock:
             heard = self.core.hear(name, talk, self.terminal.clock(), transit_s)
-        for held in heard.fresh:
-            self.house.hear(held.record.name, held.record.attributes, held.t_s)
-        if heard.fresh:
+        if heard.fresh:  # the house may be busy, and the transport's thread waits for nobody
+            self._fresh.extend(heard.fresh)
             self._woken.set()
         return heard.answer
 
@@ -105,7 +112,10 @@ class Gossiping:
             self.terminal.stopping.wait(TICK_S / 2)  # what comes in a burst goes on together
 
     def turn(self) -> None:
-        """Say what is to be said now, and forget whom nobody has heard of for long."""
+        """Enter what was heard, say what is to be said now, and forget whom nobody has heard of for long."""
+        while self._fresh:
+            news = self._fresh.popleft()
+            self.house.hear(news.record.name, news.record.attributes, news.t_s)
         now_s = self.terminal.clock()
         with self._lock:
             going, held = self.core.tick(now_s), self.core.held(now_s)

@@ -11,13 +11,13 @@ import pytest
 
 from controller.border.messages import AskNextStop, AskOptions, Options, pack
 from controller.dcc import PATIENCE_S
-from controller.placement.distributed import Distributed
+from controller.placement.distributed import Distributed, fitted
 from controller.placement.kinds import KasKind
 from controller.plugins.engines import Engines
-from controller.values.decisions import Option, Request
+from controller.values.decisions import JobView, Option, Request
 from controller.values.distributed import Brief, Meets, Offered
 from hosts.gossip.house import House
-from packets.distributed.asking import AskBrief, AskOffers, AskPlan, Briefed, Offers, Planned, Propose
+from packets.distributed.asking import ROOM_BYTES, AskBrief, AskOffers, AskPlan, Briefed, Offers, Planned, Propose
 from packets.messages import Ack, AnyMessage, Message, Refused, Register, Submit, SubmitReply
 from tests.fake_fabric import World, run
 from tests.unit.controller.training.test_jobs import PLAN, POOR, SPEC, Life, admit, engines, judge
@@ -547,6 +547,15 @@ def test_a_proposal_is_no_use_to_a_home_that_is_not_asked_by_a_distributed_k_as(
         assert getattr(reply, "brief", None) is not None and getattr(reply, "why", None) == ""
 
     run(work)
+
+
+def test_of_more_options_than_a_message_holds_the_quickest_are_told() -> None:
+    one = Option(kas=2, handle="", mix={"cardiology": 1.0}, samples=9, epoch_s=1.0, reach_s=0.0)
+    options = [msgspec.structs.replace(one, handle=f"{i:016x}", epoch_s=float(1000 - i)) for i in range(1000)]
+    brief = Brief(object_id=1, request=REQUEST, view=JobView(), options=options)
+    told = msgspec.msgpack.decode(fitted(brief), type=Brief)
+    assert len(fitted(brief)) <= ROOM_BYTES and 100 < len(told.options) < 1000
+    assert max(o.epoch_s for o in told.options) == len(told.options)
 
 
 # --- on the way

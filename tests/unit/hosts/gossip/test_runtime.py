@@ -133,6 +133,14 @@ def test_an_address_that_is_no_terminals_of_the_k_as_is_told_nothing() -> None:
     assert street.at["h11"].core.refused["stranger"] == 1
 
 
+def test_more_than_a_record_holds_is_told_to_nobody_and_complained_of() -> None:
+    street = Street(("h11",))
+    events: list[str] = []
+    street.at["h11"].terminal.emit = lambda kind, /, **data: events.append(data["text"])
+    street.at["h11"].told(ABOUT | {"note": "x" * 5000})
+    assert street.knows("h11") == {} and "more than 4096" in events[0]
+
+
 @pytest.mark.parametrize("role", ["data", "compute"])
 def test_both_that_meet_gossip(role: str) -> None:
     name = next(h.name for h in DOMAIN.hosts if h.role == role)
