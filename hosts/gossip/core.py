@@ -27,7 +27,7 @@ class Limits:
     """How much gossip there may be. ``period_s``: between two comparisons; ``fan_out``: who gets news at once;
     ``refresh_s``: what has not changed is said again by then; ``expire_s``: what is older is not held to be so any
     more; ``ahead_s``: how far a version may be ahead of the clock here; ``message_bytes``: of records in one message;
-    ``bytes_per_s``: sent, in a burst twice as much.
+    ``bytes_per_s``: sent, ``checks_per_s``: of signatures, in a burst twice as many of each.
     """
 
     period_s: float = 1.0
@@ -38,6 +38,7 @@ class Limits:
     message_bytes: int = 4000
     bytes_per_s: float = 16_000.0
     held: int = 1024
+    checks_per_s: float = 500.0
 
 
 class Held(NamedTuple):
@@ -54,12 +55,28 @@ class Heard(NamedTuple):
     fresh: list[Held]
 
 
+class Budget:
+    """So much a second, twice that at once."""
+
+    def __init__(self, rate_per_s: float, now_s: float) -> None:
+        self._rate, self._left, self._at_s = rate_per_s, 2 * rate_per_s, now_s
+
+    def spend(self, amount: float, now_s: float) -> bool:
+        """Take some of it; False, and nothing is taken, where there is not so much."""
+        self._left = min(2 * self._rate, self._left + (now_s - self._at_s) * self._rate)
+        self._at_s = now_s
+        if amount > self._left:
+            return False
+        self._left -= amount
+        return True
+
+
 class Gossip:
     """The gossip of one terminal. ``peers``: the names of the others in its K-AS; it believes records of no one else.
 
     ``sign(version, attributes)``, ``verify(record)``; ``born_unix_s``: wall clock at ``now_s``, by which versions of
     a terminal that was started again go on.  ``refused`` counts by reason: stranger, unknown, older, stale, ahead,
-    signature, full.
+    full, throttled, signature.
     """
 
     def __init__(
@@ -77,7 +94,8 @@ class Gossip:
         self._version = 0
         self._next_s = now_s + self._rng.random() * self.limits.period_s
         self._cursor = ""
-        self._room, self._room_s = 2 * self.limits.bytes_per_s, now_s
+        self._bytes = Budget(self.limits.bytes_per_s, now_s)
+        self._checks = Budget(self.limits.checks_per_s, now_s)
         self.refused: Counter[str] = Counter()
         self.sent: Counter[str] = Counter()
 
@@ -198,6 +216,8 @@ class Gossip:
             return "ahead"
         if record.name not in self._held and len(self._held) >= self.limits.held:
             return "full"
+        if not self._checks.spend(1.0, now_s):
+            return "throttled"
         return "" if self._verify(record) else "signature"
 
     # --- bounds
@@ -218,14 +238,10 @@ class Gossip:
 
     def _may(self, talk: Talk, now_s: float) -> bool:
         """Tell whether the budget has room for a message, and count it; an empty answer is not worth counting."""
-        rate = self.limits.bytes_per_s
-        self._room = min(2 * rate, self._room + (now_s - self._room_s) * rate)
-        self._room_s = now_s
         size = len(msgspec.msgpack.encode(talk)) + OVERHEAD_BYTES
-        if size > self._room:
+        if not self._bytes.spend(size, now_s):
             self.sent["held back"] += 1
             return False
-        self._room -= size
         self.sent["messages"] += 1
         self.sent["bytes"] += size
         return True

@@ -240,6 +240,18 @@ def test_it_sends_no_more_than_its_budget() -> None:
         assert town.all[name].sent["held back"]
 
 
+def test_a_flood_of_bad_signatures_costs_so_many_checks_and_no_more() -> None:
+    town = Town(3, checks_per_s=10.0)
+    here = town.all["h000"]
+    for number in range(100):
+        here.hear("h002", News(records=[Record("h001", 1_700_000_000_000 + number, b"", b"bad")]), town.now_s)
+    assert here.refused == {"signature": 20, "throttled": 80}
+    town.now_s += 1.0
+    town.publish("h001")
+    good = town.all["h001"].held(town.now_s)["h001"].record
+    assert here.hear("h002", News(records=[good]), town.now_s).fresh
+
+
 def test_what_is_held_is_bounded() -> None:
     town = Town(20, held=5)
     for name in town.names:
