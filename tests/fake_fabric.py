@@ -401,7 +401,7 @@ class World:
         self._transfers = 0
         self.asked: list[tuple[str, AnyMessage]] = []
         self.speechless: set[str] = set()
-        self.answers: Callable[[str, AnyMessage], Message] = lambda name, message: Ack()
+        self.says: Callable[[str, AnyMessage], Message] = lambda name, message: Ack()
         self._parts: Unfinished[None] = Unfinished()
         self.fabric.on_request = self._obey
 
@@ -416,7 +416,7 @@ class World:
         if header.type is PacketType.ANNOUNCE and name not in self.speechless:
             self.asked.append((name, decode_message(whole[0])))
             answer = Header(type=PacketType.ANNOUNCE, flags=Flag.REPLY, transfer_id=header.transfer_id)
-            said = encode_message(self.answers(name, self.asked[-1][1]))
+            said = encode_message(self.says(name, self.asked[-1][1]))
             loop = asyncio.get_running_loop()
             for part, piece in cut(answer, said):
                 loop.call_soon(self.send, name, DCC_ADDRESS, encode(part, piece))

@@ -55,7 +55,7 @@ class Town(Life):
         self.lie: Lie = honest
         self.deaf: set[str] = set()
         self.houses = {h.name: self.house(h.kas) for h in PLAN.hosts if h.kas in kas}
-        self.world.answers = self.answer
+        self.world.says = self.answer
 
     def house(self, kas: int) -> House:
         mind = self.world.by_kas[kas].services.intelligence
