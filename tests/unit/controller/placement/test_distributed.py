@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -48,12 +48,10 @@ def honest(name: str, message: AnyMessage, answer: Message) -> Message:
 class Town(Life):
     """Plays every terminal: those of a distributed K-AS have a house each, and told one another all there is."""
 
-    def __init__(self, kas: Collection[int] = ALL, plan: Callable[..., Any] | None = None) -> None:
-        kinds = {k: KasKind(kind="distributed") for k in kas}
-        chosen = Engines.of(tfam=admit, mtrce=plan, gate=judge) if plan else Engines.of(tfam=admit, gate=judge)
-        super().__init__(World(PLAN, engines=chosen, kinds=kinds))
+    def __init__(self, kas: Collection[int] = ALL, more: Mapping[int, KasKind] | None = None) -> None:
+        kinds = {k: KasKind(kind="distributed") for k in kas} | dict(more or {})
+        super().__init__(World(PLAN, engines=Engines.of(tfam=admit, gate=judge), kinds=kinds))
         self.lie: Lie = honest
-        self.deaf: set[str] = set()
         self.houses = {h.name: self.house(h.kas) for h in PLAN.hosts if h.kas in kas}
         self.world.says = self.answer
 
@@ -398,6 +396,30 @@ def test_who_decides_changes_as_an_object_crosses_from_kind_to_kind() -> None:
         await town.hop()
         trained = [d for d in town.world.of("job.decided") if d["action"] == "train"]
         assert trained[0]["by"] is None and trained[1]["by"]["terminal"] == "holder"
+
+    run(work)
+
+
+def test_three_kinds_meet_in_one_job() -> None:
+    async def work() -> None:
+        kinds = {3: KasKind(kind="hierarchical", abstract_terminals={"at31": ["h31", "h33", "c3"]})}
+        town = Town([1, 2], more=kinds)
+        assert (await town.begin(msgspec.structs.replace(SPEC, max_visits=8))).admitted
+        by, places = [], set()
+        for _ in range(30):
+            if town.world.hosts[town.at].kas in (1, 2):
+                await town.propose()
+            order = await town.hop()
+            if order.action == "home":
+                break
+            if order.action == "train":
+                by.append(town.world.of("job.decided")[-1]["by"])
+                places.add(town.world.hosts[town.at].kas)
+                await town.train(order)
+            else:
+                await town.verify({"broad": 0.5 + len(by) / 100, "per_group": {"cardiology": 0.4 + len(by) / 100}})
+        assert len(places) >= 2 and all(b["terminal"] == "holder" for b in by)
+        assert len(by) == 8 and not town.world.of("error")
 
     run(work)
 
