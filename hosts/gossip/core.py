@@ -26,13 +26,15 @@ Verify = Callable[[Record], bool]
 class Limits:
     """How much gossip there may be. ``period_s``: between two comparisons; ``fan_out``: who gets news at once;
     ``refresh_s``: what has not changed is said again by then; ``expire_s``: what is older is not held to be so any
-    more; ``ahead_s``: how far a version may be ahead of the clock here; ``message_bytes``: of records in one message;
-    ``bytes_per_s``: sent, ``checks_per_s``: of signatures, in a burst twice as many of each.
+    more; ``away_s``: who did not answer is told nothing for so long; ``ahead_s``: how far a version may be ahead of the
+    clock here; ``message_bytes``: of records in one message; ``bytes_per_s``: sent, ``checks_per_s``: of signatures, in
+    a burst twice as many of each.
     """
 
     period_s: float = 1.0
     refresh_s: float = 4.0
     expire_s: float = 20.0
+    away_s: float = 10.0
     fan_out: int = 2
     ahead_s: float = 60.0
     message_bytes: int = 4000
@@ -94,6 +96,7 @@ class Gossip:
         self._version = 0
         self._next_s = now_s + self._rng.random() * self.limits.period_s
         self._cursor = ""
+        self._away_until_s: dict[str, float] = {}
         self._bytes = Budget(self.limits.bytes_per_s, now_s)
         self._checks = Budget(self.limits.checks_per_s, now_s)
         self.refused: Counter[str] = Counter()
@@ -138,7 +141,7 @@ class Gossip:
         if self._hot and self._peers:
             told, left = self._filled(list(self._hot), now_s)
             news = News(records=told)
-            for peer in self._rng.sample(self._peers, min(self.limits.fan_out, len(self._peers))):
+            for peer in self._drawn(self.limits.fan_out, now_s):
                 if told and self._may(news, now_s):
                     going.append((peer, news))
             if going or not told:
@@ -147,8 +150,17 @@ class Gossip:
             self._next_s = now_s + self.limits.period_s * (0.75 + self._rng.random() / 2)
             digest = self._digest(now_s)
             if self._may(digest, now_s):
-                going.append((self._rng.choice(self._peers), digest))
+                going += [(peer, digest) for peer in self._drawn(1, now_s)]
         return going
+
+    def missed(self, peer: str, now_s: float) -> None:
+        """A terminal has not answered: others are told instead for a while, or until it says something itself."""
+        self._away_until_s[peer] = now_s + self.limits.away_s
+
+    def _drawn(self, count: int, now_s: float) -> list[str]:
+        """Draw terminals by chance, of those that answered as long as there are any."""
+        there = [p for p in self._peers if self._away_until_s.get(p, now_s) <= now_s] or self._peers
+        return self._rng.sample(there, min(count, len(there)))
 
     def _digest(self, now_s: float) -> Digest:
         """Return the versions of as many names as fit, from where the last digest ended."""
@@ -172,6 +184,7 @@ class Gossip:
         if sender not in self._known:
             self.refused["stranger"] += 1
             return Heard(News(), [])
+        self._away_until_s.pop(sender, None)
         if isinstance(talk, Digest):
             return Heard(self._answer(talk, now_s), [])
         fresh = [held for record in talk.records if (held := self._take(record, now_s, transit_s)) is not None]

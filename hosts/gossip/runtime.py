@@ -141,6 +141,8 @@ class Gossiping:
             )
             answer = decode_message(payload)
         except (TransportError, msgspec.DecodeError):
+            with self._lock:
+                self.core.missed(name, self.terminal.clock())
             return None
         self._half_way_s[name] = (self.terminal.clock() - began_s) / 2
         return answer if isinstance(answer, News) else None

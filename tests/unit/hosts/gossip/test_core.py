@@ -228,6 +228,30 @@ def test_who_joins_gets_all_of_it_and_who_is_dismissed_is_forgotten() -> None:
     assert late not in town.know("h000")
 
 
+def test_who_does_not_answer_is_left_alone_until_it_speaks() -> None:
+    town = Town(4)
+    here = town.all["h000"]
+
+    def told() -> set[str]:
+        found = set[str]()
+        for _ in range(30):
+            town.publish("h000")
+            town.now_s += 0.2
+            found |= {to for to, _ in here.tick(town.now_s)}
+        return found
+
+    assert told() == {"h001", "h002", "h003"}
+    for name in ("h001", "h002"):
+        here.missed(name, town.now_s)
+    assert told() == {"h003"}
+    here.hear("h001", Digest(), town.now_s)
+    here.missed("h002", town.now_s)
+    assert told() == {"h001", "h003"}
+    for name in town.names[1:]:
+        here.missed(name, town.now_s)
+    assert told() == {"h001", "h002", "h003"}, "where nobody answers all are tried"
+
+
 def test_it_sends_no_more_than_its_budget() -> None:
     town = Town(20, bytes_per_s=2000.0)
     began_s = town.now_s
