@@ -25,7 +25,7 @@ from experiments.scenarios.background import check as check_background
 from experiments.scenarios.cats import check as check_cats
 from experiments.scenarios.events import TimedEvent
 from experiments.scenarios.events import check as check_events
-from experiments.scenarios.kinds import check_kinds
+from experiments.scenarios.kinds import check_at_terminals, check_kinds
 from experiments.scenarios.network import (
     KasSpec,
     NetworkSpec,
@@ -223,7 +223,10 @@ def with_engines(scenario: Scenario, more: Mapping[str, str], where: str, folder
     replace = msgspec.structs.replace
     jobs = [replace(job, engines=found(job.engines, "engines")) for job in scenario.jobs]
     kas = {k: replace(kind, engines=found(kind.engines, f"kas.{k}.engines")) for k, kind in scenario.kas.items()}
-    return replace(scenario, engines=found(scenario.engines | dict(more), "engines"), jobs=jobs, kas=kas)
+    made = replace(scenario, engines=found(scenario.engines | dict(more), "engines"), jobs=jobs, kas=kas)
+    for k, kind in kas.items():
+        check_at_terminals(k, kind, {name for name, _ in engine_setup(made, k).own}, where)
+    return made
 
 
 def engine_setup(scenario: Scenario, kas: int | None = None) -> Setup:
