@@ -4,7 +4,7 @@
     python -m benchmarks.border --rounds 2
 
 A ring of four K-AS; objects travel between them all the while. ``reconverge_*_s``: from a cut or its end to the last
-K-AS whose way is as it has to be then (``flapped_s``: from the last change of a link that flapped; ``frozen_s``: of a
+K-AS whose way is as it has to be then, cuts 8 s apart (``flapped_s``: from the last change of a link that flapped; ``frozen_s``: of a
 gateway that only the hold time tells of). ``loops``: ways that any control centre took and that pass a K-AS twice.
 ``objects_lost``: those that did not come whole.
 ``restart_withdrawn``: ways that were given up while a killed gateway was started again (graceful: none).
@@ -52,6 +52,7 @@ KAS = (1, 2, 3, 4)
 HOLD_S = Timers().hold_ms / 1000
 LINKS = [("k1g", "k2g"), ("k2g", "k3g"), ("k3g", "k4g")]
 MIB = 1 << 20
+APART_S = 8.0  # of cuts: faults, no flapping
 FLAPS = 10  # enough to be damped
 
 
@@ -99,7 +100,9 @@ class Ring:
             try:
                 parcel.kept()
             except (NotSeen, AssertionError) as error:
-                say(f"lost: object {parcel.object_id:x}: {error}")
+                heard = self.network.events(object_id=parcel.object_id)
+                last = f"{heard[-1].kind} of {heard[-1].source}: {heard[-1].data}" if heard else "nothing"
+                say(f"lost: object {parcel.object_id:x}: {error}; last heard: {last}"[:400])
                 count += 1
         self.parcels.clear()
         return count
@@ -202,6 +205,7 @@ def measure(rounds: int, folder: Path) -> dict[str, Any]:
         ring.until(ring.whole, "all ways at the start", 60.0)
         times: list[float] = []
         for number in range(rounds):
+            time.sleep(APART_S)
             times += cut_and_mend(ring, LINKS[number % len(LINKS)])
             say(f"cut {number + 1} of {rounds}: around after {times[-2]:.3f} s, back after {times[-1]:.3f} s")
         kills = [kill(ring, f"kbg{KAS[number % 4]}") for number in range(max(rounds // 2, 1))]

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.aats import LED, WAYS, control_bytes, decisions_ms, scenario_of, summary
+from benchmarks.aats import LED, WAYS, control_bytes, scenario_of, summary
+from benchmarks.main_job import decisions_ms
 from experiments.scenarios.scenario import load
 from hosts.autonomy.policies import POLICIES
 from packets.wire import Header, PacketType, encode
