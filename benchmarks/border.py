@@ -5,8 +5,8 @@
 
 A ring of four K-AS; objects travel between them all the while. ``reconverge_*_s``: from a cut or its end to the last
 K-AS whose way is as it has to be then, cuts 8 s apart (``flapped_s``: from the last change of a link that flapped;
-``frozen_s``: of a gateway that only the hold time tells of). ``loops``: ways that any control centre took and that pass a K-AS twice.
-``objects_lost``: those that did not come whole.
+``frozen_s``: of a gateway that only the hold time tells of). ``loops``: ways that any control centre took and that pass
+a K-AS twice. ``objects_lost``: those that did not come whole.
 ``restart_withdrawn``: ways that were given up while a killed gateway was started again (graceful: none).
 ``lies_believed``: tales of a lying gateway that were not refused.
 """
