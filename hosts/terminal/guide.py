@@ -45,7 +45,7 @@ class ByDcc:
     def take(self, obj: ReceivedObject) -> tuple[ReceivedObject, Order]:
         """Ask what to do with an object."""
         question = OrderRequest(name=self.terminal.name, object_id=obj.object_id, visit=obj.visit)
-        return obj, self.terminal.dcc.ask(question, Order, object_id=obj.object_id)
+        return obj, self.terminal.dcc.ask(question, Order, object_id=obj.object_id, attempts=PATIENT)
 
     def done(self, message: VisitDone) -> None:
         """Report a visit."""
