@@ -7,11 +7,9 @@ proposes; the control centre lays the way of what its home has verified.
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotInTime
 
 import msgspec
 
-from hosts.errors import HostError
 from hosts.gossip.house import House
 from hosts.terminal.guide import ByDcc
 from hosts.terminal.recent import Recent
@@ -46,8 +44,9 @@ class ByHolder(ByDcc):
         thinking = self._thoughts.pop(key, None) or self._think(*key)
         try:
             self._propose(key, thinking.result(MOST_S))
-        except (HostError, NotInTime) as error:
-            why = str(error) or f"it has not decided after {MOST_S:g} s"
+        except Exception as error:  # whatever went wrong here, another terminal can decide: the object goes on
+            late = f"it has not decided after {MOST_S:g} s"
+            why = late if isinstance(error, TimeoutError) else str(error) or repr(error)
             self.terminal.emit(
                 "warning", text=f"{self.terminal.name} proposes nothing for object {key[0]:#x}: {why}"[:400],
                 node=self.terminal.name, object_id=key[0],

@@ -118,6 +118,15 @@ def test_a_proposal_that_is_refused_is_told_and_the_object_goes_on(tmp_path: Pat
     assert "you do not hold it" in here.data_of("warning")["text"] and len(here.network.sent) == 1
 
 
+def test_a_house_that_fails_keeps_no_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script: Script = {Submit: SubmitReply(object_id=JOB, admitted=True), AskBrief: Briefed(brief=brief(kas=1))}
+    here = bench("model_owner", script, tmp_path)
+    assert here.terminal.house is not None
+    monkeypatch.setattr(here.terminal.house, "plan", lambda body: 1 / 0)
+    here.role.command({"op": "submit", "spec": {"task": "vignettes"}})
+    assert "division by zero" in here.data_of("warning")["text"] and len(here.network.sent) == 1
+
+
 def tell(here: Bench, message: Message, peer: tuple[str, int] = DCC, kind: Any = PacketType.ANNOUNCE) -> Message:
     before = len(here.network.replied)
     here.role.message_arrived(question(kind, transfer_id=before + 77), encode_message(message), peer)
