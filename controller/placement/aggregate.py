@@ -10,7 +10,7 @@ import msgspec
 from controller.errors import PlanError
 from controller.topology.krrm import MAX_GROUPS
 from controller.values.knowledge import Attribute, Node
-from topologies.plan import DomainPlan, HostPlan
+from topologies.plan import DomainPlan, HostPlan, LinkPlan
 
 NOWHERE = "0.0.0.0"
 MEANS = ("quality", "trust", "data_age_s")  # of the data nodes that say so, weighted by samples
@@ -74,26 +74,37 @@ def _mix(data: Sequence[Node]) -> dict[str, float]:
 
 def outside(plan: DomainPlan, groups: Mapping[str, Collection[str]]) -> DomainPlan:
     """Return a domain as tier 1 knows it: each group of terminals is one, at the place of its widest access link."""
-    hidden = {member for members in groups.values() for member in members}
+    members = _members(plan, groups)
+    hidden = {member for names in groups.values() for member in names}
     access = {link.a: link for link in plan.links if link.a in hidden}
     hosts = [h for h in plan.hosts if h.name not in hidden]
     links = [link for link in plan.links if link.a not in hidden]
-    for name, members in groups.items():
-        door = max(_of(plan, name, members), key=lambda h: access[h.name].rate_mbps)
+    for name in groups:
+        door = max(members[name], key=lambda h: access[h.name].rate_mbps)
         hosts.append(msgspec.structs.replace(door, name=name, role="data", address=NOWHERE, data_may_move=False))
         links.append(msgspec.structs.replace(access[door.name], a=name))
     return msgspec.structs.replace(plan, hosts=hosts, links=links)
 
 
-def inside(plan: DomainPlan, name: str, members: Collection[str]) -> DomainPlan:
-    """Return a domain as the tier-2 control centre of some of its terminals knows it: those, and the ways to them."""
-    others = {h.name for h in plan.hosts} - set(members)
-    links = [link for link in plan.links if link.a not in others]
-    return msgspec.structs.replace(plan, hosts=_of(plan, name, members), links=links)
+def insides(plan: DomainPlan, groups: Mapping[str, Collection[str]]) -> dict[str, DomainPlan]:
+    """Return a domain as the tier-2 control centre of each group knows it: its terminals, and the ways to them."""
+    members = _members(plan, groups)
+    at = {member: name for name, names in groups.items() for member in names}
+    hosts, links = {h.name for h in plan.hosts}, {name: list[LinkPlan]() for name in groups}
+    for link in plan.links:
+        for name in ([at[link.a]] if link.a in at else [] if link.a in hosts else links):
+            links[name].append(link)
+    return {n: msgspec.structs.replace(plan, hosts=members[n], links=links[n]) for n in groups}
 
 
-def _of(plan: DomainPlan, name: str, members: Collection[str]) -> list[HostPlan]:
-    found = [h for h in plan.hosts if h.name in members]
-    if missing := set(members) - {h.name for h in found}:
-        raise PlanError(f"--kind: abstract terminal {name}: the plan has no terminal {', '.join(sorted(missing))}")
+def _members(plan: DomainPlan, groups: Mapping[str, Collection[str]]) -> dict[str, list[HostPlan]]:
+    """Return the terminals of each group, in the plan's order; ``PlanError`` when the plan lacks one."""
+    at = {member: name for name, names in groups.items() for member in names}
+    found: dict[str, list[HostPlan]] = {name: [] for name in groups}
+    for host in plan.hosts:
+        if host.name in at:
+            found[at[host.name]].append(host)
+    for name, names in groups.items():
+        if missing := set(names) - {h.name for h in found[name]}:
+            raise PlanError(f"--kind: abstract terminal {name}: the plan has no terminal {', '.join(sorted(missing))}")
     return found

@@ -12,7 +12,7 @@ import pytest
 from controller.border.messages import AskFacilities, AskOptions, Book, Options, pack
 from controller.errors import PlanError
 from controller.intelligence import Inside
-from controller.placement.aggregate import aggregate, inside, outside
+from controller.placement.aggregate import aggregate, insides, outside
 from controller.placement.kinds import KasKind
 from controller.placement.tiers import Tiered
 from controller.plugins.engines import Engines
@@ -113,7 +113,7 @@ def test_tier_1_is_told_of_one_terminal_at_the_widest_door_and_tier_2_of_its_mem
     plan = PLAN.domain(1)
     links = [msgspec.structs.replace(k, rate_mbps=7.0) if k.a != "h13" else k for k in plan.links]
     plan = msgspec.structs.replace(plan, links=links)
-    tier1, tier2 = outside(plan, GROUPS), inside(plan, "at11", GROUPS["at11"])
+    tier1, tier2 = outside(plan, GROUPS), insides(plan, GROUPS)["at11"]
     assert {h.name for h in tier1.hosts} == {h.name for h in plan.hosts} - MEMBERS | {"at11"}
     at = next(h for h in tier1.hosts if h.name == "at11")
     door = next(h for h in plan.hosts if h.name == "h13")
