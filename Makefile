@@ -128,6 +128,13 @@ bench-ways-offline: setup-unit  ## single, split, switched, collaborative, multi
 bench-border: setup  ## border links cut and flapping, gateways killed, frozen, lying: times, lost objects; last line JSON
 	@$(PY) -m benchmarks.border
 
+.PHONY: bench-abstraction bench-control
+bench-abstraction: setup-unit  ## what abstract terminals cost routes, predicted and really trained, 20 random networks; last line JSON
+	@$(PY) -m benchmarks.abstraction
+
+bench-control: setup  ## bytes, state, seconds of control against terminals, 20 to 1,000,000, three kinds of K-AS; last line JSON
+	@$(PY) -m benchmarks.control
+
 .PHONY: bench-streams
 bench-streams: setup  ## one query of many samples beside as many single ones, and when an MDFP dies in it; last line JSON
 	@$(PY) -m benchmarks.streams
