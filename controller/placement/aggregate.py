@@ -92,8 +92,11 @@ def insides(plan: DomainPlan, groups: Mapping[str, Collection[str]]) -> dict[str
     at = {member: name for name, names in groups.items() for member in names}
     hosts, links = {h.name for h in plan.hosts}, {name: list[LinkPlan]() for name in groups}
     for link in plan.links:
-        for name in ([at[link.a]] if link.a in at else [] if link.a in hosts else links):
-            links[name].append(link)
+        if link.a in at:
+            links[at[link.a]].append(link)
+        elif link.a not in hosts:  # between switches: on everybody's way
+            for known in links.values():
+                known.append(link)
     return {n: msgspec.structs.replace(plan, hosts=members[n], links=links[n]) for n in groups}
 
 
