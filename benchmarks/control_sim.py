@@ -54,7 +54,7 @@ SALT = b"a salt of sixteen bytes or more"
 OBJECT = 1
 REQUEST = Request(
     task="vignettes", groups=GROUPS, broad_accuracy=0.8, expert_group=GROUPS[0], expert_accuracy=0.9,
-    model_bytes=1_000_000,
+    model_bytes=1_000_000, deadline_s=1e6,  # a thousand members together have an epoch of many minutes
 )  # fmt: skip
 
 
