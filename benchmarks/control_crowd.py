@@ -31,8 +31,9 @@ from benchmarks.control_terminals import CHANGES_PER_S, FRAME_BYTES, Light, Vita
 from benchmarks.map_terminals import socket_in
 from hosts.gossip.core import Limits
 from hosts.terminal.reporter import LOOK_S, Reporter
-from packets.distributed.gossip import News, Talk
+from packets.distributed.gossip import Digest, News, Talk
 from packets.errors import DaitnError, TransportError
+from packets.messages import decode_message, encode_message
 from packets.parts import MESSAGE_ROOM
 from packets.transfer.requests import Requests
 from packets.wire import Flag, Header, PacketType, TrafficClass, decode, encode
@@ -43,7 +44,6 @@ WARM_S = 10.0
 ANSWER_S = 1.0
 EXCHANGES = 64  # at once, of all terminals together
 Peer = tuple[str, int]
-_decoder: msgspec.msgpack.Decoder[Talk] = msgspec.msgpack.Decoder(Talk)
 
 
 class Station:
@@ -76,7 +76,10 @@ class Station:
             whole = self.asking.take(header, bytes(payload), peer)
             if whole is None or header.flags & Flag.REPLY or self.gossip is None:
                 return
-            answer = msgspec.msgpack.encode(self.gossip.asked(_decoder.decode(whole), peer[0]))
+            talk = decode_message(whole)
+            if not isinstance(talk, Digest | News):
+                return
+            answer = encode_message(self.gossip.asked(talk, peer[0]))
         except (OSError, DaitnError, msgspec.DecodeError):
             return
         reply = Header(
@@ -123,10 +126,12 @@ class Gossiper:
     def _tell(self, name: str, talk: Talk) -> News | None:
         try:
             _, payload = self.station.request(
-                msgspec.msgpack.encode(talk), to=self.address_of[name], type=PacketType.PROBE, timeout_s=ANSWER_S
+                encode_message(talk), to=self.address_of[name], type=PacketType.PROBE, timeout_s=ANSWER_S
             )
-            answer = _decoder.decode(payload)
+            answer = decode_message(payload)
         except (TransportError, msgspec.DecodeError):
+            with self.lock:
+                self.one.core.missed(name, time.monotonic())
             return None
         return answer if isinstance(answer, News) else None
 

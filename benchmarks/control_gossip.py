@@ -35,6 +35,7 @@ from controller.values.decisions import JobView
 from hosts.gossip.core import Gossip, Limits
 from hosts.terminal.reporter import LOOK_S, differs
 from packets.distributed.gossip import MAX_RECORDS, Digest, News, Record, Talk, signature_of, signed_by, signed_text
+from packets.messages import decode_message, encode_message
 from packets.parts import MESSAGE_ROOM
 from packets.security.identity import Identity
 from packets.wire import PacketType
@@ -47,8 +48,7 @@ EXCHANGES, FEW = 60, 12  # of the one terminal, and where each takes a second
 MANY = 50_000
 SIGNED = 1000
 PACKET_BYTES = len(framed(b"", PacketType.PROBE, 1)) + FRAME_BYTES
-UNBOUNDED = Limits(bytes_per_s=1e12, held=1 << 30)
-_decoder: msgspec.msgpack.Decoder[Talk] = msgspec.msgpack.Decoder(Talk)
+UNBOUNDED = Limits(bytes_per_s=1e12, checks_per_s=1e12, held=1 << 30)
 
 
 def seal(name: str, version: int, attributes: bytes) -> bytes:
@@ -62,7 +62,7 @@ def genuine(record: Record) -> bool:
 
 def wire_bytes(talk: Talk) -> int:
     """Return what a message takes on the wire, in as many packets as it needs."""
-    size = len(msgspec.msgpack.encode(talk))
+    size = len(encode_message(talk))
     return size + max(1, -(-size // MESSAGE_ROOM)) * PACKET_BYTES
 
 
@@ -178,9 +178,11 @@ class One:
     def take(self, records: Sequence[Record]) -> None:
         """Have the terminal hear all of them, as many at once as a message has."""
         for start in range(0, len(records), MAX_RECORDS):
-            message = msgspec.msgpack.encode(News(records=list(records[start : start + MAX_RECORDS])))
+            message = encode_message(News(records=list(records[start : start + MAX_RECORDS])))
             begun = time.perf_counter()
-            for held in self.here.hear(self.there.name, _decoder.decode(message), self.now_s).fresh:
+            news = decode_message(message)
+            assert isinstance(news, News)
+            for held in self.here.hear(self.there.name, news, self.now_s).fresh:
                 said = msgspec.msgpack.decode(held.record.attributes, type=dict[str, Any])
                 self.mind.hear(self.hosts[held.record.name], said, held.t_s)
             self.taken_s += time.perf_counter() - begun

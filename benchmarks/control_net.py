@@ -104,8 +104,10 @@ class Bench:
         return Child(f"dcc{kas}", command, self.folder / f"dcc{kas}.log", self.run_id)
 
     def _kind(self, kas: int) -> KasKind:
-        if kas != 1 or self.kind != "hierarchical":
+        if kas != 1 or self.kind == "centralised":
             return KasKind()
+        if self.kind == "distributed":
+            return KasKind(kind="distributed")
         groups = groups_of([h for h in self.plan.hosts if h.kas == 1])
         return KasKind(
             kind="hierarchical", abstract_terminals={name: [h.name for h in hosts] for name, hosts in groups.items()}

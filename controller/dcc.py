@@ -6,6 +6,8 @@ whole of it runs in a unit test against a fake flow table.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from controller.access.authenticity import Authenticity
 from controller.access.calls import Calls
 from controller.access.gathering import NEWS_S, Gathering
@@ -13,6 +15,7 @@ from controller.access.packets import Packets
 from controller.access.places import Places
 from controller.access.requests import Terminals
 from controller.border import messages as border
+from controller.border.holding import AskBriefing
 from controller.border.kbgp.abstraction import abstract
 from controller.border.lending import AskEngine
 from controller.border.serving import Serving
@@ -21,6 +24,7 @@ from controller.inference.calibration import LOOK_S, Calibration
 from controller.inference.deployment import Deployment
 from controller.inference.health import KNOCK_S, Health
 from controller.inference.queries import Queries
+from controller.placement.distributed import Distributed
 from controller.placement.lending import Lending
 from controller.plugins.engines import Engines
 from controller.runtime.identities import Identities
@@ -30,6 +34,7 @@ from controller.southbound.discovery import Discovery
 from controller.southbound.rate_limit import Limiter
 from controller.steering.announced import Objects
 from controller.steering.fabric import Fabric
+from controller.steering.holding import Holding
 from controller.steering.launch import Steering
 from controller.steering.liveness import WATCH_S, Liveness
 from controller.steering.resteer import Resteering
@@ -41,8 +46,13 @@ from controller.training.rivals import Rivals
 from controller.training.standing import Trusting
 from controller.training.submission import Training
 from packets import messages
+from packets.distributed.asking import AskBrief, AskOffers, AskPlan, Propose
 from packets.kbgp.knowledge import Knowledge
-from topologies.plan import DomainPlan
+from packets.messages import Message
+from topologies.plan import DomainPlan, HostPlan
+
+# how long each try is waited for; three terminals that are silent must not take longer than a question over a border
+PATIENCE_S: dict[type, tuple[float, ...]] = {AskOffers: (0.2, 0.4, 0.8), AskPlan: (0.2, 0.5, 0.9)}
 
 
 class Dcc:
@@ -86,6 +96,19 @@ class Dcc:
         services.communication.seal = self.authenticity.seal
         services.communication.own_source = means.keeper is not None and not means.any_source
         self._register()
+        if isinstance(services.intelligence, Distributed):
+            self._leave_to_terminals(services.intelligence)
+
+    def _leave_to_terminals(self, minds: Distributed) -> None:
+        """Have terminals say what is on offer, and where the objects go that they hold (a distributed K-AS)."""
+
+        def ask(host: HostPlan, message: Message, object_id: int) -> Awaitable[Message]:
+            return self.calls.ask(host, message, object_id, pauses_s=PATIENCE_S[type(message)])
+
+        minds.ask, minds.busy = ask, lambda: {a.node for a in self.services.location.expected()}
+        self.holding = Holding(self.services, minds, self.steering, self.rivals.bookings)
+        self.terminals.on(AskBrief, self.holding.brief)
+        self.terminals.on(Propose, self.holding.propose)
 
     def _register(self) -> None:
         """Say which room answers what: packets, terminals' messages, other control centres' requests."""
@@ -121,6 +144,7 @@ class Dcc:
         serving.on(border.Interrupt, self.visits.interrupt)
         serving.on(border.Evidence, self.trusting.judge)
         serving.on(border.AskNextStop, self.home.next_stop)
+        serving.on(AskBriefing, self.home.briefing)
         serving.on(border.Forward, self.home.forwarded)
         serving.on(border.Lost, self.home.lost)
 

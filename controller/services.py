@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -15,7 +13,8 @@ from controller.domain import Domain
 from controller.errors import BorderError
 from controller.intelligence import Intelligence
 from controller.placement.borrowing import Borrowing
-from controller.placement.kinds import Housing
+from controller.placement.distributed import Distributed
+from controller.placement.kinds import Housing, salt_of
 from controller.placement.tiers import Tiered
 from controller.plugins.engines import Engines
 from controller.runtime.loop import Worker
@@ -113,9 +112,7 @@ class Services:
 
 def make_kit(domain: Domain, means: Means, ask: AskKas) -> Services:
     """Return the collaborators of one control centre; ``ask`` is how they reach others."""
-    seed, numbers = means.seed, sorted(domain.kas)
-    # under a seed, handles repeat from run to run: a planner breaks ties by them
-    salt = os.urandom(32) if seed is None else hashlib.blake2b(f"{seed}/{numbers}".encode(), digest_size=32).digest()
+    numbers, salt = sorted(domain.kas), means.housing.salt or salt_of(means.seed, domain.kas)
     engines, kind = means.engines or Engines(), means.housing.kind
     if kind.borrows:
         borrowing = Borrowing(numbers[0], kind.borrows, kind.timeout_s, ask, means.clock, means.emit)
@@ -124,6 +121,8 @@ def make_kit(domain: Domain, means: Means, ask: AskKas) -> Services:
     intelligence = Intelligence(domain.plan, engines, salt=salt)
     if kind.abstract_terminals:
         intelligence = Tiered(domain.plan, engines, salt=salt, groups=kind.abstract_terminals)
+    if kind.kind == "distributed":
+        intelligence = Distributed(domain.plan, engines, salt=salt, emit=means.emit, clock=means.clock)
     return Services(
         domain=domain,
         clock=means.clock,

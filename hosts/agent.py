@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import msgspec
 
@@ -21,6 +22,8 @@ from controller.values.metrics import OwnMetric
 from hosts.autonomy.policies import Policy
 from hosts.control import Command, ControlServer
 from hosts.errors import DccRefused, HostError
+from hosts.gossip.house import House
+from hosts.gossip.runtime import Gossiping
 from hosts.learning.spec import NodeData, Samples
 from hosts.learning.task import Task
 from hosts.process.config import NodeSpec
@@ -45,7 +48,8 @@ DRAIN_S = 30.0
 class AgentSetup:
     """What an agent is born with. ``samples_per_s``: training speed of one whole core here, measured by the zygote.
 
-    ``guard``: the keeper of its word and keys (None: an open network); ``members``, ``policies``: as of ``Terminal``.
+    ``guard``: the keeper of its word and keys (None: an open network); ``members``, ``policies``, ``house``: as of
+    ``Terminal``.
     """
 
     plan: HostPlan
@@ -59,6 +63,7 @@ class AgentSetup:
     metrics: Mapping[str, OwnMetric] = field(default_factory=dict)
     members: Sequence[NodeSpec] = ()
     policies: Mapping[str, Policy] = field(default_factory=dict)
+    house: House | None = None
 
 
 class Agent:
@@ -80,9 +85,12 @@ class Agent:
             meter=Meter(setup.samples_per_s * min(1.0, plan.cpu_share), time.monotonic),
             folder=setup.runtime_dir / plan.name, seed=setup.seed, data=setup.data, queries=setup.queries,
             guard=setup.guard, metrics=setup.metrics, members=setup.members, policies=setup.policies,
+            house=setup.house,
         )  # fmt: skip
         self.role = self._make_role()
-        self.reporter = Reporter(self.terminal, self.role.attributes)
+        self.gossiping = Gossiping(self.terminal, setup.house) if setup.house else None
+        self.role.gossiped = self.gossiping.heard if self.gossiping else None
+        self.reporter = Reporter(self.terminal, self._told_dcc)
         self.terminal.pulled = self.reporter.pull
         self.control = ControlServer(setup.runtime_dir / "agents" / f"{plan.name}.sock", self.command)
         self._ready = False
@@ -91,6 +99,8 @@ class Agent:
         """Work until ``stop``; returns within a second of it, whatever is under way."""
         self.endpoint.start()
         self.control.start()
+        if self.gossiping:
+            self.gossiping.start()
         threading.Thread(target=self._report, name="reporter", daemon=True).start()
         try:
             while not self.terminal.stopping.wait(TICK_S):
@@ -142,6 +152,11 @@ class Agent:
         threading.Timer(0.2, self.stop).start()  # after the answer to whoever asked
         return {"left": left}
 
+    def _told_dcc(self) -> dict[str, Any]:
+        """Return what the DCC is told of this terminal now; in a distributed K-AS the others hear the rest."""
+        now = self.role.attributes()
+        return self.gossiping.told(now) if self.gossiping else now
+
     def _state(self) -> Command:
         state, object_id = self.terminal.activities.state
         return {
@@ -149,6 +164,7 @@ class Agent:
             "object_id": object_id, "registered": self.reporter.registered, "pid": os.getpid(),
             "attributes": self.reporter.known,
             "transport": msgspec.to_builtins(self.endpoint.counters), "refused": dict(self.endpoint.refusals),
+            "gossip": self.gossiping.state() if self.gossiping else None,
         }  # fmt: skip
 
     def _make_role(self) -> Role:

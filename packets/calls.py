@@ -1,4 +1,4 @@
-"""What a DCC asks of its terminals, out of their own port (``controller/access/calls.py``)."""
+"""What a DCC asks of its terminals, out of their own port (``controller/access/calls.py``), and one of another."""
 
 from __future__ import annotations
 
@@ -78,3 +78,12 @@ class Recalibrate(Message, frozen=True, kw_only=True, tag="recalibrate"):
     object_id: int
     reason: Text = ""
     broad: Share = 0.0
+
+
+class SendData(Message, frozen=True, kw_only=True, tag="send_data"):
+    """A compute facility asks a data node to launch its training data for a visit (the data node's DCC steers it)."""
+
+    name: Name
+    for_object: int
+    visit: int
+    task: Name

@@ -12,7 +12,9 @@ from typing import Annotated, Any
 import msgspec
 
 from packets.aats.probe import Probe, ProbeReply
-from packets.calls import Copy, Halt, HandOver, LaunchAgain, Pull, Recalibrate, Release, Retire
+from packets.calls import Copy, Halt, HandOver, LaunchAgain, Pull, Recalibrate, Release, Retire, SendData
+from packets.distributed.asking import Asking
+from packets.distributed.gossip import Talk
 from packets.queries import (
     SINGLE,
     Answer,
@@ -314,23 +316,12 @@ class JobStatus(Message, frozen=True, kw_only=True, tag="status"):
     reason: Text = ""
 
 
-# --- terminal -> terminal (addressed by the DCC's order) -------------------------------------------------------------
-
-
-class SendData(Message, frozen=True, kw_only=True, tag="send_data"):
-    """A compute facility asks a data node to launch its training data for a visit (the data node's DCC steers it)."""
-
-    name: Name
-    for_object: int
-    visit: int
-    task: Name
-
-
 AnyMessage = (
     Register | Report | Leave | Pull | Halt | Submit | AnnounceObject | OrderRequest | VisitDone | Verdict | Returned
     | Inquire | Ack | Refused | SubmitReply | AnnounceReply | Order | LogRequest | LogPart | VerdictReply | JobStatus
     | SendData | Ask | Answer | Busy | AskState | State | AskReplicas | Replicas | Change | LaunchAgain | HandOver
     | Release | Copy | Retire | Recalibrate | Remeasured | MoveModel | AskPart | StreamPart | Probe | ProbeReply
+    | Asking | Talk
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

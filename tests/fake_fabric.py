@@ -42,6 +42,7 @@ from controller.store import Store
 from packets.events import Emit
 from packets.labels import AI_PORT, DCC_ADDRESS
 from packets.messages import Ack, AnyMessage, Message, decode_message, encode_message
+from packets.parts import Unfinished, cut
 from packets.wire import Digest, Flag, Header, PacketType, decode, encode
 from topologies.build import Terminal, Wan, build_plan
 from topologies.plan import ROUTER_MAC, HostPlan, NetworkPlan
@@ -400,6 +401,8 @@ class World:
         self._transfers = 0
         self.asked: list[tuple[str, AnyMessage]] = []
         self.speechless: set[str] = set()
+        self.says: Callable[[str, AnyMessage], Message] = lambda name, message: Ack()
+        self._parts: Unfinished[None] = Unfinished()
         self.fabric.on_request = self._obey
 
     def _obey(self, name: str, packet: Packet) -> bool:
@@ -407,11 +410,16 @@ class World:
         header, payload = decode(packet.payload)
         if header.flags & Flag.REPLY or header.type not in (PacketType.ANNOUNCE, PacketType.PROBE):
             return False
+        whole = self._parts.take(name, header, bytes(payload), None)
+        if whole is None:
+            return True
         if header.type is PacketType.ANNOUNCE and name not in self.speechless:
-            self.asked.append((name, decode_message(payload)))
+            self.asked.append((name, decode_message(whole[0])))
             answer = Header(type=PacketType.ANNOUNCE, flags=Flag.REPLY, transfer_id=header.transfer_id)
+            said = encode_message(self.says(name, self.asked[-1][1]))
             loop = asyncio.get_running_loop()
-            loop.call_soon(self.send, name, DCC_ADDRESS, encode(answer, encode_message(Ack())))
+            for part, piece in cut(answer, said):
+                loop.call_soon(self.send, name, DCC_ADDRESS, encode(part, piece))
         return True
 
     def _dcc(self, kas: list[int], engines: Engines | None) -> Dcc:
@@ -475,11 +483,15 @@ class World:
         before = len(self.fabric.inbox[name])
         self.send(name, DCC_ADDRESS, encode(header, encode_message(message)))
         await self.settle()
-        answers = [decode(p.payload) for p in self.fabric.inbox[name][before:]]
+        parts, answers = Unfinished[None](), list[tuple[Header, bytes]]()
+        for packet in self.fabric.inbox[name][before:]:
+            answered, piece = decode(packet.payload)
+            whole = parts.take(name, answered, bytes(piece), None)
+            answers += [(answered, whole[0])] if whole else []
         assert len(answers) == 1, f"{name} got {len(answers)} answers to {message}"
-        answered, payload = answers[0]
+        answered, said = answers[0]
         assert answered.flags & Flag.REPLY and answered.transfer_id == self._transfers
-        return decode_message(payload)
+        return decode_message(said)
 
     async def launch(
         self, name: str, object_id: int, visit: int, kind: PacketType = PacketType.MODEL_SHARD

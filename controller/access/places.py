@@ -41,10 +41,10 @@ class Places:
     def __init__(self, services: Services) -> None:
         self.services = services
 
-    def options(self, object_id: int, request: Request, kas: int) -> list[Option]:
+    async def options(self, object_id: int, request: Request, kas: int) -> list[Option]:
         """Return what one K-AS of this domain offers a job now."""
-        now_s = self.services.clock()
-        view = self.services.intelligence.offers(object_id, request, now_s, self.services.domain.down_links())
+        now_s, down = self.services.clock(), self.services.domain.down_links()
+        view = await self.services.intelligence.offered(object_id, request, now_s, down)
         self.services.store.cut(object_id, kas, view.describe(now_s))
         return [o for o in view.options if o.kas == kas]
 

@@ -10,8 +10,10 @@ from typing import Annotated, Any
 
 import msgspec
 
+from controller.border.holding import AskBriefing, Briefing
 from controller.border.lending import AskEngine, Lent
 from controller.values.decisions import Booking, Measured, Option, Request
+from controller.values.distributed import Proposal
 from packets.messages import AnyMessage
 from packets.terms import Metrics
 
@@ -77,6 +79,8 @@ class AskNextStop(Say, frozen=True, kw_only=True, tag="next?"):
     """The holder's DCC asks the home DCC where an object goes now. ``exclude``: handles that turned out impossible.
 
     ``owner``: the address that the launch names as its owner's, who signed its mandate ("": an open network).
+    ``held``: the holder's K-AS is distributed, a terminal there says where the object trains next: ``proposal``, or why
+    none does (``silent``). Answered by ``Stop``, or by ``Briefing`` where it is a terminal's to say and none has.
     """
 
     kas: Kas
@@ -85,6 +89,9 @@ class AskNextStop(Say, frozen=True, kw_only=True, tag="next?"):
     holder_kas: Kas
     owner: str = ""
     exclude: list[Handle] = []
+    held: bool = False
+    proposal: Proposal | None = None
+    silent: str = ""
 
 
 class Stop(Say, frozen=True, kw_only=True, tag="next="):
@@ -316,8 +323,9 @@ class Interrupt(Say, frozen=True, kw_only=True, tag="interrupt"):
 Ask = (
     AskOptions | AskFacilities | AskNextStop | Announce | Withdraw | Lost | HandOver | Release | Forward | AskModels
     | Lead | ModelsChanged | CopyModel | RetireModel | LinkState | Evidence | Interrupt | Book | AskEngine
+    | AskBriefing
 )  # fmt: skip
-Reply = Options | Facilities | Stop | Ready | Done | No | Forwarded | Models | Lent
+Reply = Options | Facilities | Stop | Ready | Done | No | Forwarded | Models | Lent | Briefing
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):

@@ -88,6 +88,14 @@ class Intelligence:
         cut = self._cuts[object_id] = cutter.refresh(now_s, without=without)
         return cut
 
+    async def offered(self, object_id: int, request: Request, now_s: float, without: Collection[str] = ()) -> MsDrrt:
+        """Return ``offers`` of whoever holds DRRT-O: here this very one."""
+        return self.offers(object_id, request, now_s, without)
+
+    async def groups(self, now_s: float) -> list[str]:
+        """Return the groups of all data that is known of."""
+        return sorted({g for node in self.known.nodes() for g in node.get("group_shares", {})})
+
     async def admits(
         self, request: Request, options: list[Option], verifiers: int, chosen: Chosen | None = None
     ) -> Assessment:

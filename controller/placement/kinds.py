@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,8 +14,8 @@ from controller.errors import PlanError
 from controller.plugins.contracts import CONTRACTS
 from controller.plugins.loading import check_name
 
-Kind = Literal["centralised", "non_standalone", "hierarchical"]
-KINDS: tuple[Kind, ...] = ("centralised", "non_standalone", "hierarchical")
+Kind = Literal["centralised", "non_standalone", "hierarchical", "distributed"]
+KINDS: tuple[Kind, ...] = ("centralised", "non_standalone", "hierarchical", "distributed")
 WORDS: dict[Kind, str] = {k: k.replace("_", "-") for k in KINDS}
 NOT_LENT = ("gate",)  # it judges what an MPVU has just measured, with the object waiting: that cannot wait for others
 Lenders = Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=255)]], msgspec.Meta(min_length=1, max_length=8)]
@@ -32,20 +34,31 @@ class KasKind(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Housing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a control centre is told of itself: its kind, and the engines that it lends, {engine: K-AS}."""
+    """What a control centre is told of itself: its kind, and the engines that it lends, {engine: K-AS}; ``salt``: the
+    secret that it shares with the terminals of a distributed K-AS (none: it makes one of its own).
+    """
 
     kind: KasKind = KasKind()
     lends: dict[str, Lenders] = {}
+    salt: Annotated[bytes, msgspec.Meta(max_length=64)] = b""
 
 
-def housing(kinds: Mapping[int, KasKind], kas: int) -> Housing:
+def salt_of(seed: int | None, kas: Iterable[int]) -> bytes:
+    """Return a secret that makes handles opaque; under a seed, handles repeat from run to run: planners break ties by
+    them.
+    """
+    numbers = sorted(kas)
+    return os.urandom(32) if seed is None else hashlib.blake2b(f"{seed}/{numbers}".encode(), digest_size=32).digest()
+
+
+def housing(kinds: Mapping[int, KasKind], kas: int, salt: bytes = b"") -> Housing:
     """Return what the control centre of a K-AS is told, of the kinds of all."""
     lends: dict[str, list[int]] = {}
     for borrower, kind in sorted(kinds.items()):
         for engine, lenders in kind.borrows.items():
             if kas in lenders:
                 lends.setdefault(engine, []).append(borrower)
-    return Housing(kind=kinds.get(kas, KasKind()), lends=lends)
+    return Housing(kind=kinds.get(kas, KasKind()), lends=lends, salt=salt)
 
 
 def told(kind: KasKind) -> str:

@@ -7,6 +7,7 @@ rendezvous (``announced``), and the home DCC, which decides (``jobs`` and ``obje
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from controller.access.packets import AiPacket
@@ -62,7 +63,7 @@ class Leg:
 
 
 class Steering:
-    """Steers objects into, through and out of one domain."""
+    """Steers objects into, through and out of one domain. ``asks``: how a next stop is asked for, for a terminal."""
 
     def __init__(self, services: Services, places: Places) -> None:
         self.services, self.places = services, places
@@ -73,6 +74,7 @@ class Steering:
         self._avoid: Bounded[tuple[int, int], list[str]] = Bounded()
         self._holders: Bounded[int, tuple[int, str]] = Bounded()
         self._over: Bounded[int, int] = Bounded()
+        self.asks: Callable[[HostPlan, AskNextStop], Awaitable[Reply]] = lambda host, ask: services.must(ask)
 
     # --- the holder's side
 
@@ -105,16 +107,17 @@ class Steering:
             # without its rules a released packet would only come back
             path = self.services.communication.paths.get((header.label, host.kas))
             return path is not None and path.entry == Entry(host.switch, host.port)
-        if header.visit and not self._holds(host, header):
+        if header.visit and not self.holds(host, header.object_id, header.visit):
             raise SteeringError(f"holder: {host.name} does not hold the object before visit {header.visit}")
         self._holders[header.object_id] = header.visit, host.name
         return False
 
-    def _holds(self, host: HostPlan, header: Header) -> bool:
-        if self._holders.get(header.object_id) == (header.visit, host.name):
+    def holds(self, host: HostPlan, object_id: int, visit: int) -> bool:
+        """Tell whether a terminal is the one to launch an object on a visit other than its first."""
+        if self._holders.get(object_id) == (visit, host.name):
             return True
-        arrival = self.services.location.arrival(header.object_id)
-        return arrival is not None and arrival.visit == header.visit - 1 and arrival.node == host.name
+        arrival = self.services.location.arrival(object_id)
+        return arrival is not None and arrival.visit == visit - 1 and arrival.node == host.name
 
     async def again(self, held: Steered) -> Steered:
         """Decide anew for an object that was steered (maybe some visits ago), and lay the new way before the old goes.
@@ -149,7 +152,7 @@ class Steering:
                 kas=home_kas(object_id), object_id=object_id, visit=visit, holder_kas=host.kas, exclude=list(avoid),
                 owner=header.owner if header.mandate else "",
             )  # fmt: skip
-            stop = await self.services.must(ask)
+            stop = await self.asks(host, ask)
             if not isinstance(stop, Stop):
                 raise BorderError(f"K-AS {ask.kas} answered {type(stop).__name__} to a next stop")
             try:

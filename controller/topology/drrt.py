@@ -77,6 +77,11 @@ class MsDrrt:
             "mpvus": [_of_node(known[name], MPVU_CUT, now_s) for name in self.mpvus if name in known],
         }
 
+    @property
+    def meetings(self) -> list[Meeting]:
+        """Every meeting, with what is known of it inside its K-AS alone."""
+        return list(self._meetings.values())
+
     def resolve(self, handle: str) -> Rendezvous:
         """Return what a handle stands for; ``UnknownHandle`` when this topology does not offer it."""
         return self._meeting(handle).rendezvous

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from controller.border.holding import AskBriefing, Briefing
 from controller.border.messages import AskNextStop, Forward, Forwarded, Lost, Stop
 from controller.errors import ControllerError, SteeringError
 from controller.services import Services
@@ -53,13 +54,18 @@ class Home:
         owner = self.services.domain.hosts[self.training.book.job(message.object_id).owner]
         await self.services.processes.tell(owner, message, message.object_id)
 
-    async def next_stop(self, ask: AskNextStop) -> Stop:
+    async def briefing(self, ask: AskBriefing) -> Briefing:
+        """Tell who holds a job's object what it needs to say where that goes; ``SteeringError`` for another owner."""
+        self._check_owner(ask)
+        return Briefing() if ask.object_id in self.objects.announced else await self.training.stops.briefing(ask)
+
+    async def next_stop(self, ask: AskNextStop) -> Stop | Briefing:
         """Decide where an object goes next; ``SteeringError`` when there is nowhere, or another owner asks."""
         known = ask.object_id in self.objects.announced
         self._check_owner(ask)
         return await (self.objects.next_stop(ask) if known else self.training.stops.next_stop(ask))
 
-    def _check_owner(self, ask: AskNextStop) -> None:
+    def _check_owner(self, ask: AskNextStop | AskBriefing) -> None:
         """An object's owner is who submitted or announced it, whoever else may have signed a mandate for it."""
         announced, job = self.objects.announced.get(ask.object_id), self.training.book.jobs.get(ask.object_id)
         name = announced.holder.name if announced else job.owner if job else ""

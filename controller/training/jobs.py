@@ -78,6 +78,7 @@ class Job:
     rules_in: set[int] = field(default_factory=set)
     log: list[dict[str, Any]] = field(default_factory=list)
     excluded: set[str] = field(default_factory=set)
+    outbid: set[int] = field(default_factory=set)
     stopped: bool = False
     reached: bool = False
 

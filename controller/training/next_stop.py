@@ -8,16 +8,18 @@ from typing import Any
 
 import msgspec
 
+from controller.border.holding import AskBriefing, Briefing
 from controller.border.messages import AskNextStop, AskOptions, Book, Done, Options, Stop
 from controller.engines.routing.bookings import joined, place_of
 from controller.engines.training import gate, hpo
 from controller.engines.training.evidence import visit_s
 from controller.errors import BorderError, SteeringError
 from controller.services import Services
-from controller.training import groups, rivals
+from controller.training import groups, proposals, rivals
 from controller.training.book import JobBook, key_of
 from controller.training.jobs import Decision, Job
 from controller.values.decisions import Load, Option, Plan, Step
+from controller.values.distributed import Brief
 from controller.values.errors import EngineError
 
 LOOKS = 3  # at what is on offer, where jobs decide in the same moment
@@ -39,8 +41,9 @@ class Stops:
         offers = await self._offers(job)
         return self._usable(job, offers), self._load(job, offers, holder_kas)
 
-    async def _offers(self, job: Job) -> dict[int, Options]:
-        made = [AskOptions(kas=k, object_id=job.object_id, request=job.request) for k in self.services.all_kas]
+    async def _offers(self, job: Job, but: int = 0) -> dict[int, Options]:
+        others = [k for k in self.services.all_kas if k != but]
+        made = [AskOptions(kas=k, object_id=job.object_id, request=job.request) for k in others]
         replies = await asyncio.gather(*(self.services.may(ask) for ask in made))
         return {ask.kas: r for ask, r in zip(made, replies, strict=True) if isinstance(r, Options)}
 
@@ -60,8 +63,30 @@ class Stops:
         path = self.services.domain.kas_path(job.mpvus[0].kas, option.kas) if job.mpvus else []
         return msgspec.structs.replace(option, borders=max(0, len(path) - 1)) if path else option
 
-    async def next_stop(self, ask: AskNextStop) -> Stop:
-        """Decide where a job's object goes (once per visit; again when its stop turned out impossible)."""
+    async def briefing(self, ask: AskBriefing) -> Briefing:
+        """Tell the holder of a job's object what it needs to say where that trains next; nothing, where it does not."""
+        job = self.book.job(ask.object_id)
+        if job.over or job.spec.method in groups.ACTIONS or job.spent(self.services.clock()):
+            return Briefing()
+        if self._wanted(job, ask.visit, ahead=True)[0] != "train":
+            return Briefing()
+        return Briefing(brief=await self._brief(job, ask.visit, ask.holder_kas, []))
+
+    async def _brief(self, job: Job, visit: int, holder_kas: int, exclude: Collection[str]) -> Brief:
+        """Return what a terminal of the holder's K-AS, which knows what that offers, has to know besides."""
+        offers = await self._offers(job, holder_kas)
+        view = proposals.ahead(job, job.view(self.services.clock(), holder_kas), visit)
+        path = self.services.domain.kas_path(job.mpvus[0].kas, holder_kas) if job.mpvus else []
+        return Brief(
+            object_id=job.object_id, request=job.aim, view=view, options=self._usable(job, offers, exclude),
+            load=self._load(job, offers, holder_kas), excluded=sorted(job.excluded.union(exclude)),
+            borders=max(0, len(path) - 1) if path else 1,
+        )  # fmt: skip
+
+    async def next_stop(self, ask: AskNextStop) -> Stop | Briefing:
+        """Decide where a job's object goes (once per visit; again when its stop turned out impossible); where its
+        holder is to say that, and has not, tell what it needs for that.
+        """
         job = self.book.job(ask.object_id)
         if job.over:
             raise SteeringError(f"job {job.object_id} is over ({job.state})")
@@ -70,7 +95,11 @@ class Stops:
         for _ in range(len(self.services.all_kas) + 1):
             decision = job.decisions.get(ask.visit)
             if decision is None or key_of(decision) in ask.exclude:
-                decision = await self._decide(job, ask)
+                try:
+                    decision = await self._decide(job, ask)
+                except proposals.Undecided as why:
+                    brief = await self._brief(job, ask.visit, ask.holder_kas, ask.exclude)
+                    return Briefing(brief=brief, why=str(why))
                 job.decisions[ask.visit] = decision
                 self._tell_decision(job, decision)
             path = self.services.domain.kas_path(ask.holder_kas, decision.kas)
@@ -80,24 +109,36 @@ class Stops:
         raise SteeringError(f"no live path from K-AS {ask.holder_kas} to any place that is left")
 
     async def _decide(self, job: Job, ask: AskNextStop) -> Decision:
-        last = job.last(ask.visit)
-        if last is None and job.spec.trained and not ask.visit:
-            return self._verify(job, ask, "see how it stands")
-        if last is not None and last.action == "train" and last.concluded and self._wants_verdict(job, last):
-            return self._verify(job, ask)
-        if last is not None and last.action == "verify" and not last.concluded:
-            return self._verify(job, ask)
-        done = gate.has_target(job.request) and self.book.met(job, job.margin) and not job.goes_on
-        if last is not None and last.action == "verify" and done:
-            return self._confirm(job, ask, "both targets met: confirm at the other MPVU")
-        reached = self.book.met(job, 0.0) and not job.goes_on
-        if last is not None and last.action == "confirm" and (job.reason or reached):
-            return self._home(job, ask, job.reason)
+        action, why = self._wanted(job, ask.visit)
+        match action:
+            case "verify":
+                return self._verify(job, ask, why)
+            case "confirm":
+                return self._confirm(job, ask, why)
+            case "home":
+                return self._home(job, ask, why)
         return await self._train(job, ask)
+
+    def _wanted(self, job: Job, visit: int, *, ahead: bool = False) -> tuple[str, str]:
+        """Return what comes on a visit, and why; ``ahead``: the visit before it is taken for over."""
+        last = job.last(visit)
+        if last is None:
+            return ("verify", "see how it stands") if job.spec.trained and not visit else ("train", "")
+        if last.action == "train" and (last.concluded or ahead) and self._wants_verdict(job, last):
+            return "verify", "see what the visit brought"
+        if last.action == "verify" and not last.concluded:
+            return "verify", "see what the visit brought"
+        done = gate.has_target(job.request) and self.book.met(job, job.margin) and not job.goes_on
+        if last.action == "verify" and done:
+            return "confirm", "both targets met: confirm at the other MPVU"
+        reached = self.book.met(job, 0.0) and not job.goes_on
+        if last.action == "confirm" and (job.reason or reached):
+            return "home", job.reason
+        return "train", ""
 
     def _wants_verdict(self, job: Job, last: Decision) -> bool:
         spent = bool(job.spent(self.services.clock()))
-        unverified = sum(v.accepted is None for v in job.visits)
+        unverified = sum(v.accepted is None for v in job.visits) + (not last.concluded)
         due = unverified >= (job.spec.hyper.verify_every or hpo.VERIFY_EVERY)
         return spent or (job.spec.gate and due and (last.step is None or last.step.verify))
 
@@ -107,6 +148,8 @@ class Stops:
         spent = job.spent(now_s)
         if spent:
             return self._wrap_up(job, ask, spent)
+        if ask.silent:
+            return self._wrap_up(job, ask, ask.silent)
         try:
             if job.spec.method in groups.ACTIONS:
                 return await self._group(job, ask, self._usable(job, await self._offers(job), ask.exclude))
@@ -119,15 +162,25 @@ class Stops:
         for tries_left in reversed(range(LOOKS)):
             offers = await self._offers(job)
             options, load = self._usable(job, offers, ask.exclude), self._load(job, offers, ask.holder_kas)
-            plan = await self.plan(job, ask.holder_kas, options, load)
+            plan = await self._planned(job, ask, options, load)
             step = plan.steps[0]
             if await self._booked(job, ask.visit, step) or not tries_left:
                 break
+            if ask.held and ask.visit not in job.outbid:
+                job.outbid.add(ask.visit)  # whoever proposes the next place knows of it, and may wait there
+                raise proposals.Undecided("others take the place for longer than was reckoned with")
         decision = self._decision(ask, "train", step.option.kas, step.option.handle, step.reason)
         decision.step, decision.plan = await self._tuned(job, step), plan
         decision.offers = {o.handle: o for o in options}
         decision.load = load
         return decision
+
+    async def _planned(self, job: Job, ask: AskNextStop, options: list[Option], load: Load) -> Plan:
+        """Return the plan of whoever is to say where a job trains next: here, or a terminal where it is held."""
+        if not ask.held:
+            return await self.plan(job, ask.holder_kas, options, load)
+        view = job.view(self.services.clock(), ask.holder_kas)
+        return proposals.followed(job, view, ask.proposal, options, load, ask.holder_kas)
 
     async def plan(self, job: Job, holder_kas: int, options: list[Option], load: Load) -> Plan:
         """Plan a job from here on, on what is on offer and what others take: the one way, also for second thoughts.

@@ -127,6 +127,8 @@ class Custody:
         now = next((o for o in options if o.handle == decision.handle), None)
         if now is None:
             return "the place is no longer on offer" if options else ""
+        if decision.plan and decision.plan.by and decision.plan.by.terminal:
+            return ""  # a terminal said that it goes there, and none is asked again as long as it can
         plan = await self.training.stops.plan(job, decision.holder_kas, options, load)
         best = plan.steps[0].option
         if best.handle != now.handle and visit_s(now) > MUCH_BETTER * visit_s(best) + WORTH_S:

@@ -75,7 +75,7 @@ class Rivals:
         """Say what a K-AS offers a job now, and what others take of it; what that rests on is pulled when too old."""
         await self.gathering.freshen(*self.places.wants(ask.kas), STALE_S)
         return Options(
-            options=self.places.options(ask.object_id, ask.request, ask.kas),
+            options=await self.places.options(ask.object_id, ask.request, ask.kas),
             bookings=self.bookings(ask.kas, ask.object_id),
             share_left=self.share_left(ask.kas, ask.object_id),
         )

@@ -44,7 +44,7 @@ class Training:
         if missing := self.services.intelligence.engines.missing(message.spec.engines):
             raise SteeringError(missing)
         object_id = self.identities.new(host.kas)
-        request = request_of(message.spec, self._groups(message.spec.task))
+        request = request_of(message.spec, await self._groups(message.spec.task))
         mpvus = await self.services.facilities(lambda k: AskFacilities(kas=k, role="mpvu"))
         able = [m for m in mpvus if m.attributes.get("ready", True)]
         able = [m for m in able if m.attributes.get("test_samples", 1)] or able
@@ -93,12 +93,12 @@ class Training:
         path = self.services.domain.kas_path(home, mpvu.kas)
         return len(path) or FAR, (mpvu.kas - home) % FAR, mpvu.handle
 
-    def _groups(self, task: str) -> list[str]:
+    async def _groups(self, task: str) -> list[str]:
         """Return a task's groups: as the scenario declares them, else as the terminals of this domain report them."""
         declared = self.services.groups.get(task) or self.services.groups.get("")
         if declared:
             return declared
-        return sorted({g for node in self.services.krrm.nodes() for g in node.get("group_shares", {})})
+        return await self.services.intelligence.groups(self.services.clock())
 
     async def change(self, host: HostPlan, message: Change) -> JobStatus:
         """Do what a job's owner wants changed; its next decision heeds it. ``SteeringError`` for anyone else."""

@@ -7,6 +7,8 @@ opaque handle, so what leaves a K-AS about its nodes is what a planner needs and
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 Mix = dict[str, float]
@@ -130,12 +132,16 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lender(msgspec.Struct, frozen=True, kw_only=True):
-    """The K-AS whose engine decided, where it was borrowed, and after how long; ``before``: who was asked in vain."""
+    """The K-AS whose engine decided, where it was borrowed, and after how long; ``before``: who was asked in vain.
+
+    ``terminal``: it is a terminal's, of the one that held the object (``holder``), or another one.
+    """
 
     kas: int
     ms: float
     own: bool = False
     before: list[str] = []
+    terminal: Literal["", "holder", "other"] = ""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

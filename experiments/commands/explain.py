@@ -22,7 +22,8 @@ from packets.events import Event, decode_event
 
 Record = dict[str, Any]
 JOB_KINDS = ("job.submitted", "job.assessed", "job.decided", "object.steered", "object.released", "visit.trained",
-             "visit.verified", "job.finished", "trust.changed", "at.decided")  # fmt: skip
+             "visit.verified", "job.finished", "trust.changed", "at.decided",
+             "holder.decided")  # fmt: skip
 
 
 def read_events(folder: Path, kinds: Sequence[str] = JOB_KINDS) -> list[Event]:
@@ -103,7 +104,7 @@ def _decision(event: Event, mine: list[Event]) -> Record:
         "place": _place(there) or data.get("to", ""),
         "inside": _inside(data["handle"], there, mine),
         "reason": data["reason"],
-        "by": data.get("by"),
+        "by": _by(data, mine),
         "cost_s": data.get("cost_s"),
         "cost_bytes": data.get("cost_bytes"),
         "expected": data.get("expected", {}),
@@ -118,6 +119,16 @@ def _decision(event: Event, mine: list[Event]) -> Record:
         "waited_ms": waited[0] if waited else None,
         "outcome": _outcome(visit, mine),
     }
+
+
+def _by(decided: Record, mine: list[Event]) -> Record | None:
+    """Return who decided, where it was not the job's own K-AS; a terminal has a name inside its own K-AS only."""
+    by = decided.get("by")
+    if not by or not by.get("terminal"):
+        return by
+    said = [e.data for e in mine if e.kind == "holder.decided" and e.data["visit"] == decided["visit"]]
+    said = [d for d in said if d["handle"] == decided["handle"]]
+    return {**by, "node": said[-1]["node"] if said else ""}
 
 
 def _old(pair: Any) -> Record:
@@ -182,6 +193,10 @@ def borrowed(by: Record | None, engine: str) -> str:
         return ""
     own = " (one of its own)" if by["own"] else ""
     asked = f"; asked before, {shown('; '.join(by['before']))}" if by["before"] else ""
+    if who := by.get("terminal"):
+        name = f"{shown(by['node'])}, which held it" if by.get("node") else "the terminal that held it"
+        name = name if who == "holder" else "another terminal"
+        return f" by {name}, of K-AS {by['kas']}, after {by['ms']:.0f} ms{asked}"
     return f" by K-AS {by['kas']}'s {engine}{own}, borrowed, after {by['ms']:.0f} ms{asked}"
 
 

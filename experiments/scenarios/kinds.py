@@ -11,11 +11,15 @@ from controller.plugins.loading import check_name
 from experiments.errors import ScenarioError
 from topologies.plan import NetworkPlan
 
+AT_TERMINALS = ("mtrce",)  # engines that the terminals of a distributed K-AS hold
 IN_ONE = ("data", "compute")  # roles of the terminals that an abstract terminal may stand for
 
 
-def check_kinds(kinds: Mapping[int, KasKind], plan: NetworkPlan, where: str) -> None:
-    """Check that what is said of K-AS can be; ``ScenarioError`` names the key and the nearest right one."""
+def check_kinds(kinds: Mapping[int, KasKind], plan: NetworkPlan, where: str, own_engines: Collection[str] = ()) -> None:
+    """Check that what is said of K-AS can be; ``ScenarioError`` names the key and the nearest right one.
+
+    ``own_engines``: those of which the network or a job has one of its own.
+    """
     for kas, kind in kinds.items():
         if kas not in plan.kas_numbers:
             _no(where, f"kas.{kas}", f"the network has no K-AS {kas}; there are: {_list(plan.kas_numbers)}")
@@ -24,6 +28,15 @@ def check_kinds(kinds: Mapping[int, KasKind], plan: NetworkPlan, where: str) -> 
             _check_engine(engine, f"{where}: kas.{kas}.borrows")
             _check_lenders(kas, engine, lenders, kinds, plan, f"{where}: kas.{kas}.borrows.{engine}")
         _check_members(kas, kind, plan, f"{where}: kas.{kas}.abstract_terminals")
+
+
+def check_at_terminals(kinds: Mapping[int, KasKind], own_engines: Collection[str], where: str) -> None:
+    """Check that no engine of one's own is wanted that terminals hold: they are born with the default ones."""
+    for kas, kind in kinds.items():
+        for engine in AT_TERMINALS:
+            if kind.kind == "distributed" and engine in own_engines:
+                told = f"its terminals run the default {engine}; leave your own out, or choose another kind"
+                _no(where, f"kas.{kas}", told)
 
 
 def all_kinds(kinds: Mapping[int, KasKind], plan: NetworkPlan) -> dict[str, str]:
@@ -58,6 +71,10 @@ def _check_words(kind: KasKind, where: str) -> None:
         _no(where, "kind", "a non_standalone K-AS borrows an engine; say which, from whom: `borrows: {tfam: [4, 1]}`")
     if kind.kind == "centralised" and kind.borrows:
         _no(where, "borrows", "a centralised K-AS has all engines; say `kind: non_standalone`")
+    if kind.kind == "distributed":
+        for engine in kind.borrows:
+            if engine in AT_TERMINALS:
+                _no(where, f"borrows.{engine}", "the terminals of a distributed K-AS have it; leave it out")
     if kind.kind == "hierarchical" and not kind.abstract_terminals:
         _no(where, "kind", "a hierarchical K-AS has abstract terminals: `abstract_terminals: {at31: [h31, h32]}`")
     if kind.kind != "hierarchical" and kind.abstract_terminals:
@@ -76,7 +93,7 @@ def _check_engine(engine: str, where: str) -> None:
 def _check_lenders(
     kas: int, engine: str, lenders: list[int], kinds: Mapping[int, KasKind], plan: NetworkPlan, where: str
 ) -> None:
-    able = [k for k in plan.kas_numbers if k != kas and engine not in kinds.get(k, KasKind()).borrows]
+    able = [k for k in plan.kas_numbers if k != kas and _has(engine, kinds.get(k, KasKind()))]
     able_words = f"those that can: {_list(able)}" if able else "no other K-AS has it"
     for lender in lenders:
         if lender == kas:
@@ -84,9 +101,15 @@ def _check_lenders(
         if lender not in plan.kas_numbers:
             raise ScenarioError(f"scenario {where}: the network has no K-AS {lender}; {able_words}")
         if lender not in able:
-            raise ScenarioError(f"scenario {where}: K-AS {lender} borrows its own {engine}; {able_words}")
+            lacks = f"borrows its own {engine}" if engine in kinds[lender].borrows else f"has {engine} at its terminals"
+            raise ScenarioError(f"scenario {where}: K-AS {lender} {lacks}; {able_words}")
         if lenders.count(lender) > 1:
             raise ScenarioError(f"scenario {where}: K-AS {lender} stands there twice; name each lender once")
+
+
+def _has(engine: str, kind: KasKind) -> bool:
+    """Tell whether the control centre of a K-AS has an engine, to lend it."""
+    return engine not in kind.borrows and (kind.kind != "distributed" or engine not in AT_TERMINALS)
 
 
 def _check_members(kas: int, kind: KasKind, plan: NetworkPlan, where: str) -> None:

@@ -25,7 +25,7 @@ from experiments.scenarios.background import check as check_background
 from experiments.scenarios.cats import check as check_cats
 from experiments.scenarios.events import TimedEvent
 from experiments.scenarios.events import check as check_events
-from experiments.scenarios.kinds import check_kinds
+from experiments.scenarios.kinds import check_at_terminals, check_kinds
 from experiments.scenarios.network import (
     KasSpec,
     NetworkSpec,
@@ -216,7 +216,9 @@ def with_engines(scenario: Scenario, more: Mapping[str, str], where: str, folder
         jobs = [msgspec.structs.replace(j, engines=_resolved(j.engines, folder)) for j in scenario.jobs]
     except PluginError as error:
         raise ScenarioError(f"scenario {where}: engines: {error}") from None
-    return msgspec.structs.replace(scenario, engines=use, jobs=jobs)
+    scenario = msgspec.structs.replace(scenario, engines=use, jobs=jobs)
+    check_at_terminals(scenario.kas, {name for name, _ in engine_setup(scenario).own}, where)
+    return scenario
 
 
 def _resolved(engines: Mapping[str, str], folder: Path) -> dict[str, str]:

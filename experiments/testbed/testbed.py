@@ -17,7 +17,6 @@ from controller.oam.hub import EventHub
 from controller.oam.metrics import Metrics
 from controller.oam.page import PageServer, create_app
 from controller.oam.state.run import NetworkState
-from controller.placement.kinds import housing
 from experiments.errors import RunFailed
 from experiments.scenarios import events
 from experiments.scenarios.kinds import all_kinds
@@ -26,6 +25,7 @@ from experiments.scenarios.steering import own_policies
 from experiments.testbed import disk, terminal
 from experiments.testbed.background import Background
 from experiments.testbed.capture import Capture
+from experiments.testbed.control import tell_control
 from experiments.testbed.counters import port_bytes
 from experiments.testbed.folder import RunFolder
 from experiments.testbed.gateways import KEYLOG, Gateways, joined
@@ -130,19 +130,14 @@ class Bed:
         self._cleanup.callback(self._revival.stop)
 
     def _start_controller(self, kas: int, seed: int) -> Child:
-        plan_file = self.runtime / f"dcc{kas}.json"
-        plan_file.write_bytes(msgspec.json.encode(self.plan.domain(kas)))
-        kind_file = self.runtime / f"kind{kas}.json"
-        kind_file.write_bytes(msgspec.json.encode(housing(self.scenario.kas, kas)))
         arguments = {
-            "--plan": plan_file,
+            **tell_control(self.runtime, self.scenario, self.plan, kas, seed),
             "--openflow-port": FIRST_OPENFLOW_PORT + kas - 1,
             "--runtime-dir": self.runtime,
             "--events": self.runtime / "events.sock",
             "--database": self.folder.path / f"dcc{kas}.sqlite",
             "--seed": seed,
             "--place-every": self.scenario.place_every_s,
-            "--kind": kind_file,
             **self._engines(),
             **(self.identities.controller_options(kas) if self.identities else {}),
         }

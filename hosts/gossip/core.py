@@ -26,18 +26,21 @@ Verify = Callable[[Record], bool]
 class Limits:
     """How much gossip there may be. ``period_s``: between two comparisons; ``fan_out``: who gets news at once;
     ``refresh_s``: what has not changed is said again by then; ``expire_s``: what is older is not held to be so any
-    more; ``ahead_s``: how far a version may be ahead of the clock here; ``message_bytes``: of records in one message;
-    ``bytes_per_s``: sent, in a burst twice as much.
+    more; ``away_s``: who did not answer is told nothing for so long; ``ahead_s``: how far a version may be ahead of the
+    clock here; ``message_bytes``: of records in one message; ``bytes_per_s``: sent, ``checks_per_s``: of signatures, in
+    a burst twice as many of each.
     """
 
     period_s: float = 1.0
     refresh_s: float = 4.0
     expire_s: float = 20.0
+    away_s: float = 10.0
     fan_out: int = 2
     ahead_s: float = 60.0
     message_bytes: int = 4000
     bytes_per_s: float = 16_000.0
     held: int = 1024
+    checks_per_s: float = 500.0
 
 
 class Held(NamedTuple):
@@ -54,12 +57,28 @@ class Heard(NamedTuple):
     fresh: list[Held]
 
 
+class Budget:
+    """So much a second, twice that at once."""
+
+    def __init__(self, rate_per_s: float, now_s: float) -> None:
+        self._rate, self._left, self._at_s = rate_per_s, 2 * rate_per_s, now_s
+
+    def spend(self, amount: float, now_s: float) -> bool:
+        """Take some of it; False, and nothing is taken, where there is not so much."""
+        self._left = min(2 * self._rate, self._left + (now_s - self._at_s) * self._rate)
+        self._at_s = now_s
+        if amount > self._left:
+            return False
+        self._left -= amount
+        return True
+
+
 class Gossip:
     """The gossip of one terminal. ``peers``: the names of the others in its K-AS; it believes records of no one else.
 
     ``sign(version, attributes)``, ``verify(record)``; ``born_unix_s``: wall clock at ``now_s``, by which versions of
     a terminal that was started again go on.  ``refused`` counts by reason: stranger, unknown, older, stale, ahead,
-    signature, full.
+    full, throttled, signature.
     """
 
     def __init__(
@@ -77,7 +96,9 @@ class Gossip:
         self._version = 0
         self._next_s = now_s + self._rng.random() * self.limits.period_s
         self._cursor = ""
-        self._room, self._room_s = 2 * self.limits.bytes_per_s, now_s
+        self._away_until_s: dict[str, float] = {}
+        self._bytes = Budget(self.limits.bytes_per_s, now_s)
+        self._checks = Budget(self.limits.checks_per_s, now_s)
         self.refused: Counter[str] = Counter()
         self.sent: Counter[str] = Counter()
 
@@ -120,7 +141,7 @@ class Gossip:
         if self._hot and self._peers:
             told, left = self._filled(list(self._hot), now_s)
             news = News(records=told)
-            for peer in self._rng.sample(self._peers, min(self.limits.fan_out, len(self._peers))):
+            for peer in self._drawn(self.limits.fan_out, now_s):
                 if told and self._may(news, now_s):
                     going.append((peer, news))
             if going or not told:
@@ -129,8 +150,17 @@ class Gossip:
             self._next_s = now_s + self.limits.period_s * (0.75 + self._rng.random() / 2)
             digest = self._digest(now_s)
             if self._may(digest, now_s):
-                going.append((self._rng.choice(self._peers), digest))
+                going += [(peer, digest) for peer in self._drawn(1, now_s)]
         return going
+
+    def missed(self, peer: str, now_s: float) -> None:
+        """A terminal has not answered: others are told instead for a while, or until it says something itself."""
+        self._away_until_s[peer] = now_s + self.limits.away_s
+
+    def _drawn(self, count: int, now_s: float) -> list[str]:
+        """Draw terminals by chance, of those that answered as long as there are any."""
+        there = [p for p in self._peers if self._away_until_s.get(p, now_s) <= now_s] or self._peers
+        return self._rng.sample(there, min(count, len(there)))
 
     def _digest(self, now_s: float) -> Digest:
         """Return the versions of as many names as fit, from where the last digest ended."""
@@ -154,6 +184,7 @@ class Gossip:
         if sender not in self._known:
             self.refused["stranger"] += 1
             return Heard(News(), [])
+        self._away_until_s.pop(sender, None)
         if isinstance(talk, Digest):
             return Heard(self._answer(talk, now_s), [])
         fresh = [held for record in talk.records if (held := self._take(record, now_s, transit_s)) is not None]
@@ -198,6 +229,8 @@ class Gossip:
             return "ahead"
         if record.name not in self._held and len(self._held) >= self.limits.held:
             return "full"
+        if not self._checks.spend(1.0, now_s):
+            return "throttled"
         return "" if self._verify(record) else "signature"
 
     # --- bounds
@@ -218,14 +251,10 @@ class Gossip:
 
     def _may(self, talk: Talk, now_s: float) -> bool:
         """Tell whether the budget has room for a message, and count it; an empty answer is not worth counting."""
-        rate = self.limits.bytes_per_s
-        self._room = min(2 * rate, self._room + (now_s - self._room_s) * rate)
-        self._room_s = now_s
         size = len(msgspec.msgpack.encode(talk)) + OVERHEAD_BYTES
-        if size > self._room:
+        if not self._bytes.spend(size, now_s):
             self.sent["held back"] += 1
             return False
-        self._room -= size
         self.sent["messages"] += 1
         self.sent["bytes"] += size
         return True

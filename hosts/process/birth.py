@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 import zlib
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 
 from hosts.agent import Agent, AgentSetup
+from hosts.gossip.house import House
+from hosts.process.config import house_file, load_house
 from hosts.process.memory import use_one_arena
 from hosts.process.namespaces import die_with_parent, enter_network_namespace, join_cgroup, set_process_name
 from hosts.process.nursery import Nursery
@@ -68,9 +71,15 @@ class Birth:
             queries=nursery.queries() if plan.role == "query_owner" else None,
             guard=self._guard(order.keys, plan) if order.keys else None, metrics=nursery.metrics,
             members=nursery.members, policies=nursery.policies,
+            house=self._house(plan.kas),
         )  # fmt: skip
         nursery.data.clear()
         return setup
+
+    def _house(self, kas: int) -> House | None:
+        """What a terminal of a distributed K-AS needs to think for itself."""
+        spec = load_house(house_file(self._runtime_dir, kas))
+        return House(spec.plan, spec.salt, time.monotonic) if spec else None
 
     def _guard(self, keys: str, plan: HostPlan) -> Keeper:
         """The keeper of this terminal's word; its DCC is whoever answers at the DCC's label."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from controller.values.metrics import OwnMetric
 from hosts.errors import BadScenario
 from hosts.learning.task import TaskSpec
+from topologies.plan import DomainPlan
 
 MAX_MEMBERS = 1024  # terminals that an autonomous object can know of
 
@@ -23,6 +25,30 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     kas: int
     index: int
     address: str = ""
+
+
+class HouseSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the terminals of a distributed K-AS are born with: their K-AS as declared, and the secret that they share
+    with its control centre.
+    """
+
+    plan: DomainPlan
+    salt: Annotated[bytes, msgspec.Meta(min_length=16, max_length=64)]
+
+
+def house_file(runtime_dir: Path, kas: int) -> Path:
+    """Return where a run keeps what the terminals of a distributed K-AS are born with."""
+    return runtime_dir / f"house{kas}.json"
+
+
+def load_house(path: Path) -> HouseSpec | None:
+    """Read the file (None: there is none, the K-AS is of another kind); ``BadScenario`` names what is wrong in it."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=HouseSpec)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise BadScenario(f"house file {path}: {' '.join(str(error).split())}; the run writes it") from None
 
 
 class ZygoteScenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

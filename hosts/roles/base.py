@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from hosts.autonomy.runtime import Itself
 from hosts.control import Command
 from hosts.errors import BadCommand, DccSilent, HostError
+from hosts.gossip.holding import ByHolder, answered, is_question
 from hosts.learning.errors import LearningError
 from hosts.process.memory import give_back
 from hosts.terminal.custody import FromDcc
@@ -25,6 +27,8 @@ from hosts.terminal.recent import Recent as Recent
 from hosts.terminal.resources import memory_left_mib
 from hosts.terminal.terminal import Terminal
 from packets.aats.probe import Probe
+from packets.distributed.asking import AskOffers, AskPlan
+from packets.distributed.gossip import News, Talk
 from packets.errors import DaitnError
 from packets.labels import DCC_ADDRESS
 from packets.messages import (
@@ -55,7 +59,10 @@ _QUESTIONS = {PacketType.QUERY, PacketType.ANNOUNCE, PacketType.TELEMETRY, Packe
 
 
 class Role:
-    """A terminal's part in the work. Subclasses fill ``actions`` (by the order's word), ``commands`` and ``answer``."""
+    """A terminal's part in the work. Subclasses fill ``actions`` (by the order's word), ``commands`` and ``answer``.
+
+    ``gossiped(talk, address)``: takes what other terminals of a distributed K-AS say (None: it is in none).
+    """
 
     def __init__(self, terminal: Terminal) -> None:
         self.terminal = terminal
@@ -64,7 +71,9 @@ class Role:
             "send": lambda command: send_parcel(terminal, command)
         }
         self.itself = Itself(terminal, lambda: self.attributes())
-        self._by_dcc = ByDcc(terminal)
+        self._by_dcc = ByHolder(terminal, terminal.house) if terminal.house else ByDcc(terminal)
+        self._minding = ThreadPoolExecutor(1, thread_name_prefix="house")
+        self.gossiped: Callable[[Talk, str], News] | None = None
         self._lock = threading.Lock()
         self._seen: Recent[bool] = Recent()
         self._halted: Recent[str] = Recent()
@@ -229,6 +238,8 @@ class Role:
         if repeated:
             if earlier is not None:
                 self.terminal.network.reply(header, earlier[0], peer, type=earlier[1])
+        elif peer[0] == DCC_ADDRESS and self.terminal.house and is_question(payload):
+            self._minding.submit(self._answer, header, payload, peer, key)
         elif peer[0] == DCC_ADDRESS or header.type is PacketType.PROBE:
             self._answer(header, payload, peer, key)  # at once, whatever this terminal is busy with
         elif not self.terminal.submit(lambda: self._answer(header, payload, peer, key)):
@@ -266,6 +277,10 @@ class Role:
                 if peer[0] != DCC_ADDRESS:
                     return Refused(reason=f"{type(message).__name__} is for the DCC to say")
                 return self._from_dcc(message)
+            if isinstance(message, AskOffers | AskPlan) and self.terminal.house and peer[0] == DCC_ADDRESS:
+                return answered(self.terminal.house, message)
+            if isinstance(message, Talk) and self.gossiped:
+                return self.gossiped(message, peer[0])
             self._check_speaker(message, peer)
             return self.answer(message)
         except (DaitnError, LearningError) as error:

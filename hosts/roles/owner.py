@@ -137,7 +137,7 @@ class ModelOwner(Role):
 
     def _launch(self, obj: OutgoingObject) -> None:
         try:
-            self.terminal.launch(obj)
+            self._by_dcc.go_on(obj)
         except DaitnError as error:
             self.terminal.complain(str(error), object_id=obj.object_id)
 

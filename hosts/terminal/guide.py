@@ -1,4 +1,6 @@
-"""Who says what an object does at a stop and where it goes then: the DCC, or the object itself (``hosts.autonomy``)."""
+"""Who says what an object does at a stop and where it goes then: the DCC, the object itself (``hosts.autonomy``), or
+who holds it in a distributed K-AS (``hosts.gossip.holding``).
+"""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from typing import Protocol
 from controller.values.metrics import OwnMetric
 from hosts.autonomy.policies import Policy
 from hosts.errors import LaunchFailed
+from hosts.gossip.house import House
 from hosts.learning.spec import NodeData, Samples
 from hosts.learning.task import Task
 from hosts.process.config import NodeSpec
@@ -87,7 +88,7 @@ class Activities:
 class Terminal:
     """One emulated host as its role sees it. ``queries``: unseen samples for a query owner whose task invents none;
     ``metrics``: what an MDFP measures of itself beside the usual; ``members``: terminals that autonomous objects may
-    ask from here, ``policies``: by which they may choose (none: ours).
+    ask from here, ``policies``: by which they may choose (none: ours); ``house``: of a terminal of a distributed K-AS.
     """
 
     plan: HostPlan
@@ -109,6 +110,7 @@ class Terminal:
     metrics: Mapping[str, OwnMetric] = field(default_factory=dict)
     members: Sequence[NodeSpec] = ()
     policies: Mapping[str, Policy] = field(default_factory=dict)
+    house: House | None = None
 
     def __post_init__(self) -> None:
         self.dcc = DccLine(self.network, self.plan.kas)

@@ -20,8 +20,13 @@ from controller.border.kbgp.config import Config, Neighbour
 from controller.border.kbgp.core import Core
 from controller.border.kbgp.effects import Send
 from controller.border.kbgp.session import Connection
+from hosts.errors import HostError
+from hosts.gossip.core import Gossip
+from hosts.gossip.house import House
 from packets.aats.journey import MAGIC, Charter, Stop, TrailError, begun, pack, unpack
 from packets.batch import GOOD, REASONS, USE_DECODE, ShardTrain, parse
+from packets.distributed.gossip import Digest as Versions
+from packets.distributed.gossip import News, Record
 from packets.errors import PacketError
 from packets.events import decode_event, encode_event
 from packets.kbgp import messages as border
@@ -44,6 +49,8 @@ from packets.wire import (
     decode,
     encode,
 )
+from topologies.build import Terminal as Host
+from topologies.build import build_plan
 
 Peer = tuple[str, int]
 MAX_DATAGRAM = 2048
@@ -422,6 +429,58 @@ def speaker(data: bytes) -> None:
             under_test.check()
 
 
+def gossip(data: bytes) -> None:
+    """What other terminals of a distributed K-AS say: who signed is believed, and of it what can be. Bound: 1 MiB.
+
+    Odd first bytes make records, digests and news with any kind of value.
+    """
+    reader, now_s = Reader(data[1:]), 1.0
+    with bounded(1 << 20):
+        here = Gossip(
+            "h11", ["h13", "c1"], lambda version, attributes: b"y", lambda record: record.signature == b"y",
+            now_s=now_s, born_unix_s=1e9, seed="1",
+        )  # fmt: skip
+        house = House(HOUSED, bytes(16), lambda: now_s)
+        for _ in range(50):
+            if not reader.left:
+                break
+            now_s += reader.number() / 10
+            talk = told(reader) if data[:1] and data[0] & 1 else News(records=[record_of(reader)])
+            for held in here.hear(("h13", "x")[reader.number() % 9 == 0], talk, now_s).fresh:
+                house.hear(held.record.name, held.record.attributes, held.t_s)
+            with suppress(HostError):
+                house.offers(1, reader.take(40))
+            with suppress(HostError):
+                house.plan(reader.take(40))
+            assert set(here.held(now_s)) <= {"h11", "h13", "c1"}
+            assert all(h.record.signature == b"y" and h.t_s <= now_s for h in here.held(now_s).values())
+            for to, going in here.tick(now_s):
+                assert to in ("h13", "c1") and decode_message(encode_message(going)) == going
+
+
+HOUSED = build_plan(
+    "fuzz", kas={1: [Host("h11", "data"), Host("h13", "data"), Host("c1", "compute")]}, wan=[]
+).domain(1)  # fmt: skip
+
+
+def record_of(reader: Reader) -> Record:
+    """Return a record of one of three terminals, or of none."""
+    said = {name: value(reader, 2) for name in ("samples", "group_shares", "quality", "odd") if reader.number() % 3}
+    body = msgspec.msgpack.encode(said) if reader.number() % 4 else reader.take(20)
+    name = ("h11", "h13", "c1", "h99")[reader.number() % 4]
+    return Record(name, 1 + reader.number(6), body[:4096], b"yn"[reader.number() % 2 :][:1], float(reader.number()))
+
+
+def told(reader: Reader) -> Versions | News:
+    """Return what a message with any values in its fields says, nothing where it is none."""
+    kind: type[Versions | News] = (Versions, News)[reader.number() % 2]
+    fields = {name: value(reader, 3) for name in kind.__struct_fields__ if reader.number() < 240}
+    try:
+        return msgspec.convert({"m": kind.__struct_config__.tag, **fields}, kind)
+    except msgspec.ValidationError:
+        return News(wants=["h11"])
+
+
 # --- where the fuzzer starts ------------------------------------------------------------------------------------------
 
 
@@ -499,7 +558,7 @@ def good_journey() -> bytes:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "codec": codec, "messages": messages, "assembler": assembler, "batch": batch, "kbgp": kbgp, "speaker": speaker,
-    "journey": journey,
+    "journey": journey, "gossip": gossip,
 }  # fmt: skip
 
 
@@ -515,6 +574,8 @@ def seeds(name: str) -> list[bytes]:
         return trains()
     if name == "journey":
         return [b"\0" + good_journey(), b"\1" + bytes(200), b"\1" + bytes(range(255))]
+    if name == "gossip":
+        return [bytes((odd, 3, *range(60), 1, 1, 0, 200)) for odd in (0, 1)]
     if name == "kbgp":
         return [b"\0\0" + border.encode(one) for one in good_border()]
     if name == "speaker":  # it accepts, hears OPEN, KEEPALIVE, an advertisement, a question

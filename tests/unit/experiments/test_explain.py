@@ -113,6 +113,26 @@ def test_it_tells_whose_engine_decided_where_it_was_borrowed(folder: Path) -> No
     assert f"because lifts cardiology (decided {words.format('MTRCE')})\n" in out.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("terminal", "node", "words"),
+    [
+        ("holder", "mpvu2", "by mpvu2, which held it, of K-AS 1, after 23 ms"),
+        ("holder", "", "by the terminal that held it, of K-AS 1, after 23 ms"),
+        ("other", "", "by another terminal, of K-AS 1, after 23 ms; asked before, h11 did not answer"),
+    ],
+)
+def test_it_tells_which_terminal_decided(folder: Path, terminal: str, node: str, words: str) -> None:
+    found, out = read_events(folder), io.StringIO()
+    before = ["h11 did not answer"] if terminal == "other" else []
+    for event in list(found):
+        if event.kind == "job.decided":
+            event.data["by"] = {"kas": 1, "ms": 23.4, "own": False, "before": before, "terminal": terminal}
+            about = {k: event.data[k] for k in ("object_id", "visit", "handle")} | {"node": node}
+            found += [Event(kind="holder.decided", source="dcc1", t_unix_s=1.0, data=about)] if node else []
+    say(explain(found, JOB), Console(file=out, width=160))
+    assert f"because lifts cardiology (decided {words})\n" in out.getvalue()
+
+
 def test_it_tells_what_was_decided_in_an_abstract_terminal(folder: Path) -> None:
     out = io.StringIO()
     said = {"object_id": JOB, "handle": HANDLE, "at": "at11", "data_node": "h12", "facility": "c1", "offers": 3}

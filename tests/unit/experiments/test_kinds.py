@@ -11,12 +11,17 @@ import pytest
 from controller.errors import ControllerError
 from controller.oam.state.run import NetworkState
 from controller.placement.kinds import Housing, KasKind, housing, read
+from experiments.commands.engines import with_words
 from experiments.errors import ScenarioError
 from experiments.scenarios import scenario
 from experiments.scenarios.kinds import all_kinds, summary
+from experiments.testbed.control import tell_control
+from hosts.errors import BadScenario
+from hosts.process.config import house_file, load_house
 from packets.events import Event
 
 NON_STANDALONE = {"kind": "non_standalone", "borrows": {"tfam": [4, 1]}, "timeout_s": 1.5}
+DISTRIBUTED = {"kind": "distributed"}
 HIERARCHICAL = {"kind": "hierarchical", "abstract_terminals": {"at31": ["h31", "h32", "c3"]}}
 
 
@@ -62,6 +67,10 @@ WRONG: list[tuple[Any, str]] = [
     ({2: NON_STANDALONE | {"borrows": {"tfam": [9]}}}, r"kas\.2\.borrows\.tfam: the network has no K-AS 9"),
     ({2: NON_STANDALONE | {"borrows": {"tfam": [4, 4]}}}, "K-AS 4 stands there twice"),
     ({2: NON_STANDALONE, 4: NON_STANDALONE | {"borrows": {"tfam": [1]}}}, r"K-AS 4 borrows its own tfam; .*: 1, 3"),
+    ({1: {"kind": "distributed", "borrows": {"mtrce": [2]}}}, r"kas\.1: borrows\.mtrce: the terminals of a dist"),
+    ({1: DISTRIBUTED, 2: NON_STANDALONE | {"borrows": {"mtrce": [1]}}}, "K-AS 1 has mtrce at its terminals"),
+    ({1: {"kind": "distributed", "abstract_terminals": {"a": ["h11"]}}}, "a distributed K-AS has none"),
+    ({1: {"kind": "distribted"}}, "did you mean 'distributed'"),
     ({3: {"kind": "hierarchical"}}, r"kas\.3: kind: a hierarchical K-AS has abstract terminals"),
     ({3: HIERARCHICAL | {"kind": "centralised"}}, r"kas\.3: abstract_terminals: .*say `kind: hierarchical`"),
     ({3: HIERARCHICAL | {"abstract_terminals": {"h31": ["h32"]}}}, "h31: it needs a name of its own"),
@@ -78,6 +87,34 @@ def test_what_cannot_be_is_named_in_one_line(kas: Any, why: str) -> None:
     with pytest.raises(ScenarioError, match=why) as caught:
         load(kas)
     assert "mine.yaml" in str(caught.value) and "kas" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_distributed_k_as_runs_the_default_mtrce_at_its_terminals() -> None:
+    content = raw({1: {"kind": "distributed"}})
+    assert scenario.from_raw(content, "mine.yaml").kas[1].kind == "distributed"
+    with pytest.raises(ScenarioError, match=r"mine\.yaml: kas\.1: its terminals run the default mtrce"):
+        scenario.from_raw(content | {"engines": {"mtrce": "mine.py:plan"}}, "mine.yaml")
+    wanted = scenario.load("healthcare")
+    wanted = msgspec.structs.replace(wanted, kas={2: KasKind(kind="distributed")})
+    with pytest.raises(ScenarioError, match=r"kas\.2: its terminals run the default mtrce"):
+        with_words(wanted, ["mtrce=mine.py:plan"])
+
+
+def test_the_terminals_of_a_distributed_k_as_and_its_control_centre_share_a_secret_and_nobody_else_does(
+    tmp_path: Path,
+) -> None:
+    loaded = load({1: {"kind": "distributed"}})
+    plan = scenario.network_plan(loaded)
+    for kas in plan.kas_numbers:
+        told = tell_control(tmp_path, loaded, plan, kas, 7)
+        assert read(Path(str(told["--kind"]))).kind == loaded.kas.get(kas, KasKind())
+    house = load_house(house_file(tmp_path, 1))
+    assert house is not None and house.salt == read(tmp_path / "kind1.json").salt and house.plan == plan.domain(1)
+    assert load_house(house_file(tmp_path, 2)) is None and read(tmp_path / "kind2.json").salt == b""
+    assert house_file(tmp_path, 1).stat().st_mode & 0o077 == 0
+    house_file(tmp_path, 1).write_text("{}")
+    with pytest.raises(BadScenario, match=r"house1\.json"):
+        load_house(house_file(tmp_path, 1))
 
 
 def test_a_lender_is_told_to_whom_it_lends_what(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_a_k_as_without_t_fam_has_its_jobs_admitted_by_another() -> None:
         life = Life(world())
         reply = await life.begin()
         assert reply.admitted and reply.predicted == {"broad": 0.9}
-        assert decided_by(life) == {"kas": 4, "ms": 0.0, "own": True, "before": []}
+        assert decided_by(life) == {"kas": 4, "ms": 0.0, "own": True, "before": [], "terminal": ""}
         (lent,), (borrowed,) = life.world.of("engine.lent"), life.world.of("engine.borrowed")
         assert (lent["engine"], lent["kas"], lent["to"], lent["fault"]) == ("tfam", 4, 1, "")
         assert (borrowed["engine"], borrowed["kas"], borrowed["lender"]) == ("tfam", 1, 4)

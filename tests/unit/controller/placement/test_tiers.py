@@ -341,7 +341,7 @@ def test_places_are_booked_in_an_abstract_terminal_and_the_next_object_is_met_el
         await life.begin()
         dcc, nodes = life.world.by_kas[1], []
         for job in (JOB, JOB + 1):
-            (option,) = dcc.places.options(job, REQUEST, 1)
+            (option,) = await dcc.places.options(job, REQUEST, 1)
             await dcc.rivals.book(Book(kas=1, object_id=job, visit=0, handle=option.handle, wait_s=0, expected_s=9.0))
             nodes.append(dcc.places.resolve(job, 1, option.handle).host.name)
         assert sorted(nodes) == ["h11", "h13"]

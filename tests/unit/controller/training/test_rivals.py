@@ -134,7 +134,7 @@ def test_a_job_hears_of_the_places_that_jobs_of_other_homes_take_and_of_their_en
         world.now_s += 2.0
         assert await world.launch("owner3", second, 0) == ["h11"]
         (booking,) = seen.loads[1].bookings
-        offered = [o.place for o in world.by_kas[1].places.options(second, REQUEST, 1)]
+        offered = [o.place for o in await world.by_kas[1].places.options(second, REQUEST, 1)]
         assert (booking.start_s, booking.end_s) == (0.0, 3.0) and booking.place in offered
         assert "h11" not in booking.place  # what leaves a K-AS names no node
         (told,) = [d for d in world.of("job.decided") if d["object_id"] == second]
@@ -212,8 +212,9 @@ def test_what_other_jobs_put_on_a_border_is_not_left_for_a_job() -> None:
     run(work)
 
 
-def place_at(world: World, kas: int, object_id: int) -> str:
-    return next(o.handle for o in world.by_kas[kas].places.options(object_id, REQUEST, kas) if not o.move_bytes)
+async def place_at(world: World, kas: int, object_id: int) -> str:
+    options = await world.by_kas[kas].places.options(object_id, REQUEST, kas)
+    return next(o.handle for o in options if not o.move_bytes)
 
 
 def test_of_two_jobs_that_decide_in_the_same_moment_one_looks_again() -> None:
@@ -221,8 +222,8 @@ def test_of_two_jobs_that_decide_in_the_same_moment_one_looks_again() -> None:
         world = two_homes(Seen())
         first, second = await submitted(world)
         rivals, ask = world.by_kas[1].rivals, world.by_kas[3].serving.ask
-        mine = Book(kas=1, object_id=first, visit=0, handle=place_at(world, 1, first), wait_s=0.0, expected_s=5.0)
-        theirs = msgspec.structs.replace(mine, object_id=second, handle=place_at(world, 1, second))
+        mine = Book(kas=1, object_id=first, visit=0, handle=await place_at(world, 1, first), wait_s=0.0, expected_s=5.0)
+        theirs = msgspec.structs.replace(mine, object_id=second, handle=await place_at(world, 1, second))
         assert isinstance(await ask(mine), Done)
         assert isinstance(await ask(mine), Done), "its own booking is no obstacle"
         refused = await ask(theirs)
@@ -239,7 +240,9 @@ def test_a_booking_that_nobody_follows_lapses_and_one_that_is_followed_lasts_as_
     async def work() -> None:
         world = two_homes(Seen())
         first, _ = await submitted(world)
-        book = Book(kas=1, object_id=first, visit=0, handle=place_at(world, 1, first), wait_s=0.0, expected_s=60.0)
+        book = Book(
+            kas=1, object_id=first, visit=0, handle=await place_at(world, 1, first), wait_s=0.0, expected_s=60.0
+        )
         rivals = world.by_kas[1].rivals
         assert isinstance(await world.by_kas[1].serving.ask(book), Done)
         world.now_s += 5.5
@@ -264,11 +267,13 @@ def test_a_job_whose_place_is_taken_meanwhile_plans_again_with_that_in_view() ->
             """Another job takes the place while this one is being planned."""
             loads.append(load or Load())
             if len(loads) == 1:
-                book = Book(kas=1, object_id=first, visit=0, handle=place_at(world, 1, first), wait_s=0, expected_s=9.0)
+                book = Book(
+                    kas=1, object_id=first, visit=0, handle=await place_at(world, 1, first), wait_s=0, expected_s=9.0
+                )
                 await world.by_kas[1].rivals.book(book)
             return plan(request, view, options, load)
 
-        seen.plan = meanwhile  # type: ignore[method-assign]
+        seen.plan = meanwhile  # type: ignore[method-assign, assignment]
         world = two_homes(seen)
         first, second = await submitted(world)
         await world.launch("owner3", second, 0)

@@ -228,6 +228,30 @@ def test_who_joins_gets_all_of_it_and_who_is_dismissed_is_forgotten() -> None:
     assert late not in town.know("h000")
 
 
+def test_who_does_not_answer_is_left_alone_until_it_speaks() -> None:
+    town = Town(4)
+    here = town.all["h000"]
+
+    def told() -> set[str]:
+        found = set[str]()
+        for _ in range(30):
+            town.publish("h000")
+            town.now_s += 0.2
+            found |= {to for to, _ in here.tick(town.now_s)}
+        return found
+
+    assert told() == {"h001", "h002", "h003"}
+    for name in ("h001", "h002"):
+        here.missed(name, town.now_s)
+    assert told() == {"h003"}
+    here.hear("h001", Digest(), town.now_s)
+    here.missed("h002", town.now_s)
+    assert told() == {"h001", "h003"}
+    for name in town.names[1:]:
+        here.missed(name, town.now_s)
+    assert told() == {"h001", "h002", "h003"}, "where nobody answers all are tried"
+
+
 def test_it_sends_no_more_than_its_budget() -> None:
     town = Town(20, bytes_per_s=2000.0)
     began_s = town.now_s
@@ -238,6 +262,18 @@ def test_it_sends_no_more_than_its_budget() -> None:
     for name in town.names:
         assert town.all[name].sent["bytes"] <= 2000.0 * (town.now_s - began_s) + 4000
         assert town.all[name].sent["held back"]
+
+
+def test_a_flood_of_bad_signatures_costs_so_many_checks_and_no_more() -> None:
+    town = Town(3, checks_per_s=10.0)
+    here = town.all["h000"]
+    for number in range(100):
+        here.hear("h002", News(records=[Record("h001", 1_700_000_000_000 + number, b"", b"bad")]), town.now_s)
+    assert here.refused == {"signature": 20, "throttled": 80}
+    town.now_s += 1.0
+    town.publish("h001")
+    good = town.all["h001"].held(town.now_s)["h001"].record
+    assert here.hear("h002", News(records=[good]), town.now_s).fresh
 
 
 def test_what_is_held_is_bounded() -> None:
