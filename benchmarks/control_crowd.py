@@ -20,7 +20,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +31,18 @@ from benchmarks.map_terminals import socket_in
 from hosts.gossip.core import Limits
 from hosts.terminal.reporter import LOOK_S, Reporter
 from packets.distributed.gossip import Digest, News, Talk
-from packets.errors import DaitnError, TransportError
+from packets.errors import DaitnError
+from packets.labels import AI_PORT
 from packets.messages import decode_message, encode_message
 from packets.parts import MESSAGE_ROOM
+from packets.terms import Message
 from packets.transfer.requests import Requests
-from packets.wire import Flag, Header, PacketType, TrafficClass, decode, encode
+from packets.wire import NO_FLAGS, Flag, Header, PacketType, TrafficClass, decode, encode
 from topologies.plan import HostPlan
 
 REGISTER_S = 90.0
 WARM_S = 10.0
-ANSWER_S = 1.0
-EXCHANGES = 64  # at once, of all terminals together
+ANSWER_S, AT_ONCE = 1.0, 4  # as of ``hosts.gossip.runtime``, which loads PyTorch
 Peer = tuple[str, int]
 
 
@@ -54,6 +54,7 @@ class Station:
         self.socket: socket.socket = socket_in(pid, own_namespace, host.address)
         self.asking = Requests(host.address, self._put, MESSAGE_ROOM)
         self.gossip: Gossiper | None = None
+        self.number = 0
 
     def request(
         self, payload: bytes, *, to: str, type: PacketType, timeout_s: float = 10, object_id: int = 0
@@ -74,66 +75,63 @@ class Station:
             packet, peer = self.socket.recvfrom(2048)
             header, payload = decode(packet)
             whole = self.asking.take(header, bytes(payload), peer)
-            if whole is None or header.flags & Flag.REPLY or self.gossip is None:
-                return
-            talk = decode_message(whole)
-            if not isinstance(talk, Digest | News):
-                return
-            answer = encode_message(self.gossip.asked(talk, peer[0]))
+            if whole is not None and self.gossip is not None:
+                self.gossip.take(header, decode_message(whole), peer)
         except (OSError, DaitnError, msgspec.DecodeError):
             return
-        reply = Header(
-            type=header.type, traffic_class=TrafficClass.CONTROL, flags=Flag.REPLY, owner=self.host.address,
-            transfer_id=header.transfer_id, total_length=len(answer),
+
+    def say(self, talk: Talk, peer: Peer, answers: int = 0) -> int:
+        """Send gossip, or the answer to message number ``answers``; returns its number."""
+        self.number += not answers
+        payload = encode_message(talk)
+        header = Header(
+            type=PacketType.PROBE, traffic_class=TrafficClass.CONTROL, flags=Flag.REPLY if answers else NO_FLAGS,
+            owner=self.host.address, transfer_id=answers or self.number, total_length=len(payload),
         )  # fmt: skip
-        self.asking.send(reply, answer, peer)
+        self.asking.send(header, payload, peer)
+        return answers or self.number
 
 
 class Gossiper:
-    """The gossip of one terminal through its socket (``hosts.gossip.runtime``)."""
+    """The gossip of one terminal through its socket, as ``hosts.gossip.runtime``, but no thread waits for answers."""
 
-    def __init__(self, station: Station, hosts: Sequence[HostPlan], pool: ThreadPoolExecutor) -> None:
-        self.station, self.pool = station, pool
+    def __init__(self, station: Station, hosts: Sequence[HostPlan]) -> None:
+        self.station = station
         self.address_of = {h.name: h.address for h in hosts}
         self.name_of = {h.address: h.name for h in hosts}
         self.one = Speaker(station.host, [h.name for h in hosts], time.monotonic(), Limits())
         self.lock = threading.Lock()
+        self._asked: dict[int, tuple[str, float]] = {}
 
-    def asked(self, talk: Talk, address: str) -> News:
+    def take(self, header: Header, talk: Message, peer: Peer) -> None:
+        """Take what another terminal says: answer it, or give it what it wants."""
+        name, now_s = self.name_of.get(peer[0], ""), time.monotonic()
+        if not isinstance(talk, Digest | News):
+            return
         with self.lock:
-            return self.one.core.hear(self.name_of.get(address, ""), talk, time.monotonic()).answer
+            reply = bool(header.flags & Flag.REPLY)
+            if reply and self._asked.pop(header.transfer_id, None) is None:
+                return
+            answer = self.one.core.hear(name, talk, now_s).answer
+            if not reply:
+                self.station.say(answer, peer, answers=header.transfer_id)
+            elif answer.records:
+                self._tell(name, answer, now_s)
 
     def turn(self, look: bool) -> None:
-        """Say what is to be said now."""
+        """Say what is to be said now, and note who has not answered."""
         now_s = time.monotonic()
         with self.lock:
             if look:
                 self.one.look(now_s)
-            going = self.one.core.tick(now_s)
-        for name, talk in going:
-            self.pool.submit(self._exchange, name, talk)
+            for number in [n for n, (_, since_s) in self._asked.items() if now_s - since_s > ANSWER_S]:
+                self.one.core.missed(self._asked.pop(number)[0], now_s)
+            for name, talk in self.one.core.tick(now_s):
+                if len(self._asked) < AT_ONCE:
+                    self._tell(name, talk, now_s)
 
-    def _exchange(self, name: str, talk: Talk) -> None:
-        """Tell one terminal something, take its answer, and give it what it wants."""
-        answer = self._tell(name, talk)
-        if answer is None:
-            return
-        with self.lock:
-            wanted = self.one.core.hear(name, answer, time.monotonic()).answer
-        if wanted.records:
-            self._tell(name, wanted)
-
-    def _tell(self, name: str, talk: Talk) -> News | None:
-        try:
-            _, payload = self.station.request(
-                encode_message(talk), to=self.address_of[name], type=PacketType.PROBE, timeout_s=ANSWER_S
-            )
-            answer = decode_message(payload)
-        except (TransportError, msgspec.DecodeError):
-            with self.lock:
-                self.one.core.missed(name, time.monotonic())
-            return None
-        return answer if isinstance(answer, News) else None
+    def _tell(self, name: str, talk: Talk, now_s: float) -> None:
+        self._asked[self.station.say(talk, (self.address_of[name], AI_PORT))] = name, now_s
 
 
 class Crowd:
@@ -144,10 +142,9 @@ class Crowd:
         plans = [msgspec.convert({k: v for k, v in h.items() if k != "pid"}, HostPlan) for h in hosts]
         self.stations = [Station(plan, h["pid"], own) for plan, h in zip(plans, hosts, strict=True)]
         self.kind, self.registered, self.stopping = kind, 0, threading.Event()
-        self.pool = ThreadPoolExecutor(EXCHANGES, thread_name_prefix="gossip")
         if kind == "distributed":
             for station in self.stations:
-                station.gossip = Gossiper(station, plans, self.pool)
+                station.gossip = Gossiper(station, plans)
         self._epoll, self._by_fd = select.epoll(), {s.socket.fileno(): s for s in self.stations}
         for fd in self._by_fd:
             self._epoll.register(fd, select.EPOLLIN)
