@@ -132,6 +132,13 @@ bench-border: setup  ## border links cut and flapping, gateways killed, frozen, 
 bench-kinds: setup-demo  ## the main job in networks of every kind of K-AS, and without control centres; the last line is JSON
 	@$(PY) -m benchmarks.kinds
 
+.PHONY: bench-abstraction bench-control
+bench-abstraction: setup-unit  ## what abstract terminals cost routes, predicted and really trained, 20 random networks; last line JSON
+	@$(PY) -m benchmarks.abstraction
+
+bench-control: setup  ## bytes, state, seconds of control against terminals, 20 to 1,000,000, three kinds of K-AS; last line JSON
+	@$(PY) -m benchmarks.control
+
 .PHONY: bench-streams
 bench-streams: setup  ## one query of many samples beside as many single ones, and when an MDFP dies in it; last line JSON
 	@$(PY) -m benchmarks.streams

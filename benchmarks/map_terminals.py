@@ -40,7 +40,8 @@ class Light:
 
     def __init__(self, host: dict[str, Any], own_namespace: int) -> None:
         self.name, self.role, self.address = host["name"], host["role"], host["address"]
-        self.socket = _socket_in(host["pid"], own_namespace, self.address)
+        self.socket = socket_in(host["pid"], own_namespace, self.address)
+        self.socket.connect((DCC_ADDRESS, AI_PORT))  # answers come from there: it takes those and no others
         self.value = self.sequence = self.number = 0
         self.changed_unix_s = 0.0
         self.waiting: bytes | None = None
@@ -99,7 +100,7 @@ class Light:
         return True
 
 
-def _socket_in(pid: int, own_namespace: int, address: str) -> socket.socket:
+def socket_in(pid: int, own_namespace: int, address: str) -> socket.socket:
     """Return a UDP socket that lives in the namespace of a process; this thread is back home after it."""
     libc = ctypes.CDLL(None, use_errno=True)
     there = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
@@ -108,11 +109,9 @@ def _socket_in(pid: int, own_namespace: int, address: str) -> socket.socket:
             raise OSError(ctypes.get_errno(), f"setns to the namespace of process {pid}")
         made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         made.bind((address, AI_PORT))
-        made.connect((DCC_ADDRESS, AI_PORT))
     finally:
         libc.setns(own_namespace, CLONE_NEWNET)
         os.close(there)
-    # answers come from the DCC's address and port: a connected socket takes those and no others
     made.setblocking(False)
     return made
 

@@ -1,4 +1,4 @@
-"""An abstract terminal as tier 1 sees it: one terminal, whose attributes are sums and mixes, and no member's name."""
+"""An abstract terminal as tier 1 sees it: one terminal, whose attributes are means and mixes, and no member's name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from controller.errors import PlanError
 from controller.topology.krrm import MAX_GROUPS
 from controller.values.knowledge import Attribute, Node
-from topologies.plan import DomainPlan, HostPlan
+from topologies.plan import DomainPlan, HostPlan, LinkPlan
 
 NOWHERE = "0.0.0.0"
 MEANS = ("quality", "trust", "data_age_s")  # of the data nodes that say so, weighted by samples
@@ -19,8 +19,9 @@ MEANS = ("quality", "trust", "data_age_s")  # of the data nodes that say so, wei
 def aggregate(members: Collection[Node], movable: Collection[str]) -> dict[str, Attribute]:
     """Return the attributes of members taken as one, each as old as the oldest that it rests on ({}: no data there).
 
-    Samples are summed, mixes and shares weighted by them; the speed is that of the place which is free soonest, where a
-    compute facility counts when some data may move to it (``movable``: the data nodes of which it may).
+    Samples are as many as one visit meets, the mean of the data nodes; mixes and shares are weighted by them; the speed
+    is that of the place which is free soonest, where a compute facility counts when some data may move to it
+    (``movable``: the data nodes of which it may).
     """
     here = [n for n in members if n.get("reachable", True)]
     data = [n for n in here if n.role == "data" and n.get("samples", 0) > 0]
@@ -29,7 +30,7 @@ def aggregate(members: Collection[Node], movable: Collection[str]) -> dict[str, 
     places = data + [n for n in here if n.role == "compute" and any(d.name in movable for d in data)]
     soonest = max(places, key=_free_speed)
     found = {
-        "samples": _made(sum(n.get("samples") for n in data), data, "samples"),
+        "samples": _made(round(sum(n.get("samples") for n in data) / len(data)), data, "samples"),
         "group_shares": _made(_mix(data), data, "group_shares"),
         "compute_samples_per_s": _made(soonest.get("compute_samples_per_s", 0.0), [soonest], "compute_samples_per_s"),
         "queue": _made(soonest.get("queue", 0), [soonest], "queue"),
@@ -74,26 +75,40 @@ def _mix(data: Sequence[Node]) -> dict[str, float]:
 
 def outside(plan: DomainPlan, groups: Mapping[str, Collection[str]]) -> DomainPlan:
     """Return a domain as tier 1 knows it: each group of terminals is one, at the place of its widest access link."""
-    hidden = {member for members in groups.values() for member in members}
+    members = _members(plan, groups)
+    hidden = {member for names in groups.values() for member in names}
     access = {link.a: link for link in plan.links if link.a in hidden}
     hosts = [h for h in plan.hosts if h.name not in hidden]
     links = [link for link in plan.links if link.a not in hidden]
-    for name, members in groups.items():
-        door = max(_of(plan, name, members), key=lambda h: access[h.name].rate_mbps)
+    for name in groups:
+        door = max(members[name], key=lambda h: access[h.name].rate_mbps)
         hosts.append(msgspec.structs.replace(door, name=name, role="data", address=NOWHERE, data_may_move=False))
         links.append(msgspec.structs.replace(access[door.name], a=name))
     return msgspec.structs.replace(plan, hosts=hosts, links=links)
 
 
-def inside(plan: DomainPlan, name: str, members: Collection[str]) -> DomainPlan:
-    """Return a domain as the tier-2 control centre of some of its terminals knows it: those, and the ways to them."""
-    others = {h.name for h in plan.hosts} - set(members)
-    links = [link for link in plan.links if link.a not in others]
-    return msgspec.structs.replace(plan, hosts=_of(plan, name, members), links=links)
+def insides(plan: DomainPlan, groups: Mapping[str, Collection[str]]) -> dict[str, DomainPlan]:
+    """Return a domain as the tier-2 control centre of each group knows it: its terminals, and the ways to them."""
+    members = _members(plan, groups)
+    at = {member: name for name, names in groups.items() for member in names}
+    hosts, links = {h.name for h in plan.hosts}, {name: list[LinkPlan]() for name in groups}
+    for link in plan.links:
+        if link.a in at:
+            links[at[link.a]].append(link)
+        elif link.a not in hosts:  # between switches: on everybody's way
+            for known in links.values():
+                known.append(link)
+    return {n: msgspec.structs.replace(plan, hosts=members[n], links=links[n]) for n in groups}
 
 
-def _of(plan: DomainPlan, name: str, members: Collection[str]) -> list[HostPlan]:
-    found = [h for h in plan.hosts if h.name in members]
-    if missing := set(members) - {h.name for h in found}:
-        raise PlanError(f"--kind: abstract terminal {name}: the plan has no terminal {', '.join(sorted(missing))}")
+def _members(plan: DomainPlan, groups: Mapping[str, Collection[str]]) -> dict[str, list[HostPlan]]:
+    """Return the terminals of each group, in the plan's order; ``PlanError`` when the plan lacks one."""
+    at = {member: name for name, names in groups.items() for member in names}
+    found: dict[str, list[HostPlan]] = {name: [] for name in groups}
+    for host in plan.hosts:
+        if host.name in at:
+            found[at[host.name]].append(host)
+    for name, names in groups.items():
+        if missing := set(names) - {h.name for h in found[name]}:
+            raise PlanError(f"--kind: abstract terminal {name}: the plan has no terminal {', '.join(sorted(missing))}")
     return found

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from controller.intelligence import Inside, Intelligence
-from controller.placement.aggregate import aggregate, inside, outside
+from controller.placement.aggregate import aggregate, insides, outside
 from controller.plugins.engines import Engines
 from controller.runtime.bounded import Bounded
 from controller.topology.drrt import MsDrrt, Rendezvous, place_of
@@ -101,7 +101,8 @@ class Tiered(Intelligence):
         self, domain: DomainPlan, engines: Engines | None = None, *, salt: bytes, groups: Mapping[str, Collection[str]]
     ) -> None:
         super().__init__(outside(domain, groups), engines, salt=salt)
-        self.tiers = {n: Tier2(n, inside(domain, n, m), self.engines, _salt(salt, n)) for n, m in groups.items()}
+        plans = insides(domain, groups)
+        self.tiers = {n: Tier2(n, plans[n], self.engines, _salt(salt, n)) for n in groups}
         self.within = {member: name for name, members in groups.items() for member in members}
         self.known = Terminals(self.map, {name: tier.mind.map for name, tier in self.tiers.items()}, self.within)
         self._as_hosts = {h.name: h for h in self.domain.hosts if h.name in groups}

@@ -7,14 +7,17 @@ the DCC answers late, changes gather before they are reported (``pace``). The DC
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from hosts.errors import DccRefused, DccSilent
+from hosts.terminal.dcc_line import DccLine
 from hosts.terminal.pace import Pace
-from hosts.terminal.terminal import Terminal
+from packets.events import Emit
 from packets.messages import Ack, Register, Report
 from packets.wire import PacketType
+from topologies.plan import HostPlan
 
 LOOK_S = 0.5
 HEARTBEAT_S = 2.0
@@ -23,6 +26,23 @@ _ABSOLUTE = 0.05
 _RELATIVE = 0.1
 
 Attributes = dict[str, Any]
+
+
+class Reporting(Protocol):
+    """The part of ``hosts.terminal.terminal.Terminal`` that reports: it needs no PyTorch."""
+
+    plan: HostPlan
+    dcc: DccLine
+    emit: Emit
+    stopping: threading.Event
+    changed: threading.Event
+    changed_unix_s: float
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def clock(self) -> Callable[[], float]: ...
 
 
 def differs(old: object, new: object) -> bool:
@@ -35,7 +55,7 @@ def differs(old: object, new: object) -> bool:
 class Reporter:
     """Speaks for one terminal. ``attributes`` returns present values; what the DCC acknowledged is not said again."""
 
-    def __init__(self, terminal: Terminal, attributes: Callable[[], Attributes]) -> None:
+    def __init__(self, terminal: Reporting, attributes: Callable[[], Attributes]) -> None:
         self.terminal = terminal
         self.registered = False
         self._attributes = attributes

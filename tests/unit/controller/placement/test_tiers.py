@@ -12,7 +12,7 @@ import pytest
 from controller.border.messages import AskFacilities, AskOptions, Book, Options, pack
 from controller.errors import PlanError
 from controller.intelligence import Inside
-from controller.placement.aggregate import aggregate, inside, outside
+from controller.placement.aggregate import aggregate, insides, outside
 from controller.placement.kinds import KasKind
 from controller.placement.tiers import Tiered
 from controller.plugins.engines import Engines
@@ -69,7 +69,7 @@ def met(mind: Tiered, job: int = JOB) -> Rendezvous | None:
 # --- as one
 
 
-def test_members_are_summed_mixed_by_samples_and_as_old_as_the_oldest() -> None:
+def test_members_are_mixed_by_samples_and_as_old_as_the_oldest_and_one_visit_meets_the_mean() -> None:
     one = aggregate(
         [
             node("h11", t_s=3.0, samples=300, group_shares={"a": 1.0}, quality=1.0, compute_samples_per_s=50.0),
@@ -79,7 +79,7 @@ def test_members_are_summed_mixed_by_samples_and_as_old_as_the_oldest() -> None:
         {"h13"},
     )
     assert {key: held.value for key, held in one.items()} == {
-        "samples": 400, "group_shares": {"a": 0.875, "b": 0.125}, "quality": pytest.approx(0.8), "sample_bytes": 9,
+        "samples": 200, "group_shares": {"a": 0.875, "b": 0.125}, "quality": pytest.approx(0.8), "sample_bytes": 9,
         "compute_samples_per_s": 400.0, "queue": 1, "reachable": True,
     }  # fmt: skip
     assert (one["samples"].t_s, one["compute_samples_per_s"].t_s, one["quality"].t_s) == (2.0, 4.0, 2.0)
@@ -113,7 +113,7 @@ def test_tier_1_is_told_of_one_terminal_at_the_widest_door_and_tier_2_of_its_mem
     plan = PLAN.domain(1)
     links = [msgspec.structs.replace(k, rate_mbps=7.0) if k.a != "h13" else k for k in plan.links]
     plan = msgspec.structs.replace(plan, links=links)
-    tier1, tier2 = outside(plan, GROUPS), inside(plan, "at11", GROUPS["at11"])
+    tier1, tier2 = outside(plan, GROUPS), insides(plan, GROUPS)["at11"]
     assert {h.name for h in tier1.hosts} == {h.name for h in plan.hosts} - MEMBERS | {"at11"}
     at = next(h for h in tier1.hosts if h.name == "at11")
     door = next(h for h in plan.hosts if h.name == "h13")
