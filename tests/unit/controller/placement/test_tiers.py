@@ -137,9 +137,9 @@ def test_members_report_to_tier_2_alone_and_tier_1_offers_one_place() -> None:
     option = offered(mind)
     assert {n.name for n in mind.map.nodes()} == {"at11", "mdfp1"}
     assert {n.name for n in mind.tiers["at11"].mind.map.nodes()} == MEMBERS
-    assert (option.samples, option.mix) == (400, {"cardiology": 0.75, "neurology": 0.25})
+    assert (option.samples, option.mix) == (200, {"cardiology": 0.75, "neurology": 0.25})
     assert option.trust == pytest.approx(0.8) and option.move_bytes == 0
-    assert option.age_s == 1.0 and option.epoch_s == pytest.approx(400 / 400 * 2), "c1, behind the one it works on"
+    assert option.age_s == 1.0 and option.epoch_s == pytest.approx(200 / 400 * 2), "c1, behind the one it works on"
     assert not any(member in repr(option) for member in MEMBERS)
 
 
@@ -225,7 +225,7 @@ def test_what_cannot_be_true_of_a_member_is_refused_as_ever() -> None:
     mind, host = tiered(), next(h for h in PLAN.hosts if h.name == "h11")
     with pytest.raises(BadReport, match="h11"):
         mind.hear(host, {"samples": -1}, 7.0)
-    assert offered(mind).samples == 400
+    assert offered(mind).samples == 200
 
 
 def test_the_tools_look_after_every_terminal_and_know_no_abstract_one() -> None:
@@ -293,7 +293,7 @@ def test_what_a_hierarchical_k_as_tells_others_names_no_member() -> None:
         reply = await dcc.serving.serve(AskOptions(kas=1, object_id=JOB, request=REQUEST))
         assert isinstance(reply, Options)
         (option,) = reply.options
-        assert option.samples == 200
+        assert option.samples == 100
         told = pack(1, reply)
         assert not any(member.encode() in told for member in MEMBERS)
         assert dcc.places.answer(AskFacilities(kas=1, role="compute")).facilities == []
