@@ -38,6 +38,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 import torch
 
@@ -177,6 +178,8 @@ async def lead(
             gone.add(step.option.handle)
             continue
         real = meetings[meeting]
+        hyper = hpo.hyper(request, len(view.visits), real.samples)  # as its home does, once it knows who is met
+        step = msgspec.structs.replace(step, hyper=hyper)
         accepted, found = school.visit(meeting.data_node, real, step)
         knowledge.trained(step.option.kas, meeting.data_node)
         sent_bytes += round(2 * request.model_bytes * links(real)) + real.move_bytes  # there, and to the MPVU

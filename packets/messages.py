@@ -123,12 +123,16 @@ class AnnounceObject(Message, frozen=True, kw_only=True, omit_defaults=True, tag
     replaces: int = 0
 
 
-class OrderRequest(Message, frozen=True, kw_only=True, tag="order?"):
-    """A rendezvous holds a whole object and asks what to do with it; answered by ``Order``."""
+class OrderRequest(Message, frozen=True, kw_only=True, omit_defaults=True, tag="order?"):
+    """A rendezvous holds a whole object and asks what to do with it; answered by ``Order``.
+
+    ``samples``: as many as are met there, where others were offered: its DCC's to say (0: as offered).
+    """
 
     name: Name
     object_id: int
     visit: int
+    samples: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class VisitDone(Message, frozen=True, kw_only=True, tag="visit"):

@@ -1,4 +1,4 @@
-"""An abstract terminal as tier 1 sees it: one terminal, whose attributes are means and mixes, and no member's name."""
+"""An abstract terminal as tier 1 sees it: one terminal, whose attributes are sums and mixes, and no member's name."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ MEANS = ("quality", "trust", "data_age_s")  # of the data nodes that say so, wei
 def aggregate(members: Collection[Node], movable: Collection[str]) -> dict[str, Attribute]:
     """Return the attributes of members taken as one, each as old as the oldest that it rests on ({}: no data there).
 
-    Samples are as many as one visit meets, the mean of the data nodes; mixes and shares are weighted by them; the speed
-    is that of the place which is free soonest, where a compute facility counts when some data may move to it
-    (``movable``: the data nodes of which it may).
+    Samples are summed, mixes and shares weighted by them; the speed is that of the place which is free soonest, where a
+    compute facility counts when some data may move to it (``movable``: the data nodes of which it may).
     """
     here = [n for n in members if n.get("reachable", True)]
     data = [n for n in here if n.role == "data" and n.get("samples", 0) > 0]
@@ -30,7 +29,7 @@ def aggregate(members: Collection[Node], movable: Collection[str]) -> dict[str, 
     places = data + [n for n in here if n.role == "compute" and any(d.name in movable for d in data)]
     soonest = max(places, key=_free_speed)
     found = {
-        "samples": _made(round(sum(n.get("samples") for n in data) / len(data)), data, "samples"),
+        "samples": _made(sum(n.get("samples") for n in data), data, "samples"),
         "group_shares": _made(_mix(data), data, "group_shares"),
         "compute_samples_per_s": _made(soonest.get("compute_samples_per_s", 0.0), [soonest], "compute_samples_per_s"),
         "queue": _made(soonest.get("queue", 0), [soonest], "queue"),

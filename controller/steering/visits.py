@@ -83,6 +83,8 @@ class Visits:
         nameless = msgspec.structs.replace(message, name="-")
         if isinstance(message, VisitDone):
             nameless = msgspec.structs.replace(nameless, data_node="-")
+        if isinstance(message, OrderRequest) and arrival is not None:
+            nameless = msgspec.structs.replace(nameless, samples=self._met(arrival))
         home = home_kas(message.object_id)
         forward = Forward(kas=home, from_kas=host.kas, object_id=message.object_id, message=nameless)
         reply = await self.services.must(forward)
@@ -96,6 +98,11 @@ class Visits:
                 self._linger(arrival, reply.message.action)
                 return self._local_order(arrival, reply.message)
         return reply.message
+
+    def _met(self, arrival: Arrival) -> int:
+        """Return how many samples an object meets, where an abstract terminal was offered (else 0)."""
+        inside = arrival.data_node in self.services.intelligence.within and arrival.data_node in self.services.krrm
+        return int(self.services.krrm.node(arrival.data_node).get("samples", 0)) if inside else 0
 
     def _linger(self, arrival: Arrival, action: str) -> None:
         """See to it that what led an object of one journey here is gone soon: not at once, its last words repeat."""

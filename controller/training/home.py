@@ -40,6 +40,8 @@ class Home:
             return Forwarded(message=Ack())
         if not isinstance(message, ABOUT_AN_OBJECT):
             raise SteeringError(f"{type(message).__name__} is not for the home of an object")
+        if isinstance(message, OrderRequest) and message.samples:
+            await self.training.stops.met(message)
         evidence = self.training.reports.evidence(message) if isinstance(message, Verdict) else []
         answer = await self.training.reports.handle(message)
         for item in evidence:

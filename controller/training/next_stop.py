@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from controller.training.jobs import Decision, Job
 from controller.values.decisions import Load, Option, Plan, Step
 from controller.values.distributed import Brief
 from controller.values.errors import EngineError
+from packets.messages import OrderRequest
 
 LOOKS = 3  # at what is on offer, where jobs decide in the same moment
 TOLD = 8  # alternatives told of with a decision
@@ -194,6 +196,17 @@ class Stops:
         """Return a planned step with HPO's word on it."""
         asked = step.hyper, job.request, len(job.visits), step.option.samples, job.spec.engines
         return msgspec.structs.replace(step, hyper=await self.services.intelligence.engines.tuned(*asked))
+
+    async def met(self, message: OrderRequest) -> None:
+        """Have HPO look again, where other samples are met than were offered (an abstract terminal is many)."""
+        job = self.book.job(message.object_id)
+        decision = job.decisions.get(message.visit)
+        if decision is None or decision.step is None or decision.group or decision.concluded:
+            return
+        asked = job.request, len(job.visits), message.samples
+        with contextlib.suppress(EngineError):  # nobody to say so: as was planned
+            hyper = await self.services.intelligence.engines.tuned(hpo.hyper(*asked), *asked, job.spec.engines)
+            decision.step = msgspec.structs.replace(decision.step, hyper=hyper)
 
     async def _booked(self, job: Job, visit: int, step: Step) -> bool:
         """Have the K-AS keep the place for the job; False when others take it for longer than was planned with."""

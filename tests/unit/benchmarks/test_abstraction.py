@@ -68,6 +68,7 @@ def test_what_is_met_behind_an_abstract_offer_is_a_real_meeting(world: World) ->
         assert meeting is not None
         real = meetings[meeting]
         assert real.kas == step.option.kas
+        assert real.samples <= step.option.samples
         hidden.trained(real.kas, meeting.data_node)
         assert hidden.minds[real.kas].place(OBJECT, step.option.handle) is None
 

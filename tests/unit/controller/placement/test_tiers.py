@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from controller.border.messages import AskFacilities, AskOptions, Book, Options, pack
+from controller.engines.training import hpo
 from controller.errors import PlanError
 from controller.intelligence import Inside
 from controller.placement.aggregate import aggregate, insides, outside
@@ -69,7 +70,7 @@ def met(mind: Tiered, job: int = JOB) -> Rendezvous | None:
 # --- as one
 
 
-def test_members_are_mixed_by_samples_and_as_old_as_the_oldest_and_one_visit_meets_the_mean() -> None:
+def test_members_are_summed_mixed_by_samples_and_as_old_as_the_oldest() -> None:
     one = aggregate(
         [
             node("h11", t_s=3.0, samples=300, group_shares={"a": 1.0}, quality=1.0, compute_samples_per_s=50.0),
@@ -79,7 +80,7 @@ def test_members_are_mixed_by_samples_and_as_old_as_the_oldest_and_one_visit_mee
         {"h13"},
     )
     assert {key: held.value for key, held in one.items()} == {
-        "samples": 200, "group_shares": {"a": 0.875, "b": 0.125}, "quality": pytest.approx(0.8), "sample_bytes": 9,
+        "samples": 400, "group_shares": {"a": 0.875, "b": 0.125}, "quality": pytest.approx(0.8), "sample_bytes": 9,
         "compute_samples_per_s": 400.0, "queue": 1, "reachable": True,
     }  # fmt: skip
     assert (one["samples"].t_s, one["compute_samples_per_s"].t_s, one["quality"].t_s) == (2.0, 4.0, 2.0)
@@ -137,9 +138,9 @@ def test_members_report_to_tier_2_alone_and_tier_1_offers_one_place() -> None:
     option = offered(mind)
     assert {n.name for n in mind.map.nodes()} == {"at11", "mdfp1"}
     assert {n.name for n in mind.tiers["at11"].mind.map.nodes()} == MEMBERS
-    assert (option.samples, option.mix) == (200, {"cardiology": 0.75, "neurology": 0.25})
+    assert (option.samples, option.mix) == (400, {"cardiology": 0.75, "neurology": 0.25})
     assert option.trust == pytest.approx(0.8) and option.move_bytes == 0
-    assert option.age_s == 1.0 and option.epoch_s == pytest.approx(200 / 400 * 2), "c1, behind the one it works on"
+    assert option.age_s == 1.0 and option.epoch_s == pytest.approx(400 / 400 * 2), "c1, behind the one it works on"
     assert not any(member in repr(option) for member in MEMBERS)
 
 
@@ -225,7 +226,7 @@ def test_what_cannot_be_true_of_a_member_is_refused_as_ever() -> None:
     mind, host = tiered(), next(h for h in PLAN.hosts if h.name == "h11")
     with pytest.raises(BadReport, match="h11"):
         mind.hear(host, {"samples": -1}, 7.0)
-    assert offered(mind).samples == 200
+    assert offered(mind).samples == 400
 
 
 def test_the_tools_look_after_every_terminal_and_know_no_abstract_one() -> None:
@@ -273,6 +274,7 @@ def test_a_job_visits_the_members_that_tier_2_chooses_one_after_the_other() -> N
         order = await life.hop()
         first = life.at
         assert order.action == "train" and order.data_node == first in MEMBERS
+        assert order.epochs == hpo.epochs(100) != hpo.epochs(200), "those of who is met, not of all that was offered"
         await life.train(order)
         await life.hop()
         await life.verify(POOR)
@@ -293,7 +295,7 @@ def test_what_a_hierarchical_k_as_tells_others_names_no_member() -> None:
         reply = await dcc.serving.serve(AskOptions(kas=1, object_id=JOB, request=REQUEST))
         assert isinstance(reply, Options)
         (option,) = reply.options
-        assert option.samples == 100
+        assert option.samples == 200
         told = pack(1, reply)
         assert not any(member.encode() in told for member in MEMBERS)
         assert dcc.places.answer(AskFacilities(kas=1, role="compute")).facilities == []
