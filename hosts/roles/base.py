@@ -230,6 +230,8 @@ class Role:
             self._answer_arrived(payload, peer)
         if header.type not in _QUESTIONS or header.flags & Flag.REPLY:
             return
+        if header.type is PacketType.PROBE and not payload:
+            return  # its DCC knocks: whoever lives takes no notice
         key = (peer, header.transfer_id)
         with self._lock:
             repeated, earlier = key in self._answered, self._answered.get(key)

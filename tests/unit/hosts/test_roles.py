@@ -388,6 +388,7 @@ def test_bytes_that_are_no_message_get_an_error_packet(tmp_path: Path, parts: di
     assert bench.network.replied[0][0] is PacketType.ERROR
     assert "packet.refused" in bench.kinds()
     bench.role.message_arrived(Header(type=PacketType.ERROR, transfer_id=2), b"\xff", PEER)
+    bench.role.message_arrived(Header(type=PacketType.PROBE, transfer_id=4), b"", (DCC_ADDRESS, 55831))  # a knock
     bench.role.message_arrived(Header(type=PacketType.ANNOUNCE, flags=Flag.REPLY, transfer_id=3), b"\xff", PEER)
     assert len(bench.network.replied) == 1, "errors and late replies are not answered"
 
