@@ -63,20 +63,20 @@ def choose_job(events: list[Event], wanted: str | None) -> int:
     return found[0]
 
 
-def explain(events: list[Event], object_id: int, places: Mapping[str, str] | None = None) -> Record:
+def explain(events: list[Event], object_id: int, places: Mapping[tuple[int, str], str] | None = None) -> Record:
     """Return all that is known of a job's decisions, as plain values.
 
-    ``places``: {handle: place} from the K-AS's own cuts, so that alternatives have names, too.
+    ``places``: {(K-AS, handle): place} from the K-AS's own cuts, so that alternatives have names, too.
     """
     mine = [e for e in events if e.data.get("object_id") == object_id]
     first = next((e.data for e in mine if e.kind == "job.submitted"), {})
     assessed = next((e.data for e in mine if e.kind == "job.assessed"), {})
     finished = next((e.data for e in mine if e.kind == "job.finished"), None)
     decisions = [_decision(e, mine) for e in mine if e.kind == "job.decided"]
-    names = dict(places or {}) | {d["handle"]: d["place"] for d in decisions if d["place"]}
+    names = dict(places or {}) | {(d["kas"], d["handle"]): d["place"] for d in decisions if d["place"]}
     for decision in decisions:
         for other in decision["alternatives"]:
-            other["place"] = names.get(other["handle"], "")
+            other["place"] = names.get((other["kas"], other["handle"]), "")
     return {
         "job": f"{object_id:#x}",
         "owner": first.get("owner", ""),

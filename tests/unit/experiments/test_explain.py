@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -67,6 +68,34 @@ def test_each_decision_has_its_attributes_ages_alternatives_and_costs(folder: Pa
     assert (other["place"], other["cost_s"], other["age_s"]) == ("h21", 1.9, 0.7)
     assert decision["outcome"]["loss"] == 0.3 and told["finished"]["state"] == "finished"
     json.dumps(told)
+
+
+def test_the_same_handle_in_another_kas_is_another_place(folder: Path) -> None:
+    from topologies.fig3 import PLAN
+
+    handle, found = "@mpvu/0", read_events(folder)
+    told = {"object_id": JOB, "visit": 1, "action": "confirm", "kas": 4, "handle": handle, "reason": "both",
+            "alternatives": [{"kas": 2, "handle": handle}]}  # fmt: skip
+    there = {"object_id": JOB, "visit": 1, "purpose": "confirm", "node": "mpvu4"}
+    found += [Event(kind=k, source="dcc1", t_unix_s=2.0, data=d)
+              for k, d in (("job.decided", told), ("object.steered", there))]  # fmt: skip
+    (unknown,) = explain(found, JOB, netmap.places_of(folder, JOB))["decisions"][1]["alternatives"]
+    assert unknown["place"] == ""
+    up = encode_event(Event(kind="network.up", source="run", t_unix_s=0.0, data={"plan": msgspec.to_builtins(PLAN)}))
+    (folder / "events.jsonl").write_bytes(up + b"\n" + (folder / "events.jsonl").read_bytes())
+    confirm = explain(found, JOB, netmap.places_of(folder, JOB))["decisions"][1]
+    assert confirm["place"] == "mpvu4" and confirm["alternatives"][0]["place"] == "mpvu2"
+
+
+def test_reading_leaves_no_file_beside_a_database_and_sees_what_a_live_one_holds(folder: Path) -> None:
+    before = sorted(p.name for p in folder.iterdir())
+    assert netmap.cut_of(folder, JOB)
+    assert sorted(p.name for p in folder.iterdir()) == before and "dcc1.sqlite-wal" not in before
+    live = Store(folder / "dcc2.sqlite")
+    live.node("h99", "data", 2, "10.2.1.2", {"samples": 1})
+    assert (folder / "dcc2.sqlite-wal").stat().st_size > 0
+    assert "h99" in {r["name"] for r in netmap.rows(folder, "nodes")}
+    live.close()
 
 
 def test_it_reads_as_tables(folder: Path) -> None:
