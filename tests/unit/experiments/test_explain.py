@@ -142,6 +142,46 @@ def test_it_tells_whose_engine_decided_where_it_was_borrowed(folder: Path) -> No
     assert f"because lifts cardiology (decided {words.format('MTRCE')})\n" in out.getvalue()
 
 
+def test_it_tells_who_lent_hpo_and_tag_for_this_job_and_no_other(folder: Path) -> None:
+    def lent(engine: str, source: str, kas: int) -> Event:
+        data = {"engine": engine, "kas": 1, "lender": kas, "took_ms": 51.2, "own": False, "before": []}
+        return Event(kind="engine.borrowed", source=source, t_unix_s=1.0, data=data)
+
+    submitted, assessed, decided, *rest = read_events(folder)
+    assessed.data["algorithm"] = {
+        "asked": "auto",
+        "chosen": "routed",
+        "method": "routed",
+        "reason": "",
+        "prospects": [],
+    }
+    again = Event(kind="job.decided", source="dcc1", t_unix_s=1.0, data=decided.data | {"visit": 1})
+    found = [submitted, lent("tag", "dcc1", 4), lent("tag", "dcc2", 3), assessed, lent("hpo", "dcc1", 2),
+             lent("hpo", "dcc1", 0), lent("hpo", "dcc2", 3), decided, again, *rest]  # fmt: skip
+    told, out = explain(found, JOB), io.StringIO()
+    assert told["tag"]["kas"] == 4 and [d["hpo"] and d["hpo"]["kas"] for d in told["decisions"]] == [2, None]
+    say(told, Console(file=out, width=160))
+    assert "  which way to train was said by K-AS 4's TAG, borrowed, after 51 ms\n" in out.getvalue()
+    assert out.getvalue().count("  hyper-parameters by K-AS 2's HPO, borrowed, after 51 ms\n") == 1
+
+
+def test_a_forecast_has_units_and_ranges_and_no_expert_where_none_is_wanted(folder: Path) -> None:
+    found = read_events(folder)
+    submitted, assessed, finished = found[0].data, found[1].data, found[-1].data
+    assessed["predicted"] = {
+        "broad": 0.96, "broad_low": 0.78, "broad_high": 1.0, "expert": 0.9, "visits": 3, "seconds": 5.6,
+        "seconds_low": 2.8, "seconds_high": 8.4, "bytes": 5963520, "bytes_low": 2981760, "bytes_high": 8945280,
+    }  # fmt: skip
+    figures = "3 visits, 5.6 s (2.8 to 8.4), 6.0 MB (3.0 to 8.9)"
+    for group, expert in (("heart {1}", "heart {1} 0.90, "), (None, "")):
+        submitted["spec"] |= {"expert_group": group}
+        out = io.StringIO()
+        say(explain(found, JOB), Console(file=out, width=160))
+        assert f"  T-FAM predicted broad 0.96 (0.78 to 1.00), {expert}{figures}\n" in out.getvalue()
+        end = f"broad 0.900, {group} 0.960" if group else "broad 0.900"
+        assert f"finished: {end} after {finished['visits']} visits; " in out.getvalue()
+
+
 @pytest.mark.parametrize(
     ("terminal", "node", "words"),
     [
