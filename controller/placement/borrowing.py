@@ -57,6 +57,11 @@ class Borrowing:
             self._tell(engine, by, lent)
             if lent.none:
                 raise EngineError(_one_line(lent.none))
+            if engine == "mtrce" and not isinstance(answer, Plan):  # the order alone: what it costs is reckoned here
+                from controller.engines.routing.mtrce import follow  # only who plans loads it
+
+                request, view, options, load = arguments
+                answer = follow(request, view, options, answer, load)
             return msgspec.structs.replace(answer, by=by) if isinstance(answer, Assessment | Plan) else answer
         self._tell(engine, Lender(kas=0, ms=0.0, before=before), None)
         raise NoLender(f"K-AS {self.kas} has no {contract.paper} of its own, nobody lent it one: {'; '.join(before)}")

@@ -23,7 +23,7 @@ from packets.events import Event, decode_event
 Record = dict[str, Any]
 JOB_KINDS = ("job.submitted", "job.assessed", "job.decided", "object.steered", "object.released", "visit.trained",
              "visit.verified", "job.finished", "trust.changed", "at.decided",
-             "holder.decided")  # fmt: skip
+             "holder.decided", "engine.borrowed")  # fmt: skip
 
 
 def read_events(folder: Path, kinds: Sequence[str] = JOB_KINDS) -> list[Event]:
@@ -63,29 +63,49 @@ def choose_job(events: list[Event], wanted: str | None) -> int:
     return found[0]
 
 
-def explain(events: list[Event], object_id: int, places: Mapping[str, str] | None = None) -> Record:
+def explain(events: list[Event], object_id: int, places: Mapping[tuple[int, str], str] | None = None) -> Record:
     """Return all that is known of a job's decisions, as plain values.
 
-    ``places``: {handle: place} from the K-AS's own cuts, so that alternatives have names, too.
+    ``places``: {(K-AS, handle): place} from the K-AS's own cuts, so that alternatives have names, too.
     """
     mine = [e for e in events if e.data.get("object_id") == object_id]
     first = next((e.data for e in mine if e.kind == "job.submitted"), {})
-    assessed = next((e.data for e in mine if e.kind == "job.assessed"), {})
+    verdict = next((e for e in mine if e.kind == "job.assessed"), None)
+    assessed = verdict.data if verdict else {}
     finished = next((e.data for e in mine if e.kind == "job.finished"), None)
-    decisions = [_decision(e, mine) for e in mine if e.kind == "job.decided"]
-    names = dict(places or {}) | {d["handle"]: d["place"] for d in decisions if d["place"]}
+    decisions = [_decision(e, mine) | {"hpo": _lent("hpo", e, events)} for e in mine if e.kind == "job.decided"]
+    names = dict(places or {}) | {(d["kas"], d["handle"]): d["place"] for d in decisions if d["place"]}
     for decision in decisions:
         for other in decision["alternatives"]:
-            other["place"] = names.get(other["handle"], "")
+            other["place"] = names.get((other["kas"], other["handle"]), "")
     return {
         "job": f"{object_id:#x}",
         "owner": first.get("owner", ""),
         "spec": first.get("spec", {}),
         "admission": {k: assessed.get(k) for k in ("admitted", "reasons", "predicted", "nearest", "by")},
         "algorithm": assessed.get("algorithm"),
+        "tag": _lent("tag", verdict, events) if verdict else None,
         "decisions": decisions,
         "finished": finished,
     }
+
+
+def _lent(engine: str, told: Event, events: list[Event]) -> Record | None:
+    """Return who lent the engine for what was told (None: nobody). A loan names no job: of the control centre that
+    told it, it is the last one since it told the like.
+    """
+    lent: Record | None = None
+    for event in events:
+        if event is told:
+            break
+        if event.source != told.source:
+            continue
+        if event.kind == told.kind:
+            lent = None
+        elif event.kind == "engine.borrowed" and event.data["engine"] == engine and event.data["lender"]:
+            loan = event.data
+            lent = {"kas": loan["lender"], "ms": loan["took_ms"], "own": loan["own"], "before": loan["before"]}
+    return lent
 
 
 def _decision(event: Event, mine: list[Event]) -> Record:
@@ -173,18 +193,21 @@ def say(told: Record, console: Console) -> None:
     verdict = ("admitted" if admission["admitted"] else "rejected") + borrowed(admission["by"], "T-FAM")
     verdict += "" if admission["admitted"] else f": {shown('; '.join(admission['reasons'] or []))}"
     console.print(f"[bold]job {told['job']}[/] of {told['owner']} ({goal}): {verdict}", highlight=False, soft_wrap=True)
+    expert = spec.get("expert_group") or ""
     if admission["predicted"]:
-        console.print(f"  T-FAM predicted {shown(_figures(admission['predicted']))}", highlight=False)
+        told_of = _predicted(admission["predicted"], expert)
+        console.print(f"  T-FAM predicted {shown(told_of)}", highlight=False, soft_wrap=True)
     if told["algorithm"]:
         _say_algorithm(told["algorithm"], console)
+    if by := borrowed(told["tag"], "TAG"):
+        console.print(f"  which way to train was said{by}", highlight=False, soft_wrap=True)
     for decision in told["decisions"]:
-        _say_decision(decision, console)
+        _say_decision(decision, console, expert)
     if told["finished"]:
         end = told["finished"]
-        console.print(
-            f"[bold]{end['state']}[/]: broad {end['broad']:.3f}, expert {end['expert']:.3f} after {end['visits']} "
-            f"visits; {shown(end['reason'])}", highlight=False
-        )  # fmt: skip
+        known = f"broad {end['broad']:.3f}" + (f", {shown(expert)} {end['expert']:.3f}" if expert else "")
+        after = f"after {end['visits']} visits; {shown(end['reason'])}"
+        console.print(f"[bold]{end['state']}[/]: {known} {after}", highlight=False, soft_wrap=True)
 
 
 def borrowed(by: Record | None, engine: str) -> str:
@@ -213,7 +236,7 @@ def _say_algorithm(told: Record, console: Console) -> None:
     console.print(table)
 
 
-def _say_decision(decision: Record, console: Console) -> None:
+def _say_decision(decision: Record, console: Console, expert: str) -> None:
     where = decision["place"] or decision["handle"]
     cost = f", predicted {decision['cost_s']:.2f} s, {_mb(decision['cost_bytes'])}" if decision["cost_s"] else ""
     console.print(
@@ -222,6 +245,8 @@ def _say_decision(decision: Record, console: Console) -> None:
     )
     by = borrowed(decision["by"], "MTRCE")
     console.print(f"  because {shown(decision['reason'])}{by and f' (decided{by})'}", highlight=False, soft_wrap=True)
+    if by := borrowed(decision["hpo"], "HPO"):
+        console.print(f"  hyper-parameters{by}", highlight=False, soft_wrap=True)
     if decision["waited_ms"] is not None:
         console.print(f"  decided and its way laid in {decision['waited_ms']:.1f} ms", highlight=False)
     if inside := decision["inside"]:
@@ -233,8 +258,8 @@ def _say_decision(decision: Record, console: Console) -> None:
         console.print(_attribute_table(decision["attributes"]))
     if decision["alternatives"]:
         console.print(_alternative_table(decision["alternatives"]))
-    if decision["outcome"]:
-        console.print(f"  came of it: {shown(_figures(decision['outcome']))}", highlight=False, soft_wrap=True)
+    if outcome := {k: v for k, v in decision["outcome"].items() if k != "expert" or expert}:
+        console.print(f"  came of it: {shown(_figures(outcome))}", highlight=False, soft_wrap=True)
 
 
 def _others(decision: Record) -> str:
@@ -266,6 +291,20 @@ def _alternative_table(others: list[Record]) -> Table:
 
 def _mb(size: Any) -> str:
     return f"{(size or 0) / 1e6:.2f} MB"
+
+
+def _predicted(figures: Record, expert: str) -> str:
+    """Return T-FAM's forecast with units, each figure with the range it may well come out in."""
+    units = {"visits": " visits", "seconds": " s", "bytes": " MB"}
+    said = []
+    for name in (n for n in figures if not n.endswith(("_low", "_high")) and (n != "expert" or expert)):
+        scale, form = 1e6 if name == "bytes" else 1, ".1f" if name in units else ".2f"
+        low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
+        value = _short(figures[name]) if name == "visits" else f"{figures[name] / scale:{form}}"
+        text = value + units[name] if name in units else f"{expert if name == 'expert' else name} {value}"
+        between = "" if low is None or high is None else f" ({low / scale:{form}} to {high / scale:{form}})"
+        said.append(text + between)
+    return ", ".join(said)
 
 
 def _short(value: Any) -> str:

@@ -37,7 +37,7 @@ def rows(folder: Path, table: str) -> list[Record]:
         raise ExperimentError(f"{folder} holds no control centre's database; name the folder of a run with --folder")
     found: list[Record] = []
     for file in files:
-        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=2.0)) as database:
+        with contextlib.closing(_opened(file)) as database:
             try:
                 cursor = database.execute(f"SELECT * FROM {table}")  # a name of ours, not data
             except sqlite3.Error:
@@ -45,6 +45,12 @@ def rows(folder: Path, table: str) -> list[Record]:
             names = [column[0] for column in cursor.description]
             found += [dict(zip(names, row, strict=True)) for row in cursor]
     return found
+
+
+def _opened(file: Path) -> sqlite3.Connection:
+    """Open a database to read, and leave no file beside it: where there is no write-ahead log nobody has it open."""
+    how = "mode=ro" if file.with_name(f"{file.name}-wal").exists() else "mode=ro&immutable=1"
+    return sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True, timeout=2.0)
 
 
 def whole_map(folder: Path) -> Record:
@@ -72,15 +78,19 @@ def cut_of(folder: Path, object_id: int) -> Record:
     return {str(r["kas"]): json.loads(r["detail"]) for r in sorted(mine, key=lambda r: r["kas"])}
 
 
-def places_of(folder: Path, object_id: int) -> dict[str, str]:
-    """Return {handle: place} of a job's cuts, for those who may know; empty where none was kept."""
+def places_of(folder: Path, object_id: int) -> dict[tuple[int, str], str]:
+    """Return {(K-AS, handle): place} of a job's cuts and of all MPVUs, for those who may know, as far as is kept."""
+    places = dict[tuple[int, str], str]()
     with contextlib.suppress(ExperimentError):
-        return {
-            m["handle"]: m["facility"] if not m["move_data"] else f"{m['facility']} with data of {m['data_node']}"
-            for cut in cut_of(folder, object_id).values()
-            for m in cut["meetings"]
-        }
-    return {}
+        mpvus = sorted((h.kas, h.name) for h in plan_of(folder).hosts if h.role == "mpvu")
+        for kas in {kas for kas, _ in mpvus}:
+            places |= {(kas, f"@mpvu/{n}"): name for n, name in enumerate(n for k, n in mpvus if k == kas)}
+    with contextlib.suppress(ExperimentError):
+        for kas_of_cut, cut in cut_of(folder, object_id).items():
+            for m in cut["meetings"]:
+                place = m["facility"] if not m["move_data"] else f"{m['facility']} with data of {m['data_node']}"
+                places[int(kas_of_cut), m["handle"]] = place
+    return places
 
 
 def plan_of(folder: Path) -> NetworkPlan:

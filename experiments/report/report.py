@@ -59,7 +59,7 @@ def summarise(outcome: Outcome, events: list[Event], kas_of: dict[str, int]) -> 
         "journey": journey(mine, kas_of),
         "resteers": resteers(mine),
         "time_lost_s": round(sum(e.data["lost_s"] for e in mine if e.kind == "job.recovered"), 3),
-        "assessments": outcome.assessments,
+        "assessments": _assessments(outcome, events[outcome.first_event : outcome.last_event]),
         "query": outcome.query,
         "queries": outcome.queries,
         "ways": outcome.ways,
@@ -69,6 +69,17 @@ def summarise(outcome: Outcome, events: list[Event], kas_of: dict[str, int]) -> 
         "reached": reached(events[outcome.first_event : outcome.last_event], outcome.object_id),
         "curve": curve(events[outcome.first_event : outcome.last_event], outcome.object_id),
     }
+
+
+def _assessments(outcome: Outcome, events: list[Event]) -> list[dict[str, Any]]:
+    """Return every verdict, with whose T-FAM it is (None: the home's own); a rejected job has no identity to know."""
+    told = [e.data for e in events if e.kind == "job.assessed"]
+
+    def of(verdict: dict[str, Any]) -> list[Any]:
+        keys = ("object_id",) if verdict.get("object_id") else ("admitted", "predicted", "nearest")
+        return [t.get("by") for t in told if all(t.get(k) == verdict.get(k) for k in keys)]
+
+    return [verdict | {"by": (of(verdict) or [None])[-1]} for verdict in outcome.assessments]
 
 
 def _met(spec: JobSpec | None, accuracy: dict[str, Any]) -> bool:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -69,6 +70,34 @@ def test_each_decision_has_its_attributes_ages_alternatives_and_costs(folder: Pa
     json.dumps(told)
 
 
+def test_the_same_handle_in_another_kas_is_another_place(folder: Path) -> None:
+    from topologies.fig3 import PLAN
+
+    handle, found = "@mpvu/0", read_events(folder)
+    told = {"object_id": JOB, "visit": 1, "action": "confirm", "kas": 4, "handle": handle, "reason": "both",
+            "alternatives": [{"kas": 2, "handle": handle}]}  # fmt: skip
+    there = {"object_id": JOB, "visit": 1, "purpose": "confirm", "node": "mpvu4"}
+    found += [Event(kind=k, source="dcc1", t_unix_s=2.0, data=d)
+              for k, d in (("job.decided", told), ("object.steered", there))]  # fmt: skip
+    (unknown,) = explain(found, JOB, netmap.places_of(folder, JOB))["decisions"][1]["alternatives"]
+    assert unknown["place"] == ""
+    up = encode_event(Event(kind="network.up", source="run", t_unix_s=0.0, data={"plan": msgspec.to_builtins(PLAN)}))
+    (folder / "events.jsonl").write_bytes(up + b"\n" + (folder / "events.jsonl").read_bytes())
+    confirm = explain(found, JOB, netmap.places_of(folder, JOB))["decisions"][1]
+    assert confirm["place"] == "mpvu4" and confirm["alternatives"][0]["place"] == "mpvu2"
+
+
+def test_reading_leaves_no_file_beside_a_database_and_sees_what_a_live_one_holds(folder: Path) -> None:
+    before = sorted(p.name for p in folder.iterdir())
+    assert netmap.cut_of(folder, JOB)
+    assert sorted(p.name for p in folder.iterdir()) == before and "dcc1.sqlite-wal" not in before
+    live = Store(folder / "dcc2.sqlite")
+    live.node("h99", "data", 2, "10.2.1.2", {"samples": 1})
+    assert (folder / "dcc2.sqlite-wal").stat().st_size > 0
+    assert "h99" in {r["name"] for r in netmap.rows(folder, "nodes")}
+    live.close()
+
+
 def test_it_reads_as_tables(folder: Path) -> None:
     console = Console(file=io.StringIO(), width=140)
     say(explain(read_events(folder), JOB), console)
@@ -111,6 +140,46 @@ def test_it_tells_whose_engine_decided_where_it_was_borrowed(folder: Path) -> No
     words = "by K-AS 1's {}, borrowed, after 23 ms; asked before, K-AS 4: no answer within 2 s"
     assert f"admitted {words.format('T-FAM')}\n" in out.getvalue()
     assert f"because lifts cardiology (decided {words.format('MTRCE')})\n" in out.getvalue()
+
+
+def test_it_tells_who_lent_hpo_and_tag_for_this_job_and_no_other(folder: Path) -> None:
+    def lent(engine: str, source: str, kas: int) -> Event:
+        data = {"engine": engine, "kas": 1, "lender": kas, "took_ms": 51.2, "own": False, "before": []}
+        return Event(kind="engine.borrowed", source=source, t_unix_s=1.0, data=data)
+
+    submitted, assessed, decided, *rest = read_events(folder)
+    assessed.data["algorithm"] = {
+        "asked": "auto",
+        "chosen": "routed",
+        "method": "routed",
+        "reason": "",
+        "prospects": [],
+    }
+    again = Event(kind="job.decided", source="dcc1", t_unix_s=1.0, data=decided.data | {"visit": 1})
+    found = [submitted, lent("tag", "dcc1", 4), lent("tag", "dcc2", 3), assessed, lent("hpo", "dcc1", 2),
+             lent("hpo", "dcc1", 0), lent("hpo", "dcc2", 3), decided, again, *rest]  # fmt: skip
+    told, out = explain(found, JOB), io.StringIO()
+    assert told["tag"]["kas"] == 4 and [d["hpo"] and d["hpo"]["kas"] for d in told["decisions"]] == [2, None]
+    say(told, Console(file=out, width=160))
+    assert "  which way to train was said by K-AS 4's TAG, borrowed, after 51 ms\n" in out.getvalue()
+    assert out.getvalue().count("  hyper-parameters by K-AS 2's HPO, borrowed, after 51 ms\n") == 1
+
+
+def test_a_forecast_has_units_and_ranges_and_no_expert_where_none_is_wanted(folder: Path) -> None:
+    found = read_events(folder)
+    submitted, assessed, finished = found[0].data, found[1].data, found[-1].data
+    assessed["predicted"] = {
+        "broad": 0.96, "broad_low": 0.78, "broad_high": 1.0, "expert": 0.9, "visits": 3, "seconds": 5.6,
+        "seconds_low": 2.8, "seconds_high": 8.4, "bytes": 5963520, "bytes_low": 2981760, "bytes_high": 8945280,
+    }  # fmt: skip
+    figures = "3 visits, 5.6 s (2.8 to 8.4), 6.0 MB (3.0 to 8.9)"
+    for group, expert in (("heart {1}", "heart {1} 0.90, "), (None, "")):
+        submitted["spec"] |= {"expert_group": group}
+        out = io.StringIO()
+        say(explain(found, JOB), Console(file=out, width=160))
+        assert f"  T-FAM predicted broad 0.96 (0.78 to 1.00), {expert}{figures}\n" in out.getvalue()
+        end = f"broad 0.900, {group} 0.960" if group else "broad 0.900"
+        assert f"finished: {end} after {finished['visits']} visits; " in out.getvalue()
 
 
 @pytest.mark.parametrize(

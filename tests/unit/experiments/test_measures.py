@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments.report.page import template
 from experiments.report.report import Outcome, summarise
 from experiments.testbed import counters
 from experiments.testbed.capture import bytes_by_link, frames
@@ -107,3 +109,24 @@ def test_missed_expert_target_is_missed() -> None:
     events = [event("job.finished", state="failed", broad=0.99, expert=0.949)]
     spec = JobSpec(task="t", broad_accuracy=0.8, expert_group="cardiology", expert_accuracy=0.95)
     assert not summarise(Outcome(seed=0, first_event=0, object_id=7, spec=spec), events, {})["targets_met"]
+
+
+def test_a_verdict_says_whose_t_fam_it_was_on_the_page_as_well() -> None:
+    by = {"kas": 4, "ms": 51.2, "own": False, "before": ["K-AS 3: <silent>"]}
+    refused = {"admitted": False, "reasons": ["no data"], "predicted": {"broad": 0.4}, "nearest": {}}
+    admitted = {"admitted": True, "reasons": [], "predicted": {"broad": 0.9}, "nearest": {}}
+    told = [(8, refused, by), (7, admitted, None), (6, admitted, by), (5, refused | {"predicted": {}}, None)]
+    events = [
+        Event(kind="job.assessed", source="dcc1", t_unix_s=1.0, data=verdict | {"object_id": number, "by": lender})
+        for number, verdict, lender in told
+    ]
+    asked = {"broad_accuracy": 0.8, "expert_group": None, "max_visits": 6}
+    outcome = Outcome(seed=0, first_event=0, object_id=7)
+    outcome.assessments = [asked | refused | {"object_id": 0}, asked | admitted | {"object_id": 7}]
+    verdicts = summarise(outcome, events, {})["assessments"]
+    assert [v["by"] for v in verdicts] == [by, None]
+    source = Path(template("report.html.j2").filename or "").read_text()
+    part = source[source.index("{% for a in r.assessments %}") : source.index("<h2>Bytes per link")]
+    page = template("report.html.j2").environment.from_string(part).render(r={"assessments": verdicts})
+    lent = "by K-AS 4's T-FAM, borrowed, after 51 ms; asked before, K-AS 3: &lt;silent&gt;: broad 0.80"
+    assert f"Rejected</b> {lent}" in page and "Admitted</b>: broad 0.80" in page

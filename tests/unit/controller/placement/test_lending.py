@@ -233,6 +233,16 @@ def test_what_a_lender_says_that_there_is_none_of_is_an_answer_and_no_other_is_a
     assert not isinstance(caught.value, NoLender) and pair.asked == [4]
 
 
+def test_an_order_of_places_is_made_a_plan_that_says_who_lent_it() -> None:
+    async def work() -> None:
+        handle = ASKED["mtrce"][2][0].handle
+        plan = await Pair({4: Engines.of(mtrce=lambda *_: [handle])}, "mtrce").borrowing.decide("mtrce", ASKED["mtrce"])
+        assert isinstance(plan, Plan) and [s.option.handle for s in plan.steps] == [handle]
+        assert plan.by is not None and (plan.by.kas, plan.by.own) == (4, True)
+
+    run(work)
+
+
 def test_a_plan_that_changes_what_is_on_offer_is_no_answer() -> None:
     def elsewhere(request: Request, view: JobView, options: Sequence[Option], load: Load | None) -> Plan:
         plan: Plan = CONTRACTS["mtrce"].of_default(request, view, options, load)
