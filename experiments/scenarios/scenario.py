@@ -38,7 +38,7 @@ from experiments.scenarios.network import (
 )
 from experiments.scenarios.queries import NeedSpec, QueriesSpec
 from experiments.scenarios.queries import check as check_queries
-from experiments.scenarios.steering import check_steering, rooted
+from experiments.scenarios.steering import check_said, check_steering, rooted
 from experiments.scenarios.ways import WayName, check_ways
 from hosts.learning.task_spec import TaskSpec
 from packets.messages import Fixed, JobSpec
@@ -130,6 +130,7 @@ def from_raw(raw: Any, where: str) -> Scenario:
         scenario = msgspec.convert(raw, Scenario)
     except msgspec.ValidationError as error:
         raise ScenarioError(f"scenario {where}: {_explain(error)}") from None
+    check_said(raw.get("jobs"), where)
     scenario = with_engines(scenario, {}, where, Path(where).parent)
     if scenario.data.own:
         scenario = with_task(scenario, scenario.data.own, Path(where).parent)
