@@ -19,7 +19,7 @@ from experiments.commands import running  # noqa: F401  the commands, in the ord
 from experiments.commands import standing  # noqa: F401  isort: skip
 from experiments.commands.asking import commands  # noqa: F401  isort: skip
 from experiments.commands import looking  # noqa: F401  isort: skip
-from experiments.commands.app import app, err
+from experiments.commands.app import app, command_line, err
 from experiments.commands.words import shown
 from experiments.errors import ExperimentError, RunFailed
 from experiments.testbed.processes import ENDINGS, end_in_order
@@ -37,7 +37,7 @@ def main() -> None:
     find_tools()
     status = 0
     try:
-        status = app(standalone_mode=False)
+        status = command_line(app)(standalone_mode=False)
     except (ExperimentError, TopologyError, LearningError, OamError, IdentityError, PluginError) as error:
         _fail(error, 2)
     except RunFailed as error:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.main
+from rich.markup import escape
 
 from experiments.commands.words import make_console
+from experiments.scenarios.built_in import names
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,8 +22,19 @@ app = typer.Typer(
 out = make_console()
 err = make_console(stderr=True)
 
+
+def command_line(app: typer.Typer) -> Any:
+    """Return the commands as they are run: help is shown as it is written, square brackets are no markup in it."""
+    root = typer.main.get_command(app)
+    for command in getattr(root, "commands", {}).values():
+        command.help = escape(command.help or "")
+        for parameter in command.params:
+            parameter.help = escape(getattr(parameter, "help", None) or "")
+    return root
+
+
 ScenarioArgument = Annotated[
-    str, typer.Argument(help="Built-in scenario (healthcare, heart, table, digits, flipped) or path of a YAML file.")
+    str, typer.Argument(help=f"Built-in scenario ({', '.join(names())}) or path of a YAML file.")
 ]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of data, models and plans.", min=0)]
 DataOption = Annotated[

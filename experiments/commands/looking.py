@@ -185,7 +185,8 @@ def report(
 @app.command()
 def scenarios() -> None:
     """List the built-in scenarios."""
-    from experiments.scenarios.scenario import load, names
+    from experiments.scenarios.built_in import names
+    from experiments.scenarios.scenario import load
 
     for name in names():
         out.print(f"[bold]{name:<12}[/] {load(name).description}", highlight=False)

@@ -35,6 +35,8 @@ def submit(
 
     if expert and not expert_group:
         raise ExperimentError("--expert needs --expert-group: say in which group the model must be an expert")
+    if parameter and not aats:
+        raise ExperimentError(f"--parameter {parameter[0]}: it is a policy's; add --aats POLICY, or leave it out")
     spec: dict[str, Any] = {
         "broad_accuracy": broad, "expert_group": expert_group, "expert_accuracy": expert, "max_visits": max_visits,
         "deadline_s": deadline_s, "method": method, "seed": seed, "engines": here(engine or []),

@@ -22,6 +22,7 @@ from controller.values.metrics import OwnMetric
 from experiments.errors import ScenarioError
 from experiments.scenarios.background import Pair
 from experiments.scenarios.background import check as check_background
+from experiments.scenarios.built_in import FOLDER, names
 from experiments.scenarios.cats import check as check_cats
 from experiments.scenarios.events import TimedEvent
 from experiments.scenarios.events import check as check_events
@@ -38,7 +39,7 @@ from experiments.scenarios.network import (
 )
 from experiments.scenarios.queries import NeedSpec, QueriesSpec
 from experiments.scenarios.queries import check as check_queries
-from experiments.scenarios.steering import check_steering, rooted
+from experiments.scenarios.steering import check_said, check_steering, rooted
 from experiments.scenarios.ways import WayName, check_ways
 from hosts.learning.task_spec import TaskSpec
 from packets.messages import Fixed, JobSpec
@@ -47,7 +48,7 @@ from topologies.errors import TopologyError
 from topologies.own.files import absolute
 from topologies.plan import NetworkPlan
 
-SCENARIO_FOLDER = Path(__file__).parent
+SCENARIO_FOLDER = FOLDER
 
 
 class QuerySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,11 +95,6 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     background: Annotated[list[Pair], msgspec.Meta(max_length=64)] = []
 
 
-def names() -> list[str]:
-    """Return the names of the built-in scenarios."""
-    return sorted(p.stem for p in SCENARIO_FOLDER.glob("*.yaml"))
-
-
 class _Once(yaml.SafeLoader):
     """Reads YAML whose mappings say each key once: of two, the first would be lost in silence."""
 
@@ -130,6 +126,7 @@ def from_raw(raw: Any, where: str) -> Scenario:
         scenario = msgspec.convert(raw, Scenario)
     except msgspec.ValidationError as error:
         raise ScenarioError(f"scenario {where}: {_explain(error)}") from None
+    check_said(raw.get("jobs"), where)
     scenario = with_engines(scenario, {}, where, Path(where).parent)
     if scenario.data.own:
         scenario = with_task(scenario, scenario.data.own, Path(where).parent)
@@ -251,7 +248,7 @@ def _find(name_or_path: str) -> Path:
                 f"scenario file {name_or_path} does not exist; give a YAML file's path or one of: {', '.join(names())}"
             )
         return path
-    built_in = SCENARIO_FOLDER / f"{name_or_path}.yaml"
+    built_in = FOLDER / f"{name_or_path}.yaml"
     if not built_in.is_file():
         near = difflib.get_close_matches(name_or_path, names(), 1)
         hint = f"did you mean {near[0]!r}? " if near else ""

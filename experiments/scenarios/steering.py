@@ -9,14 +9,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from experiments.errors import ExperimentError, ScenarioError
 from packets.terms import JobSpec
 from topologies.own.files import absolute
+
+GREEDY = "greedy"  # the policy of a job that names none
 
 
 def rooted(jobs: Sequence[JobSpec], folder: Path) -> list[JobSpec]:
@@ -35,6 +38,8 @@ def check_job(job: JobSpec, known: Sequence[str], method: str) -> None:
     from hosts.errors import HostError
 
     if job.steering != "aats":
+        if job.parameters or job.policy != GREEDY:
+            raise ExperimentError(unheeded("parameters" if job.parameters else "policy"))
         return
     try:
         find_policy(job.policy, job.parameters, load_policies(known))
@@ -43,6 +48,23 @@ def check_job(job: JobSpec, known: Sequence[str], method: str) -> None:
     if method != "routed" or job.engines:
         what = f"method {method}" if method != "routed" else "engines of its own"
         raise ExperimentError(f"{what}: with `steering: aats` a model travels alone, by the engines of the terminals")
+    if job.compression == "auto":
+        raise ExperimentError(
+            "compression auto: a control centre chooses it, with `steering: aats` none does; name one: int8, lossless"
+        )
+
+
+def unheeded(key: str) -> str:
+    """Return why a key of a job that control centres steer says nothing."""
+    return f"{key}: only a job that finds its own way heeds it; add `steering: aats`, or leave it out"
+
+
+def check_said(jobs: Any, where: str) -> None:
+    """Check that jobs, as they are written, say nothing of a policy without a word of steering; ``ScenarioError``."""
+    for number, job in enumerate(jobs if isinstance(jobs, list) else []):
+        said = [key for key in ("parameters", "policy") if isinstance(job, Mapping) and key in job]
+        if said and "steering" not in job:
+            raise ScenarioError(f"scenario {where}: jobs[{number}]: {unheeded(said[0])}")
 
 
 def check_steering(

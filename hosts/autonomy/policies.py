@@ -2,7 +2,8 @@
 
 A policy is a function ``(request, view, options, rng, *, parameters...) -> handles``: of what terminals said when they
 were asked (``Option.handle`` is an address), it names where to go, best first. Its keyword arguments are the parameters
-that a job may set, all numbers. It is code of the terminals: a packet brings its name and parameters, never code.
+that a job may set, all numbers; ``Annotated[float, msgspec.Meta(ge=..., le=...)]`` gives one bounds. It is code of the
+terminals: a packet brings its name and parameters, never code.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import difflib
 import inspect
 import random
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -61,8 +63,8 @@ def planned(request: Request, view: JobView, options: Sequence[Option], rng: ran
 
 
 def random_walk(
-    request: Request, view: JobView, options: Sequence[Option], rng: random.Random, *, jump: float = 0.2,
-    near: float = 3,
+    request: Request, view: JobView, options: Sequence[Option], rng: random.Random, *,
+    jump: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.2, near: Annotated[float, msgspec.Meta(ge=1)] = 3,
 ) -> list[str]:  # fmt: skip
     """Return all addresses by chance, one of the ``near`` quickest to reach first, or with probability ``jump`` any."""
     quickest = sorted(options, key=lambda o: (o.reach_s, o.handle))
@@ -105,6 +107,21 @@ class Policy:
         told = inspect.signature(self.choose).parameters.values()
         return {p.name: p.default for p in told if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
+    def check(self, parameter: str, value: float) -> None:
+        """Check a value against the bounds that its parameter is annotated with; ``HostError`` names them."""
+        try:
+            told = typing.get_type_hints(self.choose, include_extras=True).get(parameter)
+        except Exception:  # one's own may annotate with what only type checkers know: then it says no bounds
+            return
+        for meta in getattr(told, "__metadata__", ()):
+            least, most = getattr(meta, "ge", None), getattr(meta, "le", None)
+            if (least is not None and not value >= least) or (most is not None and not value <= most):
+                bounds = f"{least:g} or more" if most is None else f"{most:g} or less"
+                bounds = bounds if least is None or most is None else f"{least:g} to {most:g}"
+                raise HostError(
+                    f"policy {self.name}: parameter {parameter} = {value:g} is out of bounds; give {bounds}"
+                )
+
 
 POLICIES = {
     p.name: p
@@ -127,14 +144,20 @@ def load_policies(sources: Sequence[str]) -> dict[str, Policy]:
 
 
 def find_policy(name: str, parameters: Mapping[str, float], known: Mapping[str, Policy] = POLICIES) -> Policy:
-    """Return a policy by its name; ``HostError`` names the nearest, and a parameter that it does not have."""
+    """Return a policy by its name; ``HostError`` names the nearest, or what is wrong with a parameter."""
+    if name not in known and ":" in name:
+        raise HostError(
+            f"policy {name} is not known here; name one of your own in a job of the scenario (`steering: aats`, "
+            f"`policy: {name}`) that `daitn up` brings up; there are: {', '.join(known)}"
+        )
     if name not in known:
         near = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise HostError(f"no policy is called {name!r}; {hint}there are: {', '.join(known)}")
     has = known[name].parameters
-    for one in parameters:
+    for one, value in parameters.items():
         if one not in has:
             there = f"it has: {', '.join(has)}" if has else "it has none"
             raise HostError(f"policy {name} has no parameter {one!r}; {there}")
+        known[name].check(one, value)
     return known[name]

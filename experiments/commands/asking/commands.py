@@ -60,6 +60,8 @@ def query(
     """Put one question to whichever deployed model the network steers it to; `daitn explain last` says why there."""
     from experiments.commands.client import request
 
+    if aats and way:
+        raise ExperimentError(f"--way {way}: ways go through control centres; leave out --way, or --aats")
     if count > 1:
         if aats:
             raise ExperimentError(f"--aats goes with one sample, not with --count {count}; leave one of them out")

@@ -14,6 +14,7 @@ import pytest
 from experiments import cli
 from experiments.commands import client, session
 from experiments.scenarios import scenario
+from experiments.scenarios.built_in import names
 
 ROOT = Path(__file__).parents[3]
 HEALTHCARE = (scenario.SCENARIO_FOLDER / "healthcare.yaml").read_text()
@@ -182,6 +183,23 @@ def test_a_bare_command_shows_the_help(here: Path, capsys) -> None:
         assert said.err == ""
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("explain", "[default: the last]"),
+        ("explain", "[default: the standing network's, else runs/latest]"),
+        ("run", "[default: runs/<date>-<scenario>-s<seed>]"),
+        ("run", ", ".join(names())),
+        ("query", "[default: cardiology]"),
+        ("load", "[default: 20.0]"),
+    ],
+)
+def test_help_says_what_stands_in_square_brackets(capsys, monkeypatch, command: str, words: str) -> None:
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 400)
+    assert daitn(command, "--help") == 0
+    assert words in capsys.readouterr().out
+
+
 def test_ctrl_c_is_one_line_and_130(here: Path, capsys, monkeypatch) -> None:
     def pressed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -200,7 +218,7 @@ def test_the_exit_status_says_whether_the_targets_were_met(here: Path, monkeypat
 def test_the_built_in_scenarios_are_listed(capsys) -> None:
     assert daitn("scenarios") == 0
     said = capsys.readouterr().out
-    assert [name for name in scenario.names() if name not in said] == []
+    assert [name for name in names() if name not in said] == []
 
 
 def test_a_report_is_shown_again(here: Path, capsys) -> None:

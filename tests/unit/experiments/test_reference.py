@@ -14,7 +14,8 @@ import yaml
 
 from controller.oam.metrics import METRICS
 from experiments.commands.reference import DOCS, PAGES, cli_text, metrics_text, write
-from experiments.scenarios.scenario import SCENARIO_FOLDER, names
+from experiments.scenarios.built_in import FOLDER as SCENARIO_FOLDER
+from experiments.scenarios.built_in import names
 from experiments.scenarios.schema import scenario_schema
 
 

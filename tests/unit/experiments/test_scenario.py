@@ -10,6 +10,7 @@ import pytest
 from experiments.commands.session import check_methods
 from experiments.errors import ExperimentError, ScenarioError
 from experiments.scenarios import scenario
+from experiments.scenarios.built_in import names
 from experiments.scenarios.network import KasSpec, NetworkSpec, lacking
 from topologies.fig3 import PLAN
 
@@ -18,7 +19,7 @@ def raw(name: str = "healthcare") -> dict:
     return msgspec.yaml.decode((scenario.SCENARIO_FOLDER / f"{name}.yaml").read_bytes())
 
 
-@pytest.mark.parametrize("name", scenario.names())
+@pytest.mark.parametrize("name", names())
 def test_every_built_in_scenario_declares_a_network(name: str) -> None:
     plan = scenario.network_plan(scenario.load(name))
     assert any(h.role == "model_owner" for h in plan.hosts)

@@ -10,7 +10,7 @@ import yaml
 
 from experiments.commands.session import check_methods
 from experiments.errors import ScenarioError
-from experiments.scenarios.scenario import SCENARIO_FOLDER, Scenario, from_raw, load
+from experiments.scenarios.scenario import SCENARIO_FOLDER, Scenario, dump, from_raw, load
 from experiments.scenarios.steering import own_policies
 
 
@@ -36,6 +36,11 @@ def test_a_job_says_its_policy_and_parameters() -> None:
     [
         ({"policy": "gready"}, "no policy is called 'gready'; did you mean 'greedy'"),
         ({"parameters": {"jump": 1.0}}, "policy greedy has no parameter 'jump'; it has none"),
+        ({"policy": "random-walk", "parameters": {"jump": 7}}, "parameter jump = 7 is out of bounds; give 0 to 1"),
+        ({"policy": "random-walk", "parameters": {"near": 0}}, "parameter near = 0 is out of bounds; give 1 or more"),
+        ({"compression": "auto"}, "compression auto: a control centre chooses it"),
+        ({"steering": "dcc", "policy": "planned"}, "policy: only a job that finds its own way"),
+        ({"steering": "dcc", "parameters": {"jump": 0.3}}, "parameters: only a job that finds its own way"),
         ({"method": "gossip"}, "method gossip: with `steering: aats` a model travels alone"),
         ({"engines": {"mtrce": "default"}}, "engines of its own"),
         ({"policy": "none.py:f"}, "there is no file"),
@@ -46,6 +51,19 @@ def test_what_cannot_be_is_one_line_that_names_it(job: dict[str, Any], words: st
     with pytest.raises(ScenarioError, match=words) as caught:
         scenario(**job)
     assert "mine.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("said", [{"policy": "greedy"}, {"parameters": {}}])
+def test_a_policy_without_steering_is_refused_even_where_it_is_the_default(said: dict[str, Any]) -> None:
+    content = raw(**said)
+    del content["jobs"][0]["steering"]
+    with pytest.raises(ScenarioError, match=r"mine.yaml: jobs\[0\]: .*add `steering: aats`, or leave it out"):
+        from_raw(content, "mine.yaml")
+
+
+def test_what_a_run_wrote_down_of_a_steered_job_can_be_run_again() -> None:
+    written = yaml.safe_load(dump(load("healthcare")))
+    assert written["jobs"][0]["policy"] == "greedy" and from_raw(written, "mine.yaml").jobs == load("healthcare").jobs
 
 
 def test_a_policy_of_ones_own_is_found_from_where_the_scenario_lies(tmp_path: Path) -> None:

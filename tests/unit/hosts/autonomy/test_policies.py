@@ -145,6 +145,35 @@ def test_a_policy_of_ones_own_is_found_by_its_source_and_has_its_parameters(tmp_
     assert find_policy(f"{file}:last", {"step": 1.0}, known).choose(ASKED, NOTHING, OFFERS, rng())[0] == "10.1.1.4"
 
 
+@pytest.mark.parametrize(("jump", "near"), [(0, 1), (1, 3), (0.5, 99)])
+def test_parameters_within_their_bounds_are_taken(jump: float, near: float) -> None:
+    assert find_policy("random-walk", {"jump": jump, "near": near}) is POLICIES["random-walk"]
+
+
+@pytest.mark.parametrize("said", [{"jump": 7.0}, {"jump": -0.1}, {"jump": float("nan")}, {"near": 0.0}])
+def test_parameters_out_of_bounds_are_one_line(said: dict[str, float]) -> None:
+    with pytest.raises(HostError, match=f"policy random-walk: parameter {next(iter(said))} = .* out of bounds"):
+        find_policy("random-walk", said)
+
+
+def test_bounds_of_ones_own_hold_and_annotations_that_cannot_be_read_say_none(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from __future__ import annotations\nfrom typing import Annotated\nimport msgspec\n"
+        "def most(request, view, options, rng, *, n: Annotated[float, msgspec.Meta(le=4)] = 2.0):\n    return []\n"
+        "def unread(request, view, options, rng, *, n: Nowhere = 2.0):\n    return []\n"
+    )
+    known = load_policies([f"{file}:most", f"{file}:unread"])
+    with pytest.raises(HostError, match="n = 5 is out of bounds; give 4 or less"):
+        find_policy(f"{file}:most", {"n": 5.0}, known)
+    assert find_policy(f"{file}:unread", {"n": 5.0}, known)
+
+
+def test_one_of_ones_own_that_was_not_brought_along_says_where_to_name_it() -> None:
+    with pytest.raises(HostError, match=r"policy mine\.py:f is not known here; name one of your own in a job"):
+        find_policy("mine.py:f", {})
+
+
 @pytest.mark.parametrize(("source", "words"), [("none.py:f", "no file none.py"), ("mine", "give file.py:function")])
 def test_a_policy_that_cannot_be_loaded_is_one_line(source: str, words: str) -> None:
     with pytest.raises(HostError, match=words) as caught:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hosts.autonomy.queries import ANSWER_S, TRIES, ask_straight, choices
+from hosts.autonomy.queries import ANSWER_S, TRIES, ask_straight, choices, offers
 from hosts.errors import TerminalRefused
 from hosts.process.config import NodeSpec
 from hosts.terminal.resources import Meter
@@ -88,7 +88,7 @@ def test_only_who_has_what_is_needed_is_chosen(need: Need, who: list[int]) -> No
         1: model(100.0), 2: model(200.0, accuracy={"broad": 0.95}), 3: model(300.0, accuracy={"digit 3": 0.6}),
         4: model(5000.0), 5: model(task="digits/cached"),
     }  # fmt: skip
-    found = choices(asker(Mdfps(models)), "digits", need, RNG)
+    found = choices(offers(asker(Mdfps(models)), "digits", need, RNG), need)
     assert [int(c.address.split(".")[1]) for c in found] == who
 
 
@@ -109,6 +109,25 @@ def test_where_none_answers_the_last_reason_is_told() -> None:
     assert len(network.asked) == TRIES
     with pytest.raises(TerminalRefused, match="no MDFP that answered has a model"):
         ask_straight(asker(Mdfps({})), QUESTION, RNG)
+
+
+@pytest.mark.parametrize(
+    ("need", "words"),
+    [
+        ({"broad_accuracy": 0.9}, "no model heard of has broad from 0.9: the best on offer is 0.850 at mdfp2; ask for"),
+        ({"expert_group": "digit 3", "expert_accuracy": 0.999}, "has digit 3 from 0.999: .* is 0.700 at mdfp1"),
+        ({"expert_group": "digit 4", "expert_accuracy": 0.5}, "has digit 4 from 0.5: the best on offer is 0.000"),
+        ({"broad_accuracy": 0.8, "expert_group": "digit 3", "expert_accuracy": 0.6}, "no one model heard of has broad"),
+        ({"deadline_ms": 100}, "answer within 100 ms: the best on offer is .* ms at mdfp1; give it more time"),
+    ],
+)
+def test_where_none_will_do_the_best_on_offer_is_told(need: dict[str, Any], words: str) -> None:
+    network = Mdfps(
+        {1: model(400.0, accuracy={"broad": 0.7, "digit 3": 0.7}), 2: model(900.0, accuracy={"broad": 0.85})}
+    )
+    with pytest.raises(TerminalRefused, match=words) as caught:
+        ask_straight(asker(network), Ask(task="digits", sample=[1.0], need=Need(**need)), RNG)
+    assert "\n" not in str(caught.value) and not network.asked
 
 
 def test_an_answer_that_goes_elsewhere_is_acknowledged() -> None:
