@@ -132,7 +132,7 @@ class Stops:
             return "verify", "see what the visit brought"
         done = gate.has_target(job.request) and self.book.met(job, job.margin) and not job.goes_on
         if last.action == "verify" and done:
-            return "confirm", "both targets met: confirm at the other MPVU"
+            return "confirm", f"{gate.met_in_words(job.request)}: confirm at the other MPVU"
         reached = self.book.met(job, 0.0) and not job.goes_on
         if last.action == "confirm" and (job.reason or reached):
             return "home", job.reason
@@ -251,7 +251,7 @@ class Stops:
 
     def _home(self, job: Job, ask: AskNextStop, reason: str) -> Decision:
         owner = self.services.domain.hosts[job.owner]
-        job.reason = "both targets met" if self.book.met(job, 0.0) else reason
+        job.reason = gate.met_in_words(job.request) if self.book.met(job, 0.0) else reason
         return self._decision(ask, "home", owner.kas, f"@node/{owner.name}", job.reason)
 
     def _decision(self, ask: AskNextStop, action: str, kas: int, handle: str, reason: str) -> Decision:

@@ -195,7 +195,7 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     met = (
         "[green]targets met[/]"
         if report["targets_met"]
-        else f"[yellow]{report['state']}: targets missed[/]; {shown(report['reason'])}"
+        else f"[yellow]{report['state']}: targets missed[/]{report['reason'] and '; ' + shown(report['reason'])}"
     )
     yield "result", met
     if accuracy["broad"] is not None:

@@ -86,7 +86,7 @@ class Course:
             return "verify", "see what the visit brought" if self.visits else "see how it stands"
         done = gate.has_target(self.request) and self.met(self.margin) and not self.goes_on
         if action == "verify" and done:
-            return "confirm", "both targets met: confirm at the other MPVU"
+            return "confirm", f"{gate.met_in_words(self.request)}: confirm at the other MPVU"
         if action == "confirm" and ((self.met() and not self.goes_on) or spent):
             return self.home(spent)
         return self.wrap_up(spent) if spent else ("train", "")
@@ -106,7 +106,7 @@ class Course:
 
     def home(self, why: str) -> tuple[Action, str]:
         """Return the way home, and what came of the journey."""
-        return "home", "both targets met" if self.met() else why
+        return "home", gate.met_in_words(self.request) if self.met() else why
 
     # --- what the stops brought
 

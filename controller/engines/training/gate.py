@@ -20,6 +20,12 @@ def has_target(request: Request) -> bool:
     return request.broad_accuracy > 0 or (request.expert_group is not None and request.expert_accuracy > 0)
 
 
+def met_in_words(request: Request) -> str:
+    """Say that a request is met, by how many targets it has."""
+    broad, expert = request.broad_accuracy > 0, bool(request.expert_group) and request.expert_accuracy > 0
+    return "both targets met" if broad and expert else "target met" if broad or expert else "no target to meet"
+
+
 def expert_of(request: Request, measured: Measured) -> float:
     """Return the measured accuracy in the request's expert group (1.0 when it names none)."""
     return measured.per_group.get(request.expert_group, 0.0) if request.expert_group else 1.0

@@ -234,6 +234,11 @@ def test_a_report_is_shown_again(here: Path, capsys) -> None:
     assert [word for word in ("targets met", "0.910", "0.960", "angina", "38.8", "31.4") if word not in said] == []
     assert daitn("report", ".", "--json") == 0
     assert json.loads(capsys.readouterr().out) == content
+    for reason, end in (("all 6 visits are used", "; all 6 visits are used"), ("", "")):
+        (here / "report.json").write_text(json.dumps(content | {"targets_met": False, "reason": reason}))
+        assert daitn("report", ".") == 0
+        lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+        assert any(line.endswith(f"finished: targets missed{end}") for line in lines)
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"accuracy": 3}'])

@@ -500,3 +500,16 @@ def test_past_its_targets_a_job_goes_to_what_it_has_not_met_however_far() -> Non
     for _ in range(3):
         made.append(visit(plan(on, JobView(visits=made, measured=met), places).steps[0].option))
     assert [v.handle for v in made] == list("01234")
+
+
+@pytest.mark.parametrize(
+    ("targets", "words"),
+    [
+        ({"broad_accuracy": 0.8, "expert_group": "heart", "expert_accuracy": 0.9}, "both targets met"),
+        ({"broad_accuracy": 0.8, "expert_group": None, "expert_accuracy": 0.9}, "target met"),
+        ({"broad_accuracy": 0.0, "expert_group": "heart", "expert_accuracy": 0.9}, "target met"),
+        ({"broad_accuracy": 0.0, "expert_group": None, "expert_accuracy": 0.0}, "no target to meet"),
+    ],
+)
+def test_the_gate_says_how_many_targets_are_met(targets: dict[str, Any], words: str) -> None:
+    assert gate.met_in_words(request(**targets)) == words
