@@ -123,7 +123,8 @@ def from_raw(raw: Any, where: str) -> Scenario:
     """Check a decoded scenario; ``where`` names it in errors."""
     if raw is None:
         raise ScenarioError(
-            f"scenario {where}: the file is empty, a mapping of keys is expected; begin with a copy of {FOLDER / 'table.yaml'}"
+            f"scenario {where}: the file is empty, a mapping of keys is expected; "
+            f"begin with a copy of {FOLDER / 'table.yaml'}"
         )
     if not isinstance(raw, dict):
         raise ScenarioError(f"scenario {where}: a mapping of keys is expected, this is a {type(raw).__name__}")
