@@ -28,7 +28,7 @@ from experiments.scenarios.scenario import Scenario, check_autonomy, network_pla
 from experiments.testbed import disk
 from experiments.testbed.folder import RunFolder
 from experiments.testbed.testbed import FIRST_OPENFLOW_PORT, Bed
-from topologies.machine.preflight import check_files, check_machine, port_owner
+from topologies.machine.preflight import check_alone, check_files, check_machine, check_names, check_root, port_owner
 
 RUNS = Path("runs")
 DETACHED_VARIABLE = "DAITN_DETACHED"
@@ -213,5 +213,8 @@ def check_all(name: str, said: Said, *, page_port: int | None, console: Console)
         console.print(f"[yellow]![/] {note}", highlight=False, soft_wrap=True)
     try_engines(scenario, console)
     try_metrics(scenario, console)
+    check_root()
+    check_alone()
     for line in check_machine(ports=[FIRST_OPENFLOW_PORT + k - 1 for k in plan.kas_numbers], page_port=page_port):
         console.print(f"[green]✓[/] {line}", highlight=False)
+    check_names(plan)

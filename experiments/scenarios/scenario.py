@@ -37,6 +37,7 @@ from experiments.scenarios.network import (
     plan_of,
     resolved,
 )
+from experiments.scenarios.places import with_keys
 from experiments.scenarios.queries import NeedSpec, QueriesSpec
 from experiments.scenarios.queries import check as check_queries
 from experiments.scenarios.steering import check_said, check_steering, rooted
@@ -120,12 +121,17 @@ def load(name_or_path: str) -> Scenario:
 
 def from_raw(raw: Any, where: str) -> Scenario:
     """Check a decoded scenario; ``where`` names it in errors."""
+    if raw is None:
+        raise ScenarioError(
+            f"scenario {where}: the file is empty, a mapping of keys is expected; "
+            f"begin with a copy of {FOLDER / 'table.yaml'}"
+        )
     if not isinstance(raw, dict):
         raise ScenarioError(f"scenario {where}: a mapping of keys is expected, this is a {type(raw).__name__}")
     try:
         scenario = msgspec.convert(raw, Scenario)
     except msgspec.ValidationError as error:
-        raise ScenarioError(f"scenario {where}: {_explain(error)}") from None
+        raise ScenarioError(f"scenario {where}: {_explain(error, raw)}") from None
     check_said(raw.get("jobs"), where)
     scenario = with_engines(scenario, {}, where, Path(where).parent)
     if scenario.data.own:
@@ -243,6 +249,8 @@ def dump(scenario: Scenario) -> bytes:
 def _find(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.suffix in {".yaml", ".yml"} or "/" in name_or_path:
+        if path.is_dir():
+            raise ScenarioError(f"scenario file {name_or_path} is a folder; give the path of a YAML file")
         if not path.is_file():
             raise ScenarioError(
                 f"scenario file {name_or_path} does not exist; give a YAML file's path or one of: {', '.join(names())}"
@@ -267,7 +275,15 @@ def _check_flip(scenario: Scenario, plan: NetworkPlan, where: str) -> None:
             )
 
 
-def _explain(error: msgspec.ValidationError) -> str:
+def _says(raw: Any) -> str:
+    try:
+        msgspec.convert(raw, Scenario)
+    except msgspec.ValidationError as error:
+        return _one_line(error)
+    return ""
+
+
+def _explain(error: msgspec.ValidationError, raw: dict[str, Any]) -> str:
     """Turn msgspec's message into one that names the nearest right key."""
     text = _one_line(error)
     unknown = re.match(r"Object contains unknown field `([^`]*)`(?: - at `([^`]*)`)?", text)
@@ -276,13 +292,15 @@ def _explain(error: msgspec.ValidationError) -> str:
         hint = f"did you mean {near[0]!r}? " if near else ""
         return f"no kind of K-AS is called {kind.group(1)!r} (key kas); {hint}there are: {', '.join(KINDS)}"
     if unknown is None:
+        text = with_keys(text, raw, _says)
         got = re.search(r"Expected `str.*got `(bool|int|float)`", text)
         text += "; YAML takes it for no text: put quotes around it" if got else ""
-        return text.replace(" - at `$", " - at `scenario")
+        return text.replace(" `$", " `scenario")
     key, path = unknown.group(1), unknown.group(2) or "$"
     place = re.sub(r"\[[^]]*\]", "[]", path)
     known = sorted(_STRUCT_AT.get(place, Scenario).__struct_fields__)
     near = difflib.get_close_matches(key, known, 1)
+    path = path if unknown.group(2) is None else with_keys(text, raw, _says).rpartition(" - at `")[2].rstrip("`")
     hint = f"did you mean {near[0]!r}?" if near else f"known keys are: {', '.join(known)}"
     return f"unknown key {key!r} at {path.removeprefix('$').removeprefix('.') or 'the top level'}; {hint}"
 

@@ -60,10 +60,14 @@ class RunLock:
         self.__exit__()
         run_id, pid = lock_note(self._path)
         if (run_id, pid) != (self.run_id, os.getpid()):
-            raise RunLiveError(
-                f"run {run_id or '?'} (process {pid or '?'}) holds this machine's network:"
-                " wait for its end, or `daitn down` when it was started with `daitn up`"
-            )
+            raise _live(run_id, pid)
+
+
+def _live(run_id: str, pid: int) -> RunLiveError:
+    return RunLiveError(
+        f"run {run_id or '?'} (process {pid or '?'}) holds this machine's network:"
+        " wait for its end, or `daitn down` when it was started with `daitn up`"
+    )
 
 
 def lock_note(path: Path) -> tuple[str, int]:
@@ -85,10 +89,21 @@ def locked_run(base: Path = ledger.RUN_BASE) -> str | None:
     return None
 
 
-def check_machine(ports: list[int] | None = None, page_port: int | None = None) -> list[str]:
-    """Check what a run needs and return what was found, one line each; the first thing missing is a named error."""
+def check_root() -> None:
+    """Check that this process may make networks."""
     if os.geteuid():
         raise NotRootError("not root: networks, namespaces and Open vSwitch need it; run this with sudo")
+
+
+def check_alone(base: Path = ledger.RUN_BASE) -> None:
+    """Check that no run holds this machine's network; ``RunLiveError`` as a run would be refused."""
+    if locked_run(base) is not None:
+        raise _live(*lock_note(base / LOCK_FILE))
+
+
+def check_machine(ports: list[int] | None = None, page_port: int | None = None) -> list[str]:
+    """Check what a run needs and return what was found, one line each; the first thing missing is a named error."""
+    check_root()
     for program, package in PROGRAMS.items():
         if not shutil.which(program):
             raise ToolMissingError(

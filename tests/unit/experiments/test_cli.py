@@ -66,7 +66,7 @@ def made(folder: Path) -> set[str]:
         (HEALTHCARE.replace("access_mbps", "acces_mbps"), ["'acces_mbps'", "network", "'access_mbps'"]),
         (HEALTHCARE.replace("rate_mbps: 50", "rate_mbps: fast"), ["rate_mbps", "float"]),
         (HEALTHCARE + "\x00", ["cannot be read as YAML"]),
-        ("", ["a mapping of keys is expected"]),
+        ("", ["the file is empty", "a mapping of keys is expected"]),
     ],
 )
 def test_a_wrong_scenario_is_named(here: Path, capsys, text: str, names: list[str]) -> None:

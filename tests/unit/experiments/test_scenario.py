@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -17,6 +18,35 @@ from topologies.fig3 import PLAN
 
 def raw(name: str = "healthcare") -> dict:
     return msgspec.yaml.decode((scenario.SCENARIO_FOLDER / f"{name}.yaml").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("kas", "words"),
+    [
+        (
+            {1: {}, 2: {"borrows": {"mtrce": [1], "tfam": 4}}},
+            "`scenario.kas.2.borrows.tfam`; for example `borrows: {tfam: [4",
+        ),
+        ({2: {}, 1: "distributed"}, "got `str` - at `scenario.kas.1`; for example `kas: {1: {kind: distributed}}`"),
+        ({1: {"abstract_terminals": {"b": ["x"], "a": 3}}}, "`scenario.kas.1.abstract_terminals.a`; for example"),
+        ({1: {"timeout_s": "x"}}, "got `str` - at `scenario.kas.1.timeout_s`$"),
+        ({"one": {}}, "at `key` in `scenario.kas`; for example `kas: {1:"),
+        ({3: {}, 2: {"borrowz": {}}}, "unknown key 'borrowz' at kas.2; did you mean 'borrows'"),
+    ],
+)
+def test_a_wrong_kind_of_kas_is_named_by_its_keys(kas: dict[object, object], words: str) -> None:
+    raw = msgspec.yaml.decode((scenario.SCENARIO_FOLDER / "fig3.yaml").read_bytes()) | {"kas": kas}
+    with pytest.raises(ScenarioError, match=words.replace("[", r"\[").replace("{", r"\{")) as caught:
+        scenario.from_raw(raw, "mine.yaml")
+    assert "\n" not in str(caught.value) and raw["kas"] == kas
+
+
+def test_an_empty_file_and_a_folder_are_called_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("")
+    with pytest.raises(ScenarioError, match="the file is empty, a mapping of keys is expected; begin with"):
+        scenario.load(str(tmp_path / "mine.yaml"))
+    with pytest.raises(ScenarioError, match="is a folder; give the path of a YAML file"):
+        scenario.load(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", names())

@@ -42,12 +42,15 @@ def test_a_reused_process_number_is_another_process() -> None:
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
     assert locked_run(tmp_path) is None
+    preflight.check_alone(tmp_path)
     with RunLock("r1", tmp_path):
         assert locked_run(tmp_path) == "r1"
         with RunLock("r1", tmp_path):
             pass
         with pytest.raises(RunLiveError, match=rf"run r1 \(process {os.getpid()}\)"), RunLock("r2", tmp_path):
             pass
+        with pytest.raises(RunLiveError, match=rf"run r1 \(process {os.getpid()}\) .*: wait for its end"):
+            preflight.check_alone(tmp_path)
         assert locked_run(tmp_path) == "r1", "a nested or refused lock does not end the first"
     with RunLock("r2", tmp_path):
         assert locked_run(tmp_path) == "r2"
