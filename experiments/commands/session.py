@@ -71,6 +71,8 @@ def _standing(
         if not isinstance(error, SystemExit):  # `daitn down` is no failure
             folder.withdraw()
         folder.remove_if_empty()
+        if isinstance(error, KeyboardInterrupt) and folder.path.exists():
+            console.print(f"recorded until then: {folder.path}", highlight=False, soft_wrap=True)
         raise
     finally:
         progress.close()

@@ -124,7 +124,7 @@ def from_raw(raw: Any, where: str) -> Scenario:
     if raw is None:
         raise ScenarioError(
             f"scenario {where}: the file is empty, a mapping of keys is expected; "
-            f"begin with a copy of {FOLDER / 'table.yaml'}"
+            f"begin with a copy of {FOLDER / 'healthcare.yaml'}"
         )
     if not isinstance(raw, dict):
         raise ScenarioError(f"scenario {where}: a mapping of keys is expected, this is a {type(raw).__name__}")

@@ -15,6 +15,7 @@ from experiments import cli
 from experiments.commands import client, session
 from experiments.scenarios import scenario
 from experiments.scenarios.built_in import names
+from experiments.testbed.folder import RunFolder
 
 ROOT = Path(__file__).parents[3]
 HEALTHCARE = (scenario.SCENARIO_FOLDER / "healthcare.yaml").read_text()
@@ -207,6 +208,27 @@ def test_ctrl_c_is_one_line_and_130(here: Path, capsys, monkeypatch) -> None:
     monkeypatch.setattr(session, "run_scenario", pressed)
     assert daitn("run") == 130
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_ctrl_c_names_the_folder_of_a_run_that_has_begun(here: Path, capsys, monkeypatch, recorded: bool) -> None:
+    class Interrupted:
+        def __init__(self, _: object, folder: RunFolder, **__: object) -> None:
+            if recorded:
+                folder.events.write_text("{}")
+
+        def __enter__(self) -> None:
+            raise KeyboardInterrupt
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(session, "Bed", Interrupted)
+    monkeypatch.setattr(session, "need_root", lambda: None)
+    assert daitn("run", "fig3", "--run-dir", "mine") == 130
+    said = capsys.readouterr()
+    assert said.err == "stopped; everything is torn down\n"
+    assert (f"recorded until then: {here / 'mine'}\n" in said.out) == recorded == (here / "mine").exists()
 
 
 @pytest.mark.parametrize(("met", "status"), [(True, 0), (False, 1)])
