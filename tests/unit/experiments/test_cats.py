@@ -61,7 +61,7 @@ def test_check_asks_it_once(where: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cats", "words"),
     [
-        ({"power_w": WATTS | {"worse": 1}}, "'worse' at cats[...]; did you mean 'worst'"),
+        ({"power_w": WATTS | {"worse": 1}}, "'worse' at cats.power_w; did you mean 'worst'"),
         ({"power_w": {"source": "mine.py:power"}}, "`category`"),
         ({"power_w": WATTS | {"category": "warmth"}}, "warmth"),
         ({"power_w": WATTS | {"weight": 0}}, "> 0"),
