@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from controller.border.kbgp import config as configuration
 from controller.border.kbgp.core import Core
@@ -88,8 +89,9 @@ class Process:
         files = Files(options.certificate, options.authority, options.keylog)
         socket = speaker_socket(options.runtime_dir, gateway)
         runtime = Runtime(core, files, self.directory, socket, emit, Worker(emit))
-        over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         loop = asyncio.get_running_loop()
+        over: asyncio.Future[bool] = loop.create_future()
+        loop.set_exception_handler(_left_over)
 
         def end(comes_back: bool) -> None:
             if not over.done():
@@ -108,6 +110,12 @@ class Process:
             await runtime.close(word=not restart)
         if not restart:
             self.mark.unlink(missing_ok=True)
+
+
+def _left_over(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Take what asyncio has nobody to tell; how a closed connection ended was told where it was read."""
+    if not isinstance(context.get("exception"), OSError):
+        loop.default_exception_handler(context)
 
 
 def main(arguments: list[str] | None = None) -> int:

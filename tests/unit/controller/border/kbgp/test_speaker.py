@@ -21,7 +21,7 @@ from controller.border.kbgp.config import Config, Neighbour, Timers
 from controller.border.kbgp.tls import KBG_ROLE, Files, context
 from controller.border.kbgp.trust import sign
 from controller.border.messages import Ask, AskFacilities, Done, Facilities, Facility, LinkState, Reply
-from controller.border.speaker import main, speaker_socket
+from controller.border.speaker import _left_over, main, speaker_socket
 from controller.errors import BorderError
 from packets.kbgp.knowledge import Knowledge
 from packets.kbgp.messages import HEADER, MARKER, Advertisement, Keepalive, Open, Update, encode
@@ -180,6 +180,16 @@ def test_stopped_it_is_withdrawn_after_the_hold_time_and_comes_back(tmp_path: Pa
         run(work)
     finally:
         assert set(line.close().values()) == {""}
+
+
+def test_how_a_closed_connection_ended_is_not_told_twice(caplog: pytest.LogCaptureFixture) -> None:
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(_left_over)
+    loop.call_exception_handler({"message": "never retrieved", "exception": ssl.SSLError(1, "after close notify")})
+    assert not caplog.text
+    loop.call_exception_handler({"message": "something else", "exception": ValueError("x")})
+    loop.close()
+    assert "something else" in caplog.text
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
