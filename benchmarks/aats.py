@@ -15,16 +15,14 @@ of each policy's seconds and bytes to those of ``dcc``.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from benchmarks.common import finish, now, run_main
-from benchmarks.main_job import MEANS, carry, tell
-from benchmarks.route import seed_list
+from benchmarks.common import finish, run_main
+from benchmarks.main_job import MEANS, carry, chosen, tell
 from experiments.scenarios.scenario import Scenario, load
 from experiments.testbed.capture import frames
 from hosts.autonomy.policies import POLICIES
@@ -82,21 +80,11 @@ def summary(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run every seed all ways; 0 when greedy met the targets with every seed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.aats", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seeds", type=seed_list, default=seed_list("1-3"), help="0-4 or 1,4,7 [default: 1-3]")
-    parser.add_argument("--ways", default=",".join(WAYS), help=f"some of {', '.join(WAYS)} [default: all]")
-    parser.add_argument("--out", type=Path, help="folder for the runs [default: runs/bench-aats-<date>]")
-    parser.add_argument("--prefix", default="", help="command to run each run under, for example 'nice -n 5'")
-    options = parser.parse_args(arguments)
-    if unknown := set(options.ways.split(",")) - set(WAYS):
-        parser.error(f"no way is called {sorted(unknown)[0]!r}; there are: {', '.join(WAYS)}")
-    stamp = now().replace(":", "").replace("-", "")[:15]
-    out = (options.out or Path("runs") / f"bench-aats-{stamp}").resolve()
-    out.mkdir(parents=True, exist_ok=True)
-    base, runs = load("healthcare"), {way: list[dict[str, Any]]() for way in options.ways.split(",")}
-    for seed in options.seeds:
+    choice = chosen("aats", (__doc__ or "").partition("\n")[0], WAYS, "1-3", arguments)
+    base, runs = load("healthcare"), {way: list[dict[str, Any]]() for way in choice.ways}
+    for seed in choice.seeds:
         for way, several in runs.items():
-            run = measured(base, way, seed, out, options.prefix.split())
+            run = measured(base, way, seed, choice.out, choice.prefix)
             several += [run] if run else []
     result = summary(runs)
     finish({"bench": "aats", **result})

@@ -17,8 +17,6 @@ below the request's floor), ``honest_below_floor`` (share of the other hospitals
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,20 +24,19 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.common import ChildTimeout, finish, last_words, now, python, run_child, run_main, say
-from benchmarks.route import seed_list
+from benchmarks.common import finish, run_main, say
+from benchmarks.main_job import carry, chosen
 from benchmarks.route_offline import Country, settings_of
 from controller.engines.routing import mtrce
 from controller.engines.training import gate
 from controller.values.decisions import JobView, Measured, Option, Request, Step, Visit
-from experiments.scenarios.scenario import Scenario, dump, load
+from experiments.scenarios.scenario import Scenario, load
 from hosts.learning.data.faults import with_flipped_labels
 from hosts.learning.task import TaskSpec
 
 FLOOR = 0.5
 EXPERT = "cardiology"
 VISITS = 9
-TIMEOUT_S = 300.0
 WAYS = ("gate", "open", "honest")
 
 
@@ -93,19 +90,12 @@ def scenario_of(base: Scenario, way: str, bad: str) -> Scenario:
     return msgspec.structs.replace(base, jobs=[job], data=data, query=None)
 
 
-def carry(base: Scenario, way: str, seed: int, bad: str, out: Path, prefix: list[str]) -> dict[str, Any] | None:
+def measured(base: Scenario, way: str, seed: int, bad: str, out: Path, prefix: list[str]) -> dict[str, Any] | None:
     """Run one; return what came of it, nothing where it measured nothing."""
-    name = f"seed-{seed:03}-{way}"
-    file, folder, log = out / f"{name}.yaml", out / name, out / f"{name}.log"
-    file.write_bytes(dump(scenario_of(base, way, bad)))
-    words = ["run", str(file), "--seed", str(seed), "--run-dir", str(folder), "--no-page", "--no-capture"]
-    try:
-        run_child([*prefix, *python("experiments.cli", *words)], log, TIMEOUT_S)
-        report = json.loads((folder / "report.json").read_text())
-        events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    except (ChildTimeout, OSError, ValueError) as error:
-        say(f"seed {seed} {way}: nothing measured: {last_words(log) or error}")
+    run = carry(scenario_of(base, way, bad), way, seed, out, prefix, ["--no-capture"])
+    if run is None:
         return None
+    report, events = run.report, run.events
     trust = {e["data"]["name"]: e["data"]["trust"] for e in events if e["kind"] == "trust.changed"}
     found = {"met": bool(report["targets_met"]), "trust": trust, "bad": bad, **report["accuracy"]}
     journey = " ".join(
@@ -136,22 +126,12 @@ def summary(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run every seed all ways; 0 when the gate met the targets everywhere and its absence nowhere."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.flipped", description="A hospital with flipped labels.")
-    parser.add_argument("--seeds", type=seed_list, default=seed_list("0-4"), help="0-4 or 1,4,7 [default: 0-4]")
-    parser.add_argument("--ways", default=",".join(WAYS), help=f"some of {', '.join(WAYS)} [default: all]")
-    parser.add_argument("--out", type=Path, help="folder for the runs [default: runs/bench-flipped-<date>]")
-    parser.add_argument("--prefix", default="", help="command to run each run under, for example 'nice -n 5'")
-    options = parser.parse_args(arguments)
-    if unknown := set(options.ways.split(",")) - set(WAYS):
-        parser.error(f"no way is called {sorted(unknown)[0]!r}; there are: {', '.join(WAYS)}")
-    stamp = now().replace(":", "").replace("-", "")[:15]
-    out = (options.out or Path("runs") / f"bench-flipped-{stamp}").resolve()
-    out.mkdir(parents=True, exist_ok=True)
-    base, runs = load("healthcare"), {way: list[dict[str, Any]]() for way in options.ways.split(",")}
-    for seed in options.seeds:
+    choice = chosen("flipped", "A hospital with flipped labels.", WAYS, "0-4", arguments)
+    base, runs = load("healthcare"), {way: list[dict[str, Any]]() for way in choice.ways}
+    for seed in choice.seeds:
         bad = bad_place(seed, base)
         for way, found in runs.items():
-            run = carry(base, way, seed, bad, out, options.prefix.split())
+            run = measured(base, way, seed, bad, choice.out, choice.prefix)
             found += [run] if run else []
         if runs.get("gate"):
             say(f"seed {seed} trust of {bad}: {runs['gate'][-1]['trust'].get(bad, 'not visited')}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmarks.common import ChildTimeout, last_words, python, run_child, say
+from benchmarks.common import ChildTimeout, last_words, now, python, run_child, say
+from benchmarks.route import seed_list
 from experiments.scenarios.scenario import Scenario, dump
 
 TIMEOUT_S = 300.0
@@ -40,12 +42,17 @@ class Carried:
         }  # fmt: skip
 
 
-def carry(scenario: Scenario, name: str, seed: int, out: Path, prefix: Sequence[str] = ()) -> Carried | None:
-    """Run a scenario once, its files in ``out``; nothing, and a word why, where it measured nothing."""
+def carry(
+    scenario: Scenario, name: str, seed: int, out: Path, prefix: Sequence[str] = (), options: Sequence[str] = ()
+) -> Carried | None:
+    """Run a scenario once, its files in ``out``; nothing, and a word why, where it measured nothing.
+
+    ``prefix``: a command to run it under; ``options``: of ``daitn run``, besides.
+    """
     name = f"seed-{seed:03}-{name}"
     file, folder, log = out / f"{name}.yaml", out / name, out / f"{name}.log"
     file.write_bytes(dump(scenario))
-    words = ["run", str(file), "--seed", str(seed), "--run-dir", str(folder), "--no-page"]
+    words = ["run", str(file), "--seed", str(seed), "--run-dir", str(folder), "--no-page", *options]
     try:
         run_child([*prefix, *python("experiments.cli", *words)], log, TIMEOUT_S)
         report = json.loads((folder / "report.json").read_text())
@@ -76,3 +83,28 @@ def decisions_ms(events: Sequence[dict[str, Any]]) -> list[float]:
         elif event["kind"] == "job.decided" and event["data"]["visit"] - 1 in ended:
             took.append(1e3 * (event["t_unix_s"] - ended.pop(event["data"]["visit"] - 1)))
     return took
+
+
+class Choice(NamedTuple):
+    """What a benchmark of several ways to run the job was asked for; ``out`` is there."""
+
+    seeds: list[int]
+    ways: list[str]
+    out: Path
+    prefix: list[str]
+
+
+def chosen(bench: str, about: str, ways: Sequence[str], seeds: str, arguments: Sequence[str] | None) -> Choice:
+    """Read the command line of a benchmark that runs each seed (else ``seeds``) in some of its ways (else in all)."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{bench}", description=about)
+    parser.add_argument("--seeds", type=seed_list, default=seed_list(seeds), help=f"0-4 or 1,4,7 [default: {seeds}]")
+    parser.add_argument("--ways", default=",".join(ways), help=f"some of {', '.join(ways)} [default: all]")
+    parser.add_argument("--out", type=Path, help=f"folder for the runs [default: runs/bench-{bench}-<date>]")
+    parser.add_argument("--prefix", default="", help="command to run each run under, for example 'nice -n 5'")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.ways.split(",")) - set(ways):
+        parser.error(f"no way is called {sorted(unknown)[0]!r}; there are: {', '.join(ways)}")
+    stamp = now().replace(":", "").replace("-", "")[:15]
+    out = (options.out or Path("runs") / f"bench-{bench}-{stamp}").resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    return Choice(options.seeds, options.ways.split(","), out, options.prefix.split())
