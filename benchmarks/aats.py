@@ -22,15 +22,13 @@ from typing import Any
 import msgspec
 
 from benchmarks.common import finish, run_main
-from benchmarks.main_job import MEANS, carry, chosen, tell
+from benchmarks.main_job import MEANS, ai_frames, carry, chosen, median, tell
 from experiments.scenarios.scenario import Scenario, load
-from experiments.testbed.capture import frames
 from hosts.autonomy.policies import POLICIES
 from packets.wire import PacketType
 
 LED = "dcc"
 WAYS = (LED, *POLICIES)
-TYPE_AT = 14 + 20 + 8 + 1  # of an AI packet's type in its Ethernet frame
 CONTROL = {True: {PacketType.ANNOUNCE, PacketType.TELEMETRY}, False: {PacketType.PROBE}}
 
 
@@ -54,8 +52,7 @@ def measured(base: Scenario, way: str, seed: int, out: Path, prefix: list[str]) 
 
 def control_bytes(capture: Path, *, led: bool) -> int:
     """Return the bytes of control packets on all links."""
-    wanted = {int(kind) for kind in CONTROL[led]}
-    return sum(size for _, size, frame in frames(capture) if len(frame) > TYPE_AT and frame[TYPE_AT] in wanted)
+    return sum(ai_frames(capture, CONTROL[led]))
 
 
 def summary(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -63,11 +60,10 @@ def summary(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for way, several in runs.items():
         if several:
-            decided = [ms for one in several for ms in one["decide_ms"]]
             found[way] = {
                 "seeds": len(several),
                 "met": round(statistics.fmean(one["met"] for one in several), 3),
-                "decide_ms": round(statistics.median(decided), 1) if decided else None,
+                "decide_ms": median([ms for one in several for ms in one["decide_ms"]]),
                 **{key: round(statistics.fmean(one[key] for one in several), 4) for key in MEANS},
             }
     led = found.get(LED)

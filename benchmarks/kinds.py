@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from benchmarks.common import PROJECT, finish, run_main
-from benchmarks.main_job import MEANS, Carried, carry, tell
+from benchmarks.main_job import MEANS, Carried, ai_frames, carry, median, tell
 from benchmarks.route import seed_list
 from controller.placement.kinds import KasKind
 from experiments.scenarios.scenario import Scenario, load
@@ -90,9 +90,8 @@ def border_messages(run: Carried) -> dict[str, int]:
 
 def probes(run: Carried) -> dict[str, int]:
     """Return what terminals asked each other and answered: frames, and their bytes on all links."""
-    options = ["-X", f"lua_script:{PROJECT / 'packets' / 'ai.lua'}", "-Y", f"ai.type == {int(PacketType.PROBE)}"]
-    rows = tshark(run.folder / "capture.pcapng", options, ["frame.len"])
-    return {"control_bytes": sum(int(row[0]) for row in rows), "control_messages": len(rows)}
+    sizes = ai_frames(run.folder / "capture.pcapng", {PacketType.PROBE})
+    return {"control_bytes": sum(sizes), "control_messages": len(sizes)}
 
 
 def tshark(capture: Path, options: Sequence[str], fields: Sequence[str]) -> list[list[str]]:
@@ -111,11 +110,6 @@ def summary(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "wait_ms": median([ms for one in runs for ms in one["waits_ms"]]),
         "routes": [one["route"] for one in runs],
     }
-
-
-def median(values: Sequence[float]) -> float | None:
-    """Return the median of some ms, None of none."""
-    return round(statistics.median(values), 1) if values else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

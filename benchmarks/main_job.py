@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import statistics
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +13,11 @@ from typing import Any, NamedTuple
 from benchmarks.common import ChildTimeout, last_words, now, python, run_child, say
 from benchmarks.route import seed_list
 from experiments.scenarios.scenario import Scenario, dump
+from experiments.testbed.capture import frames
+from packets.wire import PacketType
 
 TIMEOUT_S = 300.0
+TYPE_AT = 14 + 20 + 8 + 1  # of an AI packet's type in its Ethernet frame
 MEANS = ("broad", "expert", "visits", "seconds", "bytes", "control_bytes")
 
 
@@ -83,6 +87,16 @@ def decisions_ms(events: Sequence[dict[str, Any]]) -> list[float]:
         elif event["kind"] == "job.decided" and event["data"]["visit"] - 1 in ended:
             took.append(1e3 * (event["t_unix_s"] - ended.pop(event["data"]["visit"] - 1)))
     return took
+
+
+def ai_frames(capture: Path, kinds: Collection[PacketType]) -> list[int]:
+    """Return the lengths (bytes) of the AI frames of these types on all links."""
+    return [size for _, size, frame in frames(capture) if len(frame) > TYPE_AT and frame[TYPE_AT] in kinds]
+
+
+def median(values: Sequence[float]) -> float | None:
+    """Return the median of some ms, None of none."""
+    return round(statistics.median(values), 1) if values else None
 
 
 class Choice(NamedTuple):
