@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from topologies.machine.ledger import Ledger, SysctlRecord
@@ -21,9 +22,14 @@ def path_of(name: str) -> Path:
 
 
 def raise_limits(ledger: Ledger) -> None:
-    """Raise what is lower than wanted; the ledger knows the old values first."""
+    """Raise what is lower than wanted; the ledger knows the old values first.
+
+    In a network namespace other than the first, settings of the whole machine are absent or cannot be written.
+    """
     records = []
     for name, wanted in WANTED.items():
+        if not os.access(path_of(name), os.W_OK):
+            continue
         before = path_of(name).read_text().strip()
         if int(before) < wanted:
             records.append(SysctlRecord(name, before, str(wanted)))
