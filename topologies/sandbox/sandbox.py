@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
 import subprocess
 import sys
 import uuid
@@ -117,11 +116,10 @@ class Sandbox:
     def stop(self) -> None:
         """End all that lives inside, at once; give back what it held of this machine."""
         if self._process is not None:
-            if self.pid and self._process.poll() is None:
-                self.send(signal.SIGKILL)  # the kernel ends all others before it lets the first one go
-            else:
-                self._process.kill()
+            first = ledger.ProcessRecord(self.pid, ledger.start_time(self.pid) or -1)
+            self._process.kill()  # its first process follows; the kernel ends all others before that one is gone
             self._process.wait(END_TIMEOUT_S)
+            wait_until(lambda: not first.alive(), END_TIMEOUT_S)
             self._process = None
         wait_until(lambda: cgroups.remove_groups(self.name), END_TIMEOUT_S)
         if self._ledger is not None:
