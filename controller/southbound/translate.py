@@ -21,6 +21,7 @@ from controller.southbound.openflow import (
 )
 
 ALL_BITS = 0xFFFFFFFFFFFFFFFF
+ADD_OR_MODIFY = 0x8000  # Open vSwitch's own command: a group of this number, whether there is one or not
 
 
 def to_message(datapath: Any, mod: Mod) -> Any:
@@ -83,6 +84,8 @@ def _flow(datapath: Any, mod: FlowMod) -> Any:
 def _group(datapath: Any, mod: GroupMod) -> list[Any] | Any:
     parser, of = datapath.ofproto_parser, datapath.ofproto
     buckets = [_bucket(datapath, b) for b in mod.buckets]
+    if mod.failover:
+        return parser.OFPGroupMod(datapath, ADD_OR_MODIFY, of.OFPGT_FF, mod.group, buckets)
     gone = parser.OFPGroupMod(datapath, of.OFPGC_DELETE, of.OFPGT_SELECT, mod.group, [])
     if mod.delete:
         return gone
@@ -94,7 +97,8 @@ def _group(datapath: Any, mod: GroupMod) -> list[Any] | Any:
 def _bucket(datapath: Any, bucket: Bucket) -> Any:
     of = datapath.ofproto
     actions = [_action(datapath, a) for a in bucket.actions]
-    return datapath.ofproto_parser.OFPBucket(bucket.weight, of.OFPP_ANY, of.OFPG_ANY, actions)
+    watched = of.OFPP_ANY if bucket.watch_port is None else bucket.watch_port
+    return datapath.ofproto_parser.OFPBucket(bucket.weight, watched, of.OFPG_ANY, actions)
 
 
 def _meter(datapath: Any, mod: MeterMod) -> list[Any]:
