@@ -111,7 +111,7 @@ def matches(flow: FlowMod, packet: Packet, in_port: int) -> bool:
             return False
         if isinstance(wanted, tuple) and name.startswith("eth_"):
             value, mask = (int(part.replace(":", ""), 16) for part in wanted)
-            if int(have.replace(":", ""), 16) & mask != value:
+            if int(str(have).replace(":", ""), 16) & mask != value:
                 return False
         elif isinstance(wanted, tuple):
             network = ipaddress.IPv4Network("/".join(wanted))
@@ -154,6 +154,8 @@ class FakeSwitch:
             case FlowMod(delete=True):
                 self.flows = [f for f in self.flows if not _deleted(mod, f)]
             case FlowMod():
+                if mod.goto is not None and mod.goto <= mod.table:
+                    raise FabricFault(f"flow back from table {mod.table} to {mod.goto}")
                 if mod.meter is not None and mod.meter not in self.meters:
                     raise FabricFault(f"flow through meter {mod.meter}, which is not there")
                 for action in mod.actions:
@@ -203,7 +205,7 @@ class FakeSwitch:
                         return None
                 case Output(port) if port == PORT_IN:
                     out.append((in_port, packet, table))
-                case Output(port) if port != packet.fields.get("in_port", in_port):
+                case Output(port) if port != packet.fields.get("in_port_nxm", in_port):
                     out.append((port, packet, table))
         return packet
 
@@ -311,7 +313,7 @@ class FakeFabric:
         if len(out) > 1:
             raise FabricFault(f"{name} makes {len(out)} packets of one")
         for port, left, table in out:
-            changed = Packet({k: v for k, v in left.fields.items() if k != "in_port"}, left.payload)
+            changed = Packet({k: v for k, v in left.fields.items() if k != "in_port_nxm"}, left.payload)
             if port == PORT_CONTROLLER:
                 journey.punted += 1
                 dpid = next(d for d, n in self.names.items() if n == name)

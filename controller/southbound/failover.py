@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from controller.domain import Domain
 from controller.southbound.frames import ETH_IPV4, UDP
-from controller.southbound.openflow import Action, Bucket, FlowMod, GroupMod, Match, Output, SetField, ToGroup
+from controller.southbound.openflow import Action, Bucket, FlowMod, GroupMod, Match, Move, Output, SetField, ToGroup
 from packets.labels import AI_PORT, LABEL_NETWORK
 from topologies.plan import ROUTER_MAC
 
@@ -163,7 +163,8 @@ def _group(number: int, way: Way, around: int | None) -> GroupMod:
     port = port_of(number)
     buckets = [Bucket(0, (Output(port),), watch_port=port)]
     if around is not None:  # OpenFlow sends nothing back where it came from, unless it is told to forget that
-        back: tuple[Action, ...] = (SetField("eth_dst", way.mac), SetField("in_port", 0), Output(around))
+        forget = Move("reg1", "in_port_nxm", 16)  # reg1 is 0: nobody writes it
+        back: tuple[Action, ...] = (SetField("eth_dst", way.mac), forget, Output(around))
         buckets.append(Bucket(0, back, watch_port=around))
     return GroupMod(number, tuple(buckets), failover=True)
 
@@ -186,9 +187,10 @@ def detour_flows(ways: Ways, name: str, table: int, route: int, label: int) -> l
         FlowMod(table, own, 20, (SetField("eth_dst", ROUTER_MAC),), goto=route),
     ]
     for way in ways.of(name):
-        port, marked = way.towards.get(name), {"eth_type": ETH_IPV4, "eth_dst": way.mac}
+        port = way.towards.get(name)
         if port is None:
             continue
+        marked: Match = {"eth_type": ETH_IPV4, "eth_dst": way.mac}
         flows.append(FlowMod(table, marked, 10, (Output(port),)))
         if name in way.around:
             flows.append(FlowMod(table, {"in_port": port, **marked}, 20, (Output(way.around[name]),)))

@@ -3,9 +3,9 @@
 ::
 
     0 classify --> 1 arp     answer for every host and gateway with the router's address; nothing floods
+               --> 1 detour  what was led around a dead link (``failover``), until it is where its way goes on
                --> 2 route   /32 for the hosts of the K-AS, /16 for the others; the last switch sets eth_dst
                --> 3 label   240.0.0.0/4, UDP 55831: the AI objects; a miss at a host's port is a packet-in
-               --> 4 detour  what was led around a dead link (``failover``), until it is where its way goes on
 
 A host's "port unreachable" goes on its way and, as a copy, up: nobody listens there (any more).  A packet that no rule
 wants, or that pretends to come from a label, is dropped.  The TTL falls at gateways, and a spent one drops the packet
@@ -35,7 +35,8 @@ from controller.southbound.openflow import (
 from packets.labels import AI_PORT, DCC_ADDRESS, LABEL_NETWORK, label_address
 from topologies.plan import ROUTER_MAC, HostPlan, SwitchPlan, gateway_address, kas_prefix
 
-CLASSIFY, ARP, ROUTE, LABEL, DETOUR = 0, 1, 2, 3, 4
+CLASSIFY, ARP, ROUTE, LABEL = 0, 1, 2, 3
+DETOUR = ARP  # of IPv4 alone; a packet goes on to tables of higher numbers only
 LABEL_COOKIE = 1 << 32
 CLASS_COOKIE = 1 << 33
 PACKET_IN_PPS = 400
