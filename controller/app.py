@@ -182,7 +182,7 @@ class Shim(app_manager.OSKenApp):  # type: ignore[misc,unused-ignore]  # os-ken 
     def _barrier(self, event: Any) -> None:
         self._call(self.switches.barrier_answered, event.msg.datapath.id, event.msg.xid)
 
-    @set_ev_cls(ofp_event.EventOFPErrorMsg, (CONFIG_DISPATCHER, MAIN_DISPATCHER))  # type: ignore[untyped-decorator,unused-ignore]
+    @set_ev_cls(ofp_event.EventOFPErrorMsg, [CONFIG_DISPATCHER, MAIN_DISPATCHER])  # type: ignore[untyped-decorator,unused-ignore]
     def _error(self, event: Any) -> None:
         message = event.msg
         text = f"OpenFlow error type {message.type} code {message.code}: {bytes(message.data)[:48].hex()}"
