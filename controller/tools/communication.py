@@ -13,16 +13,20 @@ from dataclasses import dataclass, field
 from controller.domain import Domain
 from controller.errors import ControllerError, SteeringError
 from controller.runtime.bounded import Bounded
-from controller.southbound import pipeline
+from controller.southbound import failover, pipeline
+from controller.southbound.failover import Ways
 from controller.southbound.frames import Datagram, build_udp
 from controller.southbound.openflow import (
     PORT_TABLE,
     Action,
     FlowMod,
+    GroupMod,
+    Mod,
     Output,
     PacketIn,
     PacketOut,
     Southbound,
+    ToGroup,
 )
 from controller.tools.classes import Classes
 from controller.tools.exits import Entry, Exit
@@ -58,9 +62,10 @@ class Communication:
         self.own_source = False  # whether a terminal may send from its own address alone
         self.seal: Callable[[HostPlan, Header, bytes], bytes] = lambda _, header, payload: encode(header, payload)
         self._routes: dict[str, list[FlowMod]] = {}
-        self._live_routes: tuple[object, dict[str, list[FlowMod]]] = (None, {})
+        self._groups: dict[str, dict[int, GroupMod]] = {}
+        self._live_routes: tuple[object, Ways, dict[str, list[FlowMod]]] = (None, Ways(domain), {})
         self._seen: set[str] = set()
-        self.classes = Classes(domain, south)
+        self.classes = Classes(domain, south, self.ways)
 
     # --- switches and routes
 
@@ -78,18 +83,34 @@ class Communication:
         labels = [
             rule for path in self.paths.values() for at, rule in path.rules if at == name
         ]  # it may be a new bridge
+        self._regroup(name)
+        mods += self._groups[name].values()
         self.south.send(switch.dpid, [*mods, *routes, *labels, *self.classes.rules_of(name)])
         await self.south.barrier(switch.dpid, PREPARE_S)
         self._routes[name] = routes
         self._seen.add(name)
         self.connected.add(name)
+        self.reroute()  # links may have come or gone meanwhile
 
     def _wanted_routes(self) -> dict[str, list[FlowMod]]:
-        """Return every switch's route table, computed once for each set of live links (0.4 s at 1,000 terminals)."""
+        """Return every switch's route table, computed once for each set of live links."""
         links = frozenset(self.domain.down), frozenset(self.domain.down_kas)
         if self._live_routes[0] != links:
-            self._live_routes = links, pipeline.route_flows(self.domain)
+            ways = Ways(self.domain)
+            self._live_routes = links, ways, pipeline.route_flows(self.domain, ways)
+        return self._live_routes[2]
+
+    def ways(self) -> Ways:
+        """Return the ways that the switches have been told of; a link may be down meanwhile."""
+        if self._live_routes[0] is None:
+            self._wanted_routes()
         return self._live_routes[1]
+
+    def _regroup(self, name: str) -> list[Mod]:
+        """Bring what is known of a switch's groups in line with the ways; return those that change."""
+        before = self._groups.get(name, {})
+        self._groups[name] = wanted = failover.groups(self.ways(), name, before)
+        return [group for number, group in wanted.items() if before.get(number) != group]
 
     def _note_ports(self, name: str, ports: set[int]) -> None:
         declared = [p for at, p in [*self.domain.trunks, *self.domain.borders, *self.domain.host_at] if at == name]
@@ -112,10 +133,10 @@ class Communication:
         """Bring the route tables in line with the links that are up; returns how many rules changed."""
         changed = 0
         for name, wanted in self._wanted_routes().items():
-            if name not in self.connected:
+            if name not in self.connected or self._routes.get(name) is wanted:
                 continue
-            mods = pipeline.route_changes(self._routes.get(name, []), wanted)
-            self.south.send(self.domain.switches[name].dpid, list(mods))
+            mods = [*self._regroup(name), *pipeline.route_changes(self._routes.get(name, []), wanted)]
+            self.south.send(self.domain.switches[name].dpid, mods)
             self._routes[name] = wanted
             changed += len(mods)
         return changed
@@ -124,7 +145,7 @@ class Communication:
 
     def switch_path(self, start: str, end: str) -> list[str]:
         """Return the switches from one to another of the same K-AS, both included; ``SteeringError`` when cut off."""
-        next_ports, path = self.domain.next_ports(end), [start]
+        next_ports, path = self.ways().to(end).towards, [start]
         while path[-1] != end:
             port = next_ports.get(path[-1])
             far = self.domain.far_end(path[-1], port) if port is not None else None
@@ -135,11 +156,10 @@ class Communication:
 
     def _hops(self, entry: Entry, leave: Exit) -> list[tuple[str, int, tuple[Action, ...]]]:
         """Return (switch, in port, actions) along the shortest live path."""
-        next_ports, hops, in_port = self.domain.next_ports(leave.switch), [], entry.port
+        way, hops, in_port = self.ways().to(leave.switch), [], entry.port
         for name in self.switch_path(entry.switch, leave.switch)[:-1]:
-            port = next_ports[name]
-            hops.append((name, in_port, (Output(port),)))
-            far = self.domain.far_end(name, port)
+            hops.append((name, in_port, way.onward(name)))
+            far = self.domain.far_end(name, way.towards[name])
             in_port = far[1] if far else 0
         if (leave.switch, leave.port) == (entry.switch, entry.port):
             raise SteeringError(f"{leave.switch} port {leave.port}: the object is there already")
@@ -157,6 +177,9 @@ class Communication:
             rules = [
                 (n, FlowMod(pipeline.LABEL, pipeline.label_match(label, p), 50, a, cookie=cookie)) for n, p, a in hops
             ]
+            if any(isinstance(rule.actions[-1], ToGroup) for _, rule in rules):  # what came by a detour, from anywhere
+                marked = pipeline.label_match(label) | {"eth_dst": self.ways().to(leave.switch).mac}
+                rules.append((leave.switch, FlowMod(pipeline.LABEL, marked, 51, leave.actions(), cookie=cookie)))
             old = self.paths.get((label, kas))
             path = self.paths[label, kas] = LabelPath(label, kas, entry, leave, [name for name, _, _ in hops], rules)
             try:
@@ -205,6 +228,8 @@ class Communication:
 
         def dead(path: LabelPath) -> bool:
             outputs = [(n, a.port) for n, rule in path.rules for a in rule.actions if isinstance(a, Output)]
+            grouped = [(n, a.group) for n, rule in path.rules for a in rule.actions if isinstance(a, ToGroup)]
+            outputs += [(n, failover.port_of(group)) for n, group in grouped]
             return any(not self.domain.leads_on(name, port) for name, port in outputs)
 
         return [path for path in self.paths.values() if dead(path)]

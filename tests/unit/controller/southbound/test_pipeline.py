@@ -8,6 +8,7 @@ import pytest
 
 from controller.domain import Domain
 from controller.southbound import pipeline
+from controller.southbound.failover import Ways
 from controller.southbound.openflow import FlowMod, Output
 from packets.labels import LABEL_NETWORK, label_address
 from tests.fake_fabric import FabricFault, FakeFabric, World, arp, run, small_plan, udp
@@ -141,9 +142,9 @@ def test_routes_are_computed_once_for_all_switches_and_anew_for_other_links(monk
     counted: list[int] = []
     real = pipeline.route_flows
 
-    def route_flows(domain: Domain) -> dict[str, list[FlowMod]]:
+    def route_flows(domain: Domain, ways: Ways) -> dict[str, list[FlowMod]]:
         counted.append(len(domain.down))
-        return real(domain)
+        return real(domain, ways)
 
     monkeypatch.setattr(pipeline, "route_flows", route_flows)
 
