@@ -1,4 +1,4 @@
--- Wireshark dissector of the AI packet, version 1.  The layout is the table in packets/README.md.
+-- Wireshark dissector of the AI packet, version 2.  The layout is the table in packets/README.md.
 --
 --   tshark -X lua_script:packets/ai.lua -r capture.pcapng -Y 'ai.flags.launch == 1' \
 --          -T fields -e frame.time_relative -e ip.src -e ip.dst -e ai.object_id -e ai.visit
@@ -11,7 +11,7 @@
 
 if DissectorTable.get("udp.port"):get_dissector(55831) then return end -- installed, and named on the command line too
 
-local PORT, FIXED, SKIPPABLE, SCALE = 55831, 64, 0x8000, 10000
+local PORT, VERSION, FIXED, SKIPPABLE, SCALE = 55831, 2, 64, 0x8000, 10000
 local LAUNCH, REPLY, COMPLETE, REPEATED, ENCRYPTED = 0x0001, 0x0004, 0x0008, 0x0010, 0x0080
 local SEALED = 0x0600 -- one-time or keyed: only its receiver can check the payload checksum of such a shard
 
@@ -302,7 +302,7 @@ end
 local function judge(tvb, tree)
   local seen, whole = tvb:len(), tvb:reported_len()
   local header, length = tvb(4, 2):uint(), tvb(6, 2):uint()
-  if tvb(0, 1):bitfield(0, 4) ~= 1 then return "version" end
+  if tvb(0, 1):bitfield(0, 4) ~= VERSION then return "version" end
   if header < FIXED or header + length ~= whole then return "length" end
   if seen < header then return nil end
   local raw = tvb:raw(0, 60) .. "\0\0\0\0" .. (header > FIXED and tvb:raw(FIXED, header - FIXED) or "")

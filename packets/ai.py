@@ -50,7 +50,7 @@ from packets.ai_options import (
     _names,
 )
 from packets.labels import AI_PORT, object_label
-from packets.wire import SEALED, SHARD_TYPES, Flag, PacketType, TrafficClass
+from packets.wire import SEALED, SHARD_TYPES, VERSION, Flag, PacketType, TrafficClass
 
 FIXED_BYTES = 64
 _FLAG_NAMES = [flag.name if (flag := Flag(1 << bit)) in set(Flag) else f"bit{bit}" for bit in range(16)]
@@ -61,7 +61,7 @@ class AI(Packet):
 
     name = "AI"
     fields_desc: ClassVar = [
-        BitField("version", 1, 4),
+        BitField("version", VERSION, 4),
         BitEnumField("traffic_class", TrafficClass.BULK, 4, _names(TrafficClass)),
         ByteEnumField("type", PacketType.MODEL_SHARD, _names(PacketType)),
         FlagsField("flags", 0, 16, _FLAG_NAMES),
@@ -134,7 +134,7 @@ class AI(Packet):
         data = self.original
         if len(data) < FIXED_BYTES:
             return "short"
-        if self.version != 1:
+        if self.version != VERSION:
             return "version"
         if self.header_length < FIXED_BYTES or self.header_length + self.payload_length != len(data):
             return "length"

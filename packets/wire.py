@@ -28,7 +28,7 @@ from packets.options import (
     encode_options,
 )
 
-VERSION = 1
+VERSION = 2
 FIXED_BYTES = 64
 IP_UDP_BYTES = 28
 DEFAULT_MTU = 1500

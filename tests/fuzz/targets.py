@@ -39,6 +39,7 @@ from packets.transfer.receiver import Receiving
 from packets.transfers import ReceivedObject
 from packets.wire import (
     FIXED_BYTES,
+    VERSION,
     Acknowledgement,
     Digest,
     DigestAlgorithm,
@@ -101,7 +102,7 @@ def shaped(reader: Reader, size: int) -> bytes:
         return bytes(packet)
     header_length = min(max(int.from_bytes(packet[4:6], "big"), FIXED_BYTES), len(packet))
     if how & 1:
-        packet[0] = 0x10 | packet[0] & 0xF
+        packet[0] = VERSION << 4 | packet[0] & 0xF
     if how & 2:
         struct.pack_into("!HH", packet, 4, header_length, len(packet) - header_length)
     if how & 4:
