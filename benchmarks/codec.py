@@ -23,17 +23,19 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from benchmarks.common import finish, run_main, say
 from packets.batch import GOOD, ShardTrain, parse
+from packets.security.identity import Identity
+from packets.security.pair_keys import Session, sender_session
 from packets.wire import Flag, Header, PacketType, decode, encode, payload_room
 
 PACKETS = 256
 BATCH = 1024
 ROUNDS = 15
 SLICE_S = 0.08
-KEY = bytes(32)
-SHARED = {
+SHARED: dict[str, Any] = {
     "object_id": 0x0012345670100001, "owner": "10.1.1.3", "transfer_id": 0xDEADBEEF, "visit": 3, "visit_limit": 16,
 }  # fmt: skip
 
@@ -106,10 +108,12 @@ def codec_cases(fields: list[dict[str, Any]], bodies: list[bytes], expected: lis
     return [Case("encode", PACKETS, build), Case("decode", PACKETS, dissect)]
 
 
-def batch_cases(size: int, *, mac: bytes | None = None) -> list[Case]:
-    """Return writing and parsing a batch, plain or with a MAC in every packet, seen to give packets."""
+def batch_cases(size: int, seal: str = "") -> list[Case]:
+    """Return writing and parsing a batch, plain or sealed (``word``, ``mac``), seen to give packets."""
+    session = _session()
+    seals: dict[str, dict[str, Any]] = {"": {}, "word": {"words": session.words}, "mac": {"mac": session.send_key}}
     payload = random.Random(2).randbytes(BATCH * size)
-    train = ShardTrain(Header(type=PacketType.MODEL_SHARD, **SHARED), payload, size, mac=mac)  # type: ignore[arg-type]
+    train = ShardTrain(Header(type=PacketType.MODEL_SHARD, **SHARED), payload, size, **seals[seal])
     buffer, every = bytearray(train.stride * train.count), np.arange(train.count)
     frames = np.frombuffer(buffer, np.uint8).reshape(train.count, train.stride)
     lengths = np.full(train.count, train.stride)
@@ -119,13 +123,25 @@ def batch_cases(size: int, *, mac: bytes | None = None) -> list[Case]:
 
     def read() -> bool:
         parsed = parse(frames, lengths)
-        return bool((parsed.verdict == GOOD).all() and (mac is None or parsed.macs_right(mac).all()))
+        right = (parsed.verdict == GOOD).all()
+        if seal == "word":
+            right &= parsed.words_right(session.words, every).all()
+        elif seal == "mac":
+            right &= parsed.macs_right(session.send_key, every).all()
+        return bool(right)
 
     write()
     assert read()
     assert decode(frames[-1].data)[1] == payload[-size:]
-    name = "sealed_batch" if mac else "batch"
+    name = f"{seal}_batch" if seal else "batch"
     return [Case(f"{name}_write", train.count, write), Case(f"{name}_parse", train.count, read)]
+
+
+def _session() -> Session:
+    """Return a session as a transfer has it."""
+    one, two = X25519PrivateKey.generate(), X25519PrivateKey.generate()
+    peer = Identity.new("a", "data", SHARED["owner"], 1).certificate
+    return sender_session(one, two.public_key().public_bytes_raw(), SHARED["object_id"], 1, peer, 2)
 
 
 def measure(size: int, rounds: int, *, scapy: bool = True) -> Measured:
@@ -135,7 +151,7 @@ def measure(size: int, rounds: int, *, scapy: bool = True) -> Measured:
     kind = PacketType.MODEL_SHARD
     expected = [encode(Header(type=kind, **one), body) for one, body in zip(fields, bodies, strict=True)]
     cases = [*codec_cases(fields, bodies, expected), *batch_cases(size)]
-    cases += batch_cases(size, mac=KEY)
+    cases += batch_cases(size, "word") + batch_cases(size, "mac")
     if scapy:
         cases += scapy_cases(fields, bodies, expected)
     for case in cases:

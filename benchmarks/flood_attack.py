@@ -22,8 +22,8 @@ import msgspec
 
 from packets.labels import AI_PORT, label_address, object_label
 from packets.security.identity import Identity
-from packets.security.seal import make_mandate, now_ms, seal_with_mac, seal_with_signature
-from packets.wire import Digest, Header, decode, encode
+from packets.security.seal import make_mandate, now_ms, seal_with_signature
+from packets.wire import Digest, Flag, Header, decode, encode
 
 DSCP = 10
 STEP_S = 0.002
@@ -83,15 +83,15 @@ class Forger:
 
     def altered_shard(self) -> tuple[str, bytes]:
         """A shard of the transfer under way, of the right form, with bytes of the attacker's."""
-        room = 1392
+        room = 1408
         index = self.random.randrange(max(self.header.shard_count - 1, 1))
         shard = Header(
             type=self.header.type, object_id=self.header.object_id, owner=self.header.owner,
             transfer_id=self.header.transfer_id, shard_index=index, shard_count=self.header.shard_count,
-            offset=index * room, total_length=self.header.total_length,
+            offset=index * room, total_length=self.header.total_length, payload_checksum=self.random.getrandbits(32),
+            flags=self.random.choice((Flag.ONE_TIME, Flag.KEYED)),
         )  # fmt: skip
-        poison = self.random.randbytes(room)
-        return self.victim, seal_with_mac(shard, poison, self.random.randbytes(32), 1, 8)
+        return self.victim, encode(shard, self.random.randbytes(room))
 
     def truncated(self) -> tuple[str, bytes]:
         return self.victim, self.launch[: self.random.randrange(len(self.launch))]

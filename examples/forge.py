@@ -27,7 +27,7 @@ def forgeries(own: str) -> Iterator[tuple[str, bytes]]:
     yield "cut by one byte", query[:-1]
     yield "one bit of the header turned", query[:20] + bytes((query[20] ^ 1,)) + query[21:]
     yield "one bit of the payload turned", query[:-1] + bytes((query[-1] ^ 1,))
-    yield "version 2", bytes(AI(version=2, type="QUERY") / question)
+    yield "version 1", bytes(AI(version=1, type="QUERY") / question)
     yield "unknown type", bytes(AI(type=77) / question)
     yield "shard outside its object", bytes(AI(**shard | {"offset": 9}) / b"abc")
     yield "launch without digest", bytes(AI(**launch))

@@ -1,4 +1,4 @@
--- Wireshark dissector of the AI packet, version 1.  The layout is the table in packets/README.md.
+-- Wireshark dissector of the AI packet, version 2.  The layout is the table in packets/README.md.
 --
 --   tshark -X lua_script:packets/ai.lua -r capture.pcapng -Y 'ai.flags.launch == 1' \
 --          -T fields -e frame.time_relative -e ip.src -e ip.dst -e ai.object_id -e ai.visit
@@ -11,8 +11,9 @@
 
 if DissectorTable.get("udp.port"):get_dissector(55831) then return end -- installed, and named on the command line too
 
-local PORT, FIXED, SKIPPABLE, SCALE = 55831, 64, 0x8000, 10000
+local PORT, VERSION, FIXED, SKIPPABLE, SCALE = 55831, 2, 64, 0x8000, 10000
 local LAUNCH, REPLY, COMPLETE, REPEATED, ENCRYPTED = 0x0001, 0x0004, 0x0008, 0x0010, 0x0080
+local SEALED = 0x0600 -- one-time or keyed: only its receiver can check the payload checksum of such a shard
 
 local TYPES = {
   [1] = "MODEL_SHARD", [2] = "DATA_SHARD", [3] = "QUERY", [4] = "RESPONSE", [5] = "TELEMETRY",
@@ -26,17 +27,18 @@ local ERRORS = {
 }
 local OPTIONS = {
   [0x0001] = "Requirements", [0x0002] = "Digest", [0x0003] = "Acknowledgement", [0x0004] = "Error",
-  [0x0005] = "Mandate", [0x0006] = "Key share", [0x0007] = "Sent at",
+  [0x0005] = "Mandate", [0x0006] = "Key share", [0x0007] = "Sent at", [0x0008] = "Blocks",
   [0xFFFF] = "Authentication",
 }
-local DIGESTS = { [1] = "SHA256", [2] = "BLAKE2B_256" }
+local DIGESTS = { [1] = "SHA256", [2] = "BLAKE2B_256", [3] = "SHA256_TREE" }
 local AUTHS = { [1] = "KEYED_BLAKE2B", [2] = "ED25519" }
 local TAG_BYTES = { [1] = { 8, 32 }, [2] = { 64, 64 } }
 local FLAGS = {
   { "launch", "Launch", 0x0001 }, { "last", "Last shard", 0x0002 }, { "reply", "Reply", 0x0004 },
   { "complete", "Complete", 0x0008 }, { "repeated", "Repeated", 0x0010 }, { "autonomous", "Autonomous", 0x0020 },
   { "end_to_end", "End-to-end route", 0x0040 }, { "encrypted", "Encrypted", 0x0080 },
-  { "handover", "Hand-over", 0x0100 },
+  { "handover", "Hand-over", 0x0100 }, { "one_time", "Sealed by a one-time word", 0x0200 },
+  { "keyed", "Sealed by a MAC", 0x0400 }, { "again", "Again", 0x0800 },
 }
 
 local ai = Proto("ai", "AI packet (DA-ITN)")
@@ -95,6 +97,7 @@ local f = {
   key_share = ProtoField.bytes("ai.key_share", "Key share"),
   sent_at = ProtoField.uint64("ai.sent_at_ms", "Sent at (ms)"),
   sent_at_time = ProtoField.absolute_time("ai.sent_at", "Sent at", base.UTC),
+  blocks = ProtoField.bytes("ai.blocks", "Hashes of the blocks"),
   mandate_issued_time = ProtoField.absolute_time("ai.mandate.issued", "Mandate issued", base.UTC),
   mandate_expires_time = ProtoField.absolute_time("ai.mandate.expires", "Mandate expires", base.UTC),
   auth_algorithm = ProtoField.uint8("ai.auth.algorithm", "Authentication algorithm", base.DEC, AUTHS),
@@ -219,6 +222,11 @@ local option_readers = {
     add_time(tree, f.sent_at_time, v)
     return true
   end,
+  [0x0008] = function(tree, v, n)
+    if n < 64 or n > 24 * 32 then return false end
+    tree:add(f.blocks, v)
+    return n % 32 == 0
+  end,
   [0xFFFF] = function(tree, v, n)
     if n < 4 + 8 or n > 4 + 64 then return false end
     tree:add(f.auth_algorithm, v(0, 1))
@@ -294,7 +302,7 @@ end
 local function judge(tvb, tree)
   local seen, whole = tvb:len(), tvb:reported_len()
   local header, length = tvb(4, 2):uint(), tvb(6, 2):uint()
-  if tvb(0, 1):bitfield(0, 4) ~= 1 then return "version" end
+  if tvb(0, 1):bitfield(0, 4) ~= VERSION then return "version" end
   if header < FIXED or header + length ~= whole then return "length" end
   if seen < header then return nil end
   local raw = tvb:raw(0, 60) .. "\0\0\0\0" .. (header > FIXED and tvb:raw(FIXED, header - FIXED) or "")
@@ -302,7 +310,8 @@ local function judge(tvb, tree)
   if not TYPES[tvb(1, 1):uint()] then return "type" end
   local right, digest = add_options(tvb, tree, header)
   if not right then return "option" end
-  if seen == whole and ai.prefs.check_payload then
+  local sealed = tvb(1, 1):uint() <= 2 and band(tvb(2, 2):uint(), SEALED) ~= 0
+  if seen == whole and ai.prefs.check_payload and not sealed then
     local payload = length > 0 and tvb:raw(header, length) or ""
     if crc32(payload) ~= tobit(tvb(56, 4):uint()) then return "payload-checksum" end
   end

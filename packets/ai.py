@@ -39,6 +39,7 @@ from scapy.packet import Packet, Raw, bind_layers
 from packets.ai_options import (
     AIAcknowledgement,
     AIAuthentication,
+    AIBlocks,
     AIDigest,
     AIError,
     AIKeyShare,
@@ -49,7 +50,7 @@ from packets.ai_options import (
     _names,
 )
 from packets.labels import AI_PORT, object_label
-from packets.wire import Flag, PacketType, TrafficClass
+from packets.wire import SEALED, SHARD_TYPES, VERSION, Flag, PacketType, TrafficClass
 
 FIXED_BYTES = 64
 _FLAG_NAMES = [flag.name if (flag := Flag(1 << bit)) in set(Flag) else f"bit{bit}" for bit in range(16)]
@@ -60,7 +61,7 @@ class AI(Packet):
 
     name = "AI"
     fields_desc: ClassVar = [
-        BitField("version", 1, 4),
+        BitField("version", VERSION, 4),
         BitEnumField("traffic_class", TrafficClass.BULK, 4, _names(TrafficClass)),
         ByteEnumField("type", PacketType.MODEL_SHARD, _names(PacketType)),
         FlagsField("flags", 0, 16, _FLAG_NAMES),
@@ -123,12 +124,17 @@ class AI(Packet):
         """The 28-bit label of the object."""
         return object_label(self.object_id)
 
+    @property
+    def sealed(self) -> bool:
+        """Whether this is a shard whose payload checksum only its receiver can check."""
+        return self.type in SHARD_TYPES and bool(int(self.flags) & SEALED)
+
     def refused(self) -> str | None:
         """Return why receivers refuse this dissected packet (a reason of packets/README.md), or None."""
         data = self.original
         if len(data) < FIXED_BYTES:
             return "short"
-        if self.version != 1:
+        if self.version != VERSION:
             return "version"
         if self.header_length < FIXED_BYTES or self.header_length + self.payload_length != len(data):
             return "length"
@@ -138,7 +144,7 @@ class AI(Packet):
             return "type"
         if self._options_broken():
             return "option"
-        if zlib.crc32(data[self.header_length :]) != self.payload_checksum:
+        if not self.sealed and zlib.crc32(data[self.header_length :]) != self.payload_checksum:
             return "payload-checksum"
         return "shard" if self._shard_broken() else None
 
@@ -149,7 +155,7 @@ class AI(Packet):
         return any(later <= earlier for earlier, later in pairwise(types))
 
     def _shard_broken(self) -> bool:
-        if self.type not in (PacketType.MODEL_SHARD, PacketType.DATA_SHARD):
+        if self.type not in SHARD_TYPES:
             return False
         if self.flags.LAUNCH:
             digest = any(isinstance(option, AIDigest) for option in self.options)
@@ -172,6 +178,6 @@ bind_layers(UDP, AI, dport=AI_PORT)
 bind_layers(UDP, AI, sport=AI_PORT, dport=AI_PORT)
 
 __all__ = [
-    "AI", "AI_PORT", "IP", "UDP", "AIAcknowledgement", "AIAuthentication", "AIDigest", "AIError", "AIKeyShare",
-    "AIMandate", "AIOption", "AIRequirements", "AISentAt", "Raw", "header_checksum",
+    "AI", "AI_PORT", "IP", "UDP", "AIAcknowledgement", "AIAuthentication", "AIBlocks", "AIDigest", "AIError",
+    "AIKeyShare", "AIMandate", "AIOption", "AIRequirements", "AISentAt", "Raw", "header_checksum",
 ]  # fmt: skip

@@ -19,7 +19,15 @@ from scapy.fields import (
 )  # fmt: skip
 from scapy.packet import Packet
 
-from packets.options import TAG_BYTES, AuthenticationAlgorithm, DigestAlgorithm, ErrorCode, OptionType
+from packets.options import (
+    HASH_BYTES,
+    MAX_BLOCKS,
+    TAG_BYTES,
+    AuthenticationAlgorithm,
+    DigestAlgorithm,
+    ErrorCode,
+    OptionType,
+)
 
 _SKIPPABLE = 0x8000
 _NEEDS_ROOM: dict[int, tuple[int, int]] = {  # option type -> least and greatest length of its value
@@ -30,6 +38,7 @@ _NEEDS_ROOM: dict[int, tuple[int, int]] = {  # option type -> least and greatest
     OptionType.MANDATE: (112, 112),
     OptionType.KEY_SHARE: (32, 32),
     OptionType.SENT_AT: (8, 8),
+    OptionType.BLOCKS: (2 * HASH_BYTES, MAX_BLOCKS * HASH_BYTES),
     OptionType.AUTHENTICATION: (4 + 8, 4 + 64),
 }
 
@@ -179,6 +188,20 @@ class AISentAt(_KnownOption):
     ]
 
 
+class AIBlocks(_KnownOption):
+    """SHA-256 of each block of the object, end to end."""
+
+    name = "AI blocks"
+    fields_desc: ClassVar = [
+        ShortEnumField("type", OptionType.BLOCKS, _names(OptionType)),
+        ShortField("length", None),
+        XStrLenField("hashes", bytes(2 * HASH_BYTES), length_from=lambda option: option.length),
+    ]
+
+    def broken(self) -> bool:
+        return bool(len(self.hashes) % HASH_BYTES)
+
+
 class AIAuthentication(_KnownOption):
     """A MAC or a signature over everything before it and the payload."""
 
@@ -205,5 +228,6 @@ _OPTION_CLASSES: dict[int, type[Packet]] = {
     OptionType.MANDATE: AIMandate,
     OptionType.KEY_SHARE: AIKeyShare,
     OptionType.SENT_AT: AISentAt,
+    OptionType.BLOCKS: AIBlocks,
     OptionType.AUTHENTICATION: AIAuthentication,
 }

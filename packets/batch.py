@@ -1,7 +1,7 @@
 """Many shards at once: the batch codec.  Same layout and same verdicts as ``wire.py``, no Python object per packet.
 
 ``ShardTrain`` writes shards of one object end to end (what UDP_SEGMENT wants), ``parse`` reads a block of received
-datagrams into arrays.  Per packet there is one ``zlib.crc32`` of the payload (and one BLAKE2b where there is a key),
+datagrams into arrays.  Per packet there is one ``zlib.crc32`` of the payload (one BLAKE2b where each is to have a MAC),
 the rest is array arithmetic.  The CRC of a header is linear in its bits: that of one header, XORed with table entries
 for the bytes in which another header of the same length differs, is that of the other.
 """
@@ -9,9 +9,8 @@ for the bytes in which another header of the same length differs, is that of the
 from __future__ import annotations
 
 import hashlib
-import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -19,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packets.errors import PacketError
-from packets.options import Authentication, AuthenticationAlgorithm
-from packets.security.checksums import CHECKSUM_AT, NO_CHECKSUM, SEALED_BYTES, TAG_BYTES, header_checksums
+from packets.security.checksums import CHECKSUM_AT, header_checksums
 from packets.wire import (
     FIXED_BYTES,
+    SEALED,
     SHARD_TYPES,
     VERSION,
     Buffer,
@@ -44,15 +43,17 @@ _FIXED: Final = np.dtype(
         ("payload_checksum", ">u4"), ("header_checksum", ">u4"),
     ]
 )  # fmt: skip
-_LONE_MAC: Final = np.frombuffer(struct.pack("!HHBB", 0xFFFF, 4 + TAG_BYTES, 1, 0), np.uint8)
 _KNOWN_TYPE: Final = np.isin(np.arange(256), list(PacketType))
 _IS_SHARD: Final = np.isin(np.arange(256), list(SHARD_TYPES))
+
+_SUMS_AT, _SUM_BYTES = CHECKSUM_AT - 4, 4  # payload checksum, then header checksum
 
 _Kind = TypeVar("_Kind", np.int64, np.uint64)
 
 Bytes = NDArray[np.uint8]
 Numbers = NDArray[np.int64]
 Longs = NDArray[np.uint64]
+Words = NDArray[np.uint32]
 Truths = NDArray[np.bool_]
 
 
@@ -77,36 +78,37 @@ class _Field(Generic[_Kind]):
 class ShardTrain:
     """All shards of one object, ready to be written in batches.
 
-    ``template`` gives the fields that all shards share (shard count and total length are filled in); ``mac`` is the key
-    of an 8-byte keyed BLAKE2b in every shard, ``key_id`` its number.  ``PacketError`` when a value does not fit.
+    ``template`` gives the fields that all shards share (shard count and total length are filled in). Sealed are they by
+    ``words``, which gives one a shard (ONE_TIME), or by ``mac``, the key of a keyed BLAKE2b (KEYED).  ``PacketError``
+    when a value does not fit.
     """
 
     def __init__(
-        self, template: Header, payload: Buffer, shard_bytes: int, *, mac: bytes | None = None, key_id: int = 0
+        self,
+        template: Header,
+        payload: Buffer,
+        shard_bytes: int,
+        *,
+        words: Callable[[Numbers], Words] | None = None,
+        mac: bytes | None = None,
     ) -> None:
         self._payload = memoryview(payload).cast("B")
         self._bytes: Bytes = np.frombuffer(self._payload, np.uint8)
         self.shard_bytes, self.total = shard_bytes, len(self._payload)
         self.count = max(-(-self.total // shard_bytes), 1)
         self._last_bytes = self.total - (self.count - 1) * shard_bytes
-        self._hash = None if mac is None else hashlib.blake2b(key=mac, digest_size=TAG_BYTES)
-        self.header_bytes = FIXED_BYTES if mac is None else SEALED_BYTES
-        self.stride = self.header_bytes + shard_bytes
-        self._flags = int(template.flags)
-        self._first: Bytes = np.frombuffer(self._first_header(template, key_id), np.uint8)
+        self._words, self._mac = words, None if mac is None else _keyed(mac)
+        self.stride = FIXED_BYTES + shard_bytes
+        seal = int(Flag.ONE_TIME) if words else int(Flag.KEYED) if mac else 0
+        self._flags = int(template.flags) | seal
+        self._first: Bytes = np.frombuffer(self._first_header(template), np.uint8)
 
-    def _first_header(self, template: Header, key_id: int) -> bytes:
-        """Return a header with all that the shards share, its checksum 0."""
-        seal = None
-        if self._hash is not None:
-            algorithm = AuthenticationAlgorithm.KEYED_BLAKE2B
-            seal = Authentication(algorithm=algorithm, key_id=key_id, tag=bytes(TAG_BYTES))
-        changes = {"shard_count": self.count, "total_length": self.total, "authentication": seal}
-        header = bytearray(encode(msgspec.structs.replace(template, **changes)))
-        if len(header) != self.header_bytes:
-            raise PacketError("field", "shards carry no option but Authentication")
-        header[CHECKSUM_AT:FIXED_BYTES] = NO_CHECKSUM
-        return bytes(header)
+    def _first_header(self, template: Header) -> bytes:
+        """Return a header with all that the shards share, its checksums 0."""
+        header = encode(msgspec.structs.replace(template, shard_count=self.count, total_length=self.total))
+        if len(header) != FIXED_BYTES:
+            raise PacketError("field", "shards carry no option")
+        return header[:_SUMS_AT] + bytes(2 * _SUM_BYTES)
 
     def write(
         self, into: bytearray | memoryview, at: int, indices: Sequence[int] | Numbers, *, timestamp_us: int, high: int
@@ -131,17 +133,16 @@ class ShardTrain:
         self, into: bytearray | memoryview, at: int, which: Numbers, size: int, timestamp_us: int, high: int
     ) -> int:
         """Write shards of ``size`` bytes each."""
-        head, count = self.header_bytes, len(which)
+        head, count = FIXED_BYTES, len(which)
         end = at + count * (head + size)
         if not count:
             return at
         rows: Bytes = np.frombuffer(into, np.uint8, end - at, at).reshape(count, head + size)
         headers = self._headers(which, size, timestamp_us, high)
         rows[:, head:] = self._shards(which, size)
-        if self._hash is not None:
-            begin = head + np.arange(count) * (head + size)
-            headers[:, head - TAG_BYTES :] = _tags(self._hash, headers, rows, begin.tolist(), (begin + size).tolist())
-        _fields(headers)["header_checksum"] = header_checksums(headers)
+        fields = _fields(headers)
+        fields["payload_checksum"] = self._sums(which, size, headers)
+        fields["header_checksum"] = header_checksums(headers)
         rows[:, :head] = headers
         return end
 
@@ -156,16 +157,23 @@ class ShardTrain:
         whole = self.total // size
         return self._bytes[: whole * size].reshape(whole, size)[which]
 
+    def _sums(self, which: Numbers, size: int, headers: Bytes) -> Words:
+        """Return the payload checksums of these shards, as they are sealed, (n,)."""
+        begins = (which * self.shard_bytes).tolist()
+        if self._mac is not None:
+            return _tags(self._mac, headers, self._payload, begins, [begin + size for begin in begins])
+        view, crc32 = self._payload, zlib.crc32
+        sums = np.array([crc32(view[begin : begin + size]) for begin in begins], np.uint32)
+        return sums if self._words is None else sums ^ self._words(which)
+
     def _headers(self, which: Numbers, size: int, timestamp_us: int, high: int) -> Bytes:
-        """Return the headers of these shards, (n, header bytes), header checksum and tag 0."""
+        """Return the headers of these shards, (n, header bytes), checksums 0."""
         headers: Bytes = np.tile(self._first, (len(which), 1))
         fixed = _fields(headers)
         fixed["length"], fixed["timestamp_us"] = size, timestamp_us
         fixed["shard_index"], fixed["offset"] = which, which * self.shard_bytes
         last = (which == self.count - 1) * int(Flag.LAST)
         fixed["flags"] = self._flags | last | (which < high) * int(Flag.REPEATED)
-        view, crc32 = self._payload, zlib.crc32
-        fixed["payload_checksum"] = [crc32(view[i : i + size]) for i in (which * self.shard_bytes).tolist()]
         return headers
 
 
@@ -173,8 +181,8 @@ class Parsed:
     """The fixed fields of a block of datagrams, one array of length n each, and the ``verdict`` on every datagram.
 
     ``verdict``: GOOD; USE_DECODE (it has options: ask ``wire.decode``); else the position in ``REASONS``.  The fields
-    of a datagram that is not GOOD are what happens to stand there.  ``sealed``: its only option is an 8-byte keyed MAC,
-    ``tag`` (n, 8) under ``key_id``, which ``macs_right`` checks.
+    of a datagram that is not GOOD are what happens to stand there.  ``sealed``: a shard whose payload checksum only
+    ``words_right`` or ``macs_right`` can check.
     """
 
     def __init__(self, frames: Bytes, sizes: Numbers) -> None:
@@ -186,13 +194,14 @@ class Parsed:
         ):
             raise ValueError(f"frames are contiguous bytes, (n, at least {FIXED_BYTES})")
         self._frames, self._sizes = frames, np.asarray(sizes, np.int64)
-        self._heads: Bytes = frames[:, :SEALED_BYTES].copy()
+        self._heads: Bytes = frames[:, :FIXED_BYTES].copy()
         self.raw = _fields(self._heads)
         self.type: Bytes = self.raw["type"]
         self.header_length = self.payload_at = _numbers(self.raw["header_length"])
         self.length = _numbers(self.raw["length"])
         self.payload_checksum = _numbers(self.raw["payload_checksum"])
-        self.sealed: Truths = self._lone_macs()
+        self.sealed: Truths = _IS_SHARD[self.type] & ((self.flags & int(SEALED)) != 0)
+        self._sums: Words = np.zeros(len(frames), np.uint32)
         self.verdict: Bytes = self._judge()
 
     version = _Field("version_class", np.int64, shift=4, mask=0xF)
@@ -213,47 +222,32 @@ class Parsed:
     def __len__(self) -> int:
         return len(self.type)
 
-    @property
-    def tag(self) -> Bytes:
-        """The MACs of sealed datagrams, (n, 8)."""
-        return self._heads[:, SEALED_BYTES - TAG_BYTES :]
-
-    @property
-    def key_id(self) -> Numbers:
-        """The key numbers of sealed datagrams."""
-        return _numbers(self._heads[:, FIXED_BYTES + 6] * np.int64(256) + self._heads[:, FIXED_BYTES + 7])
-
     def payload(self, row: int) -> memoryview:
         """Return the payload of one good datagram, a view of the block."""
         begin = int(self.payload_at[row])
         return self._frames[row, begin : begin + int(self.length[row])].data
 
-    def macs_right(self, key: bytes, among: Truths | None = None) -> Truths:
-        """Tell for each datagram (of ``among``) whether it is good, sealed, and sealed with this key."""
-        right = np.zeros(len(self), np.bool_)
-        asked = self.sealed & (self.verdict == GOOD)
-        rows = np.flatnonzero(asked if among is None else asked & among)
-        if len(rows):
-            heads = self._heads[rows]
-            heads[:, CHECKSUM_AT:FIXED_BYTES] = 0
-            begin, end = self._payload_bounds(rows)
-            made = _tags(hashlib.blake2b(key=key, digest_size=TAG_BYTES), heads, self._frames, begin, end)
-            right[rows] = (made == self.tag[rows]).all(axis=1)
+    def words_right(self, words: Callable[[Numbers], Words], rows: Numbers) -> Truths:
+        """Tell which of these good shards were sealed with their words, (len(rows),)."""
+        right: Truths = (self.flags[rows] & int(SEALED)) == int(Flag.ONE_TIME)
+        right &= (self._sums[rows] ^ words(self.shard_index[rows])) == self.payload_checksum[rows]
         return right
 
-    def _lone_macs(self) -> Truths:
-        if self._heads.shape[1] < SEALED_BYTES:
-            return np.zeros(len(self), np.bool_)
-        option = self._heads[:, FIXED_BYTES : FIXED_BYTES + len(_LONE_MAC)]
-        lone: Truths = (self.header_length == SEALED_BYTES) & (option == _LONE_MAC).all(axis=1)
-        return lone
+    def macs_right(self, key: bytes, rows: Numbers) -> Truths:
+        """Tell which of these good shards were sealed with a MAC under this key, (len(rows),)."""
+        heads = self._heads[rows]
+        heads[:, _SUMS_AT:] = 0
+        made = _tags(_keyed(key), heads, self._frames.reshape(-1).data, *self._payload_bounds(rows))
+        right: Truths = (self.flags[rows] & int(SEALED)) == int(Flag.KEYED)
+        right &= made == self.payload_checksum[rows]
+        return right
 
     def _judge(self) -> Bytes:
         """Apply the rules, the first of the table last: it is the one that counts."""
         short, version = self._sizes < FIXED_BYTES, self.version != VERSION
         misfit = (self.header_length < FIXED_BYTES) | (self.header_length + self.length != self._sizes)
         misfit |= self._sizes > self._frames.shape[1]
-        options = (self.header_length != FIXED_BYTES) & ~self.sealed
+        options = self.header_length != FIXED_BYTES
         readable = ~(short | version | misfit | options)
         altered, unknown = self._altered_headers(readable), ~_KNOWN_TYPE[self.type]
         verdict = np.where(self._misplaced(), np.uint8(WRONG_SHARD), np.uint8(GOOD))
@@ -267,18 +261,17 @@ class Parsed:
 
     def _altered_headers(self, rows: Truths) -> Truths:
         altered = np.zeros(len(self), np.bool_)
-        for length, group in ((FIXED_BYTES, rows & ~self.sealed), (SEALED_BYTES, rows & self.sealed)):
-            if group.any():
-                every: Any = slice(None) if group.all() else group  # the usual case, without a copy
-                altered[every] = header_checksums(self._heads[every, :length]) != self.header_checksum[every]
+        if rows.any():
+            every: Any = slice(None) if rows.all() else rows  # the usual case, without a copy
+            altered[every] = header_checksums(self._heads[every]) != self.header_checksum[every]
         return altered
 
     def _altered_payloads(self, rows: Truths) -> Truths:
-        altered = np.zeros(len(self), np.bool_)
-        which = np.flatnonzero(rows)
+        which = np.flatnonzero(rows & ~(self.sealed & ((self.flags & int(Flag.KEYED)) != 0)))
         view, crc32 = self._frames.reshape(-1).data, zlib.crc32
         sums = [crc32(view[begin:end]) for begin, end in zip(*self._payload_bounds(which), strict=True)]
-        altered[which] = np.array(sums, np.int64) != self.payload_checksum[which]
+        self._sums[which] = sums
+        altered: Truths = rows & ~self.sealed & (self._sums != self.payload_checksum)
         return altered
 
     def _payload_bounds(self, rows: Numbers) -> tuple[list[int], list[int]]:
@@ -309,12 +302,16 @@ def _numbers(field: NDArray[Any]) -> Numbers:
     return field.astype(np.int64)
 
 
-def _tags(keyed: hashlib.blake2b, heads: Bytes, frames: Bytes, begin: Sequence[int], end: Sequence[int]) -> Bytes:
-    """Return the MAC of each packet, (n, 8): over its fixed header (checksum 0) and payload ``begin .. end``."""
-    fixed, view, tags = heads[:, :FIXED_BYTES].tobytes(), frames.reshape(-1).data, bytearray()
+def _keyed(key: bytes) -> hashlib.blake2b:
+    return hashlib.blake2b(key=key, digest_size=_SUM_BYTES)
+
+
+def _tags(keyed: hashlib.blake2b, heads: Bytes, view: memoryview, begin: Sequence[int], end: Sequence[int]) -> Words:
+    """Return the MAC of each packet, (n,): over its header (checksums 0) and its payload ``view[begin:end]``."""
+    fixed, tags = heads.tobytes(), bytearray()
     for row, (first, stop) in enumerate(zip(begin, end, strict=True)):
         mac = keyed.copy()
         mac.update(fixed[row * FIXED_BYTES : (row + 1) * FIXED_BYTES])
         mac.update(view[first:stop])
         tags += mac.digest()
-    return np.frombuffer(tags, np.uint8).reshape(-1, TAG_BYTES)
+    return np.frombuffer(tags, ">u4").astype(np.uint32)

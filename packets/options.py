@@ -21,6 +21,8 @@ from packets.labels import class_label
 SKIPPABLE = 0x8000
 ACCURACY_SCALE = 10_000
 MAX_BITMAP_BYTES = 1024
+HASH_BYTES = 32
+MAX_BLOCKS = 24  # a launch with as many hashes still fits any path
 
 _TLV: Final = struct.Struct("!HH")
 _REQUIREMENTS: Final = struct.Struct("!IHHHHI")
@@ -39,14 +41,16 @@ class OptionType(enum.IntEnum):
     MANDATE = 0x0005
     KEY_SHARE = 0x0006
     SENT_AT = 0x0007
+    BLOCKS = 0x0008
     AUTHENTICATION = 0xFFFF
 
 
 class DigestAlgorithm(enum.IntEnum):
-    """How the digest of a whole object is made; both give 32 bytes."""
+    """How the digest of a whole object is made; all give 32 bytes."""
 
     SHA256 = 1
     BLAKE2B_256 = 2
+    SHA256_TREE = 3  # SHA-256 of the hashes in option Blocks
 
 
 class AuthenticationAlgorithm(enum.IntEnum):
@@ -155,7 +159,10 @@ class Authentication(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """All options of one packet (a ``Header`` is one); ``others``: skippable ones of unknown type, (type, value)."""
+    """All options of one packet (a ``Header`` is one).
+
+    ``blocks``: the blocks' hashes end to end; ``others``: skippable options of unknown type, (type, value).
+    """
 
     requirements: Requirements | None = None
     digest: Digest | None = None
@@ -165,6 +172,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     key_share: bytes | None = None
     sent_at_ms: int | None = None
     authentication: Authentication | None = None
+    blocks: bytes | None = None
     others: tuple[tuple[int, bytes], ...] = ()
 
 
@@ -194,6 +202,8 @@ def encode_options(options: Options) -> bytes:
         values.append((OptionType.KEY_SHARE, _exactly(32, options.key_share)))
     if options.sent_at_ms is not None:
         values.append((OptionType.SENT_AT, options.sent_at_ms.to_bytes(8, "big")))
+    if options.blocks is not None:
+        values.append((OptionType.BLOCKS, options.blocks))
     values.extend(sorted(options.others))
     if (auth := options.authentication) is not None:
         fixed = _AUTHENTICATION.pack(auth.algorithm, 0, auth.key_id)
@@ -254,7 +264,7 @@ def _decode_requirements(value: bytes) -> Requirements:
 
 def _decode_digest(value: bytes) -> Digest:
     _check(len(value) == 33, "digest option is not 33 bytes")
-    _check(value[0] in (1, 2), f"unknown digest algorithm {value[0]}")
+    _check(1 <= value[0] <= len(DigestAlgorithm), f"unknown digest algorithm {value[0]}")
     return Digest(value[1:], DigestAlgorithm(value[0]))
 
 
@@ -277,6 +287,12 @@ def _decode_key_share(value: bytes) -> bytes:
 def _decode_sent_at(value: bytes) -> int:
     _check(len(value) == 8, "sent-at option is not 8 bytes")
     return int.from_bytes(value, "big")
+
+
+def _decode_blocks(value: bytes) -> bytes:
+    _check(len(value) % HASH_BYTES == 0, f"blocks option is not hashes of {HASH_BYTES} bytes")
+    _check(2 <= len(value) // HASH_BYTES <= MAX_BLOCKS, f"blocks option has not 2 to {MAX_BLOCKS} hashes")
+    return value
 
 
 def _decode_mandate(value: bytes) -> Mandate:
@@ -308,5 +324,6 @@ _DECODERS: Final[dict[int, tuple[str, Callable[[bytes], Any]]]] = {
     OptionType.MANDATE: ("mandate", _decode_mandate),
     OptionType.KEY_SHARE: ("key_share", _decode_key_share),
     OptionType.SENT_AT: ("sent_at_ms", _decode_sent_at),
+    OptionType.BLOCKS: ("blocks", _decode_blocks),
     OptionType.AUTHENTICATION: ("authentication", _decode_authentication),
 }

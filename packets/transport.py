@@ -92,7 +92,7 @@ class Endpoint:
         self._emit, self._guard = emit, guard
         self._refusals = Refusals(self.counters, emit)
         self._requests = Requests(address, self._send, min(payload_room(mtu) - SIGNED_BYTES, MESSAGE_ROOM))
-        self._shard_size = ShardSize(mtu, sealed=guard is not None)
+        self._shard_size = ShardSize(mtu)
         try:
             self._socket = UdpSocket(address, port)
         except OSError as error:

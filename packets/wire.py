@@ -28,7 +28,7 @@ from packets.options import (
     encode_options,
 )
 
-VERSION = 1
+VERSION = 2
 FIXED_BYTES = 64
 IP_UDP_BYTES = 28
 DEFAULT_MTU = 1500
@@ -74,9 +74,13 @@ class Flag(enum.IntFlag, boundary=enum.KEEP):
     END_TO_END = 0x0040
     ENCRYPTED = 0x0080
     HANDOVER = 0x0100
+    ONE_TIME = 0x0200
+    KEYED = 0x0400
+    AGAIN = 0x0800
 
 
 NO_FLAGS = Flag(0)
+SEALED = Flag.ONE_TIME | Flag.KEYED  # of a shard: only who has its key can check the payload checksum
 
 
 class TrafficClass(enum.IntEnum):
@@ -96,6 +100,7 @@ __all__ = [
 SHARD_TYPES = frozenset((PacketType.MODEL_SHARD, PacketType.DATA_SHARD))
 _SHARD_NUMBERS: Final = frozenset(map(int, SHARD_TYPES))
 _LAUNCH: Final = int(Flag.LAUNCH)
+_SEALED: Final = int(SEALED)
 _NO_OPTIONS: Final[dict[str, Any]] = {}
 _TYPES: Final = {int(kind): kind for kind in PacketType}
 
@@ -119,7 +124,10 @@ _ADDRESS_BYTES: Final = _Remembered[str, bytes](socket.inet_aton)
 
 
 class Header(Options, frozen=True, gc=False):
-    """Everything in front of the payload; ``length`` and ``payload_checksum`` are filled in by ``encode``."""
+    """Everything in front of the payload; ``length`` and ``payload_checksum`` are filled in by ``encode``.
+
+    The checksum of a sealed shard is its maker's to give.
+    """
 
     type: PacketType
     version: int = VERSION
@@ -191,11 +199,12 @@ def _header_checksum(unsummed: bytes, options: bytes) -> bytes:
 
 
 def _encode_fixed(header: Header, payload: Buffer, options: bytes) -> bytes:
+    sealed = header.flags & _SEALED and header.type in SHARD_TYPES
     unsummed = _UNSUMMED.pack(
         (header.version & 0xF) << 4 | (header.traffic_class & 0xF), header.type, header.flags,
         FIXED_BYTES + len(options), len(payload), header.object_id, _ADDRESS_BYTES[header.owner], header.transfer_id,
         header.shard_index, header.shard_count, header.offset, header.total_length, header.visit, header.visit_limit,
-        header.timestamp_us, crc32(payload),
+        header.timestamp_us, header.payload_checksum if sealed else crc32(payload),
     )  # fmt: skip
     return unsummed + _header_checksum(unsummed, options)
 
@@ -237,7 +246,7 @@ def decode(data: Buffer) -> tuple[Header, memoryview]:
     if header_length > FIXED_BYTES:
         options = decode_options(view[FIXED_BYTES:header_length])
     payload = view[header_length:]
-    if crc32(payload) != payload_checksum:
+    if crc32(payload) != payload_checksum and not (flags & _SEALED and kind in _SHARD_NUMBERS):
         raise PacketError("payload-checksum", f"payload of {length} bytes does not match its checksum")
     if kind in _SHARD_NUMBERS:
         if flags & _LAUNCH:

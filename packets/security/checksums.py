@@ -8,10 +8,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from packets.wire import AUTHENTICATION_BYTES, FIXED_BYTES
+from packets.wire import FIXED_BYTES
 
-TAG_BYTES = 8
-SEALED_BYTES = FIXED_BYTES + AUTHENTICATION_BYTES + TAG_BYTES
+TAG_BYTES = 8  # of an acknowledgement's MAC
 FEW = 50
 CHECKSUM_AT: Final = FIXED_BYTES - 4
 NO_CHECKSUM: Final = bytes(4)
@@ -28,7 +27,7 @@ def _crc_table(distance: int) -> NDArray[np.uint32]:
     return table
 
 
-_CRC: Final = _crc_table(SEALED_BYTES)
+_CRC: Final = _crc_table(FIXED_BYTES)
 
 
 def header_checksums(headers: Bytes) -> NDArray[np.uint32]:

@@ -44,6 +44,7 @@ LIFE_MS = 600_000
 SLACK_MS = 300_000
 REMEMBERED = 1024
 VERIFICATIONS_OF_A_LAUNCH = 2.0
+ORIGINALS = (DigestAlgorithm.SHA256, DigestAlgorithm.SHA256_TREE)
 
 Peer = tuple[str, int]
 
@@ -116,10 +117,10 @@ class Keeper:
     def mandate(self, header: Header, life_ms: int = 0) -> Mandate:
         """Sign an object of our own over to the network, until its deadline and some slack.
 
-        ``header`` is that of its first launch, whose digest is the original's (SHA-256); ``TransportError``: not ours.
+        ``header`` is that of its first launch, whose digest is the original's; ``TransportError``: not ours.
         """
         digest = header.digest
-        if header.owner != self.own.address or digest is None or digest.algorithm is not DigestAlgorithm.SHA256:
+        if header.owner != self.own.address or digest is None or digest.algorithm not in ORIGINALS:
             raise TransportError(
                 f"object {header.object_id:#x} of {header.owner} has no mandate; {self.own.name} cannot give one for it"
             )
@@ -301,7 +302,7 @@ def _contradiction(header: Header, word: Mandate, holder: Certificate, owner: Ce
     if header.visit:
         return None
     digest = header.digest
-    if digest is None or digest.algorithm is not DigestAlgorithm.SHA256 or digest.value != word.digest:
+    if digest is None or digest.algorithm not in ORIGINALS or digest.value != word.digest:
         return Refusal("mandate", "what is launched is not what its owner signed")
     if holder != owner and not header.flags & Flag.HANDOVER:
         return Refusal("holder", f"{holder.name} launches what {owner.name} has not let go of yet")

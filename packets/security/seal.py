@@ -12,10 +12,12 @@ import hmac
 import ipaddress
 import struct
 import time
+import zlib
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
+import numpy as np
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -23,7 +25,8 @@ from packets import wire
 from packets.errors import IdentityError, PacketError
 from packets.options import Authentication, AuthenticationAlgorithm, Mandate, Options, encode_options
 from packets.security.identity import Certificate, Identity
-from packets.wire import FIXED_BYTES, Buffer, Header, PacketType, decode
+from packets.security.pair_keys import Session
+from packets.wire import FIXED_BYTES, SEALED, Buffer, Flag, Header, PacketType, decode
 
 REQUEST_TAG_BYTES = 16
 EACH_TAG_BYTES, LISTENERS = 8, 4  # of a packet for a few listeners: as many MACs as an Authentication option holds
@@ -34,6 +37,7 @@ _MANDATE: Final = struct.Struct("!Q4sBH")
 _TIMES: Final = struct.Struct("!32sQQ")
 _TLV_BYTES = 4
 _CHECKSUM_AT = 60
+_SUMS_AT, _SUM_BYTES = 56, 4  # payload checksum, then header checksum
 
 BLAKE2B = AuthenticationAlgorithm.KEYED_BLAKE2B
 ED25519 = AuthenticationAlgorithm.ED25519
@@ -104,6 +108,17 @@ def one_mac_matches(header: Header, raw: Buffer, key: bytes) -> bool:
     own = tag(key, covered(header, raw), EACH_TAG_BYTES)
     each = [auth.tag[at : at + EACH_TAG_BYTES] for at in range(0, len(auth.tag), EACH_TAG_BYTES)]
     return any([hmac.compare_digest(own, one) for one in each])  # all are looked at, wherever the right one stands
+
+
+def shard_matches(header: Header, raw: Buffer, session: Session) -> bool:
+    """Tell whether a received shard was sealed by its sender: by the word that is its own, or by a MAC."""
+    payload, kind = memoryview(raw)[len(raw) - header.length :], header.flags & SEALED
+    if kind == Flag.ONE_TIME:
+        word = int(session.words(np.array([header.shard_index]))[0])
+        return zlib.crc32(payload) ^ word == header.payload_checksum
+    covers = bytes(memoryview(raw)[:_SUMS_AT]) + bytes(2 * _SUM_BYTES), payload
+    made = tag(session.receive_key, covers, _SUM_BYTES)
+    return kind == Flag.KEYED and hmac.compare_digest(made, header.payload_checksum.to_bytes(_SUM_BYTES, "big"))
 
 
 # --- signatures -------------------------------------------------------------------------------------------------------

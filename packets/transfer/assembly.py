@@ -1,18 +1,19 @@
 """One object being put together: its bytes, the shards held, and the answers owed to each transfer that feeds it.
 
 All shards have one size but the last: a shard's place follows from its index, and no packet can write where it does not
-belong.  Neighbours in a batch are stored with one copy; the digest of the finished front is computed on the way.
+belong.  Neighbours in a batch are stored with one copy; the finished front is hashed on the way, and compared block by
+block with what the launch said (``blocks.py``).  The shards of a block that is wrong have to come again.
 """
 
 from __future__ import annotations
 
-import hashlib
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from packets.options import MAX_BITMAP_BYTES, DigestAlgorithm
+from packets.options import MAX_BITMAP_BYTES
+from packets.security.blocks import Verifier
 from packets.transfer.guard import Session
 from packets.transfer.udp import MASK_32, Peer
 from packets.transfers import ReceivedObject
@@ -21,7 +22,7 @@ from packets.wire import Acknowledgement, Flag, Header
 WINDOW_SHARDS = MAX_BITMAP_BYTES * 8
 ACK_EVERY = 8
 ACK_DELAY_S = 0.004
-DIGEST_STEP = 1 << 18
+HASH_STEP = 1 << 18
 
 Bytes = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
@@ -67,12 +68,12 @@ class Assembly:
         self.started_at = self.heard_at = now
         self.packets = self.duplicates = 0
         self.base, self.high = 0 if self.total else self.count, 0
-        self.stride = self.total if self.count == 1 else 0
+        self.stride = self._launched_stride()
         self.feeds: list[Feed] = []
         self.peer: Peer = ("0.0.0.0", 0)
-        self._digested = 0
-        blake = launch.digest is not None and launch.digest.algorithm is not DigestAlgorithm.SHA256
-        self._hash = hashlib.blake2b(digest_size=32) if blake else hashlib.sha256()
+        self._verifier = Verifier(launch)
+        self.wrong: set[int] = set()
+        self.refuted = False
 
     @staticmethod
     def key_of(launch: Header) -> tuple[object, ...]:
@@ -82,6 +83,11 @@ class Assembly:
     @property
     def whole(self) -> bool:
         return self.base == self.count
+
+    @property
+    def strict(self) -> bool:
+        """Whether every shard has to have a MAC: somebody tampers, or bytes are secret and the launch has no blocks."""
+        return bool(self.wrong or self.launch.flags & Flag.ENCRYPTED)
 
     @property
     def weight(self) -> int:
@@ -101,6 +107,11 @@ class Assembly:
         here = (rows.shards == self.count) & (rows.total == self.total) & (rows.shard < self.count)
         fits: Bits = here & (rows.offset == rows.shard * self.stride) & (rows.length == size)
         return fits
+
+    def _launched_stride(self) -> int:
+        """Return the size of a shard as the launch says it; 0: it does not, or cannot be right."""
+        size = self.total if self.count == 1 else self.launch.offset
+        return size if size * (self.count - 1) < self.total <= size * self.count else 0
 
     def _learn_stride(self, rows: Rows) -> None:
         """Learn the size of a shard from the first one that is consistent with count and total."""
@@ -152,18 +163,39 @@ class Assembly:
         front = self.held[self.base : self.high]
         gap = int(front.argmin())
         self.base += gap if not front[gap] else len(front)
-        if self.base * self.stride - self._digested >= DIGEST_STEP:
-            self._digest(self.base * self.stride)
+        if self.whole or self.base * self.stride - self._verifier.at >= HASH_STEP:
+            self._verify()
 
-    def _digest(self, until: int) -> None:
-        until = min(until, self.total)
-        self._hash.update(self.data[self._digested : until].data)
-        self._digested = until
+    def _verify(self) -> None:
+        block = self._verifier.advance(self.data.data, min(self.base * self.stride, self.total))
+        if block is not None:
+            self._reject(block)
+
+    def _reject(self, block: int) -> None:
+        """Let go of a block's shards, so that they come again, each with a MAC; a second time there is no hope."""
+        if block in self.wrong or not self.total:
+            self.refuted = True
+            return
+        self.wrong.add(block)
+        begin, end = self._verifier.bounds(block)
+        first, stop = begin // self.stride, -(-end // self.stride)
+        self.held[first:stop] = False
+        self.base = first
+        self._verifier.go_back(first * self.stride)
+        self.urge()
+
+    def spoilt(self, shards: Numbers) -> Bits:
+        """Tell which shards are of blocks that were wrong: (n,)."""
+        of = np.zeros(len(shards), np.bool_)
+        for begin, end in map(self._verifier.bounds, self.wrong):
+            of |= (shards >= begin // self.stride) & (shards * self.stride < end)
+        return of
 
     def matches(self) -> bool:
-        """Tell whether the whole object has the digest that was announced."""
-        self._digest(self.total)
-        return self.launch.digest is not None and self.launch.digest.value == self._hash.digest()
+        """Tell whether all of the object is what was announced."""
+        if not self._verifier.done and not self.refuted:
+            self._verify()
+        return self._verifier.done
 
     def urge(self) -> None:
         """Answer every feed soon."""
@@ -206,6 +238,16 @@ class Feed:
         self._came: list[Numbers] = []
         assembly.feeds.append(self)
 
+    @property
+    def strict(self) -> bool:
+        """Whether its shards need MACs; without keys there are none."""
+        return self.session is not None and self.assembly.strict
+
+    @property
+    def asks_again(self) -> bool:
+        """Whether it is asked again for what was wrong: not where it is handed over, and may have been wrong before."""
+        return bool(self.assembly.wrong) and not self.launch.flags & Flag.HANDOVER
+
     def note(self, packets: int, timestamp_us: int, now: float, now_us: int) -> None:
         """Note that packets came, so that an answer is owed."""
         if self.owed == 0:
@@ -217,6 +259,8 @@ class Feed:
     def add(self, rows: Rows, now: float, now_us: int) -> int:
         """Take shards; return how many of them belong to the object."""
         fits = self.assembly.fitting(rows)
+        if self.assembly.wrong and not self.asks_again:
+            fits &= ~self.assembly.spoilt(rows.shard)
         good = int(np.count_nonzero(fits))
         if not good:
             return 0
@@ -246,11 +290,11 @@ class Feed:
         assembly = self.assembly
         if not self._came or assembly.high - assembly.base <= WINDOW_SHARDS:
             return [assembly.base]
-        came, starts = np.unique(np.concatenate(self._came)), list[int]()
+        came, starts = np.unique(np.concatenate(self._came)), [assembly.base] if assembly.wrong else []
         top = int(came[-1]) + 1
         start = max(assembly.base, min(int(came[0]), top - WINDOW_SHARDS // 2))
         if top - start <= WINDOW_SHARDS:
-            return [start]
+            return [*starts, start]
         came = came[came >= assembly.base]
         while came.size:
             starts.append(int(came[0]))

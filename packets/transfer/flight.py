@@ -177,6 +177,15 @@ class Flight:
         above = above[above >= self._base]
         return np.concatenate((fresh, above)) if fresh.size else above
 
+    def again(self, ack: Acknowledgement, start: int) -> None:
+        """Note that an acknowledgement is the whole truth: what was held and is not any more goes again."""
+        self._base = min(self._base, ack.base)
+        bits = np.unpackbits(np.frombuffer(ack.bitmap, np.uint8), bitorder="little")[: max(self.count - start, 0)]
+        gone = start + np.flatnonzero((bits == 0) & (self.state[start : start + bits.size] == HELD))
+        self.state[gone] = LOST
+        self.held -= gone.size
+        self._lost.extend(gone.tolist())
+
     def losses(self, reorder_s: float) -> Iterator[int]:
         """Note what the receiver should hold by now but does not; yield how many shards of each batch are lost."""
         horizon = self._newest_at - reorder_s

@@ -16,7 +16,7 @@ from packets.batch import GOOD, REASONS, USE_DECODE, Parsed, parse
 from packets.security.replay import Budget
 from packets.transfer.assembly import Feed, Rows
 from packets.transfer.udp import Arrivals, Peer, peer_of
-from packets.wire import SHARD_TYPES
+from packets.wire import SHARD_TYPES, Flag
 
 FEW = 3  # datagrams for which arrays are not worth their while
 STRANGERS_PER_S = 500.0  # of one source address
@@ -39,6 +39,9 @@ class Sink(Protocol):
 
     def take_shards(self, rows: Rows, raw: memoryview, peer: Peer) -> None:
         """Take shards of one known transfer, ``raw`` being one of them."""
+
+    def ask_macs(self, raw: memoryview, peer: Peer) -> None:
+        """Have the sender of shards, ``raw`` being one of them, send them again with MACs."""
 
     def take_one(self, raw: memoryview, peer: Peer) -> None:
         """Take a datagram, whatever it is."""
@@ -109,6 +112,11 @@ class Inbox:
         if not good.all():
             self._sink.refuse("mac", peer, int(np.count_nonzero(~good)))
             rows = rows[good]
+        if feed.strict and len(rows):
+            with_mac = (parsed.flags[rows] & int(Flag.KEYED)) != 0
+            if not with_mac.all():
+                self._sink.ask_macs(arrivals.frame(int(rows[~with_mac][0])), peer)
+                rows = rows[with_mac]
         if len(rows):
             self._sink.take_shards(_rows(parsed, arrivals, rows), arrivals.frame(int(rows[0])), peer)
 
@@ -122,12 +130,14 @@ class Inbox:
 
 
 def _authentic(parsed: Parsed, rows: npt.NDArray[np.int64], feed: Feed) -> Bits:
-    """Tell which shards were sealed by their sender, (n,); all, where the transfer is a plain one."""
+    """Tell which shards were sealed by their sender, (n,); those without a seal, where the transfer is a plain one."""
     if feed.session is None:
-        return np.ones(len(rows), np.bool_)
-    among = np.zeros(len(parsed), np.bool_)
-    among[rows] = True
-    return parsed.macs_right(feed.session.receive_key, among)[rows]
+        return ~parsed.sealed[rows]
+    right = parsed.words_right(feed.session.words, rows)
+    with_mac = (parsed.flags[rows] & int(Flag.KEYED)) != 0
+    if with_mac.any():
+        right[with_mac] = parsed.macs_right(feed.session.receive_key, rows[with_mac])
+    return right
 
 
 def _rows(parsed: Parsed, arrivals: Arrivals, rows: npt.NDArray[np.int64]) -> Rows:

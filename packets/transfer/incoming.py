@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable
 
 from packets.errors import PacketError
-from packets.security.checksums import TAG_BYTES
-from packets.security.seal import mac_matches
+from packets.security.seal import shard_matches
 from packets.transfer.assembly import Feed, Rows
 from packets.transfer.guard import Guard, Session
 from packets.transfer.outgoing import Outgoing
@@ -16,7 +15,7 @@ from packets.transfer.refusals import Counters, Refusals
 from packets.transfer.requests import Requests
 from packets.transfer.udp import Peer, now_us
 from packets.transfer.workers import Workers
-from packets.wire import SHARD_TYPES, Flag, Header, PacketType, decode
+from packets.wire import SEALED, SHARD_TYPES, Flag, Header, PacketType, decode
 
 QUERIES = frozenset((PacketType.QUERY, PacketType.PROBE))
 OnQuery = Callable[[Header, bytes, Peer], None]
@@ -55,6 +54,10 @@ class Incoming:
     def take_shards(self, rows: Rows, raw: memoryview, peer: Peer) -> None:
         """Take shards of one transfer."""
         self._receiving.on_shards(rows, decode(raw)[0], peer, time.monotonic(), now_us())
+
+    def ask_macs(self, raw: memoryview, peer: Peer) -> None:
+        """Have the sender of a shard send it again with a MAC."""
+        self._receiving.ask_macs(decode(raw)[0], peer, time.monotonic(), now_us())
 
     def take_one(self, raw: memoryview, peer: Peer) -> None:
         """Take a datagram, whatever it is."""
@@ -114,12 +117,17 @@ class Incoming:
         if header.flags & Flag.LAUNCH:
             self._receiving.on_launch(header, peer, time.monotonic(), now_us(), session)
             return
-        if not self._receiving.knows(peer, header.transfer_id):
+        feed = self._receiving.feed(peer, header.transfer_id)
+        if feed is None:
             self.ignore(peer, 1)
+        elif feed.strict and not header.flags & Flag.KEYED:
+            self.ask_macs(raw, peer)
+            return
         self._receiving.on_packet(header, payload, peer, time.monotonic(), now_us())
 
     def _is_sealed(self, header: Header, raw: memoryview, peer: Peer) -> bool:
-        """Tell whether a shard has the MAC of its transfer, if that one has a key."""
+        """Tell whether a shard is sealed by its transfer's sender, or by nobody where it is a plain one."""
         feed = self._receiving.feed(peer, header.transfer_id)
-        key = feed.session.receive_key if feed is not None and feed.session is not None else None
-        return key is None or mac_matches(header, raw, key, TAG_BYTES)
+        if feed is None:
+            return True
+        return shard_matches(header, raw, feed.session) if feed.session else not header.flags & SEALED

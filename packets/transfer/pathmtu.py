@@ -7,25 +7,25 @@ tunnels respect), and so is what leaves here afterwards, until it is time to loo
 
 from __future__ import annotations
 
-from packets.security.checksums import SEALED_BYTES
 from packets.wire import FIXED_BYTES, IP_UDP_BYTES
 
 BASE_MTU = 1280  # bytes of an IP packet
 BLACK_HOLE_S = 3.0
+OVERHEAD = IP_UDP_BYTES + FIXED_BYTES
+CIPHER_BLOCK_BYTES = 16  # an encrypted shard begins where one does
 RAISE_S = 600.0  # RFC 8899: PMTU_RAISE_TIMER
 
 
 class ShardSize:
     """How many bytes of an object a packet of this terminal carries now."""
 
-    def __init__(self, mtu: int, *, sealed: bool) -> None:
-        self._overhead = IP_UDP_BYTES + (SEALED_BYTES if sealed else FIXED_BYTES)
-        self._full, self._narrow_until = mtu - self._overhead, 0.0
+    def __init__(self, mtu: int) -> None:
+        self._full, self._narrow_until = _whole_blocks(mtu - OVERHEAD), 0.0
 
     @property
     def least(self) -> int:
         """Bytes that a packet of ``BASE_MTU`` carries, or of this host's own MTU where that is smaller."""
-        return min(self._full, BASE_MTU - self._overhead)
+        return min(self._full, _whole_blocks(BASE_MTU - OVERHEAD))
 
     def now(self, now: float) -> int:
         """Return the bytes of a shard that is cut now."""
@@ -34,6 +34,10 @@ class ShardSize:
     def narrow(self, now: float) -> None:
         """Remember that full-sized packets do not get through."""
         self._narrow_until = now + RAISE_S
+
+
+def _whole_blocks(size: int) -> int:
+    return size - size % CIPHER_BLOCK_BYTES
 
 
 def silence(name: str, peer: str, vanished_bytes: int) -> str:

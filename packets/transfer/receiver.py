@@ -2,7 +2,7 @@
 
 An *assembly* is one object (id, visit, digest); it is fed by one *feed* a transfer, usually by one, by several where
 rendezvous or holder have changed on the way.  Every feed is answered by what the whole assembly holds, in batches; an
-object is handed over only whole and with the digest that its launch announced.  A transfer that is over keeps being
+object is handed over only whole and with every block as its launch announced it.  A transfer that is over keeps being
 answered: a lost last answer costs nothing.
 """
 
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from packets.security.blocks import contradicts
 from packets.transfer.assembly import ACK_DELAY_S, WINDOW_SHARDS, Assembly, Feed, Rows
 from packets.transfer.guard import Session
 from packets.transfer.udp import Peer
@@ -77,11 +78,6 @@ class Receiving:
         over = self._over.get(key)
         return over.feed if over is not None else self._open.get(key)
 
-    def knows(self, peer: Peer, transfer_id: int) -> bool:
-        """Tell whether a transfer is under way, or was lately."""
-        key = (*peer, transfer_id)
-        return key in self._open or key in self._over
-
     # --- in -------------------------------------------------------------------------------------------------------
 
     def on_launch(self, header: Header, peer: Peer, now: float, now_us: int, session: Session | None = None) -> None:
@@ -124,8 +120,19 @@ class Receiving:
             self._refused("shard", header, peer, wrong)
         if wrong < len(rows.shard):
             self._touched[key] = feed
-        if feed.assembly.whole:
+        if feed.assembly.whole or feed.assembly.refuted:
             self._complete(feed.assembly, now, now_us)
+
+    def ask_macs(self, header: Header, peer: Peer, now: float, now_us: int) -> None:
+        """Answer shards that have no MAC where somebody tampers: their sender may not know it yet."""
+        key = (*peer, header.transfer_id)
+        over = self._over.get(key)
+        if over is not None:
+            self._answer_again(over, header.timestamp_us, now, now_us)
+        elif (feed := self._open.get(key)) is not None:
+            feed.note(1, header.timestamp_us, now, now_us)
+            feed.urgent = True
+            self._touched[key] = feed
 
     # --- out ------------------------------------------------------------------------------------------------------
 
@@ -174,6 +181,10 @@ class Receiving:
                 self._remember(key, feed, self._done[name])
                 self._answer_again(self._over[key], header.timestamp_us, now, now_us)
                 return None
+            if contradicts(header):
+                self._error(ErrorCode.DIGEST, "the hashes of its blocks are not its digest's", header, peer, now_us)
+                self._refused("digest", header, peer, 1)
+                return None
             if not self._has_room(header, peer, now_us):
                 return None
             self._assemblies[name] = assembly = Assembly(header, now)
@@ -204,6 +215,8 @@ class Receiving:
     def _complete(self, assembly: Assembly, now: float, now_us: int) -> None:
         """Check the whole, hand it over, and remember the outcome."""
         right = assembly.matches()
+        if not right and not assembly.refuted:  # a block of it comes again
+            return
         if right and not self._deliver(assembly.received(now)):
             assembly.urge()
             return
@@ -236,9 +249,9 @@ class Receiving:
         if outcome is not None:
             self._error(outcome, "the object does not match its digest", feed.launch, feed.peer, now_us, feed.session)
             return
-        first = feed.answers_launch
+        first, flags = feed.answers_launch, Flag.COMPLETE if over else Flag.AGAIN if feed.asks_again else NO_FLAGS
         for ack, start in feed.answers(now_us):
-            header = answer_to(feed.launch, PacketType.ACK, Flag.COMPLETE if over else NO_FLAGS, now_us, ack=ack)
+            header = answer_to(feed.launch, PacketType.ACK, flags, now_us, ack=ack)
             if start > ack.base:
                 header = msgspec.structs.replace(header, shard_index=start)
             self._send(header, b"", feed.peer, feed.session, first)

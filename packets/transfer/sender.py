@@ -11,14 +11,14 @@ import msgspec
 
 from packets.batch import ShardTrain
 from packets.errors import TransferRefused, TransportError
-from packets.security.checksums import SEALED_BYTES
+from packets.security.blocks import digest_of
 from packets.transfer.congestion import INITIAL_WINDOW, Congestion
 from packets.transfer.flight import HELD, NOTHING, Flight, Indices, Truths
 from packets.transfer.guard import Session
 from packets.transfer.pathmtu import BLACK_HOLE_S, silence
 from packets.transfer.udp import MASK_32
 from packets.transfers import OutgoingObject, Transfer, TransferStats
-from packets.wire import FIXED_BYTES, IP_UDP_BYTES, NO_FLAGS, Acknowledgement, Digest, ErrorCode, Flag, Header
+from packets.wire import FIXED_BYTES, IP_UDP_BYTES, NO_FLAGS, Acknowledgement, ErrorCode, Flag, Header
 
 LAUNCH_PAUSES_S = (0.25, 0.5, 1.0, 2.0)
 # A switch may lead the first one the old way, from its cache.
@@ -69,7 +69,7 @@ class Sending:
             transfer_id=transfer_id, shard_count=self.count, total_length=len(self.payload), visit=obj.visit,
             visit_limit=obj.visit_limit,
         )  # fmt: skip
-        self._template = template or self._first_header(Digest.of(self.payload))
+        self._template = template or self._first_header()
         self.peer: str | None = None
         self.session: Session | None = None
         self.packets = self.retransmissions = self.losses = 0
@@ -80,15 +80,23 @@ class Sending:
         self._former: str | None = None
         self._relaunch(now)
 
-    def _first_header(self, digest: Digest) -> Header:
+    def _first_header(self) -> Header:
+        digest, blocks = digest_of(self.payload, in_blocks=not self.secret)
         return msgspec.structs.replace(
-            self.header, requirements=self.object.requirements, digest=digest, mandate=self.object.mandate
-        )
+            self.header, requirements=self.object.requirements, digest=digest, blocks=blocks,
+            mandate=self.object.mandate, offset=self.shard_bytes,
+        )  # fmt: skip
+
+    @property
+    def secret(self) -> bool:
+        """Whether the object travels encrypted: its launch tells nothing of its parts then."""
+        return bool(self.header.flags & Flag.ENCRYPTED)
 
     def _relaunch(self, now: float) -> None:
         """Go back to the launch: whoever answers it next may hold nothing."""
         self._former, self.peer, self.session = self.peer or self._former, None, None
         self._train: ShardTrain | None = None
+        self._strict = self.secret
         self._launched_at = self._launch_at = self._heard_at = now
         self._launch_stamps: list[int] = []
         had = self._flight.state == HELD
@@ -160,15 +168,15 @@ class Sending:
     @property
     def frame_bytes(self) -> int:
         """Bytes of every shard's packet but the last one's."""
-        return self.shard_bytes + (FIXED_BYTES if self.session is None else SEALED_BYTES)
+        return self.shard_bytes + FIXED_BYTES
 
     def _new_train(self) -> ShardTrain:
         session = self.session
         if session is None:
             return ShardTrain(self.header, self.payload, self.shard_bytes)
-        secret = self.header.flags & Flag.ENCRYPTED
-        payload = session.cipher(0, self.payload) if secret else self.payload
-        return ShardTrain(self.header, payload, self.shard_bytes, mac=session.send_key, key_id=session.key_id)
+        payload = session.cipher(0, self.payload) if self.secret else self.payload
+        seal = {"mac": session.send_key} if self._strict else {"words": session.words}
+        return ShardTrain(self.header, payload, self.shard_bytes, **seal)
 
     def take(self, now: float) -> Indices:
         """Choose shards to send now, within window and pacing: first those sent before, the object's last one last.
@@ -234,7 +242,11 @@ class Sending:
         self._probe_pause_s = self._congestion.timeout_s
         self._probe_at = now + self._probe_pause_s
         self._flight.limit = max(self._flight.limit, ack.base + ack.window)
-        self._settle(ack, max(header.shard_index, ack.base), now, rtt_s if rtt_s < IDLE_TIMEOUT_S else None)
+        start = max(header.shard_index, ack.base)
+        if header.flags & Flag.AGAIN:  # somebody tampers: a MAC in each shard from now on
+            self._train, self._strict = self._train if self._strict else None, True
+            self._flight.again(ack, start)
+        self._settle(ack, start, now, rtt_s if rtt_s < IDLE_TIMEOUT_S else None)
 
     def _answer(self, peer: str, now: float, rtt_s: float) -> None:
         self.peer, self._answered_at, self._tokens_at = peer, now, now
@@ -277,18 +289,12 @@ class Sending:
         size = len(self.payload) if self._only is None else int(self._flight.order.size) * self.shard_bytes
         self.handle.finish(
             TransferStats(
-                bytes=size,
-                packets=self.packets,
-                retransmissions=self.retransmissions,
-                losses=self.losses,
-                seconds=seconds,
-                launch_seconds=self._answered_at - self._started_at,
-                rtt_ms=self._congestion.min_rtt_s * 1e3,
-                smoothed_rtt_ms=self._congestion.srtt_s * 1e3,
-                goodput_mbps=size * 8 / seconds / 1e6,
-                receiver=self.peer,
+                bytes=size, packets=self.packets, retransmissions=self.retransmissions, losses=self.losses,
+                seconds=seconds, launch_seconds=self._answered_at - self._started_at,
+                rtt_ms=self._congestion.min_rtt_s * 1e3, smoothed_rtt_ms=self._congestion.srtt_s * 1e3,
+                goodput_mbps=size * 8 / seconds / 1e6, receiver=self.peer,
             )
-        )
+        )  # fmt: skip
 
     # --- time -----------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -33,11 +33,13 @@ from packets.kbgp import messages as border
 from packets.kbgp.knowledge import Bounds, Data, Deployed, Knowledge
 from packets.messages import AnyMessage, Ask, JobSpec, Order, Register, decode_message, encode_message
 from packets.options import Authentication, Mandate
+from packets.security import blocks
 from packets.security.identity import Directory
 from packets.transfer.receiver import Receiving
 from packets.transfers import ReceivedObject
 from packets.wire import (
     FIXED_BYTES,
+    VERSION,
     Acknowledgement,
     Digest,
     DigestAlgorithm,
@@ -100,7 +102,7 @@ def shaped(reader: Reader, size: int) -> bytes:
         return bytes(packet)
     header_length = min(max(int.from_bytes(packet[4:6], "big"), FIXED_BYTES), len(packet))
     if how & 1:
-        packet[0] = 0x10 | packet[0] & 0xF
+        packet[0] = VERSION << 4 | packet[0] & 0xF
     if how & 2:
         struct.pack_into("!HH", packet, 4, header_length, len(packet) - header_length)
     if how & 4:
@@ -218,7 +220,9 @@ def batch(data: bytes) -> None:
         frames[row, : len(kept)] = np.frombuffer(kept, np.uint8)
     with bounded(0x10000 + 16 * frames.size):
         parsed = parse(frames, [len(packet) for packet in packets])
-        parsed.macs_right(b"key")
+        every = np.flatnonzero(parsed.verdict == GOOD)
+        parsed.macs_right(b"key", every)
+        parsed.words_right(lambda shards: shards.astype(np.uint32), every)
     for row, packet in enumerate(packets):
         given = int(parsed.verdict[row])
         if given == USE_DECODE:
@@ -238,6 +242,20 @@ CHANGED_BYTES = {
 CHANGED = list(CHANGED_BYTES)
 OBJECTS = [random.Random(1).randbytes(size) for size in (0, 1, 700, 5000)]
 DIGESTS = [Digest.of(one) for one in OBJECTS]
+
+
+@contextmanager
+def small_blocks() -> Iterator[None]:
+    """Give the larger objects several blocks."""
+    before, blocks.STEP_BYTES = blocks.STEP_BYTES, 512
+    try:
+        yield
+    finally:
+        blocks.STEP_BYTES = before
+
+
+with small_blocks():
+    TREES = [blocks.digest_of(one) for one in OBJECTS]
 
 
 class Assembler:
@@ -280,15 +298,17 @@ class Assembler:
         payload = OBJECTS[number]
         count = max(-(-len(payload) // size), 1)
         index = reader.number() % min(count, 256)
+        digest, hashes = TREES[number] if which & 0x40 else (DIGESTS[number], None)
         launch = Header(
             type=PacketType.MODEL_SHARD, flags=Flag.LAUNCH, object_id=number, transfer_id=transfer, shard_count=count,
-            total_length=len(payload), digest=DIGESTS[number],
+            total_length=len(payload), digest=digest, blocks=hashes, offset=size if which & 0x80 else 0,
         )  # fmt: skip
         body, changes = b"", dict[str, object]()
         how = reader.number()
         if how & 1:
             body = payload[index * size : (index + 1) * size]
-            changes = {"flags": Flag(0), "digest": None, "shard_index": index, "offset": index * size}
+            fields = {"flags": Flag(0), "digest": None, "blocks": None}
+            changes = fields | {"shard_index": index, "offset": index * size}
         if how & 2:
             field = CHANGED[how >> 4 & 7]
             changes[field] = reader.number(CHANGED_BYTES[field])
@@ -303,7 +323,7 @@ def assembler(data: bytes) -> None:
     """Any sequence of packets, clock steps and withdrawals into the shard assembler. Bound: ``Assembler.BOUND``."""
     reader, under_test = Reader(data), Assembler()
     receiving = under_test.receiving
-    with bounded(Assembler.BOUND):
+    with small_blocks(), bounded(Assembler.BOUND):
         for _ in range(200):
             if not reader.left:
                 break
@@ -515,9 +535,10 @@ def good_messages() -> list[bytes]:
 def trains() -> list[bytes]:
     """Return blocks of shards, as ``batch`` reads them."""
     blocks = []
-    for mac in (None, b"key"):
+    seals: list[dict[str, Any]] = [{}, {"mac": b"key"}, {"words": lambda shards: shards.astype(np.uint32)}]
+    for seal in seals:
         template = Header(type=PacketType.DATA_SHARD, object_id=1)
-        train = ShardTrain(template, bytes(300), 100, mac=mac)
+        train = ShardTrain(template, bytes(300), 100, **seal)
         into = bytearray(train.stride * 3)
         train.write(into, 0, [0, 1, 2], timestamp_us=1, high=1)
         rows = [

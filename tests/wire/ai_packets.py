@@ -18,8 +18,9 @@ from scapy.packet import Raw
 from packets import ai
 from packets.errors import PacketError
 from packets.labels import AI_PORT, home_kas, label_address
-from packets.options import Authentication
+from packets.options import MAX_BLOCKS, Authentication
 from packets.wire import (
+    SEALED,
     SHARD_TYPES,
     Acknowledgement,
     Digest,
@@ -41,7 +42,7 @@ FIELDS = [
     "timestamp_us", "payload_checksum", "header_checksum", "payload", "refused", "req.task_class", "req.broad_accuracy",
     "req.expert_accuracy", "req.trust_floor", "req.expert_group", "req.deadline_ms", "digest.algorithm", "digest.value",
     "ack.base", "ack.echo_us", "ack.delay_us", "ack.window", "ack.bitmap", "error", "mandate.issued_ms",
-    "mandate.expires_ms", "mandate.digest", "mandate.signature", "key_share", "sent_at_ms", "auth.algorithm",
+    "mandate.expires_ms", "mandate.digest", "mandate.signature", "key_share", "sent_at_ms", "blocks", "auth.algorithm",
     "auth.reserved", "auth.key_id", "auth.tag", "option.type", "option.length", "option.value", "cut", "malformed",
     "checksum_bad", *(f"flags.{flag.name.lower()}" for flag in Flag if flag.name),
 ]  # fmt: skip
@@ -60,7 +61,8 @@ def random_header(rng: random.Random) -> Header:
         digest=rng.choice([None, Digest(rng.randbytes(32), rng.choice(list(DigestAlgorithm)))]),
         ack=rng.choice([None, random_ack(rng)]), error=rng.choice([None, rng.getrandbits(16)]),
         mandate=rng.choice([None, random_mandate(rng)]), key_share=rng.choice([None, rng.randbytes(32)]),
-        sent_at_ms=rng.choice([None, rng.getrandbits(64)]),
+        sent_at_ms=rng.choice([None, rng.getrandbits(64)]), payload_checksum=rng.getrandbits(32),
+        blocks=rng.choice([None, None, rng.randbytes(32 * rng.randint(2, MAX_BLOCKS))]),
         authentication=rng.choice([None, random_authentication(rng)]),
         others=rng.choice([(), ((0x8000 + rng.randrange(1000), rng.randbytes(rng.randrange(9))),)]),
     )  # fmt: skip
@@ -222,6 +224,8 @@ def options_as_wireshark(header: Header) -> dict[str, Any]:
         shown["key_share"] = header.key_share.hex()
     if header.sent_at_ms is not None:
         shown["sent_at_ms"] = header.sent_at_ms
+    if header.blocks is not None:
+        shown["blocks"] = header.blocks.hex()
     if (auth := header.authentication) is not None:
         shown |= {
             "auth.algorithm": auth.algorithm,
@@ -250,10 +254,15 @@ def as_scapy(data: bytes) -> ai.AI:
         options.append(ai.AIKeyShare(public_key=header.key_share))
     if header.sent_at_ms is not None:
         options.append(ai.AISentAt(sent_at_ms=header.sent_at_ms))
+    if header.blocks is not None:
+        options.append(ai.AIBlocks(hashes=header.blocks))
     options += [ai.AIOption(type=kind, value=value) for kind, value in header.others]
     if (auth := header.authentication) is not None:
         options.append(ai.AIAuthentication(algorithm=auth.algorithm, key_id=auth.key_id, tag=auth.tag))
     same = ("version", "traffic_class", "type", "object_id", "owner", "transfer_id", "shard_index", "shard_count",
             "offset", "total_length", "visit", "visit_limit", "timestamp_us")  # fmt: skip
-    packet = ai.AI(flags=int(header.flags), options=options, **{name: getattr(header, name) for name in same})
+    given = {name: getattr(header, name) for name in same}
+    if header.type in SHARD_TYPES and header.flags & SEALED:  # its maker's to give
+        given["payload_checksum"] = header.payload_checksum
+    packet = ai.AI(flags=int(header.flags), options=options, **given)
     return packet / Raw(bytes(payload)) if payload else packet

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import zlib
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,45 +13,52 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from packets.batch import GOOD, REASONS, SEALED_BYTES, USE_DECODE, Parsed, ShardTrain, header_checksums, parse
+from packets.batch import GOOD, REASONS, USE_DECODE, Parsed, ShardTrain, header_checksums, parse
 from packets.errors import PacketError
 from packets.options import Authentication
-from packets.security import seal
 from packets.wire import (
     FIXED_BYTES,
+    SEALED,
+    SHARD_TYPES,
     Acknowledgement,
     Digest,
     Flag,
     Header,
     PacketType,
-    authenticated,
     decode,
     encode,
 )
 
 KEY = b"k" * 32
-SEAL = Authentication(algorithm=1, key_id=7, tag=bytes(8))
 TEMPLATE = Header(
     type=PacketType.DATA_SHARD, flags=Flag.ENCRYPTED, traffic_class=3, object_id=0x123456789ABCDEF0, owner="10.1.2.3",
     transfer_id=0xDEADBEEF, visit=3, visit_limit=9,
 )  # fmt: skip
 
 
-def by_encode(payload: bytes, size: int, index: int, time_us: int, high: int, key: bytes | None) -> bytes:
+def words(shards: np.ndarray) -> np.ndarray:
+    """Something that differs from shard to shard."""
+    return (shards * 0x9E3779B1 % (1 << 32)).astype(np.uint32)
+
+
+def by_encode(payload: bytes, size: int, index: int, time_us: int, high: int, seal: str) -> bytes:
     """One shard, built alone."""
     count = max(-(-len(payload) // size), 1)
     flags = TEMPLATE.flags | (Flag.LAST if index == count - 1 else 0) | (Flag.REPEATED if index < high else 0)
     header = msgspec.structs.replace(
         TEMPLATE, flags=Flag(flags), shard_index=index, shard_count=count, offset=index * size,
-        total_length=len(payload), timestamp_us=time_us, authentication=SEAL if key else None,
+        total_length=len(payload), timestamp_us=time_us,
     )  # fmt: skip
     body = payload[index * size : (index + 1) * size]
-    packet = encode(header, body)
-    if key is None:
-        return packet
-    before, rest = authenticated(packet)
-    tag = hashlib.blake2b(before + rest, key=key, digest_size=8).digest()
-    return encode(msgspec.structs.replace(header, authentication=msgspec.structs.replace(SEAL, tag=tag)), body)
+    if seal == "plain":
+        return encode(header, body)
+    if seal == "word":
+        checksum = zlib.crc32(body) ^ int(words(np.array([index]))[0])
+        return encode(msgspec.structs.replace(header, flags=flags | Flag.ONE_TIME, payload_checksum=checksum), body)
+    blank = encode(msgspec.structs.replace(header, flags=flags | Flag.KEYED), body)
+    tag = hashlib.blake2b(blank[:56] + bytes(8) + body, key=KEY, digest_size=4).digest()
+    sealed = {"flags": flags | Flag.KEYED, "payload_checksum": int.from_bytes(tag, "big")}
+    return encode(msgspec.structs.replace(header, **sealed), body)
 
 
 def block(packets: list[bytes], stride: int | None = None) -> tuple[np.ndarray, list[int]]:
@@ -64,16 +72,17 @@ def block(packets: list[bytes], stride: int | None = None) -> tuple[np.ndarray, 
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.data(), st.binary(max_size=700), st.integers(1, 90), st.sampled_from([None, KEY]))
-def test_a_train_equals_its_packets(data: st.DataObject, payload: bytes, size: int, key: bytes | None) -> None:
-    train = ShardTrain(TEMPLATE, payload, size, mac=key, key_id=7)
+@given(st.data(), st.binary(max_size=700), st.integers(1, 90), st.sampled_from(["plain", "word", "MAC"]))
+def test_a_train_equals_its_packets(data: st.DataObject, payload: bytes, size: int, seal: str) -> None:
+    seals: dict[str, Any] = {"plain": {}, "word": {"words": words}, "MAC": {"mac": KEY}}
+    train = ShardTrain(TEMPLATE, payload, size, **seals[seal])
     any_index = st.integers(0, train.count - 1)
     indices = data.draw(st.lists(any_index, max_size=20) | st.just(list(range(train.count))))
     time_us, high = data.draw(st.integers(0, 2**32 - 1)), data.draw(any_index)
     into = bytearray(b"\xee" * (5 + len(indices) * train.stride + 3))
     end = train.write(into, 5, indices, timestamp_us=time_us, high=high)
     short_last = sorted(indices, key=lambda i: i == train.count - 1 and len(payload) % size > 0)
-    expected = b"".join(by_encode(payload, size, i, time_us, high, key) for i in (short_last if payload else indices))
+    expected = b"".join(by_encode(payload, size, i, time_us, high, seal) for i in (short_last if payload else indices))
     assert bytes(into[5:end]) == expected
     assert into[:5] == b"\xee" * 5
     assert set(into[end:]) == {0xEE}
@@ -93,7 +102,7 @@ def test_a_train_says_what_does_not_fit() -> None:
 
 
 def random_packet(rng: random.Random) -> bytes:
-    """Shards with and without MAC above all, and some of everything else."""
+    """Shards, sealed or not, above all, and some of everything else."""
     payload, size = rng.randbytes(rng.choice([0, 1, 30, 100])), rng.choice([7, 50])
     header = msgspec.structs.replace(
         TEMPLATE, flags=Flag(rng.getrandbits(16) & ~1), object_id=rng.getrandbits(64), transfer_id=rng.getrandbits(32),
@@ -102,7 +111,7 @@ def random_packet(rng: random.Random) -> bytes:
     )  # fmt: skip
     more: dict[str, object] = rng.choice(
         [
-            {}, {}, {"authentication": msgspec.structs.replace(SEAL, tag=rng.randbytes(8))},
+            {}, {}, {"flags": header.flags & ~SEALED},
             {"authentication": Authentication(algorithm=rng.choice([1, 2]), key_id=1, tag=rng.randbytes(64))},
             {"flags": Flag.LAUNCH}, {"flags": Flag.LAUNCH, "digest": Digest(bytes(32))},
             {"ack": Acknowledgement(base=3, bitmap=b"1")}, {"others": ((0x8008, b"12345678"),)},
@@ -147,10 +156,7 @@ def assert_same_fields(parsed: Parsed, row: int, packet: bytes) -> None:
         assert int(getattr(parsed, name)[row]) == getattr(header, name), name
     assert ".".join(map(str, int(parsed.owner[row]).to_bytes(4, "big"))) == header.owner
     assert parsed.payload(row) == payload
-    auth = header.authentication
-    assert bool(parsed.sealed[row]) == (auth is not None)
-    if auth is not None:
-        assert (parsed.tag[row].tobytes(), int(parsed.key_id[row])) == (auth.tag, auth.key_id)
+    assert bool(parsed.sealed[row]) == (bool(header.flags & SEALED) and header.type in SHARD_TYPES)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -179,10 +185,7 @@ def test_only_packets_with_options_are_left_to_decode() -> None:
         header, payload = decode(packet) if verdict(packet) == "" else (None, b"")
         if header is None:
             continue
-        plain = len(packet) - len(payload) == FIXED_BYTES
-        lone = header.authentication is not None and len(packet) - len(payload) == SEALED_BYTES
-        lone = lone and header.authentication.algorithm == 1  # type: ignore[union-attr]
-        assert (parsed.verdict[row] == GOOD) == (plain or lone)
+        assert (parsed.verdict[row] == GOOD) == (len(packet) - len(payload) == FIXED_BYTES)
 
 
 def test_a_datagram_that_was_cut_short_is_refused() -> None:
@@ -203,39 +206,51 @@ def test_blocks_of_another_shape_are_refused(frames: np.ndarray) -> None:
         parse(frames, [64, 64])
 
 
-def test_macs() -> None:
-    payload = random.Random(3).randbytes(1000)
-    train = ShardTrain(TEMPLATE, payload, 100, mac=KEY)
+def sealed_block(**seal: Any) -> tuple[Parsed, np.ndarray]:
+    """Ten sealed shards, some altered on their way with all checksums mended that can be; and their rows."""
+    train = ShardTrain(TEMPLATE, random.Random(3).randbytes(1000), 100, **seal)
     buffer = bytearray(train.stride * train.count)
     train.write(buffer, 0, range(train.count), timestamp_us=9, high=0)
     frames = np.frombuffer(buffer, np.uint8).reshape(train.count, -1).copy()
-    frames[3, 70] ^= 1  # key id: not under the MAC, under the checksum
+    frames[3, 62] ^= 1  # header checksum
     frames[4, -1] ^= 1  # payload
-    frames[5, 75] ^= 1  # tag, and a right checksum
-    frames[6, 53] ^= 1  # timestamp, and a right checksum
-    for row in (5, 6):
+    frames[5, 57] ^= 1  # the seal
+    frames[6, 53] ^= 1  # timestamp
+    frames[7, 27] ^= 1  # index: that of the shard before
+    for row in (5, 6, 7):
         frames[row, 60:64] = 0
-        frames[row, 60:64] = list(zlib.crc32(frames[row, :SEALED_BYTES].tobytes()).to_bytes(4, "big"))
+        frames[row, 60:64] = list(zlib.crc32(frames[row, :FIXED_BYTES].tobytes()).to_bytes(4, "big"))
     parsed = parse(frames, [train.stride] * train.count)
-    expected = ["", "", "", "header-checksum", "payload-checksum", *[""] * 5]
-    assert [REASONS[one] for one in parsed.verdict] == expected
-    assert np.flatnonzero(~parsed.macs_right(KEY)).tolist() == [3, 4, 5, 6]
-    assert not parsed.macs_right(b"other").any()
+    assert [REASONS[one] for one in parsed.verdict] == ["", "", "", "header-checksum", *[""] * 6]
+    return parsed, np.flatnonzero(parsed.verdict == GOOD)
 
 
-def test_macs_are_those_of_single_packets() -> None:
-    train = ShardTrain(TEMPLATE, bytes(250), 100, mac=KEY, key_id=3)
-    for index in range(train.count):
-        into = bytearray(train.stride)
-        packet = bytes(into[: train.write(into, 0, [index], timestamp_us=1, high=0)])
-        header, payload = decode(packet)
-        assert seal.mac_matches(header, packet, KEY, 8) and not seal.mac_matches(header, packet, b"other", 8)
-        bare = msgspec.structs.replace(header, authentication=None)
-        assert seal.seal_with_mac(bare, payload, KEY, 3, 8) == packet
+def test_macs_tell_every_altered_shard() -> None:
+    parsed, rows = sealed_block(mac=KEY)
+    assert rows[~parsed.macs_right(KEY, rows)].tolist() == [4, 5, 6, 7]
+    assert not parsed.macs_right(b"other", rows).any() and not parsed.words_right(words, rows).any()
 
 
-@given(st.integers(1, 20), st.sampled_from([FIXED_BYTES, SEALED_BYTES]), st.randoms(use_true_random=False))
-def test_header_checksums_are_zlibs(count: int, length: int, rng: random.Random) -> None:
-    headers = np.frombuffer(rng.randbytes(count * length), np.uint8).reshape(count, length)
-    expected = [zlib.crc32(row[:60].tobytes() + bytes(4) + row[64:].tobytes()) for row in headers]
+def test_words_tell_shards_of_others_and_in_other_places() -> None:
+    """A timestamp is nobody's secret; bytes under it are the blocks' to judge."""
+    parsed, rows = sealed_block(words=words)
+    assert rows[~parsed.words_right(words, rows)].tolist() == [4, 5, 7]
+    assert not parsed.words_right(lambda shards: words(shards) ^ 1, rows).any()
+    assert not parsed.macs_right(KEY, rows).any()
+
+
+def test_without_its_word_a_forged_shard_is_nobodys() -> None:
+    """Plain, or under both flags: neither is a seal."""
+    for flags in (Flag(0), SEALED, Flag.ONE_TIME, Flag.KEYED):
+        forged = msgspec.structs.replace(TEMPLATE, flags=flags, shard_count=3, total_length=30, payload_checksum=5)
+        parsed = parse(*block([encode(forged, b"poison")]))
+        rows = np.array([0])
+        assert parsed.verdict[0] == GOOD
+        assert not parsed.words_right(words, rows).any() and not parsed.macs_right(KEY, rows).any()
+
+
+@given(st.integers(1, 120), st.randoms(use_true_random=False))
+def test_header_checksums_are_zlibs(count: int, rng: random.Random) -> None:
+    headers = np.frombuffer(rng.randbytes(count * FIXED_BYTES), np.uint8).reshape(count, FIXED_BYTES)
+    expected = [zlib.crc32(row[:60].tobytes() + bytes(4)) for row in headers]
     assert header_checksums(headers).tolist() == expected

@@ -6,16 +6,18 @@ import hashlib
 import struct
 
 import msgspec
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given
 from hypothesis import strategies as st
 
+from packets.batch import ShardTrain
 from packets.security import seal
 from packets.security.pair_keys import Session, pair_keys, receiver_session, sender_session
 from packets.security.replay import WINDOW_MS, Budget, Memory
-from packets.wire import Header, Mandate, PacketType, decode
+from packets.wire import Header, Mandate, PacketType, decode, encode
 from tests.keys import NEED, PAYLOAD, PEOPLE, Stage, an_object, launched
 
 # --- exact bytes ---
@@ -39,7 +41,7 @@ def test_a_mac_covers_header_with_zero_checksum_and_payload() -> None:
     raw = seal.seal_with_mac(header, b"payload", key, 0x0203, 8)
     expected = hashlib.blake2b(raw[:60] + bytes(4) + raw[64:76] + b"payload", key=key, digest_size=8).digest()
     assert raw[76:92] == bytes.fromhex("ffff000c01000203") + expected and raw[92:] == b"payload"
-    assert expected.hex() == "9e5d8d5a8ab358cb"
+    assert expected.hex() == "9d55584764928a6a"
     assert seal.mac_matches(decode(raw)[0], raw, key, 8)
     assert not seal.mac_matches(decode(raw)[0], raw, key), "a tag of another length is no tag"
     assert not seal.mac_matches(decode(raw)[0], raw, bytes(32), 8)
@@ -51,7 +53,7 @@ def test_a_signature_is_ed25519_over_the_same_bytes() -> None:
     covered = raw[:60] + bytes(4) + raw[64:76] + b"ask"
     assert raw[76:84] == bytes.fromhex("ffff004402000002")
     PEOPLE["h11"].certificate.signing_key.verify(raw[84:148], covered)
-    assert raw[84:100].hex() == "a7059091022c6d488721c205a3437287", "Ed25519 is deterministic"
+    assert raw[84:100].hex() == "c8011eff5b61dc931f39d2ddfc1685e9", "Ed25519 is deterministic"
 
 
 def shared(object_id: int = 1, transfer_id: int = 2) -> tuple[Session, Session]:
@@ -69,8 +71,28 @@ def test_both_ends_of_a_session_have_the_same_keys_crossed_over() -> None:
     assert (sender.send_key, sender.receive_key) == (receiver.receive_key, receiver.send_key)
     assert sender.send_key != sender.receive_key and sender.peer.name == "h12" and receiver.peer.name == "h11"
     assert sender.send_key[:16].hex() == "beef7c09e4fbecb335838e6acb4dea01"
+    words = sender.words(np.array([0, 1, 1 << 31]))
+    assert [int(word) for word in words] == [0x9E5969C2, 0x9B7640F6, 0x24321C65]
+    assert (receiver.words(np.array([0, 1, 1 << 31])) == words).all()
     for other in (shared(object_id=9), shared(transfer_id=9)):
         assert other[0].send_key != sender.send_key
+        assert not (other[0].words(np.arange(50)) == sender.words(np.arange(50))).any()
+
+
+def test_a_sealed_shard_is_checked_alone_as_in_a_block() -> None:
+    sender, receiver = shared()
+    template = Header(type=PacketType.DATA_SHARD, object_id=1, transfer_id=2)
+    for sealed in ({"words": sender.words}, {"mac": sender.send_key}):
+        train = ShardTrain(template, bytes(range(250)), 100, **sealed)  # type: ignore[arg-type]
+        for index in range(train.count):
+            raw = bytearray(train.stride)
+            raw = raw[: train.write(raw, 0, [index], timestamp_us=1, high=0)]
+            assert seal.shard_matches(decode(raw)[0], raw, receiver)
+            assert not seal.shard_matches(decode(raw)[0], raw, shared(object_id=9)[1])
+            raw[-1] ^= 1
+            assert not seal.shard_matches(decode(raw)[0], raw, receiver)
+    bare = encode(msgspec.structs.replace(template, shard_count=1))
+    assert not seal.shard_matches(decode(bare)[0], bare, receiver)
 
 
 def test_a_share_that_forces_the_secret_is_refused() -> None:

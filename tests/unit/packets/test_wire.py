@@ -94,11 +94,27 @@ SHARD = Header(
 
 def test_a_shard_has_exactly_these_bytes() -> None:
     expected = bytes.fromhex(
-        "10 01 0002 0040 0003  0000000700100002  0a010103 deadbeef 00000002 00000003"
+        "20 01 0002 0040 0003  0000000700100002  0a010103 deadbeef 00000002 00000003"
         "0000000000000b00 0000000000000b03 0004 0010 01020304 352441c2"
     )
     expected += zlib.crc32(expected + bytes(4)).to_bytes(4, "big") + b"abc"
     assert encode(SHARD, b"abc") == expected
+
+
+def test_the_payload_checksum_of_a_sealed_shard_is_its_makers() -> None:
+    for flag in (Flag.ONE_TIME, Flag.KEYED):
+        sealed = msgspec.structs.replace(SHARD, flags=flag, payload_checksum=0x01020304)
+        packet = encode(sealed, b"abc")
+        assert packet[56:60] == b"\1\2\3\4" and encode(*decode(packet)) == packet
+        other = encode(msgspec.structs.replace(sealed, type=PacketType.PROBE), b"abc")
+        assert other[56:60] == zlib.crc32(b"abc").to_bytes(4, "big"), "of shards alone"
+
+
+@pytest.mark.parametrize("size", [0, 32, 65, 95, 25 * 32])
+def test_blocks_are_two_to_twenty_four_hashes(size: int) -> None:
+    launch = msgspec.structs.replace(SHARD, flags=Flag.LAUNCH, digest=Digest(bytes(32)), blocks=bytes(size))
+    with pytest.raises(PacketError, match="blocks option"):
+        decode(encode(launch))
 
 
 def test_options_have_exactly_these_bytes() -> None:
@@ -107,14 +123,14 @@ def test_options_have_exactly_these_bytes() -> None:
         trust_floor=5000, expert_group=7, deadline_ms=170_000), digest=Digest(b"\xaa" * 32), error=5,
         ack=Acknowledgement(base=3, echo_us=4, delay_us=5, window=6, bitmap=b"\x02"),
         mandate=Mandate(issued_ms=1, expires_ms=2, digest=b"\xbb" * 32, signature=b"\xcc" * 64),
-        key_share=b"\xdd" * 32, sent_at_ms=1_800_000_000_000,
+        key_share=b"\xdd" * 32, sent_at_ms=1_800_000_000_000, blocks=b"\xee" * 64,
         authentication=Authentication(algorithm=1, key_id=9, tag=b"12345678"), others=((0x8001, b"?"),),
     )  # fmt: skip
     expected = (
         "00010010 00010203 1f40 251c 1388 0007 00029810" + "00020021 01" + "aa" * 32
         + "00030011 00000003 00000004 00000005 00000006 02" + "00040002 0005"
         + "00050070 0000000000000001 0000000000000002" + "bb" * 32 + "cc" * 64 + "00060020" + "dd" * 32
-        + "00070008 000001a3185c5000" + "80010001 3f" + "ffff000c 01 00 0009 3132333435363738"
+        + "00070008 000001a3185c5000" + "00080040" + "ee" * 64 + "80010001 3f" + "ffff000c 01 00 0009 3132333435363738"
     )  # fmt: skip
     assert encode(header)[FIXED_BYTES:] == bytes.fromhex(expected)
 
@@ -186,7 +202,7 @@ def test_sealed_mutations_only_ever_raise_packet_error() -> None:
 @pytest.mark.parametrize(
     ("at", "value", "expected"),
     [
-        (0, b"\x20", "version"),
+        (0, b"\x10", "version"),
         (1, b"\x00", "type"),
         (1, b"\x0a", "type"),
         (4, b"\x00\x3f", "length"),
