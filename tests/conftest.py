@@ -28,7 +28,7 @@ from topologies.machine import cleanup
 TESTS = Path(__file__).parent
 TIMEOUT_S = {"unit": 20, "wire": 60, "network": 400, "browser": 400}
 TIERS = list(TIMEOUT_S)
-NETWORK_LOCK = Path("/tmp/daitn-net.lock")
+NETWORK_LOCK = Path("/run/daitn-net.lock")  # a sandbox has a /run of its own
 LOCK_TIMEOUT_S = 900.0
 TIDY_TIMEOUT_S = 10.0
 

@@ -55,7 +55,6 @@ def at_training(run: Running) -> None:
         (at_network, signal.SIGTERM),
         (at_calibration, signal.SIGINT),
         (at_agents, signal.SIGHUP),
-        (at_training, signal.SIGINT),
         (at_training, signal.SIGTERM),
     ],
 )
@@ -74,7 +73,7 @@ def test_an_interrupted_run_takes_everything_down(
 
 def test_a_second_ctrl_c_does_not_cut_the_teardown_short(tmp_path: Path, before: set[str]) -> None:
     with running(tmp_path, *SEED) as run:
-        at_agents(run)
+        at_training(run)
         run.process.send_signal(signal.SIGINT)
         while run.process.poll() is None:
             run.process.send_signal(signal.SIGINT)
