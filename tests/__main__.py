@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 from xml.etree import ElementTree
@@ -31,6 +32,7 @@ COVERAGE = ["--cov", "--cov-report="]  # the floor stands in pyproject.toml; the
 INSIDE = ["-m", "topologies.sandbox", "--"]
 SANDBOXES = ["--dist", "loadfile", "--no-loadscope-reorder", "-v"]
 NO_TESTS, INTERRUPTED = 5, 130
+FEW = 5  # more that fail are no matter of a neighbour
 END_TIMEOUT_S = 60.0
 
 
@@ -58,13 +60,22 @@ class Lead:
         self.failed |= not well
         self.sums.append(f"{'ok    ' if well else 'FAILED'} {title:32} {time.monotonic() - start_s:6.0f} s  {said}")
 
-    def test(self, title: str, words: list[str]) -> None:
-        """Run pytest; its output is ours. No test at all is well where a mark chose them."""
+    def test(self, title: str, words: list[str], again: Sequence[str] = ()) -> None:
+        """Run pytest; its output is ours. No test at all is well where a mark chose them.
+
+        ``again``: what to say for a second try of the few that failed, without the neighbour that may be why.
+        """
         print(f"== {title}", flush=True)
         start_s, report = time.monotonic(), self.folder / f"{len(self.sums)}.xml"
         status = self.start(["-m", "pytest", f"--junitxml={report}", *words]).wait()
         well = report.exists() and (status == 0 or (status == NO_TESTS and "-m" in words))
-        self.note(title, [int(not well)], start_s, results(report))
+        said, failed = results(report)
+        if again and 0 < len(failed) <= FEW:
+            print(f"== {title}: {len(failed)} failed, once more without a neighbour", flush=True)
+            retry = ["-m", "pytest", "--last-failed", "--last-failed-no-failures=none", *again]
+            well = self.start(retry).wait() == 0
+            said += ", passed without a neighbour: mark them alone, or mend them" if well else ", and failed again"
+        self.note(title, [int(not well)], start_s, "".join([said, *(f"\n{'':9}{name}" for name in failed)]))
 
     def end(self) -> None:
         """End what is still running as Ctrl-C does, and by force what does not heed it."""
@@ -96,16 +107,16 @@ class Beside:
         self._lead.note(self.title, statuses, self._start_s)
 
 
-def results(report: Path) -> str:
-    """Return in words what pytest wrote of its tests, with the names of those that failed."""
+def results(report: Path) -> tuple[str, list[str]]:
+    """Return in words what pytest wrote of its tests, and the names of those that failed."""
     if not report.exists():
-        return "ended before it could report"
+        return "ended before it could report", []
     suite = next(ElementTree.parse(report).iter("testsuite"))
     count = {key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")}
     failed = count["failures"] + count["errors"]
     said = f"{count['tests'] - failed - count['skipped']} passed, {failed} failed, {count['skipped']} skipped"
     bad = [case for case in suite.iter("testcase") if {"failure", "error"} & {part.tag for part in case}]
-    return said + "".join(f"\n         {case.get('classname')}::{case.get('name')}" for case in bad)
+    return said, [f"{case.get('classname')}::{case.get('name')}" for case in bad]
 
 
 def why_no_sandbox() -> str:
@@ -128,7 +139,7 @@ def lead_all(lead: Lead, chosen: list[str]) -> None:
             lead.test("network and browser tests", dear)
             return
         worker = f"--tx=2*popen//python={shlex.join([sys.executable, *INSIDE, sys.executable])}"
-        lead.test("network tests, two sandboxes", [*SANDBOXES, worker, "-m", "not alone", *dear])
+        lead.test("network tests, two sandboxes", [*SANDBOXES, worker, "-m", "not alone", *dear], ["-v", *dear])
         lead.test("network tests, alone", ["-v", "-m", "alone", *dear])
 
 

@@ -20,7 +20,7 @@ def lead(tmp_path: Path) -> Lead:
 def words_for(tmp_path: Path, *lines: str) -> list[str]:
     """Write a module of tests; return the words that run it."""
     (tmp_path / "test_it.py").write_text("\n".join(lines) + "\n")
-    return ["-q", "--rootdir", str(tmp_path), "-p", "no:cacheprovider", str(tmp_path / "test_it.py")]
+    return ["-q", "--rootdir", str(tmp_path), str(tmp_path / "test_it.py")]
 
 
 def test_a_failed_test_is_named_and_fails_the_whole(tmp_path: Path, lead: Lead) -> None:
@@ -29,6 +29,17 @@ def test_a_failed_test_is_named_and_fails_the_whole(tmp_path: Path, lead: Lead) 
     assert lead.failed
     (said,) = lead.sums
     assert said.startswith("FAILED tests") and "1 passed, 1 failed, 0 skipped" in said and "test_it::test_bad" in said
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+def test_what_fails_beside_a_neighbour_is_tried_again_and_told(tmp_path: Path, lead: Lead, for_good: bool) -> None:
+    once = "pathlib.Path(__file__).with_suffix('.tried')"
+    lines = ["import pathlib", f"def test_shy():\n    tried = {once}.exists()\n    {once}.touch()\n    assert tried"]
+    words = words_for(tmp_path, *lines, *(["def test_bad(): assert 0"] if for_good else []))
+    lead.test("tests", words, words)
+    assert lead.failed is for_good
+    assert ("failed again" if for_good else "passed without a neighbour") in lead.sums[0]
+    assert "test_it::test_shy" in lead.sums[0]
 
 
 def test_what_passes_is_well_and_so_is_a_mark_that_nothing_bears(tmp_path: Path, lead: Lead) -> None:
