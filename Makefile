@@ -25,29 +25,29 @@ demo: setup-demo  ## the healthcare run, end to end (SEED=n)
 	@.venv/bin/daitn run healthcare --seed $(SEED)
 
 test: setup  ## every check: lint, types, then unit, wire, network and browser tests
-	@status=0; \
-	echo "== lint"; $(PY) -m ruff check . && $(PY) -m ruff format --check . || status=1; \
-	echo "== types"; $(PY) -m mypy || status=1; \
-	echo "== tests"; $(PYTEST) || status=1; \
-	exit $$status
+	@$(PY) -m tests
 
-test-unit: setup-unit  ## unit tests alone (no root, under 60 s)
-	@$(PYTEST) tests/unit
+test-unit: setup-unit  ## unit tests alone (no root, about two minutes)
+	@$(PY) -m tests unit
 
 test-wire: setup  ## bytes, captures, dissectors
-	@$(PYTEST) tests/wire
+	@$(PY) -m tests wire
 
 test-network: setup  ## Mininet tests (root)
-	@$(PYTEST) tests/network
+	@$(PY) -m tests network
 
 test-browser: setup  ## the page in a real Chromium
-	@$(PYTEST) tests/browser
+	@$(PY) -m tests browser
 
 lint: setup-unit  ## ruff: lint and format
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
 
 types: setup-unit  ## mypy, strict on our packages
 	@$(PY) -m mypy
+
+.PHONY: coverage
+coverage: setup  ## lines of packets/ and controller/ that unit and wire tests reach: the table, and what they miss
+	@$(PYTEST) -n 2 --dist loadfile tests/unit tests/wire --cov --cov-report=term-missing
 
 bench-flood: setup-demo  ## 10,000 bad packets a second beside a live transfer; the last line is JSON
 	@$(PY) -m benchmarks.flood

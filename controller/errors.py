@@ -39,5 +39,9 @@ class SteeringError(ControllerError):
     """An object cannot be steered as asked: no such rendezvous, no path, or nobody announced it."""
 
 
+class NotYet(SteeringError):
+    """What is asked for is usual and not ready so soon after the start; whoever asked tries again by itself."""
+
+
 class LendingError(ControllerError):
     """An engine is not lent to who asks for it, or the one that is lent gives no answer now."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from controller.access.gathering import Gathering
-from controller.errors import BorderSilent, ControllerError, SteeringError
+from controller.errors import BorderSilent, ControllerError, NotYet, SteeringError
 from controller.services import Services
 from controller.topology.errors import TopologyError
 from packets.errors import DaitnError
@@ -96,7 +96,8 @@ class Terminals:
         if isinstance(error, msgspec.DecodeError):
             self.services.emit("packet.refused", reason="message", node=host.name, detail=str(error)[:200])
             return Refused(reason=f"no message of ours: {error}"[:400])
-        self.services.emit("request.refused", reason=str(error)[:400], node=host.name)
+        if not isinstance(error, NotYet):
+            self.services.emit("request.refused", reason=str(error)[:400], node=host.name)
         return refusal(error)
 
     @staticmethod

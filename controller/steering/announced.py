@@ -13,7 +13,7 @@ import msgspec
 
 from controller.access.places import Places
 from controller.border.messages import AskFacilities, AskNextStop, Facility, Lost, Stop, place_key
-from controller.errors import SteeringError
+from controller.errors import NotYet, SteeringError
 from controller.runtime.identities import Identities
 from controller.services import Services
 from controller.values.errors import EngineError
@@ -106,7 +106,7 @@ class Objects:
             raise SteeringError("there is no MPVU to send test samples to")
         chosen = mpvus[copy % len(mpvus)]
         if not chosen.attributes.get("ready"):
-            raise SteeringError(f"MPVU number {copy} has not registered yet")
+            raise NotYet(f"MPVU number {copy} has not registered yet")
         return chosen.kas, chosen.handle
 
     def _data_target(self, entry: Announced) -> tuple[int, str]:

@@ -150,7 +150,7 @@ def test_the_wire_shows_autonomous_shards_to_real_addresses(run: tuple[str, Ende
 
 def test_a_holder_that_dies_with_the_model_is_passed_by(tmp_path: Path) -> None:
     before = standing()
-    job = {"hyper": {"epochs": 40.0}}  # long enough to die meanwhile
+    job = {"hyper": {"epochs": 10.0}}  # long enough to die meanwhile
     with running(tmp_path, "--seed", "1", scenario=scenario(tmp_path, **job)) as started:
         name = started.wait_for("job.decided", visit=0).data["to"]
         started.wait_for("object.arrived", visit=0, node=name)

@@ -1,4 +1,6 @@
-"""A deployed model falls behind the world on the real network: found, trained on, put in its own places anew."""
+"""A deployed model falls behind the world on the real network: found, trained on, put in its own places anew; then one
+of the places dies.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from experiments.load import AHEAD_S, nodes_of
 from experiments.scenarios.queries import QueriesSpec
 from hosts.inference.asked import Row, summary
 
-LOAD_S = 60.0
+LOAD_S, AFTER_S = 90.0, 6.0  # of queries at the most, and once the model is back
+WAITED_S = 2.0  # a load that is stopped waits no longer for the latest queries
 
 
 def right(rows: Sequence[Row], start_s: float, end_s: float) -> float:
@@ -21,7 +24,7 @@ def right(rows: Sequence[Row], start_s: float, end_s: float) -> float:
     return float(share)
 
 
-def test_a_model_that_falls_behind_is_trained_on_and_deployed_anew_while_it_is_asked(tmp_path: Path) -> None:
+def test_a_model_that_falls_behind_is_deployed_anew_and_no_query_is_lost_then_or_when_one_dies(tmp_path: Path) -> None:
     with move.serving(tmp_path) as (network, labels):
         askers = terminals(network, "query_owner")[:3]
         began_s = time.time() + AHEAD_S
@@ -33,8 +36,14 @@ def test_a_model_that_falls_behind_is_trained_on_and_deployed_anew_while_it_is_a
         fallen = network.wait_for("model.drifted", 15.0)
         anew = network.wait_for("model.redeployed", 50.0)
         deployed = network.events("model.deployed")
-        time.sleep(max(0.0, began_s + LOAD_S - time.time()))
-        rows = ended(network, askers)
+        time.sleep(AFTER_S)
+        answered_s = time.time() - began_s - WAITED_S
+        for name in askers:
+            network.at(name, "load_stop")
+        rows = [r for r in ended(network, askers) if r.at_s < answered_s]
+        killed = move.killed(network, askers, labels, 60.0)
+    assert (killed["lost"], killed["refused"]) == (0, 0), killed
+    assert killed["recovery_s"] < 3.0, killed
     assert fallen.data["broad"] < fallen.data["was"] - 0.1
     assert any("broad accuracy has fallen" in why for why in fallen.data["reasons"])
     nodes = nodes_of(deployed)
@@ -43,4 +52,4 @@ def test_a_model_that_falls_behind_is_trained_on_and_deployed_anew_while_it_is_a
     assert (found["lost"], found["refused"]) == (0, 0), found
     # The old model answers until the first place has the new one, however soon the fall was found.
     first_s = min(e.t_unix_s for e in deployed if e.t_unix_s > fallen.t_unix_s) - began_s
-    assert right(rows, anew.t_unix_s - began_s, LOAD_S) > right(rows, drifted_s, first_s) + 0.1
+    assert right(rows, anew.t_unix_s - began_s, answered_s) > right(rows, drifted_s, first_s) + 0.1

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.network.daitn import Running, assert_as_before, daitn, foreign, read_json, refused, running, standing
+from tests.network.daitn import Running, assert_as_before, daitn, foreign, read_json, refused, running, standing, tool
 
 SEED = ("--seed", "1")
 
@@ -55,7 +55,6 @@ def at_training(run: Running) -> None:
         (at_network, signal.SIGTERM),
         (at_calibration, signal.SIGINT),
         (at_agents, signal.SIGHUP),
-        (at_training, signal.SIGINT),
         (at_training, signal.SIGTERM),
     ],
 )
@@ -74,7 +73,7 @@ def test_an_interrupted_run_takes_everything_down(
 
 def test_a_second_ctrl_c_does_not_cut_the_teardown_short(tmp_path: Path, before: set[str]) -> None:
     with running(tmp_path, *SEED) as run:
-        at_agents(run)
+        at_training(run)
         run.process.send_signal(signal.SIGINT)
         while run.process.poll() is None:
             run.process.send_signal(signal.SIGINT)
@@ -193,12 +192,21 @@ def rejects_a_dream(folder: Path) -> None:
 def trains_and_answers(folder: Path) -> None:
     nothing = daitn("query", "cardiology", cwd=folder)
     assert nothing.status != 0 and len(nothing.err.splitlines()) == 1, nothing
-    said = daitn("submit", "--broad", "0.5", "--max-visits", "6", *SEED, cwd=folder, timeout_s=200)
-    assert said.status == 0 and "targets met" in said.out, said
+    for mtu, warned in ((1400, True), (1500, False)):
+        set_mtu_of_gateways(mtu)
+        said = daitn("submit", "--broad", "0.5", "--max-visits", "6", *SEED, cwd=folder, timeout_s=200)
+        assert said.status == 0 and "targets met" in said.out, said
+        assert ("smaller MTU; it goes on in packets of 1280" in said.out) is warned
     answered = daitn("query", "cardiology", cwd=folder)
     assert answered.status == 0 and "by mdfp" in answered.out, answered
     refused(daitn("query", "cardiolgy", cwd=folder), "cardiolgy", "cardiology")
     assert "finished" in daitn("status", cwd=folder).out
+
+
+def set_mtu_of_gateways(mtu: int) -> None:
+    """Give ports on the way an MTU as tunnels have: objects go on in smaller packets, and a warning says so."""
+    for path in Path("/sys/class/net").glob("k?g-eth*"):
+        tool("ip", "link", "set", path.name, "mtu", str(mtu))
 
 
 def test_up_gives_mininets_command_line(tmp_path: Path, before: set[str]) -> None:

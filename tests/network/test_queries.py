@@ -51,6 +51,11 @@ def test_every_query_of_a_load_is_answered(network: StandingNetwork, policy: str
     assert found["p50_ms"] < 200
 
 
+def test_no_query_is_lost_while_a_model_moves(network: StandingNetwork) -> None:
+    moved = move.moved(network, terminals(network, "query_owner")[:3], labels(network), 60.0)
+    assert (moved["lost"], moved["refused"]) == (0, 0), moved
+
+
 def test_what_cannot_be_served_is_refused_with_the_reason(network: StandingNetwork) -> None:
     asker = terminals(network, "query_owner")[-1]
     for need, words in (({"broad_accuracy": 0.999}, "accuracy 1.00"), ({"deadline_ms": 1}, "within 1 ms")):

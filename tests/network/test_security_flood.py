@@ -8,6 +8,8 @@ import pytest
 
 from benchmarks import flood
 
+pytestmark = pytest.mark.alone  # goodput beside a flood of 10,000 packets a second
+
 TRIES = 3
 REASONS = {"short", "length", "header-checksum", "mac", "signature", "replayed", "expired", "unsigned", "owner"}
 

@@ -12,14 +12,16 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import wait_until
+from tests.network.daitn import settings
 from topologies import fig3
-from topologies.machine import sysctls
 from topologies.machine.cgroups import create_group, run_groups
 from topologies.machine.cleanup import clean, is_live, tagged_processes
 from topologies.machine.ledger import RUN_BASE
 from topologies.network import Network
 from topologies.venv import ROOT
 from topologies.wiring import group
+
+pytestmark = pytest.mark.alone  # kernel settings are raised and put back on the machine itself
 
 LEADER = """
 import subprocess, sys
@@ -88,7 +90,7 @@ def ours_left(run: str) -> list[str]:
 
 def test_kill_9_then_clean_then_again(foreign: None) -> None:
     theirs = foreign_things()
-    settings = {name: sysctls.path_of(name).read_text() for name in sysctls.WANTED}
+    before = settings()
     run = f"killed-{os.getpid()}"
     leader, agent = start_leader(run)
     group = create_group(run, "h11", 0.5)
@@ -108,7 +110,7 @@ def test_kill_9_then_clean_then_again(foreign: None) -> None:
     assert agent in report.processes
     assert len(report.bridges) == len(fig3.PLAN.switches)
     wait_until(lambda: not ours_left(run), 5, "nothing of ours")
-    assert {name: sysctls.path_of(name).read_text() for name in sysctls.WANTED} == settings
+    assert settings() == before
     assert foreign_things() == theirs
     assert str(clean(run)) == "nothing to remove"
     second = f"again-{os.getpid()}"

@@ -14,6 +14,8 @@ from topologies.machine.frames import End
 from topologies.network import Network
 from topologies.plan import LinkPlan
 
+pytestmark = pytest.mark.alone  # rates and delays are measured
+
 
 def set_rate(link: LinkPlan, device: str) -> None:
     """Shape a port as this link declares."""

@@ -6,7 +6,7 @@ import os
 import subprocess
 from typing import Any
 
-from topologies.machine import sysctls
+from tests.network.daitn import settings
 from topologies.machine.ledger import RUN_BASE
 from topologies.network import Network
 from topologies.plan import NetworkPlan
@@ -31,7 +31,7 @@ def traces() -> dict[str, Any]:
         "ports": output("ovs-vsctl", "--no-headings", "--columns=name", "list", "Port").split(),
         "controllers": output("ovs-vsctl", "--no-headings", "--columns=target", "list", "Controller").split(),
         "qdiscs": output("tc", "qdisc", "show"),
-        "settings": {name: sysctls.path_of(name).read_text() for name in sysctls.WANTED},
+        "settings": settings(),
         "runs": {path.name for path in RUN_BASE.glob("*") if path.is_dir()},
         "shells": subprocess.run(["pgrep", "-f", "mininet:"], capture_output=True, text=True).stdout,
         "wires": subprocess.run(["pgrep", "-x", "vde_plug|wirefilter"], capture_output=True, text=True).stdout,

@@ -82,6 +82,18 @@ def test_what_is_not_right_is_refused_in_words(message: object, why: str) -> Non
     run(work)
 
 
+@pytest.mark.parametrize("kind, events", [("gold", 1), ("test_sample", 0)])
+def test_what_is_only_too_early_is_refused_without_an_event(kind: str, events: int) -> None:
+    async def work() -> None:
+        world = World(PLAN)
+        await world.start()
+        message = AnnounceObject(name="h11", kind=kind, task="t", size_bytes=1)
+        assert isinstance(await world.tell("h11", message), Refused)
+        assert len(world.of("request.refused")) == events
+
+    run(work)
+
+
 def test_a_repeated_request_is_handled_once_and_answered_every_time() -> None:
     async def work() -> None:
         world = World(PLAN)
