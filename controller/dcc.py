@@ -113,6 +113,7 @@ class Dcc:
     def _register(self) -> None:
         """Say which room answers what: packets, terminals' messages, other control centres' requests."""
         self.packets.on_object, self.packets.on_query = self.steering.launch, self.queries.ask
+        self.fabric.packet_refused = self.limiter.overflowed
         self.packets.on_closed = self.liveness.agent_ended
         self.liveness.on_dead, self.fabric.on_links = self.health.gone, self.queries.links_changed
         self.visits.on_trained, self.visits.on_leave = self._trained, self.resteering.withdrawn
@@ -162,6 +163,7 @@ class Dcc:
         """Return the periodic duties: {name: (method, period in seconds)}."""
         return {
             "port counters": (self.fabric.poll, 1.0),
+            "drop counters": (self.fabric.poll_drops, 2.0),
             "link verification": (self.discovery.probe, 5.0),
             "liveness": (self.liveness.look, 1.0),
             "watch over rendezvous": (self.liveness.knock, WATCH_S),

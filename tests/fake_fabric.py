@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,6 +28,7 @@ from controller.southbound.openflow import (
     PORT_TABLE,
     Action,
     DecTtl,
+    DropCount,
     FlowMod,
     GroupMod,
     MeterMod,
@@ -108,8 +110,9 @@ def matches(flow: FlowMod, packet: Packet, in_port: int) -> bool:
         if have is None:
             return False
         if isinstance(wanted, tuple):
-            network = ipaddress.IPv4Network("/".join(wanted))
-            if ipaddress.IPv4Address(have) not in network:
+            value, mask = (x if isinstance(x, int) else int(ipaddress.IPv4Address(x)) for x in wanted)
+            number = have if isinstance(have, int) else int(ipaddress.IPv4Address(have))
+            if number & mask != value:
                 return False
         elif have != wanted:
             return False
@@ -133,6 +136,7 @@ class FakeSwitch:
         self.meters: dict[int, MeterMod] = {}
         self.choose = choose
         self.applied = 0
+        self.counted: Counter[tuple[int, int, int]] = Counter()
 
     def apply(self, mod: FlowMod | GroupMod | MeterMod) -> None:
         self.applied += 1
@@ -170,6 +174,7 @@ class FakeSwitch:
             flow = self.lookup(table, packet, in_port)
             if flow is None:
                 return out
+            self.counted[flow.cookie, flow.table, flow.priority] += 1
             alive = self._act(flow.actions, packet, in_port, flow.table, out)
             if alive is None:
                 return out
@@ -267,6 +272,11 @@ class FakeFabric:
 
     def ask_port_counts(self, dpid: int) -> None:
         pass
+
+    def ask_drop_counts(self, dpid: int) -> None:
+        name = self.names[dpid]
+        counts = [DropCount(*rule, packets) for rule, packets in self.switches[name].counted.items()]
+        self.cores[dpid].drop_counts(dpid, counts)
 
     def _packet_out(self, name: str, mod: PacketOut) -> None:
         packet = from_bytes(mod.data)

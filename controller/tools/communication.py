@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from controller.domain import Domain
 from controller.errors import ControllerError, SteeringError
 from controller.runtime.bounded import Bounded
-from controller.southbound import pipeline
+from controller.southbound import guard, pipeline
 from controller.southbound.frames import Datagram, build_udp
 from controller.southbound.openflow import (
     PORT_TABLE,
@@ -71,9 +71,10 @@ class Communication:
         """
         switch = self.domain.switches[name]
         self._note_ports(name, ports)
-        mods = pipeline.base_mods(
-            self.domain, switch, fresh=name not in self._seen, meters=meters, own_source=self.own_source
-        )
+        mods = [
+            *pipeline.base_mods(self.domain, switch, fresh=name not in self._seen, meters=meters),
+            *guard.switch_mods(self.domain, switch, meters=meters, own_source=self.own_source),
+        ]
         routes = self._wanted_routes()[name]
         labels = [
             rule for path in self.paths.values() for at, rule in path.rules if at == name
