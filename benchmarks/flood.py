@@ -168,7 +168,7 @@ class Scene:
                 event = decode_event(data)
                 self.ready += event.kind == "dcc.ready"
                 if event.kind == "frame.dropped":
-                    self.dropped[event.data["reason"]] += event.data["more"]
+                    self.dropped.update(event.data["reasons"])
                 if event.kind == "packet.refused":
                     self.told[str(event.data["reason"])] += event.data.get("more", 1)
                     reason = str(event.data["reason"])

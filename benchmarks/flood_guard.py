@@ -11,13 +11,11 @@ import json
 import statistics
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from benchmarks.common import say
-from topologies.plan import gateway_address
-
-if TYPE_CHECKING:
-    from benchmarks.flood import Scene
+from topologies.network import Network
+from topologies.plan import NetworkPlan, gateway_address
 
 SECONDS = 60.0
 UP_PPS = 10_000.0
@@ -30,6 +28,34 @@ QUIET = 3  # transfers before, and after
 ASKED = 40
 COUNTED_S = 5.0  # until the counters of switches have been read once more
 LEAST = 0.9
+
+
+class Scene(Protocol):
+    """The standing network of ``flood``: ``dropped`` by switches, ``told`` by control centre and terminals."""
+
+    plan: NetworkPlan
+    net: Network
+    address: dict[str, str]
+    dropped: Counter[str]
+    told: Counter[str]
+
+    def control(self, *, any_source: bool) -> None:
+        """Have another control centre instead."""
+
+    def run(self, name: str, module: str, *arguments: str) -> None:
+        """Start a process at a terminal."""
+
+    def tell(self, name: str, line: str) -> None:
+        """Tell it something."""
+
+    def hear(self, name: str) -> dict[str, Any]:
+        """Wait for its answer."""
+
+    def ask(self, name: str, line: str) -> dict[str, Any]:
+        """Do both."""
+
+    def transfer(self, attack: dict[str, Any] | None, size: int) -> dict[str, Any]:
+        """Send one object."""
 
 
 def reason_of(kind: str) -> str:

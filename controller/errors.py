@@ -39,5 +39,13 @@ class SteeringError(ControllerError):
     """An object cannot be steered as asked: no such rendezvous, no path, or nobody announced it."""
 
 
+class Denied(SteeringError):
+    """A terminal asks for what is not its own. ``word``: by which it is counted (``packets.security.reasons``)."""
+
+    def __init__(self, word: str, message: str) -> None:
+        super().__init__(message)
+        self.word = word
+
+
 class LendingError(ControllerError):
     """An engine is not lent to who asks for it, or the one that is lent gives no answer now."""

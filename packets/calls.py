@@ -8,6 +8,8 @@ import msgspec
 
 from packets.terms import Message, Name, Share, Text
 
+MAX_REVOKED = 1024
+
 
 class LaunchAgain(Message, frozen=True, kw_only=True, tag="again"):
     """The DCC has moved an object's flows to another rendezvous: launch it again (``Ack``, or ``Refused``: not held).
@@ -78,6 +80,12 @@ class Recalibrate(Message, frozen=True, kw_only=True, tag="recalibrate"):
     object_id: int
     reason: Text = ""
     broad: Share = 0.0
+
+
+class Revoked(Message, frozen=True, kw_only=True, tag="revoked"):
+    """The DCC names all terminals that are revoked: what they say, launch or own is refused from now on (``Ack``)."""
+
+    names: Annotated[list[Name], msgspec.Meta(max_length=MAX_REVOKED)] = []
 
 
 class SendData(Message, frozen=True, kw_only=True, tag="send_data"):

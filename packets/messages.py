@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 
 from packets.aats.probe import Probe, ProbeReply
-from packets.calls import Copy, Halt, HandOver, LaunchAgain, Pull, Recalibrate, Release, Retire, SendData
+from packets.calls import Copy, Halt, HandOver, LaunchAgain, Pull, Recalibrate, Release, Retire, Revoked, SendData
 from packets.distributed.asking import Asking
 from packets.distributed.gossip import Talk
 from packets.queries import (
@@ -38,8 +38,8 @@ __all__ = [
     "Ack", "AnnounceObject", "AnnounceReply", "Answer", "AnyMessage", "Ask", "AskPart", "AskReplicas", "AskState",
     "Busy", "Change", "Copy", "Fixed", "Halt", "HandOver", "Inquire", "JobSpec", "JobStatus", "Known", "LaunchAgain",
     "Leave", "LogPart", "LogRequest", "Message", "MoveModel", "Need", "Order", "OrderRequest", "Pull", "Recalibrate",
-    "Refused", "Register", "Release", "Remeasured", "Replicas", "Report", "Retire", "Returned", "SendData", "State",
-    "StreamPart", "Submit", "SubmitReply", "Verdict", "VerdictReply", "VisitDone", "Way", "decode_message",
+    "Refused", "Register", "Release", "Remeasured", "Replicas", "Report", "Retire", "Returned", "Revoked", "SendData",
+    "State", "StreamPart", "Submit", "SubmitReply", "Verdict", "VerdictReply", "VisitDone", "Way", "decode_message",
     "encode_message",
 ]  # fmt: skip
 
@@ -326,7 +326,7 @@ AnyMessage = (
     | Inquire | Ack | Refused | SubmitReply | AnnounceReply | Order | LogRequest | LogPart | VerdictReply | JobStatus
     | SendData | Ask | Answer | Busy | AskState | State | AskReplicas | Replicas | Change | LaunchAgain | HandOver
     | Release | Copy | Retire | Recalibrate | Remeasured | MoveModel | AskPart | StreamPart | Probe | ProbeReply
-    | Asking | Talk
+    | Asking | Talk | Revoked
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

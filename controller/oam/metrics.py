@@ -154,6 +154,11 @@ def known(data: Data) -> str:
     return reason if reason in WORDS else "steering"
 
 
+def _dropped(metrics: Metrics, data: Data) -> None:
+    for reason, frames in figures(data, "reasons").items():
+        metrics.count("daitn_frames_dropped_total", frames, reason=reason if reason in WORDS else "steering")
+
+
 def _arrived(metrics: Metrics, data: Data) -> None:
     node = text(data, "node")
     metrics.count("daitn_objects_arrived_total", node=node)
@@ -233,7 +238,7 @@ OBSERVERS: dict[str, Callable[[Metrics, Data], None]] = {
     "run.phase": _phase,
     "packet.in": lambda m, d: m.count("daitn_packet_ins_total", kas=text(d, "kas")),
     "packet.refused": lambda m, d: m.count("daitn_packets_refused_total", told(d), reason=known(d)),
-    "frame.dropped": lambda m, d: m.count("daitn_frames_dropped_total", told(d), reason=known(d)),
+    "frame.dropped": _dropped,
     "terminal.revoked": lambda m, d: m.set("daitn_terminals_revoked", 1.0, node=text(d, "name")),
     "terminal.restored": lambda m, d: m.set("daitn_terminals_revoked", 0.0, node=text(d, "name")),
     "object.steered": lambda m, d: m.count("daitn_flows_installed_total", whole(d, "flows"), kas=text(d, "kas")),

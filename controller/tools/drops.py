@@ -8,6 +8,7 @@ from controller.domain import Domain
 from controller.southbound.guard import read_cookie
 from controller.southbound.openflow import DropCount
 from packets.events import Emit
+from topologies.plan import SwitchPlan
 
 Rule = tuple[int, int, int | None, int]  # switch, cookie, table, priority
 
@@ -31,11 +32,17 @@ class Drops:
             before = self._read.get(rule, 0)
             more[named] += count.packets - before if count.packets >= before else count.packets  # it was made anew
             self._read[rule] = count.packets
-        for (reason, port), frames in more.items():
-            if frames and switch is not None:
-                host = self.domain.host_at.get((switch.name, port))
-                self.total[reason] += frames
-                self.emit(
-                    "frame.dropped", reason=reason, switch=switch.name, port=port, node=host.name if host else "",
-                    kas=switch.kas, more=frames, total=self.total[reason],
-                )  # fmt: skip
+        if switch is not None:
+            for port in sorted({port for _, port in more}):
+                self._tell(switch, port, {word: n for (word, at), n in more.items() if at == port and n})
+
+    def _tell(self, switch: SwitchPlan, port: int, reasons: dict[str, int]) -> None:
+        """One event a port, whatever it sends: listeners have room for a few at once."""
+        if not reasons:
+            return
+        host = self.domain.host_at.get((switch.name, port))
+        self.total.update(reasons)
+        self.emit(
+            "frame.dropped", switch=switch.name, port=port, node=host.name if host else "", kas=switch.kas,
+            reasons=reasons, more=sum(reasons.values()), text=", ".join(sorted(reasons)),
+        )  # fmt: skip
