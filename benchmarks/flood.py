@@ -34,7 +34,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,7 @@ class Scene:
         self.address = {h.name: h.address for h in self.plan.hosts}
         self.identities = Identities(self.plan, folder)
         self.processes: dict[str, Any] = {}
+        self._does: dict[str, str] = {}
         self.events = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.events.bind(str(folder / "events.sock"))
         self.dcc_refused: Counter[str] = Counter()
@@ -90,7 +91,7 @@ class Scene:
 
     def start(self) -> None:
         """Bring it up; returns when the ends reach each other."""
-        # the worst case: switches that do not hold a terminal to its own address
+        self.any_source = True  # the worst case: switches that do not hold a terminal to its own address
         self._start_control("--any-source")
         self.net.start()
         end = time.monotonic() + READY_S
@@ -117,17 +118,30 @@ class Scene:
 
     def control(self, *, any_source: bool) -> None:
         """Have another control centre instead, with or without source validation; returns when it is ready."""
-        ready = self.ready
+        if any_source == self.any_source:
+            return
+        ready, self.any_source = self.ready, any_source
         end_process(self.processes.pop("dcc"))
         self._start_control(*(["--any-source"] if any_source else []))
+        self.wait(lambda: self.ready >= ready + len(self.plan.kas_numbers), "the control centre is ready")
+
+    def wait(self, done: Callable[[], bool], what: str) -> None:
+        """Wait until something holds; ``RuntimeError`` when it does not."""
         end = time.monotonic() + READY_S
-        while self.ready < ready + len(self.plan.kas_numbers):
+        while not done():
             if time.monotonic() > end:
-                raise RuntimeError(f"the control centre is not ready; log: {self.folder / 'dcc.log'}")
+                raise RuntimeError(f"not within {READY_S:.0f} s: {what}; log: {self.folder / 'dcc.log'}")
             time.sleep(0.05)
 
+    def speaker(self, kas: int) -> str:
+        """Return the address of a K-AS's border speaker."""
+        return next(s.address for s in self.plan.speakers if s.kas == kas)
+
     def run(self, name: str, module: str, *arguments: str) -> None:
-        """Start a process at a terminal, in the place of the one that was there."""
+        """Start a process at a terminal, in the place of the one that was there; the same one goes on."""
+        if self._does.get(name) == module:
+            return
+        self._does[name] = module
         if name in self.processes:
             end_process(self.processes.pop(name))
         with (self.folder / f"{name}.log").open("wb") as log:
@@ -250,6 +264,12 @@ def standing() -> Iterator[Scene]:
             yield scene
         finally:
             scene.stop()
+
+
+def begin(scene: Scene) -> None:
+    """Have the switches let any source through, and the attacker at its place."""
+    scene.control(any_source=True)
+    scene.run("x", "benchmarks.flood_attack")
 
 
 def measure(scene: Scene, rounds: int, *, size: int = SIZE, rate_pps: int = RATE_PPS) -> dict[str, Any]:
