@@ -1,6 +1,6 @@
 """A flood of packets that must be refused, beside a live transfer: what does it cost, and is each of them counted?
 
-    make bench-flood           about two minutes; the last line is JSON
+    make bench-flood           about four minutes; the last line is JSON
 
 ::
 
@@ -15,6 +15,8 @@ launches to the object's label, which go up to the control centre.
 Every packet of the attack is followed up: left the attacker, came to the receiver's IP stack (counted there by
 nftables, by DSCP), refused by reason (counted by the endpoint), dropped at its socket (counted by the kernel); those
 to the label: dropped by the switch's meter, refused by the control centre.
+
+Then, with switches that do stop it, a port that floods its control centre and forges whole frames: ``flood_guard``.
 """
 
 from __future__ import annotations
@@ -32,12 +34,13 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from benchmarks import flood_guard
 from benchmarks.common import PROJECT, finish, run_main, say
 from benchmarks.flood_attack import DSCP
 from experiments.testbed.identities import Identities
@@ -76,38 +79,71 @@ class Scene:
         self.address = {h.name: h.address for h in self.plan.hosts}
         self.identities = Identities(self.plan, folder)
         self.processes: dict[str, Any] = {}
+        self._does: dict[str, str] = {}
         self.events = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.events.bind(str(folder / "events.sock"))
         self.dcc_refused: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self.told: Counter[str] = Counter()
+        self.ready = 0
         self._objects = 0
         threading.Thread(target=self._listen, daemon=True).start()
 
     def start(self) -> None:
         """Bring it up; returns when the ends reach each other."""
-        plan_file = self.folder / "plan.json"
-        plan_file.write_bytes(msgspec.json.encode(self.plan.domain()))
-        options = {
-            "--plan": plan_file, "--openflow-port": OPENFLOW_PORT, "--events": self.folder / "events.sock",
-            **self.identities.controller_options(1),
-        }  # fmt: skip
-        # the worst case: switches that do not hold a terminal to its own address
-        command = [sys.executable, "-m", "controller", "--any-source"]
-        command += [str(x) for pair in options.items() for x in pair]
-        with (self.folder / "dcc.log").open("wb") as log:
-            self.processes["dcc"] = subprocess.Popen(
-                command, cwd=PROJECT, stdout=log, stderr=log, start_new_session=True
-            )
+        self.any_source = True  # the worst case: switches that do not hold a terminal to its own address
+        self._start_control("--any-source")
         self.net.start()
         end = time.monotonic() + READY_S
         while "1 received" not in self.net["a"].cmd(f"ping -c1 -W1 -q {self.address['c']}"):
             if time.monotonic() > end:
                 raise RuntimeError(f"c is not reached within {READY_S:.0f} s; log: {self.folder / 'dcc.log'}")
         for name in ("a", "b", "c"):
-            self._run(name, "benchmarks.flood_end", self.address[name], DCC)
-        self._run("x", "benchmarks.flood_attack")
+            self.run(name, "benchmarks.flood_end", self.address[name], DCC)
+        self.run("x", "benchmarks.flood_attack")
         self._count_arrivals()
 
-    def _run(self, name: str, module: str, *arguments: str) -> None:
+    def _start_control(self, *more: str) -> None:
+        plan_file = self.folder / "plan.json"
+        plan_file.write_bytes(msgspec.json.encode(self.plan.domain()))
+        options = {
+            "--plan": plan_file, "--openflow-port": OPENFLOW_PORT, "--events": self.folder / "events.sock",
+            **self.identities.controller_options(1),
+        }  # fmt: skip
+        command = [sys.executable, "-m", "controller", *more, *(str(x) for pair in options.items() for x in pair)]
+        with (self.folder / "dcc.log").open("ab") as log:
+            self.processes["dcc"] = subprocess.Popen(
+                command, cwd=PROJECT, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def control(self, *, any_source: bool) -> None:
+        """Have another control centre instead, with or without source validation; returns when it is ready."""
+        if any_source == self.any_source:
+            return
+        ready, self.any_source = self.ready, any_source
+        end_process(self.processes.pop("dcc"))
+        self._start_control(*(["--any-source"] if any_source else []))
+        self.wait(lambda: self.ready >= ready + len(self.plan.kas_numbers), "the control centre is ready")
+
+    def wait(self, done: Callable[[], bool], what: str) -> None:
+        """Wait until something holds; ``RuntimeError`` when it does not."""
+        end = time.monotonic() + READY_S
+        while not done():
+            if time.monotonic() > end:
+                raise RuntimeError(f"not within {READY_S:.0f} s: {what}; log: {self.folder / 'dcc.log'}")
+            time.sleep(0.05)
+
+    def speaker(self, kas: int) -> str:
+        """Return the address of a K-AS's border speaker."""
+        return next(s.address for s in self.plan.speakers if s.kas == kas)
+
+    def run(self, name: str, module: str, *arguments: str) -> None:
+        """Start a process at a terminal, in the place of the one that was there; the same one goes on."""
+        if self._does.get(name) == module:
+            return
+        self._does[name] = module
+        if name in self.processes:
+            end_process(self.processes.pop(name))
         with (self.folder / f"{name}.log").open("wb") as log:
             self.processes[name] = self.net[name].popen(
                 [sys.executable, "-m", module, *arguments], cwd=str(PROJECT), stdin=subprocess.PIPE,
@@ -144,7 +180,11 @@ class Scene:
         with contextlib.suppress(OSError):
             while data := self.events.recv(1 << 16):
                 event = decode_event(data)
+                self.ready += event.kind == "dcc.ready"
+                if event.kind == "frame.dropped":
+                    self.dropped.update(event.data["reasons"])
                 if event.kind == "packet.refused":
+                    self.told[str(event.data["reason"])] += event.data.get("more", 1)
                     reason = str(event.data["reason"])
                     count = int(event.data.get("total", event.data.get("count", 1)))
                     self.dcc_refused[reason] = max(self.dcc_refused[reason], count)
@@ -197,16 +237,21 @@ class Scene:
     def stop(self) -> None:
         """Take everything down."""
         for process in self.processes.values():
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(5)
-            if process.poll() is None:
-                process.kill()
-                process.wait(5)
+            end_process(process)
         with contextlib.suppress(OSError):
             self.events.shutdown(socket.SHUT_RD)
         self.events.close()
         self.net.stop()
+
+
+def end_process(process: subprocess.Popen[Any]) -> None:
+    """End a process of ours; one that does not listen is killed."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(5)
+    if process.poll() is None:
+        process.kill()
+        process.wait(5)
 
 
 @contextlib.contextmanager
@@ -219,6 +264,12 @@ def standing() -> Iterator[Scene]:
             yield scene
         finally:
             scene.stop()
+
+
+def begin(scene: Scene) -> None:
+    """Have the switches let any source through, and the attacker at its place."""
+    scene.control(any_source=True)
+    scene.run("x", "benchmarks.flood_attack")
 
 
 def measure(scene: Scene, rounds: int, *, size: int = SIZE, rate_pps: int = RATE_PPS) -> dict[str, Any]:
@@ -293,11 +344,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="quiet and attacked transfers (5)")
     parser.add_argument("--rate", type=int, default=RATE_PPS, help=f"packets per second of the attack ({RATE_PPS})")
     parser.add_argument("--size", type=int, default=SIZE, help=f"bytes of a transfer ({SIZE})")
+    parser.add_argument("--seconds", type=float, default=flood_guard.SECONDS, help="of the flood from one port (60)")
     options = parser.parse_args()
     with standing() as scene:
         result = measure(scene, options.rounds, size=options.size, rate_pps=options.rate)
+        flood_guard.begin(scene)
+        result["guard"] = flood_guard.measure(scene, seconds=options.seconds, up_pps=options.rate, size=options.size)
     finish(result)
-    return 0 if result["holds"] and result["same_processes"] else 1
+    return 0 if result["holds"] and result["same_processes"] and result["guard"]["holds"] else 1
 
 
 if __name__ == "__main__":

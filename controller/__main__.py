@@ -71,6 +71,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--any-source", action="store_true", help="with --identity: terminals may send from others' addresses (routers)"
     )
+    parser.add_argument(
+        "--revoked", type=Path, metavar="FILE", help="JSON {terminal: why}: who is revoked; read again when it changes"
+    )
     parser.add_argument("--directory", type=Path, metavar="FILE", help="JSON: the certificates of the run's speakers")
     parser.add_argument(
         "--place-every", type=float, default=0.0, metavar="S", help="look every so often where deployed models belong"
@@ -164,6 +167,7 @@ class Process:
         dcc = Dcc(self.plan, means)
         dcc.deployment.every_s = max(0.0, self.options.place_every)
         dcc.fabric.on_ready = self._say_ready
+        dcc.revocation.orders = self.options.revoked
         over = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, over.set)

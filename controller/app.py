@@ -21,8 +21,10 @@ from os_ken.lib import hub
 from os_ken.ofproto import ofproto_v1_3
 
 from controller.errors import SwitchTimeout
+from controller.southbound import guard
 from controller.southbound.datapath import serve_in
-from controller.southbound.openflow import Mod, PacketIn, PortCount
+from controller.southbound.fair_queue import FairQueue
+from controller.southbound.openflow import DropCount, Mod, PacketIn, PortCount
 from controller.southbound.translate import to_bytes, to_message
 
 
@@ -38,11 +40,17 @@ class Core(Protocol):
     def packet_in(self, packet: PacketIn) -> None:
         """A switch handed a packet up (OpenFlow 1.3, section 7.4.1)."""
 
+    def packet_refused(self, packet: PacketIn) -> None:
+        """A packet was handed up by a port of which too many wait already."""
+
     def port_changed(self, dpid: int, port: int, up: bool) -> None:
         """A port went up or down."""
 
     def port_counts(self, dpid: int, counts: list[PortCount]) -> None:
         """The counters of a switch's ports came, in bytes and packets since it started."""
+
+    def drop_counts(self, dpid: int, counts: list[DropCount]) -> None:
+        """What rules and meters of a switch have dropped since they were made."""
 
     def switch_error(self, dpid: int, text: str) -> None:
         """A switch refused a message of ours; ``dpid`` 0: it has not said who it is."""
@@ -56,6 +64,7 @@ class Switches:
         self.datapaths: dict[int, Any] = {}
         self._waiting: dict[tuple[int, int], asyncio.Future[None]] = {}
         self._xids = itertools.count(1)
+        self._dropped: dict[int, tuple[int, int]] = {}
 
     def send(self, dpid: int, mods: list[Mod]) -> None:
         """Send messages to a switch, in order; to one that is not connected, nothing."""
@@ -109,6 +118,24 @@ class Switches:
         datapath = self.datapaths.get(dpid)
         if datapath is not None:
             datapath.send_msg(datapath.ofproto_parser.OFPPortStatsRequest(datapath, 0, datapath.ofproto.OFPP_ANY))
+
+    def ask_drop_counts(self, dpid: int) -> None:
+        """Ask how much was dropped in all, and by each meter; where that has grown, each rule is asked for its part."""
+        datapath = self.datapaths.get(dpid)
+        if datapath is not None:
+            parser, of = datapath.ofproto_parser, datapath.ofproto
+            some = (of.OFPTT_ALL, of.OFPP_ANY, of.OFPG_ANY, guard.DROP_COOKIE, guard.DROP_COOKIE)
+            datapath.send_msg(parser.OFPAggregateStatsRequest(datapath, 0, *some, parser.OFPMatch()))
+            if getattr(datapath, "can_meter", False):
+                datapath.send_msg(parser.OFPMeterStatsRequest(datapath, 0, of.OFPM_ALL))
+
+    def dropped_in_all(self, datapath: Any, rules: int, packets: int) -> None:
+        """The sum came: if it, or the number of rules, is another than before, ask for each."""
+        if self._dropped.get(datapath.id) != (rules, packets):
+            self._dropped[datapath.id] = rules, packets
+            parser, of = datapath.ofproto_parser, datapath.ofproto
+            some = (of.OFPTT_ALL, of.OFPP_ANY, of.OFPG_ANY, guard.DROP_COOKIE, guard.DROP_COOKIE)
+            datapath.send_msg(parser.OFPFlowStatsRequest(datapath, 0, *some, parser.OFPMatch()))
 
 
 class Shim(app_manager.OSKenApp):  # type: ignore[misc,unused-ignore]  # os-ken has no types
@@ -178,6 +205,24 @@ class Shim(app_manager.OSKenApp):  # type: ignore[misc,unused-ignore]  # os-ken 
         ]
         self._call(self.core.port_counts, event.msg.datapath.id, counts)
 
+    @set_ev_cls(ofp_event.EventOFPAggregateStatsReply, MAIN_DISPATCHER)  # type: ignore[untyped-decorator,unused-ignore]
+    def _dropped_in_all(self, event: Any) -> None:
+        found = event.msg.body
+        self._call(self.switches.dropped_in_all, event.msg.datapath, found.flow_count, found.packet_count)
+
+    @set_ev_cls(ofp_event.EventOFPFlowStatsReply, MAIN_DISPATCHER)  # type: ignore[untyped-decorator,unused-ignore]
+    def _dropped_by_rules(self, event: Any) -> None:
+        counts = [DropCount(s.cookie, s.table_id, s.priority, s.packet_count) for s in event.msg.body]
+        self._call(self.core.drop_counts, event.msg.datapath.id, [c for c in counts if c.packets])
+
+    @set_ev_cls(ofp_event.EventOFPMeterStatsReply, MAIN_DISPATCHER)  # type: ignore[untyped-decorator,unused-ignore]
+    def _dropped_by_meters(self, event: Any) -> None:
+        counts = [
+            DropCount(guard.drop_cookie("meter", s.meter_id), None, 0, sum(b.packet_band_count for b in s.band_stats))
+            for s in event.msg.body
+        ]
+        self._call(self.core.drop_counts, event.msg.datapath.id, [c for c in counts if c.packets])
+
     @set_ev_cls(ofp_event.EventOFPBarrierReply, MAIN_DISPATCHER)  # type: ignore[untyped-decorator,unused-ignore]
     def _barrier(self, event: Any) -> None:
         self._call(self.switches.barrier_answered, event.msg.datapath.id, event.msg.xid)
@@ -195,7 +240,8 @@ def start(core: Core, switches: Switches, port: int) -> None:
     logging.getLogger("os_ken").setLevel(logging.CRITICAL)
     arguments = ["--ofp-listen-host=127.0.0.1", f"--ofp-tcp-listen-port={port}"]
     cfg.CONF(args=arguments, project="os_ken", default_config_files=[])
-    serve_in(switches.loop, core.packet_in, core.switch_error)
+    queue = FairQueue(switches.loop, core.packet_in, core.packet_refused)
+    serve_in(switches.loop, queue.put, core.switch_error, queue.serve)
     manager = app_manager.AppManager.get_instance()
     manager.load_apps(["os_ken.controller.ofp_handler", "controller.app"])
     manager.instantiate_apps(core=core, switches=switches)

@@ -14,10 +14,13 @@ from controller.access.gathering import NEWS_S, Gathering
 from controller.access.packets import Packets
 from controller.access.places import Places
 from controller.access.requests import Terminals
+from controller.access.revocation import LOOK_S as ORDERS_S
+from controller.access.revocation import Revocation
 from controller.border import messages as border
 from controller.border.holding import AskBriefing
 from controller.border.kbgp.abstraction import abstract
 from controller.border.lending import AskEngine
+from controller.border.revoking import Revocations
 from controller.border.serving import Serving
 from controller.domain import Domain
 from controller.inference.calibration import LOOK_S, Calibration
@@ -91,6 +94,7 @@ class Dcc:
         self.rivals = Rivals(services, self.places, self.gathering, self.sensing, self.steering.legs)
         self.custody = Custody(services, self.training, means.worker.spawn)
         self.home = Home(services, self.objects, self.training, self.custody, self.resteering)
+        self.revocation = Revocation(services, means.worker, self.authenticity)
         self.calibration = Calibration(services, means.worker, self.deployment, self.training.book.verified)
         services.processes.tell = self.calls.ask
         services.communication.seal = self.authenticity.seal
@@ -113,6 +117,7 @@ class Dcc:
     def _register(self) -> None:
         """Say which room answers what: packets, terminals' messages, other control centres' requests."""
         self.packets.on_object, self.packets.on_query = self.steering.launch, self.queries.ask
+        self.fabric.packet_refused = self.limiter.overflowed
         self.packets.on_closed = self.liveness.agent_ended
         self.liveness.on_dead, self.fabric.on_links = self.health.gone, self.queries.links_changed
         self.visits.on_trained, self.visits.on_leave = self._trained, self.resteering.withdrawn
@@ -129,6 +134,7 @@ class Dcc:
         serving.on(AskEngine, self.lending.answer)
         terminals.on(messages.AskReplicas, self.queries.replicas)
         terminals.on(messages.MoveModel, self.deployment.move)
+        self.visits.owner_of = self.objects.owner_of = self.training.book.owner
         self.objects.on_deploy, self.objects.place_of = self.calibration.deployed, self.calibration.place_of
         self.home.on_remeasured = self.calibration.remeasured
         serving.on(border.CopyModel, self.deployment.copy)
@@ -136,6 +142,8 @@ class Dcc:
         serving.on(border.AskModels, self.queries.models.offer)
         serving.on(border.Lead, self.queries.leads.obey)
         serving.on(border.ModelsChanged, self.health.models_changed)
+        serving.on(Revocations, self.revocation.heard)
+        self.revocation.on_revoked, self.gathering.on_join = self._revoked, self._joined
         serving.on(border.Announce, self.steering.announced)
         serving.on(border.Withdraw, self.steering.withdraw)
         serving.on(border.HandOver, self.resteering.hand_over)
@@ -152,6 +160,14 @@ class Dcc:
         self.trusting.trained(object_id, visit, data_node)
         self.services.intelligence.trained(object_id, data_node)
 
+    def _joined(self, name: str) -> None:
+        self.trusting.joined(name)
+        self.revocation.joined(name)
+
+    def _revoked(self, name: str, why: str) -> None:
+        self.liveness.dead(name, why)
+        self.training.disown(name, why)
+
     def knowledge(self, kas: int) -> Knowledge:
         """Return what other K-AS may know of one of ours."""
         nodes, now_s = self.services.krrm.nodes(), self.services.clock()
@@ -161,7 +177,9 @@ class Dcc:
     def table(self) -> Table:
         """Return the periodic duties: {name: (method, period in seconds)}."""
         return {
+            "revoked terminals": (self.revocation.look, ORDERS_S),
             "port counters": (self.fabric.poll, 1.0),
+            "drop counters": (self.fabric.poll_drops, 2.0),
             "link verification": (self.discovery.probe, 5.0),
             "liveness": (self.liveness.look, 1.0),
             "watch over rendezvous": (self.liveness.knock, WATCH_S),

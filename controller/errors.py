@@ -43,5 +43,13 @@ class NotYet(SteeringError):
     """What is asked for is usual and not ready so soon after the start; whoever asked tries again by itself."""
 
 
+class Denied(SteeringError):
+    """A terminal asks for what is not its own. ``word``: by which it is counted (``packets.security.reasons``)."""
+
+    def __init__(self, word: str, message: str) -> None:
+        super().__init__(message)
+        self.word = word
+
+
 class LendingError(ControllerError):
     """An engine is not lent to who asks for it, or the one that is lent gives no answer now."""

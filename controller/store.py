@@ -28,9 +28,10 @@ CREATE TABLE IF NOT EXISTS freshness (name TEXT PRIMARY KEY, kas INTEGER, detail
 CREATE TABLE IF NOT EXISTS cuts (object_id TEXT, kas INTEGER, detail TEXT, t_unix_s REAL,
                                  PRIMARY KEY (object_id, kas));
 CREATE TABLE IF NOT EXISTS runs (run TEXT);
+CREATE TABLE IF NOT EXISTS revoked (kas INTEGER PRIMARY KEY, word TEXT, t_unix_s REAL);
 CREATE TABLE IF NOT EXISTS trust (name TEXT, kas INTEGER, trust REAL, why TEXT, t_unix_s REAL);
 """
-TABLES = ("nodes", "jobs", "visits", "decisions", "freshness", "cuts", "trust")
+TABLES = ("nodes", "jobs", "visits", "decisions", "freshness", "cuts", "trust", "revoked")
 _json = msgspec.json.Encoder()
 
 
@@ -105,6 +106,10 @@ class Store:
     def trust(self, name: str, kas: int, trust: float, why: str) -> None:
         """Why a terminal's trust is what it is now."""
         self._db.execute("INSERT INTO trust VALUES (?,?,?,?,?)", (name, kas, trust, why, time.time()))
+
+    def revoked(self, kas: int, word: str) -> None:
+        """Who is revoked in a K-AS, as its control centre signed it; replaces what it said before."""
+        self._db.execute("INSERT OR REPLACE INTO revoked VALUES (?,?,?)", (kas, word, time.time()))
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         """Return a table's rows; ``ValueError`` for a table that is not ours."""

@@ -11,8 +11,9 @@ from typing import Annotated, Any
 
 import msgspec
 
+from packets import terms
 from packets.aats.probe import Probe, ProbeReply
-from packets.calls import Copy, Halt, HandOver, LaunchAgain, Pull, Recalibrate, Release, Retire, SendData
+from packets.calls import Copy, Halt, HandOver, LaunchAgain, Pull, Recalibrate, Release, Retire, Revoked, SendData
 from packets.distributed.asking import Asking
 from packets.distributed.gossip import Talk
 from packets.queries import (
@@ -24,6 +25,7 @@ from packets.queries import (
     AskState,
     Busy,
     Known,
+    Label,
     Need,
     Remeasured,
     Replicas,
@@ -38,8 +40,8 @@ __all__ = [
     "Ack", "AnnounceObject", "AnnounceReply", "Answer", "AnyMessage", "Ask", "AskPart", "AskReplicas", "AskState",
     "Busy", "Change", "Copy", "Fixed", "Halt", "HandOver", "Inquire", "JobSpec", "JobStatus", "Known", "LaunchAgain",
     "Leave", "LogPart", "LogRequest", "Message", "MoveModel", "Need", "Order", "OrderRequest", "Pull", "Recalibrate",
-    "Refused", "Register", "Release", "Remeasured", "Replicas", "Report", "Retire", "Returned", "SendData", "State",
-    "StreamPart", "Submit", "SubmitReply", "Verdict", "VerdictReply", "VisitDone", "Way", "decode_message",
+    "Refused", "Register", "Release", "Remeasured", "Replicas", "Report", "Retire", "Returned", "Revoked", "SendData",
+    "State", "StreamPart", "Submit", "SubmitReply", "Verdict", "VerdictReply", "VisitDone", "Way", "decode_message",
     "encode_message",
 ]  # fmt: skip
 
@@ -71,9 +73,9 @@ class Report(Message, frozen=True, kw_only=True, tag="report"):
     """
 
     name: Name
-    sequence: int
+    sequence: terms.Count
     attributes: Attributes = {}
-    changed_unix_s: float = 0.0
+    changed_unix_s: terms.Amount = 0.0
 
 
 class Leave(Message, frozen=True, kw_only=True, tag="leave"):
@@ -111,16 +113,16 @@ class AnnounceObject(Message, frozen=True, kw_only=True, omit_defaults=True, tag
     """
 
     name: Name
-    kind: str
+    kind: Annotated[str, msgspec.Meta(max_length=16)]
     task: Name
-    size_bytes: int
-    for_object: int = 0
-    copy: int = 0
-    accuracy: Groups = {}
+    size_bytes: terms.Count
+    for_object: terms.ObjectId = 0
+    copy: terms.Count = 0
+    accuracy: terms.Accuracies = {}
     target: Annotated[str, msgspec.Meta(max_length=80)] = ""
     variant: Variant = ""
     way: Way = SINGLE
-    replaces: int = 0
+    replaces: terms.ObjectId = 0
 
 
 class OrderRequest(Message, frozen=True, kw_only=True, omit_defaults=True, tag="order?"):
@@ -130,9 +132,9 @@ class OrderRequest(Message, frozen=True, kw_only=True, omit_defaults=True, tag="
     """
 
     name: Name
-    object_id: int
-    visit: int
-    samples: Annotated[int, msgspec.Meta(ge=0)] = 0
+    object_id: terms.ObjectId
+    visit: terms.VisitNumber
+    samples: terms.Count = 0
 
 
 class VisitDone(Message, frozen=True, kw_only=True, tag="visit"):
@@ -143,13 +145,13 @@ class VisitDone(Message, frozen=True, kw_only=True, tag="visit"):
     """
 
     name: Name
-    object_id: int
-    visit: int
+    object_id: terms.ObjectId
+    visit: terms.VisitNumber
     data_node: Name
-    samples: int
-    epochs: float
-    loss: float
-    train_s: float
+    samples: terms.Count
+    epochs: terms.Amount
+    loss: terms.Figure
+    train_s: terms.Amount
     problem: Text = ""
     lost: bool = False
 
@@ -162,37 +164,37 @@ class Verdict(Message, frozen=True, kw_only=True, omit_defaults=True, tag="verdi
     """
 
     name: Name
-    object_id: int
-    visit: int
-    samples: int
+    object_id: terms.ObjectId
+    visit: terms.VisitNumber
+    samples: terms.Count
     broad: Share
-    per_group: Groups
-    eval_s: float
+    per_group: terms.Accuracies
+    eval_s: terms.Amount
     share: Share = 1.0
-    whole: Groups = {}
+    whole: terms.Accuracies = {}
 
 
 class Returned(Message, frozen=True, kw_only=True, tag="returned"):
     """The owner has its model back, whole; answered by ``Ack``."""
 
     name: Name
-    object_id: int
-    size_bytes: int
+    object_id: terms.ObjectId
+    size_bytes: terms.Count
 
 
 class LogRequest(Message, frozen=True, kw_only=True, tag="log?"):
     """The owner asks for its job's training log from entry ``first`` on; answered by ``LogPart``."""
 
     name: Name
-    object_id: int
-    first: int = 0
+    object_id: terms.ObjectId
+    first: terms.Count = 0
 
 
 class Inquire(Message, frozen=True, kw_only=True, tag="inquire"):
     """The owner asks how its job stands; answered by ``JobStatus``."""
 
     name: Name
-    object_id: int
+    object_id: terms.ObjectId
 
 
 class Change(Message, frozen=True, kw_only=True, tag="change"):
@@ -202,13 +204,13 @@ class Change(Message, frozen=True, kw_only=True, tag="change"):
     """
 
     name: Name
-    object_id: int
+    object_id: terms.ObjectId
     stop: bool = False
     broad_accuracy: Share | None = None
     expert_accuracy: Share | None = None
     trust_floor: Share | None = None
     max_visits: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
-    deadline_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    deadline_s: Annotated[float, msgspec.Meta(gt=0, le=1e9)] | None = None
 
 
 class MoveModel(Message, frozen=True, kw_only=True, tag="move"):
@@ -216,7 +218,7 @@ class MoveModel(Message, frozen=True, kw_only=True, tag="move"):
 
     name: Name
     task: Name
-    label: int
+    label: Label
     to: Member = ""
 
 
@@ -237,7 +239,7 @@ class Refused(Message, frozen=True, kw_only=True, omit_defaults=True, tag="refus
 class SubmitReply(Message, frozen=True, kw_only=True, tag="submit="):
     """T-FAM's verdict; ``object_id`` is 0 when rejected. ``nearest``: nearest requirement that would be admitted."""
 
-    object_id: int
+    object_id: terms.ObjectId
     admitted: bool
     reasons: Annotated[list[Text], msgspec.Meta(max_length=16)] = []
     nearest: Groups = {}
@@ -247,7 +249,7 @@ class SubmitReply(Message, frozen=True, kw_only=True, tag="submit="):
 class AnnounceReply(Message, frozen=True, kw_only=True, tag="announce="):
     """The identity under which to launch; the label is its low 28 bits."""
 
-    object_id: int
+    object_id: terms.ObjectId
 
 
 class Order(Message, frozen=True, kw_only=True, omit_defaults=True, tag="order"):
@@ -269,21 +271,21 @@ class Order(Message, frozen=True, kw_only=True, omit_defaults=True, tag="order")
     1,000 bytes); ``log_length`` says how many there are, the owner fetches what is missing with ``LogRequest``.
     """
 
-    action: str
-    object_id: int
-    visit: int
-    for_object: int = 0
-    task: str = ""
-    data_node: str = ""
-    data_address: str = ""
-    epochs: float = 1.0
-    batch_size: int = 64
-    learning_rate: float = 2e-3
-    expert_group: str = ""
+    action: Annotated[str, msgspec.Meta(max_length=32)]
+    object_id: terms.ObjectId
+    visit: terms.VisitNumber
+    for_object: terms.ObjectId = 0
+    task: Member = ""
+    data_node: Member = ""
+    data_address: Member = ""
+    epochs: terms.Amount = 1.0
+    batch_size: terms.Count = 64
+    learning_rate: terms.Amount = 2e-3
+    expert_group: Member = ""
     group_weights: Groups = {}
     log: Annotated[list[dict[str, Any]], msgspec.Meta(max_length=64)] = []
-    log_length: int = 0
-    accuracy: Groups = {}
+    log_length: terms.Count = 0
+    accuracy: terms.Accuracies = {}
     members: Annotated[list[Member], msgspec.Meta(max_length=64)] = []
     place: Member = ""
     rounds: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
@@ -314,10 +316,10 @@ class VerdictReply(Message, frozen=True, kw_only=True, tag="verdict="):
 class JobStatus(Message, frozen=True, kw_only=True, tag="status"):
     """How a job stands: ``submitted``, ``running``, ``finished``, ``failed`` or ``stopped``."""
 
-    state: str
-    visits: int
-    broad: float
-    expert: float
+    state: Annotated[str, msgspec.Meta(max_length=16)]
+    visits: terms.Count
+    broad: Share
+    expert: Share
     reason: Text = ""
 
 
@@ -326,7 +328,7 @@ AnyMessage = (
     | Inquire | Ack | Refused | SubmitReply | AnnounceReply | Order | LogRequest | LogPart | VerdictReply | JobStatus
     | SendData | Ask | Answer | Busy | AskState | State | AskReplicas | Replicas | Change | LaunchAgain | HandOver
     | Release | Copy | Retire | Recalibrate | Remeasured | MoveModel | AskPart | StreamPart | Probe | ProbeReply
-    | Asking | Talk
+    | Asking | Talk | Revoked
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -12,10 +12,9 @@ import msgspec
 
 from packets.labels import CLASS_LABEL_BASE, CLASS_LABELS
 from packets.parts import MAX_MESSAGE_BYTES
-from packets.terms import Groups, Member, Message, Metrics, Model, Name, Sample, Share, Text
+from packets.terms import Accuracies, Amount, Member, Message, Metrics, Model, Name, ObjectId, Sample, Share, Text
 
 Label = Annotated[int, msgspec.Meta(ge=0, lt=1 << 28)]
-Amount = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
 Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 MAX_REPLICAS = 64
 MAX_STREAM, PART_SAMPLES = 1024, 8  # samples of a stream, and of one of its parts: what is computed at once
@@ -43,8 +42,8 @@ class Way(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
     kind: Literal["single", "switched", "collaborative", "lower", "upper", "multimodal", "cached"] = "single"
     model: Model = ""
     asks: Annotated[list[Variant], msgspec.Meta(max_length=8)] = []
-    threshold: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
-    temperature: Annotated[float, msgspec.Meta(gt=0.0)] = 1.0
+    threshold: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)] = 0.0
+    temperature: Annotated[float, msgspec.Meta(gt=0.0, le=1e6)] = 1.0
     cut: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
     seal: Annotated[str, msgspec.Meta(max_length=160)] = ""
     expiry_s: Annotated[float, msgspec.Meta(gt=0.0, le=86_400.0)] = 60.0
@@ -142,9 +141,9 @@ class Answer(Message, frozen=True, kw_only=True, omit_defaults=True, tag="answer
     ``cached``: from memory, nothing was computed for it (``infer_ms`` 0).
     """
 
-    answer: str
+    answer: Text
     confidence: Share
-    model_accuracy: Groups = {}
+    model_accuracy: Accuracies = {}
     answered_by: Name
     infer_ms: Amount = 0.0
     state: State | None = None
@@ -199,11 +198,11 @@ class Remeasured(Message, frozen=True, kw_only=True, tag="remeasured"):
     """
 
     name: Name
-    object_id: int
-    copy: int
+    object_id: ObjectId
+    copy: ObjectId
     samples: Count
     broad: Share
-    per_group: Groups
+    per_group: Accuracies
     group_samples: Annotated[dict[str, Count], msgspec.Meta(max_length=64)] = {}
     way: Way = SINGLE
     fusion: Annotated[bytes, msgspec.Meta(max_length=MAX_FUSION_BYTES)] = b""

@@ -10,14 +10,20 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
 Text = Annotated[str, msgspec.Meta(max_length=400)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Member = Annotated[str, msgspec.Meta(max_length=80)]
-Groups = Annotated[dict[str, float], msgspec.Meta(max_length=64)]
+MAX_FIGURE = 1e15
+Figure = Annotated[float, msgspec.Meta(ge=-MAX_FIGURE, le=MAX_FIGURE)]
+Amount = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
+Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 MAX_SAMPLE = 4096  # numbers of a query: as many as a message's parts hold
-Sample = Annotated[list[int | float], msgspec.Meta(max_length=MAX_SAMPLE)]
+Whole = Annotated[int, msgspec.Meta(gt=-(1 << 53), lt=1 << 53)]
+Sample = Annotated[list[Whole | Figure], msgspec.Meta(max_length=MAX_SAMPLE)]
+ObjectId = Annotated[int, msgspec.Meta(ge=0)]  # 64 bits: msgpack carries no more
+VisitNumber = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
+Groups = Annotated[dict[Member, Figure], msgspec.Meta(max_length=64)]
+Accuracies = Annotated[dict[Member, Share], msgspec.Meta(max_length=64)]  # by group
 Steering = Literal["dcc", "aats"]  # who says where a job's model goes: its control centre, or the model itself
 Model = Literal["", "cheap", "vitals"]  # which of a task's models a job trains: its own, the cheap one, that of vitals
 Attributes = Annotated[dict[str, Any], msgspec.Meta(max_length=64)]
-MAX_FIGURE = 1e15
-Figure = Annotated[float, msgspec.Meta(ge=-MAX_FIGURE, le=MAX_FIGURE)]
 MAX_METRICS = 8  # of one's own, that an MDFP reports: those of all replicas of a class go in one message
 Metrics = Annotated[dict[Name, Figure], msgspec.Meta(max_length=MAX_METRICS)]
 
@@ -63,15 +69,15 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     task: Name
     broad_accuracy: Share = 0.8
-    expert_group: str | None = None
+    expert_group: Member | None = None
     expert_accuracy: Share = 0.0
-    max_visits: int = 16
-    deadline_s: float = 170.0
+    max_visits: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 16
+    deadline_s: Annotated[float, msgspec.Meta(ge=0.0, le=1e9)] = 170.0
     trust_floor: Share = 0.5
-    model_bytes: int = 0
-    lower_bytes: int = 0
-    activation_bytes: int = 0
-    method: str = "routed"
+    model_bytes: Count = 0
+    lower_bytes: Count = 0
+    activation_bytes: Count = 0
+    method: Annotated[str, msgspec.Meta(max_length=255)] = "routed"
     seed: int = 0
     compression: Annotated[str, msgspec.Meta(max_length=16)] = "none"
     gate: bool = True

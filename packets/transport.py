@@ -293,6 +293,7 @@ class Endpoint:
 
     def _tidy(self, now: float) -> None:
         self._tidy_at = now + TIDY_S
+        self._refusals.tell()
         for assembly in self._receiving.tidy(now):
             object_id, sender = assembly.launch.object_id, assembly.peer[0]
             self._emit("warning", text=f"object {object_id:#x} from {sender} was never completed")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,6 +30,7 @@ from controller.southbound.openflow import (
     Action,
     Bucket,
     DecTtl,
+    DropCount,
     FlowMod,
     GroupMod,
     MeterMod,
@@ -103,19 +105,23 @@ def to_bytes(packet: Packet) -> bytes:
     )
 
 
+def _number(value: int | str) -> int:
+    """Return an Ethernet or IPv4 address, or a number, as a number."""
+    text = str(value)
+    if ":" in text:
+        return int(text.replace(":", ""), 16)
+    return value if isinstance(value, int) else int(ipaddress.IPv4Address(text))
+
+
 def matches(flow: FlowMod, packet: Packet, in_port: int) -> bool:
     """Tell whether a flow matches a packet."""
     for name, wanted in flow.match.items():
         have = in_port if name == "in_port" else packet[name]
         if have is None:
             return False
-        if isinstance(wanted, tuple) and name.startswith("eth_"):
-            value, mask = (int(part.replace(":", ""), 16) for part in wanted)
-            if int(str(have).replace(":", ""), 16) & mask != value:
-                return False
-        elif isinstance(wanted, tuple):
-            network = ipaddress.IPv4Network("/".join(wanted))
-            if ipaddress.IPv4Address(have) not in network:
+        if isinstance(wanted, tuple):
+            value, mask = (_number(x) for x in wanted)
+            if _number(have) & mask != value:
                 return False
         elif have != wanted:
             return False
@@ -141,6 +147,7 @@ class FakeSwitch:
         self.meters: dict[int, MeterMod] = {}
         self.choose, self.is_up = choose, is_up
         self.applied = 0
+        self.counted: Counter[tuple[int, int, int]] = Counter()
 
     def apply(self, mod: FlowMod | GroupMod | MeterMod) -> None:
         self.applied += 1
@@ -180,6 +187,7 @@ class FakeSwitch:
             flow = self.lookup(table, packet, in_port)
             if flow is None:
                 return out
+            self.counted[flow.cookie, flow.table, flow.priority] += 1
             alive = self._act(flow.actions, packet, in_port, flow.table, out)
             if alive is None:
                 return out
@@ -285,6 +293,11 @@ class FakeFabric:
 
     def ask_port_counts(self, dpid: int) -> None:
         pass
+
+    def ask_drop_counts(self, dpid: int) -> None:
+        name = self.names[dpid]
+        counts = [DropCount(*rule, packets) for rule, packets in self.switches[name].counted.items()]
+        self.cores[dpid].drop_counts(dpid, counts)
 
     def _packet_out(self, name: str, mod: PacketOut) -> None:
         packet = from_bytes(mod.data)

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from controller.access.gathering import Gathering
-from controller.errors import BorderSilent, ControllerError, NotYet, SteeringError
+from controller.errors import BorderSilent, ControllerError, Denied, NotYet, SteeringError
 from controller.services import Services
-from controller.topology.errors import TopologyError
+from controller.topology.errors import BadReport, TopologyError
 from packets.errors import DaitnError
 from packets.messages import (
     Ack,
@@ -96,6 +96,9 @@ class Terminals:
         if isinstance(error, msgspec.DecodeError):
             self.services.emit("packet.refused", reason="message", node=host.name, detail=str(error)[:200])
             return Refused(reason=f"no message of ours: {error}"[:400])
+        word = error.word if isinstance(error, Denied) else "report" if isinstance(error, BadReport) else ""
+        if word:
+            self.services.emit("packet.refused", reason=word, node=host.name, kas=host.kas, detail=str(error)[:400])
         if not isinstance(error, NotYet):
             self.services.emit("request.refused", reason=str(error)[:400], node=host.name)
         return refusal(error)
@@ -104,7 +107,7 @@ class Terminals:
     def _own_name(host: HostPlan, message: AnyMessage) -> None:
         named = getattr(message, "name", None)
         if named != host.name:
-            raise SteeringError(f"{host.name} may not speak for {named}")
+            raise Denied("holder", f"{host.name} may not speak for {named}")
 
     async def _dispatch(self, host: HostPlan, message: AnyMessage, size_bytes: int) -> Message:
         if isinstance(message, Register | Report):

@@ -1,7 +1,6 @@
 """What control centres say to each other over their border sessions (msgpack, one request, one reply).
 
-No message names a node of another K-AS: a place there is an opaque *handle* that only its own DCC resolves.  ``kas`` in
-a request is the K-AS that is addressed (one process may serve several).
+No message names a node of another K-AS: a place there is an opaque *handle* that its own DCC resolves. ``kas``: asked.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import msgspec
 
 from controller.border.holding import AskBriefing, Briefing
 from controller.border.lending import AskEngine, Lent
+from controller.border.revoking import Revocations
 from controller.values.decisions import Booking, Measured, Option, Request
 from controller.values.distributed import Proposal
 from packets.messages import AnyMessage
@@ -323,7 +323,7 @@ class Interrupt(Say, frozen=True, kw_only=True, tag="interrupt"):
 Ask = (
     AskOptions | AskFacilities | AskNextStop | Announce | Withdraw | Lost | HandOver | Release | Forward | AskModels
     | Lead | ModelsChanged | CopyModel | RetireModel | LinkState | Evidence | Interrupt | Book | AskEngine
-    | AskBriefing
+    | AskBriefing | Revocations
 )  # fmt: skip
 Reply = Options | Facilities | Stop | Ready | Done | No | Forwarded | Models | Lent | Briefing
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from controller.border.messages import AskFacilities, CopyModel, Done, Facility, RetireModel
 from controller.engines.inference.mdo import memory_needed_mib
-from controller.errors import ControllerError, SteeringError
+from controller.errors import ControllerError, Denied, SteeringError
 from controller.inference.demand import SteadyDemand
 from controller.inference.health import Health
 from controller.inference.models import Deployed
@@ -76,6 +76,11 @@ class Deployment:
     async def move(self, host: HostPlan, message: MoveModel) -> Ack:
         """An owner has a replica of its model moved (``to`` '': where MDO sees fit); ``SteeringError``: it is none."""
         held = await self._replica(message.task, message.label)
+        line = self.lines.get((held.task, held.model.job))
+        if line is None or line.owner.name != host.name:
+            raise Denied(
+                "not-owner", f"model {message.label:#x} of task {message.task} was not deployed by {host.name}"
+            )
         self.worker.spawn(self._move(held, message.to, f"{host.name} wants it"), f"move of model {message.label:#x}")
         return Ack()
 

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from controller.oam.state.fields import Data, buckets, figures, identity, mapping, number, text, whole
 from packets.events import Event
+from packets.security.reasons import WORDS
 
 Kind = Literal["counter", "gauge", "histogram"]
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
@@ -40,7 +41,9 @@ METRICS = (
     Metric("daitn_phase_seconds", "gauge", "seconds", "Duration of each phase of the run.", ("phase",)),
     Metric("daitn_engine_failures_total", "counter", "", "Decisions that an own engine failed to give.", ("engine",)),
     Metric("daitn_packet_ins_total", "counter", "", "Packets that had no rule and went to a DCC.", ("kas",)),
-    Metric("daitn_packets_refused_total", "counter", "", "Packets refused, by reason.", ("reason",)),
+    Metric("daitn_packets_refused_total", "counter", "", "Packets and requests refused, by reason.", ("reason",)),
+    Metric("daitn_frames_dropped_total", "counter", "", "Frames that switches dropped, by reason.", ("reason",)),
+    Metric("daitn_terminals_revoked", "gauge", "", "1 while a terminal is revoked.", ("node",)),
     Metric("daitn_flows_installed_total", "counter", "", "Flows laid for labels.", ("kas",)),
     Metric("daitn_objects_arrived_total", "counter", "", "Objects delivered whole and checked.", ("node",)),
     Metric("daitn_object_bytes_total", "counter", "bytes", "Payload bytes of delivered objects.", ("node",)),
@@ -140,6 +143,22 @@ class Metrics:
         return value
 
 
+def told(data: Data) -> float:
+    """Return how many an event tells of: the one that it names, or those that were too many to name."""
+    return number(data, "more") or 1.0
+
+
+def known(data: Data) -> str:
+    """Return the reason of a refusal; free text (why something is not steered) is counted as ``steering``."""
+    reason = text(data, "reason")
+    return reason if reason in WORDS else "steering"
+
+
+def _dropped(metrics: Metrics, data: Data) -> None:
+    for reason, frames in figures(data, "reasons").items():
+        metrics.count("daitn_frames_dropped_total", frames, reason=reason if reason in WORDS else "steering")
+
+
 def _arrived(metrics: Metrics, data: Data) -> None:
     node = text(data, "node")
     metrics.count("daitn_objects_arrived_total", node=node)
@@ -218,7 +237,10 @@ OBSERVERS: dict[str, Callable[[Metrics, Data], None]] = {
     "dcc.ready": lambda m, d: m.set("daitn_dcc_ready", 1.0, kas=text(d, "kas")),
     "run.phase": _phase,
     "packet.in": lambda m, d: m.count("daitn_packet_ins_total", kas=text(d, "kas")),
-    "packet.refused": lambda m, d: m.count("daitn_packets_refused_total", reason=text(d, "reason")),
+    "packet.refused": lambda m, d: m.count("daitn_packets_refused_total", told(d), reason=known(d)),
+    "frame.dropped": _dropped,
+    "terminal.revoked": lambda m, d: m.set("daitn_terminals_revoked", 1.0, node=text(d, "name")),
+    "terminal.restored": lambda m, d: m.set("daitn_terminals_revoked", 0.0, node=text(d, "name")),
     "object.steered": lambda m, d: m.count("daitn_flows_installed_total", whole(d, "flows"), kas=text(d, "kas")),
     "object.arrived": _arrived,
     "object.delivered": lambda m, d: m.count("daitn_retransmissions_total", whole(d, "retransmissions")),

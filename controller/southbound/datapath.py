@@ -33,12 +33,16 @@ Complain = Callable[[int, str], None]
 
 
 class LoopDatapath(controller.Datapath):  # type: ignore[misc,unused-ignore]  # os-ken has no types
-    """A datapath whose socket belongs to ``loop``; ``take`` gets its packet-ins, ``complain`` what ended it."""
+    """A datapath whose socket belongs to ``loop``; ``take`` gets its packet-ins, ``complain`` what ended it.
+
+    ``taken`` is called when it has got all that came together, before what was said in answer goes out.
+    """
 
     def __init__(
-        self, sock: Any, address: Any, *, loop: asyncio.AbstractEventLoop, take: Take, complain: Complain
-    ) -> None:
-        self._loop, self._take, self._complain = loop, take, complain
+        self, sock: Any, address: Any, *, loop: asyncio.AbstractEventLoop, take: Take, complain: Complain,
+        taken: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self._loop, self._take, self._complain, self._taken = loop, take, complain, taken
         self._ended, self._lock = threading.Event(), threading.Lock()
         self._heard, self._unsent = bytearray(), bytearray()
         self._corked = self._waits = self._attached = False
@@ -91,6 +95,7 @@ class LoopDatapath(controller.Datapath):  # type: ignore[misc,unused-ignore]  # 
         try:
             for kind, message in self._messages():
                 self._handle(kind, message)
+            self._taken()
         except Exception as error:
             self._complain(self.id or 0, f"message that cannot be read, session ended: {error!r}")
             self._end()
@@ -177,11 +182,14 @@ class LoopDatapath(controller.Datapath):  # type: ignore[misc,unused-ignore]  # 
         self._ended.set()
 
 
-def serve_in(loop: asyncio.AbstractEventLoop, take: Take, complain: Complain) -> None:
+def serve_in(
+    loop: asyncio.AbstractEventLoop, take: Take, complain: Complain, taken: Callable[[], None] = lambda: None
+) -> None:
     """Have os-ken make its sessions of this kind from now on."""
 
     def session(sock: Any, address: Any) -> None:
-        with contextlib.closing(LoopDatapath(sock, address, loop=loop, take=take, complain=complain)) as datapath:
+        datapath = LoopDatapath(sock, address, loop=loop, take=take, complain=complain, taken=taken)
+        with contextlib.closing(datapath):
             datapath.serve()
 
     controller.datapath_connection_factory = session

@@ -17,6 +17,7 @@ ETH_ARP = 0x0806
 ETH_IPV4 = 0x0800
 ETH_LLDP = 0x88CC
 UDP = 17
+TCP = 6
 ICMP = 1
 _ETHERNET = struct.Struct("!6s6sH")
 _IPV4 = struct.Struct("!BBHHHBBH4s4s")

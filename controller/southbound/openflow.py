@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-Value = int | str | tuple[str, str]
+Value = int | str | tuple[str, str] | tuple[int, int]
 Match = dict[str, Value]
 
 PORT_IN = 0xFFFFFFF8
@@ -138,6 +138,16 @@ class PortCount:
     rx_packets: int
 
 
+@dataclass(frozen=True, slots=True)
+class DropCount:
+    """What one rule (or, without ``table``, one meter) has dropped so far; ``cookie`` names the rule's reason."""
+
+    cookie: int
+    table: int | None
+    priority: int
+    packets: int
+
+
 class Southbound(Protocol):
     """How the core speaks to its switches. Never blocks for long; a switch that is not connected is skipped."""
 
@@ -149,3 +159,6 @@ class Southbound(Protocol):
 
     def ask_port_counts(self, dpid: int) -> None:
         """Ask for port counters; they come back as an event."""
+
+    def ask_drop_counts(self, dpid: int) -> None:
+        """Ask what rules and meters have dropped; where that is more than before, it comes back as an event."""

@@ -7,9 +7,8 @@
                --> 2 route   /32 for the hosts of the K-AS, /16 for the others; the last switch sets eth_dst
                --> 3 label   240.0.0.0/4, UDP 55831: the AI objects; a miss at a host's port is a packet-in
 
-A host's "port unreachable" goes on its way and, as a copy, up: nobody listens there (any more).  A packet that no rule
-wants, or that pretends to come from a label, is dropped.  The TTL falls at gateways, and a spent one drops the packet
-there.
+A host's "port unreachable" goes on its way and, as a copy, up: nobody listens there (any more).  What is refused, and
+counted, is in ``guard``.  The TTL falls at gateways, and a spent one drops the packet there.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def label_cookie(label: int) -> int:
     return LABEL_COOKIE | label
 
 
-def base_mods(domain: Domain, switch: SwitchPlan, *, fresh: bool, meters: bool, own_source: bool = False) -> list[Mod]:
+def base_mods(domain: Domain, switch: SwitchPlan, *, fresh: bool, meters: bool) -> list[Mod]:
     """Return what a switch holds whatever happens: classify, ARP and the label table's misses.
 
     ``fresh``: forget first what an earlier run left there.  ``meters``: the switch can meter packet-ins.
@@ -68,10 +67,9 @@ def base_mods(domain: Domain, switch: SwitchPlan, *, fresh: bool, meters: bool, 
     return [
         *mods,
         *_classify(domain, switch),
-        *_arp(domain, switch, ports),
+        *_arp(domain, switch),
         *_misses(ports, meters),
         *_deaths(ports, meters),
-        *(_sources(ports, meters) if own_source else []),
     ]
 
 
@@ -87,41 +85,19 @@ def _classify(domain: Domain, switch: SwitchPlan) -> list[Mod]:
         ),
         FlowMod(CLASSIFY, {"eth_type": ETH_ARP}, 90, goto=ARP),
         FlowMod(CLASSIFY, {**labelled, "ip_proto": UDP, "udp_dst": AI_PORT}, 80, goto=LABEL),
-        FlowMod(CLASSIFY, labelled, 70),
         FlowMod(CLASSIFY, {"eth_type": ETH_IPV4}, 60, goto=ROUTE),
     ]
 
 
-def _sources(ports: list[HostPlan], meters: bool) -> list[Mod]:
-    """A terminal sends from its own address (in the manner of BCP 38); whatever names another's goes up and no further.
-
-    Above the rules of ``_classify``, which then hold for what comes over trunks.
-    """
-    to_label: Match = {"ipv4_dst": masked(str(LABEL_NETWORK))}
-    mods: list[Mod] = []
-    for host in ports:
-        any_source: Match = {"in_port": host.port, "eth_type": ETH_IPV4}
-        own: Match = {**any_source, "ipv4_src": host.address}
-        mods += [
-            FlowMod(CLASSIFY, {**own, **to_label, "ip_proto": UDP, "udp_dst": AI_PORT}, 84, goto=LABEL),
-            FlowMod(CLASSIFY, {**own, **to_label}, 83),
-            FlowMod(CLASSIFY, own, 82, goto=ROUTE),
-            FlowMod(CLASSIFY, any_source, 81, (Output(PORT_CONTROLLER),), meter=host.port if meters else None),
-        ]
-    return mods
-
-
 def _deaths(ports: list[HostPlan], meters: bool) -> list[Mod]:
-    """Copies of what a host's kernel says of an agent that is gone; and no host speaks in the name of a label."""
+    """Copies of what a host's kernel says of an agent that is gone."""
     dead: Match = {"eth_type": ETH_IPV4, "ip_proto": ICMP, "icmpv4_type": 3, "icmpv4_code": 3}
-    forged: Match = {"eth_type": ETH_IPV4, "ipv4_src": masked(str(LABEL_NETWORK))}
     up: tuple[Action, ...] = (Output(PORT_CONTROLLER),)
     return [
         *(
             FlowMod(CLASSIFY, {**dead, "in_port": h.port}, 85, up, goto=ROUTE, meter=h.port if meters else None)
             for h in ports
         ),
-        *(FlowMod(CLASSIFY, {**forged, "in_port": h.port}, 95) for h in ports),
     ]
 
 
@@ -138,13 +114,12 @@ ARP_REPLY: tuple[Action, ...] = (
 )
 
 
-def _arp(domain: Domain, switch: SwitchPlan, ports: list[HostPlan]) -> list[Mod]:
-    """Proxy ARP; a host that asks for its own address (duplicate detection, gratuitous ARP) is left in peace."""
+def _arp(domain: Domain, switch: SwitchPlan) -> list[Mod]:
+    """Proxy ARP: every address of the network is the router's."""
     ask: Match = {"eth_type": ETH_ARP, "arp_op": 1}
     known = [h.address for h in domain.hosts_of(switch.kas)] + [gateway_address(switch.kas)]
     others = sorted({k for link in domain.plan.kas_links for k in (link.a_kas, link.b_kas)} - {switch.kas})
     return [
-        *(FlowMod(ARP, {**ask, "in_port": h.port, "arp_tpa": h.address}, 30) for h in ports),
         *(FlowMod(ARP, {**ask, "arp_tpa": address}, 20, ARP_REPLY) for address in known),
         *(FlowMod(ARP, {**ask, "arp_tpa": masked(kas_prefix(k))}, 10, ARP_REPLY) for k in others),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from controller.southbound.openflow import PacketIn
 from packets.events import Emit
 
 RATE_PPS = 400.0
@@ -17,9 +18,9 @@ class Limiter:
         self, clock: Callable[[], float], emit: Emit, *, rate_pps: float = RATE_PPS, burst: float = BURST
     ) -> None:
         self.clock, self.emit, self.rate_pps, self.burst = clock, emit, rate_pps, burst
-        self.refused = 0
+        self.refused = self.overflows = 0
         self._buckets: dict[tuple[int, int], tuple[float, float]] = {}
-        self._told = 0
+        self._told = self._told_overflows = 0
 
     def allow(self, dpid: int, port: int) -> bool:
         """Take one token; False when there is none."""
@@ -31,8 +32,17 @@ class Limiter:
         self.refused += not allowed
         return allowed
 
+    def overflowed(self, packet: PacketIn) -> None:
+        """Count a packet whose port has too many waiting."""
+        self.overflows += 1
+
     def tell(self) -> None:
         """Report what was refused since the last call (periodic)."""
         if self.refused > self._told:
-            self.emit("packet.refused", reason="packet-in rate", count=self.refused - self._told, total=self.refused)
+            more = self.refused - self._told
+            self.emit("packet.refused", reason="packet-in rate", more=more, count=more, total=self.refused)
             self._told = self.refused
+        if self.overflows > self._told_overflows:
+            more = self.overflows - self._told_overflows
+            self.emit("packet.refused", reason="packet-in queue", more=more, total=self.overflows)
+            self._told_overflows = self.overflows

@@ -16,6 +16,7 @@ from controller.southbound.openflow import (
     DecTtl,
     FlowMod,
     GroupMod,
+    Match,
     MeterMod,
     Mod,
     Move,
@@ -111,9 +112,17 @@ def _flow(datapath: Any, mod: FlowMod) -> Any:
         priority=mod.priority,
         out_port=of.OFPP_ANY,
         out_group=of.OFPG_ANY,
-        match=parser.OFPMatch(**mod.match),
+        match=_match(parser, mod.match),
         instructions=instructions,
     )
+
+
+def _match(parser: Any, match: Match) -> Any:
+    """A Nicira field goes last: os-ken sorts it before the EtherType, without which a switch refuses it."""
+    found = parser.OFPMatch(**match)
+    if "nw_ttl" in match:
+        found = parser.OFPMatch(_ordered_fields=sorted(found._fields2, key=lambda named: named[0] == "nw_ttl"))
+    return found
 
 
 def _group(datapath: Any, mod: GroupMod) -> list[Any] | Any:

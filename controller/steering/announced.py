@@ -13,7 +13,7 @@ import msgspec
 
 from controller.access.places import Places
 from controller.border.messages import AskFacilities, AskNextStop, Facility, Lost, Stop, place_key
-from controller.errors import NotYet, SteeringError
+from controller.errors import Denied, NotYet, SteeringError
 from controller.runtime.identities import Identities
 from controller.services import Services
 from controller.values.errors import EngineError
@@ -47,7 +47,8 @@ class Announced:
 class Objects:
     """All announced objects whose home is in this domain.
 
-    ``on_deploy(object id, who, what it said)``; ``place_of(what it said)``: where MDO has to put it ('': anywhere).
+    ``on_deploy(object id, who, what it said)``; ``place_of(what it said)``: where MDO has to put it ('': anywhere);
+    ``owner_of(object id)``: whose job it is ('': nobody's that is known).
     """
 
     def __init__(self, services: Services, identities: Identities, places: Places) -> None:
@@ -55,11 +56,13 @@ class Objects:
         self.announced: dict[int, Announced] = {}
         self.on_deploy: Callable[[int, HostPlan, AnnounceObject], None] = lambda object_id, host, message: None
         self.place_of: Callable[[AnnounceObject], Awaitable[str]] = _anywhere
+        self.owner_of: Callable[[int], str] = lambda object_id: ""
 
     async def announce(self, host: HostPlan, message: AnnounceObject) -> AnnounceReply:
         """Give an object its identity; ``SteeringError`` when there is nowhere it is needed."""
         if message.kind not in ORDERS:
             raise SteeringError(f"an object of kind {message.kind!r} cannot be announced; kinds: {', '.join(ORDERS)}")
+        self._check_owner(host, message)
         object_id = self.identities.new(host.kas)
         entry = Announced(object_id, host, message)
         await self._target(entry, [])
@@ -69,6 +72,16 @@ class Objects:
         if len(self.announced) > KEPT:
             del self.announced[next(iter(self.announced))]
         return AnnounceReply(object_id=object_id)
+
+    def _check_owner(self, host: HostPlan, message: AnnounceObject) -> None:
+        """A model is its owner's to deploy, measure and replace; who serves it may pass it on."""
+        if message.kind not in ("deploy", "measure") or host.role == "mdfp":
+            return
+        if host.role != "model_owner":
+            raise Denied("not-owner", f"{host.name} is a {host.role}, it has no models to {message.kind}")
+        for object_id in (message.for_object, message.replaces):
+            if object_id and (owner := self.owner_of(object_id)) not in ("", host.name):
+                raise Denied("not-owner", f"object {object_id:#x} is {owner}'s, not {host.name}'s")
 
     async def next_stop(self, ask: AskNextStop) -> Stop:
         """Return the one stop of an announced object."""

@@ -11,16 +11,18 @@ from controller.errors import BorderError
 from controller.runtime.loop import Worker
 from controller.services import Services
 from controller.southbound.discovery import Discovery
-from controller.southbound.openflow import PacketIn, PortCount
+from controller.southbound.openflow import DropCount, PacketIn, PortCount
 from controller.steering.liveness import Liveness
 from controller.steering.resteer import Resteering
+from controller.tools.drops import Drops
 from controller.tools.sensing import Sensing
 from topologies.plan import KBG_ROLE
 
 
 class Fabric:
-    """Hears what the shim tells. ``packet_in`` takes what switches hand up; ``on_ready`` is called once, when every
-    switch has its rules, ``on_links`` whenever links came or went, ``on_borders`` when links to other K-AS did.
+    """Hears what the shim tells. ``packet_in`` takes what switches hand up, ``packet_refused`` what a port has no room
+    for; ``on_ready`` is called once, when every switch has its rules, ``on_links`` whenever links came or went,
+    ``on_borders`` when links to other K-AS did.
     """
 
     def __init__(
@@ -36,9 +38,11 @@ class Fabric:
         self.packet_in = packet_in
         self.services, self.worker, self.discovery, self.sensing = services, worker, discovery, sensing
         self.resteering, self.liveness = resteering, liveness
+        self.drops = Drops(services.domain, services.emit)
         self.on_ready: Callable[[], None] = lambda: None
         self.on_links: Callable[[], Awaitable[None]] = _nothing
         self.on_borders: Callable[[], None] = lambda: None
+        self.packet_refused: Callable[[PacketIn], None] = lambda packet: None
         self._ready = False
 
     @property
@@ -141,6 +145,15 @@ class Fabric:
         """A switch's counters came."""
         if dpid in self.domain.by_dpid:
             self.sensing.counted(dpid, counts, self.services.clock(), self.discovery.peers)
+
+    def drop_counts(self, dpid: int, counts: list[DropCount]) -> None:
+        """What a switch has dropped came."""
+        self.drops.counted(dpid, counts)
+
+    def poll_drops(self) -> None:
+        """Ask every connected switch what it has dropped (periodic)."""
+        for name in self.services.communication.connected:
+            self.services.communication.south.ask_drop_counts(self.domain.switches[name].dpid)
 
     def poll(self) -> None:
         """Ask every connected switch for its port counters (periodic)."""

@@ -9,7 +9,7 @@ import msgspec
 
 from controller.access.gathering import Gathering
 from controller.border.messages import Forward, Forwarded, Interrupt, Withdraw
-from controller.errors import SteeringError
+from controller.errors import Denied, SteeringError
 from controller.runtime.bounded import Bounded
 from controller.runtime.loop import Worker
 from controller.services import Services
@@ -36,6 +36,7 @@ LINGER_S = {  # of the rules of an object that makes one journey; a piece of a g
     "home": 5.0, "exchange": 120.0,
 }  # fmt: skip
 JOURNEY_ENDS = ("keep_test_sample", "keep_late_sample", "use_data", "deploy", "measure", "keep", "home")
+OF_OWNERS = (Returned, Inquire, LogRequest)
 ABOUT_A_VISIT = (OrderRequest, VisitDone, Verdict)
 ObjectMessage = OrderRequest | VisitDone | Verdict | Returned | Inquire | LogRequest | Remeasured
 ABOUT_AN_OBJECT: tuple[type[ObjectMessage], ...] = (*ABOUT_A_VISIT, Returned, Inquire, LogRequest, Remeasured)
@@ -44,13 +45,15 @@ ABOUT_AN_OBJECT: tuple[type[ObjectMessage], ...] = (*ABOUT_A_VISIT, Returned, In
 class Visits:
     """Takes terminals' messages on the objects they hold or await.
 
-    ``on_trained(object id, visit, data node)``: a visit has trained; ``on_leave(terminal, reason)``: a terminal goes.
+    ``on_trained(object id, visit, data node)``: a visit has trained; ``on_leave(terminal, reason)``: a terminal goes;
+    ``owner_of(object id)``: whose job it is ('': none of this domain).
     """
 
     def __init__(self, services: Services, worker: Worker, gathering: Gathering) -> None:
         self.services, self.worker, self.gathering = services, worker, gathering
         self.on_trained: Callable[[int, int, str], None] = lambda object_id, visit, data_node: None
         self.on_leave: Callable[[str, str], Awaitable[None]]
+        self.owner_of: Callable[[int], str] = lambda object_id: ""
         self._done: Bounded[tuple[int, int], bool] = Bounded()
 
     async def leave(self, host: HostPlan, message: Leave) -> Message:
@@ -77,6 +80,8 @@ class Visits:
 
     async def about_object(self, host: HostPlan, message: ObjectMessage) -> Message:
         """Hand a terminal's message to the home of its object, and do here what the answer means here."""
+        if isinstance(message, OF_OWNERS) and (owner := self.owner_of(message.object_id)) not in ("", host.name):
+            raise Denied("not-owner", f"object {message.object_id:#x} is {owner}'s, not {host.name}'s")
         arrival = self._arrival(host, message) if isinstance(message, ABOUT_A_VISIT) else None
         if isinstance(message, Remeasured):
             self._check_measured(host, message)

@@ -7,15 +7,16 @@ Path service (ordinary routes, label paths), flow service (rules in, barrier ans
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from controller.domain import Domain
 from controller.errors import ControllerError, SteeringError
 from controller.runtime.bounded import Bounded
-from controller.southbound import failover, pipeline
+from controller.southbound import failover, guard, pipeline
 from controller.southbound.failover import Ways
 from controller.southbound.frames import Datagram, build_udp
+from controller.southbound.guard import closed_mods
 from controller.southbound.openflow import (
     PORT_TABLE,
     Action,
@@ -59,6 +60,7 @@ class Communication:
         self.connected: set[str] = set()
         self.paths: dict[tuple[int, int], LabelPath] = {}
         self._locks: Bounded[tuple[int, int], asyncio.Lock] = Bounded()
+        self.closed: Collection[str] = ()  # terminals whose ports carry no AI traffic
         self.own_source = False  # whether a terminal may send from its own address alone
         self.seal: Callable[[HostPlan, Header, bytes], bytes] = lambda _, header, payload: encode(header, payload)
         self._routes: dict[str, list[FlowMod]] = {}
@@ -76,9 +78,11 @@ class Communication:
         """
         switch = self.domain.switches[name]
         self._note_ports(name, ports)
-        mods = pipeline.base_mods(
-            self.domain, switch, fresh=name not in self._seen, meters=meters, own_source=self.own_source
-        )
+        mods = [
+            *pipeline.base_mods(self.domain, switch, fresh=name not in self._seen, meters=meters),
+            *guard.switch_mods(self.domain, switch, meters=meters, own_source=self.own_source),
+            *(m for h in self.domain.plan.hosts if h.switch == name and h.name in self.closed for m in closed_mods(h)),
+        ]
         routes = self._wanted_routes()[name]
         labels = [
             rule for path in self.paths.values() for at, rule in path.rules if at == name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from controller.domain import Domain
@@ -29,6 +29,7 @@ class Processes:
     def __init__(self, domain: Domain, krrm: Krrm, *, silent_s: float = SILENT_S) -> None:
         self.domain, self.krrm, self.silent_s = domain, krrm, silent_s
         self.tell: Tell = _nobody
+        self.revoked: Collection[str] = ()
 
     def dead(self, now_s: float) -> list[str]:
         """Return the terminals on the map whose port is down, or that have been silent for too long."""
@@ -36,9 +37,9 @@ class Processes:
         return sorted(unplugged.union(self.krrm.stale(now_s, self.silent_s)))
 
     def reachable(self, node: str) -> bool:
-        """Tell whether a declared terminal's port is up."""
+        """Tell whether a declared terminal's port is up, and it may be reached."""
         host = self.domain.hosts.get(node)
-        return host is not None and (host.switch, host.port) not in self.domain.down
+        return host is not None and node not in self.revoked and (host.switch, host.port) not in self.domain.down
 
     def work(self, node: str, now_s: float) -> dict[str, Any]:
         """Return what a terminal works on: {"queue": {"value": 1, "age_s": 0.2}, ...}; empty where it is not known."""

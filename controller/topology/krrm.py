@@ -20,6 +20,7 @@ import msgspec
 
 from controller.topology.errors import BadReport, UnknownNode
 from controller.values.knowledge import Attribute, Node
+from packets.labels import LABEL_MASK
 from packets.terms import MAX_FIGURE, MAX_METRICS
 
 MAX_ATTRIBUTES = 64
@@ -222,10 +223,40 @@ def _model(item: Any) -> dict[str, Any]:
     asked_by = item.get("asked_by", {})
     if not isinstance(asked_by, Mapping) or len(asked_by) > MAX_ATTRIBUTES:
         raise ValueError("holds a model whose askers are not a mapping of K-AS to rate")
-    rest = {str(key): _scalar(field) for key, field in item.items() if key not in ("accuracy", "asked_by")}
+    if len(item) > MAX_ATTRIBUTES or len(accuracy) > MAX_GROUPS:
+        raise ValueError(f"holds a model of more than {MAX_ATTRIBUTES} fields")
+    rest = {
+        _attribute_name(key): _MODEL_CHECKS.get(key, _scalar)(field)
+        for key, field in item.items()
+        if key not in ("accuracy", "asked_by")
+    }
     if asked_by:
         rest["asked_by"] = {str(kas): _amount(rate) for kas, rate in asked_by.items()}
     return {**rest, "accuracy": {str(group): _share(share) for group, share in accuracy.items()}}
+
+
+def _attribute_name(value: Any) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME:
+        raise ValueError(f"names a field in other than 1 to {MAX_NAME} characters")
+    return value
+
+
+def _label(value: Any) -> int:
+    number = _count(value)
+    if number > LABEL_MASK:
+        raise ValueError("is no label")
+    return number
+
+
+def _identity(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 64:
+        raise ValueError("is no object's identity")
+    return value
+
+
+def _since(value: Any) -> float:
+    """Seconds, or -1: not known."""
+    return -1.0 if value == -1 and not isinstance(value, bool) else _amount(value)
 
 
 def _metrics(value: Any) -> dict[str, float]:
@@ -251,6 +282,8 @@ def _scalar(value: Any) -> Any:
     """An attribute the map does not know: kept when it is one plain value."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("is not a finite number")
+    if isinstance(value, int | float) and abs(value) > MAX_NUMBER:
+        raise ValueError(f"is more than {MAX_NUMBER:g}")
     if isinstance(value, str) and len(value) > 200:
         raise ValueError("is longer than 200 characters")
     if value is not None and not isinstance(value, bool | int | float | str):
@@ -258,6 +291,16 @@ def _scalar(value: Any) -> Any:
     return value
 
 
+_MODEL_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "label": _label,
+    "job": _identity,
+    "service_ms": _amount,
+    "in_flight": _count,
+    "arrivals_per_s": _amount,
+    "up_s": _since,
+    "hits": _count,
+    "misses": _count,
+}
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "samples": _count,
     "sample_bytes": _positive_count,

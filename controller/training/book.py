@@ -32,6 +32,11 @@ class JobBook:
             raise SteeringError(f"no job has object {object_id}")
         return job
 
+    def owner(self, object_id: int) -> str:
+        """Return whose job an object is ('': none of this domain)."""
+        job = self.jobs.get(object_id)
+        return job.owner if job is not None else ""
+
     def met(self, job: Job, margin: float) -> bool:
         """Tell whether the accepted model meets the job's targets by ``margin`` (0..1) over all MPVUs that saw it."""
         pooled = job.pooled()

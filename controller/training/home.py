@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 
 from controller.border.holding import AskBriefing, Briefing
 from controller.border.messages import AskNextStop, Forward, Forwarded, Lost, Stop
-from controller.errors import ControllerError, SteeringError
+from controller.errors import ControllerError, Denied, SteeringError
 from controller.services import Services
 from controller.steering.announced import Objects
 from controller.steering.resteer import Resteering
-from controller.steering.visits import ABOUT_AN_OBJECT
+from controller.steering.visits import ABOUT_AN_OBJECT, OF_OWNERS
 from controller.training.recovery import Custody
 from controller.training.submission import Training
 from packets.messages import Ack, OrderRequest, Remeasured, Verdict
@@ -38,6 +38,8 @@ class Home:
         if isinstance(message, Remeasured):
             await (self._tell_owner(message) if message.way != SINGLE else self.on_remeasured(message))
             return Forwarded(message=Ack())
+        if isinstance(message, OF_OWNERS) and forward.from_kas not in self.services.domain.kas:
+            raise Denied("not-owner", f"the owner of object {message.object_id:#x} is of its home K-AS")
         if not isinstance(message, ABOUT_AN_OBJECT):
             raise SteeringError(f"{type(message).__name__} is not for the home of an object")
         if isinstance(message, OrderRequest) and message.samples:

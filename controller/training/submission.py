@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from controller.border.messages import AskFacilities, Facility, Interrupt
-from controller.errors import ControllerError, SteeringError
+from controller.errors import ControllerError, Denied, SteeringError
 from controller.runtime.identities import Identities
 from controller.services import Services
 from controller.training.book import JobBook
@@ -104,7 +104,7 @@ class Training:
         """Do what a job's owner wants changed; its next decision heeds it. ``SteeringError`` for anyone else."""
         job = self.book.job(message.object_id)
         if job.owner != host.name:
-            raise SteeringError(f"job {job.object_id} is not {host.name}'s")
+            raise Denied("not-owner", f"job {job.object_id} is not {host.name}'s")
         if job.over:
             raise SteeringError(f"job {job.object_id} is over ({job.state})")
         changes = {k: v for k in CHANGEABLE if (v := getattr(message, k)) is not None}
@@ -116,6 +116,11 @@ class Training:
         if message.stop:
             await self._interrupt(job)
         return self.book.status(job)
+
+    def disown(self, owner: str, why: str) -> None:
+        """End the jobs of an owner that nobody is to believe any more."""
+        for job in [j for j in self.book.jobs.values() if j.owner == owner and not j.over]:
+            self.book.end(job, "stopped", f"its owner {owner} {why}")
 
     async def _interrupt(self, job: Job) -> None:
         """Stop the training that is under way, if any is."""

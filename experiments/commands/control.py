@@ -25,10 +25,13 @@ from experiments.scenarios.queries import NeedSpec, QueriesSpec
 from experiments.scenarios.steering import check_job, own_policies
 from experiments.scenarios.ways import check_model
 from experiments.streams import RunningStream
+from experiments.testbed.identities import Identities
 from experiments.testbed.testbed import Bed
 from packets.events import Event, encode_event
 from packets.messages import JobSpec
 from packets.queries import Variant
+
+REVOKE_TIMEOUT_S = 20.0
 
 
 class ControlServer:
@@ -156,18 +159,36 @@ class ControlServer:
 
     def _op_keys(self, _: object, name: str) -> dict[str, Any]:
         """The keys of one terminal, for whoever holds this socket (root): the person at that terminal."""
+        identities = self._identities(name)
+        return {"keys": identities.keys(name), "directory": str(identities.directory)}
+
+    def _identities(self, name: str) -> Identities:
+        """Return the keys of all, among them those of a terminal of this name; ``ExperimentError``: there are none."""
         identities = self.bed.identities
         if identities is None:
             raise ExperimentError("this network stands with `security: off`: nobody has keys, nothing is checked")
-        if name not in identities:
+        if name not in {h.name for h in self.bed.plan.hosts}:
             raise ExperimentError(f"no terminal is called {name!r}; `daitn status` lists them")
-        return {"keys": identities.keys(name), "directory": str(identities.directory)}
+        return identities
 
     def _op_withdraw(self, _: object, name: str, offer: bool = False) -> dict[str, Any]:
         """Take a terminal out of what objects may be steered to (or offer it again), in mid-transfer too."""
         if name not in {h.name for h in self.bed.plan.hosts}:
             raise ExperimentError(f"no terminal is called {name!r}; `daitn status` lists them")
         return self.bed.tell(name, "offer" if offer else "withdraw")
+
+    def _op_revoke(self, _: object, name: str, reason: str = "", restore: bool = False) -> dict[str, Any]:
+        """Have a terminal refused everywhere (or let in again); returns once its control centre has acted on it."""
+        identities = self._identities(name)
+        if name in identities.revoked_names() and not restore:
+            raise ExperimentError(f"{name} is revoked already; `daitn revoke {name} --restore` lets it in again")
+        if name not in identities.revoked_names() and restore:
+            raise ExperimentError(f"{name} is not revoked")
+        mark = len(self.bed.events)
+        identities.revoke(name, reason, restore=restore)
+        kind = "terminal.restored" if restore else "terminal.revoked"
+        told = self.bed.wait_event(kind, REVOKE_TIMEOUT_S, mark, name=name)
+        return {**told.data, "revoked": sorted(identities.revoked_names())}
 
     def _op_down(self, _: object) -> dict[str, Any]:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -15,6 +15,7 @@ import experiments.cli  # noqa: F401  hangs every command on the app
 from controller.oam.metrics import metrics_table
 from experiments.commands.app import app
 from experiments.scenarios.schema import schema_text
+from packets.security.reasons import reasons_table
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -28,8 +29,12 @@ def cli_text() -> str:
 
 
 def metrics_text() -> str:
-    """Return every metric of the status page's ``/metrics`` as Markdown."""
-    return f"# Metrics\n\nThe status page serves these at `/metrics`, for Prometheus.\n\n{metrics_table()}"
+    """Return every metric of the status page's ``/metrics``, and every reason of refusal, as Markdown."""
+    counted = "# Metrics\n\nThe status page serves these at `/metrics`, for Prometheus."
+    reasons = (
+        "## Reasons\n\nLabel `reason`: why a frame, packet or request is refused. A switch's are read from its rules."
+    )
+    return f"{counted}\n\n{metrics_table()}\n{reasons}\n\n{reasons_table()}"
 
 
 PAGES: dict[str, Callable[[], str]] = {

@@ -113,6 +113,20 @@ def withdraw(
 
 
 @app.command()
+def revoke(
+    name: Annotated[str, typer.Argument(help="Terminal of the standing network, for example c1.")],
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    restore: Annotated[bool, typer.Option("--restore", help="Let it in again instead.")] = False,
+) -> None:
+    """Have a terminal refused everywhere from now on: its keys, its AI traffic; what was with it goes elsewhere."""
+    from experiments.commands.client import request
+
+    said = request("revoke", timeout_s=30, name=name, reason=reason, restore=restore)
+    what = "is let in again" if restore else "is revoked; `--restore` lets it in again"
+    out.print(f"{name} of K-AS {said['kas']} {what}", highlight=False)
+
+
+@app.command()
 def keys(
     name: Annotated[str, typer.Argument(help="Terminal of the standing network, for example asker4.")],
     file: Annotated[Path, typer.Option("--out", help="Where to write its private keys (readable by you alone).")],

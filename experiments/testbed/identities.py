@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
 from controller.border.kbgp.trust import dcc_name
 from packets.labels import DCC_ADDRESS
-from packets.security.identity import DCC_ROLE, Directory, Identity
+from packets.security.identity import DCC_ROLE, Directory, Identity, write_private
 from topologies.plan import NetworkPlan
 
 DIRECTORY_FILE = "directory.json"
+REVOKED_FILE = "revoked.json"
+MAX_REASON = 200
 
 
 class Identities:
@@ -25,7 +29,7 @@ class Identities:
         speakers += [(dcc_name(kas), DCC_ROLE, DCC_ADDRESS) for kas in plan.kas_numbers]
         speakers += [(s.name, s.role, s.address) for s in plan.speakers]
         self._known = {s[0]: Identity.new(*s, number) for number, s in enumerate(speakers, 1)}
-        self.directory = runtime / DIRECTORY_FILE
+        self.directory, self.revoked = runtime / DIRECTORY_FILE, runtime / REVOKED_FILE
         Directory(i.certificate for i in self._known.values()).save(self.directory)
 
     def keys(self, name: str) -> str:
@@ -37,6 +41,21 @@ class Identities:
 
     def __contains__(self, name: object) -> bool:
         return name in self._known
+
+    def revoked_names(self) -> set[str]:
+        """Return who is revoked."""
+        return set(self._orders())
+
+    def _orders(self) -> dict[str, str]:
+        return msgspec.json.decode(self.revoked.read_bytes(), type=dict[str, str]) if self.revoked.exists() else {}
+
+    def revoke(self, name: str, reason: str, *, restore: bool = False) -> None:
+        """Write down that a terminal is revoked (``restore``: no more), for the control centres."""
+        orders = self._orders()
+        orders.pop(name, None)
+        if not restore:
+            orders[name] = reason[:MAX_REASON]
+        write_private(self.revoked, msgspec.json.encode(orders))
 
     def controller_options(self, kas: int) -> dict[str, Path]:
         """Write the key file of a control centre; return the options that name it and the directory."""

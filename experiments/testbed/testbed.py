@@ -29,7 +29,7 @@ from experiments.testbed.control import tell_control
 from experiments.testbed.counters import LinkBytes, link_interfaces
 from experiments.testbed.folder import RunFolder
 from experiments.testbed.gateways import KEYLOG, Gateways, joined
-from experiments.testbed.identities import Identities
+from experiments.testbed.identities import REVOKED_FILE, Identities
 from experiments.testbed.processes import Child, python, undisturbed, wait_for
 from experiments.testbed.revival import Revival
 from hosts.learning.task_spec import TaskSpec
@@ -136,6 +136,7 @@ class Bed:
             "--events": self.runtime / "events.sock",
             "--database": self.folder.path / f"dcc{kas}.sqlite",
             "--seed": seed,
+            "--revoked": self.runtime / REVOKED_FILE,
             "--place-every": self.scenario.place_every_s,
             **self._engines(kas),
             **(self.identities.controller_options(kas) if self.identities else {}),

@@ -44,6 +44,7 @@ from packets.messages import (
     Refused,
     Remeasured,
     Retire,
+    Revoked,
     VisitDone,
     decode_message,
     encode_message,
@@ -207,13 +208,15 @@ class Role:
         """Do what the DCC wants with a deployed model; a role that serves or owns models overrides this."""
         return Refused(reason=f"{self.terminal.name} has no models to {type(message).__name__.lower()}")
 
-    def _from_dcc(self, message: Pull | Halt | OfModels | FromDcc) -> Message:
+    def _from_dcc(self, message: Pull | Halt | Revoked | OfModels | FromDcc) -> Message:
         if isinstance(message, OfModels):
             return self.serve_dcc(message)
         if isinstance(message, FromDcc):
             return self.terminal.mover.obey(message)
         if isinstance(message, Halt):
             self._halted.note(message.object_id, message.reason or "halted by the DCC")
+        elif isinstance(message, Revoked):
+            self.terminal.refuse(message.names)
         else:
             self.terminal.pulled(list(message.attributes))
         return Ack()
@@ -275,7 +278,7 @@ class Role:
 
     def _answer_or_refuse(self, message: AnyMessage, peer: Peer) -> Message:
         try:
-            if isinstance(message, Pull | Halt | OfModels | FromDcc):
+            if isinstance(message, Pull | Halt | Revoked | OfModels | FromDcc):
                 if peer[0] != DCC_ADDRESS:
                     return Refused(reason=f"{type(message).__name__} is for the DCC to say")
                 return self._from_dcc(message)

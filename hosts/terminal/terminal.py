@@ -138,6 +138,11 @@ class Terminal:
         known = self.guard.peer(address) if self.guard else None
         return known.name if known else None
 
+    def refuse(self, revoked: Sequence[str]) -> None:
+        """Believe these no more, and none but these (its DCC's word)."""
+        if self.guard is not None:
+            self.guard.revoked = frozenset(revoked)
+
     def touch(self) -> None:
         """Something changed that the DCC's map should know: the reporter looks now."""
         if not self.changed_unix_s:

@@ -15,9 +15,9 @@ from cryptography.exceptions import InvalidSignature
 
 from packets.aats.probe import Kas, Mix, check_finite
 from packets.errors import DaitnError
-from packets.queries import Amount, Count
+from packets.queries import Count
 from packets.security.identity import Directory, Identity
-from packets.terms import Figure, JobSpec, Name, Share
+from packets.terms import Amount, Figure, JobSpec, Name, Share
 
 MAGIC = b"DAJ1"
 MAX_STOPS = 256

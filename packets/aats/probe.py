@@ -7,8 +7,8 @@ from typing import Annotated
 
 import msgspec
 
-from packets.queries import Amount, Count, Label
-from packets.terms import Member, Message, Name, Share
+from packets.queries import Count, Label
+from packets.terms import Amount, Member, Message, Name, ObjectId, Share
 
 MAX_GROUPS = 64
 MAX_MODELS = 16
@@ -27,7 +27,7 @@ class Probe(Message, frozen=True, kw_only=True, tag="probe?"):
     """The holder of an object (or who has a query: object 0) asks: how do you stand? Answered by ``ProbeReply``."""
 
     name: Name
-    object_id: int
+    object_id: ObjectId
     task: Name
 
 

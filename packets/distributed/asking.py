@@ -10,13 +10,13 @@ import msgspec
 
 from packets.aats.probe import Visit, check_finite
 from packets.parts import MAX_MESSAGE_BYTES
-from packets.terms import Message, Name, Text
+from packets.terms import Figure, Message, Name, ObjectId, Text
 
 ROOM_BYTES = MAX_MESSAGE_BYTES - 1024
 Body = Annotated[bytes, msgspec.Meta(max_length=ROOM_BYTES)]
 Handle = Annotated[str, msgspec.Meta(max_length=64)]
 Handles = Annotated[list[Handle], msgspec.Meta(max_length=64)]
-Scores = Annotated[list[tuple[Handle, float]], msgspec.Meta(max_length=16)]
+Scores = Annotated[list[tuple[Handle, Figure]], msgspec.Meta(max_length=16)]
 Took = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 
 
@@ -26,7 +26,7 @@ Took = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 class AskOffers(Message, frozen=True, kw_only=True, tag="offers?"):
     """Cut what your K-AS offers a job (DRRT-O). Answered by ``Offers``."""
 
-    object_id: int
+    object_id: ObjectId
     question: Body
 
 
@@ -39,7 +39,7 @@ class Offers(Message, frozen=True, kw_only=True, tag="offers="):
 class AskPlan(Message, frozen=True, kw_only=True, tag="plan?"):
     """Say where this job goes next (MTRCE). Answered by ``Planned``."""
 
-    object_id: int
+    object_id: ObjectId
     brief: Body
 
 
@@ -62,7 +62,7 @@ class AskBrief(Message, frozen=True, kw_only=True, tag="brief?"):
     """What must I know to say where the object goes on this visit? Answered by ``Briefed``."""
 
     name: Name
-    object_id: int
+    object_id: ObjectId
     visit: Visit
 
 
@@ -76,7 +76,7 @@ class Propose(Message, frozen=True, kw_only=True, omit_defaults=True, tag="propo
     """Where the holder would have its object go on this visit, before it launches it; answered by ``Ack``."""
 
     name: Name
-    object_id: int
+    object_id: ObjectId
     visit: Visit
     handles: Annotated[list[Handle], msgspec.Meta(min_length=1, max_length=64)]
     scores: Scores = []

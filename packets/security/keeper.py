@@ -3,7 +3,7 @@
 It is the transport's guard at a terminal, and a control centre's at the door of its network.  Cheap checks come first:
 an Ed25519 verification is only done for who is known, in time and within its budget, so a flood of bad launches costs
 its receiver little.  Reasons (packets/README.md, "Security"): unsigned, holder, owner, expired, replayed, mandate,
-throttled, signature, mac, role.
+throttled, signature, mac, role, revoked-key.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class Keeper:
     ) -> None:
         self.identity, self.directory = identity, directory
         self.aliases = dict(aliases or {})
+        self.revoked: frozenset[str] = frozenset()  # names; what they say, launch or own is refused
         self._wall_ms, self._clock = wall_ms, clock
         self._memory = Memory(wall_ms())
         self._budget = budget or Budget()
@@ -140,6 +141,8 @@ class Keeper:
         peer = self.peer(address)
         if peer is None or auth.key_id != peer.number:
             return Refusal("holder", f"{address} does not speak for key {auth.key_id}")
+        if peer.name in self.revoked:
+            return Refusal("revoked-key", f"{peer.name} is revoked")
         if not self._budget.spend(address, 1.0, self._clock()):
             return Refusal("throttled", f"too many signatures from {address}")
         if not signature_matches(header, raw, peer.signing_key):
@@ -196,6 +199,8 @@ class Keeper:
             return Refusal("holder", f"{address} does not speak for key {auth.key_id}")
         if owner is None:
             return Refusal("owner", f"the directory knows no owner {header.owner}")
+        if gone := {holder.name, owner.name} & self.revoked:
+            return Refusal("revoked-key", f"{min(gone)} is revoked")
         now, what = self._wall_ms(), ("launch", header.transfer_id)
         if stale := self._memory.judge(holder.number, what, sent, now):
             return Refusal(stale, f"launch of {holder.name}, sent {now - sent} ms ago")
@@ -254,6 +259,8 @@ class Keeper:
         peer = self.peer(address)
         if peer is None or auth.key_id != peer.number:
             return Refusal("holder", f"{address} does not speak for key {auth.key_id}")
+        if peer.name in self.revoked:
+            return Refusal("revoked-key", f"{peer.name} is revoked")
         now = self._wall_ms()
         what = header.type, header.flags & Flag.REPLY, header.transfer_id, header.shard_index
         stale = self._memory.judge(peer.number, what, sent, now)

@@ -42,6 +42,7 @@ class Refusals:
         self.by_reason: dict[str, int] = {}
         self._counters, self._emit = counters, emit
         self._told, self._since = 0, 0.0
+        self._untold: dict[str, int] = {}
 
     def of_header(self, reason: str, header: Header, peer: Peer, count: int = 1) -> None:
         """Refuse packets of a transfer or conversation that their header names."""
@@ -57,4 +58,13 @@ class Refusals:
             self._told, self._since = 0, now
         self._told += 1
         if self._told <= REFUSALS_PER_S:
-            self._emit("packet.refused", reason=reason, sender=peer[0], count=self._counters.refused, **data)
+            facts = data if count == 1 else {**data, "more": count}
+            self._emit("packet.refused", reason=reason, sender=peer[0], count=self._counters.refused, **facts)
+        else:
+            self._untold[reason] = self._untold.get(reason, 0) + count
+
+    def tell(self) -> None:
+        """Tell of those that were too many to tell one by one (periodic)."""
+        untold, self._untold = self._untold, {}
+        for reason, more in untold.items():
+            self._emit("packet.refused", reason=reason, more=more, count=self._counters.refused)

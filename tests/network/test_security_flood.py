@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks import flood
+from benchmarks import flood, flood_guard
 
 pytestmark = pytest.mark.alone  # goodput beside a flood of 10,000 packets a second
 
@@ -20,11 +20,25 @@ def scene() -> Iterator[flood.Scene]:
         yield standing
 
 
-def test_a_flood_is_refused_and_counted_and_the_transfer_goes_on(scene: flood.Scene) -> None:
+@pytest.fixture
+def open_scene(scene: flood.Scene) -> flood.Scene:
+    """The worst case: switches that do not hold terminals to their own addresses."""
+    flood.begin(scene)
+    return scene
+
+
+@pytest.fixture
+def guarded(scene: flood.Scene) -> flood.Scene:
+    """The usual case: they do."""
+    flood_guard.begin(scene)
+    return scene
+
+
+def test_a_flood_is_refused_and_counted_and_the_transfer_goes_on(open_scene: flood.Scene) -> None:
     """Quiet and attacked transfers in turn, in the same run; a busy machine gets another chance."""
     results = []
     for _ in range(TRIES):
-        results.append(flood.measure(scene, 2, size=16_000_000))
+        results.append(flood.measure(open_scene, 2, size=16_000_000))
         if results[-1]["goodput_lost"] < flood.LIMIT:
             break
     last = results[-1]
@@ -37,9 +51,36 @@ def test_a_flood_is_refused_and_counted_and_the_transfer_goes_on(scene: flood.Sc
     assert last["requests_answered"] == 1.0, "the control centre answers others as ever"
 
 
-def test_forged_launches_to_a_label_stop_at_meter_and_gate(scene: flood.Scene) -> None:
-    before = scene.dcc_refused.total()
-    result = flood.measure(scene, 1, size=2_000_000)
+def test_forged_launches_to_a_label_stop_at_meter_and_gate(open_scene: flood.Scene) -> None:
+    before = open_scene.dcc_refused.total()
+    result = flood.measure(open_scene, 1, size=2_000_000)
     label = result["label"]
-    assert label["sent"] > 100 and scene.dcc_refused.total() > before
+    assert label["sent"] > 100 and open_scene.dcc_refused.total() > before
     assert label["refused"].keys() <= {"owner", "throttled", "packet-in rate"}
+
+
+def test_a_port_that_floods_and_forges_is_stopped_at_its_switch_and_counted(guarded: flood.Scene) -> None:
+    """Packet-ins, spoofed sources, ARP poisoning, all from one port; a bystander's packet-ins and transfer go on."""
+    last = {}
+    for _ in range(TRIES):
+        last = flood_guard.measure(guarded, seconds=5.0, size=8_000_000, quiet=1)
+        if last["holds"]:
+            break
+    assert last["goodput_ratio"] >= flood_guard.LEAST, last
+    assert last["packet_in_pps"] > 0.9 * flood_guard.UP_PPS
+    assert last["all_counted"] and last["poisoned"] == 0, last
+    assert last["dropped_by_meter"] > 0.8 * last["sent_up"], "the switch itself stops most of what would go up"
+    assert last["bystander_answered"] == 1.0
+
+
+def test_the_control_centre_is_out_of_reach_of_terminals(guarded: flood.Scene) -> None:
+    """Its OpenFlow port is on the loopback of another namespace; its gateway answers ping and nothing else."""
+    before = guarded.dropped["control-address"]
+    assert "refused" in guarded.net["a"].cmd(f"bash -c '</dev/tcp/127.0.0.1/{flood.OPENFLOW_PORT}' 2>&1")
+    assert "1 received" in guarded.net["a"].cmd("ping -c1 -W1 -q 10.1.255.254")
+    for target in ("10.1.255.254", guarded.speaker(1), guarded.speaker(2)):
+        tried = guarded.net["a"].cmd(
+            f"timeout 0.3 bash -c '</dev/tcp/{target}/{flood_guard.BORDER_PORT}' 2>&1; echo $?"
+        )
+        assert "124" in tried, tried
+    guarded.wait(lambda: guarded.dropped["control-address"] - before >= 3, "the drops are counted")

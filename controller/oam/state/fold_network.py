@@ -184,8 +184,14 @@ def notice(canvas: Canvas, event: Event) -> None:
     said = text(event.data, "text") or text(event.data, "reason") or event.kind
     key = f"{event.kind}/{event.source}/{said[:80]}"
     record = canvas.touch("notices", key, kind=event.kind, source=event.source, text=said, count=0)
-    record["count"] += 1
+    record["count"] += max(1, whole(event.data, "more"))
     record["t_unix_s"] = event.t_unix_s
+
+
+def revoked(canvas: Canvas, event: Event) -> None:
+    """A terminal's keys are refused from now on, whatever its agent does."""
+    record = _terminal(canvas, text(event.data, "name"))
+    record.update(state="revoked", ready=False, since_unix_s=event.t_unix_s)
 
 
 def noted(canvas: Canvas, event: Event) -> None:
@@ -251,6 +257,9 @@ FOLDS = {
     "krrm.updated": krrm_updated,
     "model.deployed": model_deployed,
     "packet.refused": notice,
+    "frame.dropped": notice,
+    "terminal.revoked": revoked,
+    "terminal.restored": noted,
     "engine.failed": notice,
     "engine.borrowed": noted,
     "engine.lent": noted,

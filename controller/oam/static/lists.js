@@ -1,7 +1,7 @@
 // Hosts and events: two lists with a filter each.
 
 import { byId, h, keyed, setText } from "./dom.js";
-import { ROLES, clock, sentence } from "./words.js";
+import { REFUSALS, ROLES, clock, sentence } from "./words.js";
 
 const MAX_HOSTS = 500;
 const MAX_EVENTS = 200;
@@ -102,7 +102,7 @@ export class EventsView {
 
   notices() {
     const list = byId("notices");
-    const shown = this.store.all("notices").filter((one) => one.kind !== "packet.refused").slice(-5).reverse();
+    const shown = this.store.all("notices").filter((one) => !REFUSALS.includes(one.kind)).slice(-5).reverse();
     list.hidden = !shown.length;
     keyed(list, shown.map((one) => ({ key: `${one.kind}/${one.source}/${one.text}`, stamp: String(one.count), make: () => h("li", { class: one.kind }, h("b", null, one.kind), ` ${one.source}: ${one.text}${one.count > 1 ? ` (${one.count} times)` : ""}`) })));
   }

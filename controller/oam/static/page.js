@@ -7,7 +7,7 @@ import { EventsView, HostsView } from "./lists.js";
 import { NetworkView } from "./network.js";
 import { Store } from "./store.js";
 import { Stream } from "./stream.js";
-import { seconds } from "./words.js";
+import { REFUSALS, seconds } from "./words.js";
 
 const store = new Store();
 const network = new NetworkView(store);
@@ -56,7 +56,7 @@ function figures() {
   const run = store.sections.run ?? {};
   const terminals = store.all("terminals");
   const kas = store.all("kas");
-  const notices = store.all("notices").reduce((sum, one) => sum + (one.kind === "packet.refused" ? 0 : one.count), 0);
+  const notices = store.all("notices").reduce((sum, one) => sum + (REFUSALS.includes(one.kind) ? 0 : one.count), 0);
   const single = store.all("queries");
   const load = store.get("load", "now")?.ever;
   const count = single.length + (load?.asked ?? 0);

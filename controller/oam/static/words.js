@@ -10,6 +10,9 @@ export const ROLES = {
   host: "host",
 };
 
+/** Events of what is kept out: counted, no fault of the network. */
+export const REFUSALS = ["packet.refused", "frame.dropped"];
+
 export const ACTIONS = { train: "Train", verify: "Verify", confirm: "Confirm", home: "Home", deploy: "Deploy" };
 
 /** Stops at an MPVU: the model is measured there, not trained. */
@@ -133,7 +136,10 @@ const SENTENCES = {
   "host.confirmed": (d) => `${d.name} is at ${d.switch} port ${d.port}`,
   "link.confirmed": (d) => `${d.switch} port ${d.port} leads to ${d.far_switch} port ${d.far_port}`,
   "packet.in": (d) => `no rule at ${d.switch} for ${labelAddress(d.label)}`,
-  "packet.refused": (d) => `${d.reason}`,
+  "packet.refused": (d) => `${d.reason}${d.more > 1 ? ` (${d.more} packets)` : ""}`,
+  "frame.dropped": (d) => `${d.switch} dropped ${d.more} frames${d.node ? ` of ${d.node}` : ""}: ${d.text}`,
+  "terminal.revoked": (d) => `${d.name} is revoked: ${d.reason}`,
+  "terminal.restored": (d) => `${d.name} is let in again`,
   warning: (d) => `${d.text}`,
   error: (d) => `${d.text}`,
 };

@@ -66,7 +66,7 @@ def test_a_report_without_registration_is_refused_so_that_the_agent_registers_ag
         (Inquire(name="h11", object_id=1 << 20), "no job"),
         (AnnounceObject(name="h11", kind="gold", task="t", size_bytes=1), "kind"),
         (AnnounceObject(name="h11", kind="data", task="t", size_bytes=1, for_object=5), "no visit under way"),
-        (AnnounceObject(name="h11", kind="deploy", task="t", size_bytes=1), "no MDFP"),
+        (AnnounceObject(name="h11", kind="deploy", task="t", size_bytes=1), "has no models"),
         (AnnounceObject(name="h11", kind="test_sample", task="t", size_bytes=1), "has not registered"),
         (JobStatus(state="x", visits=0, broad=0, expert=0), "may not speak for None"),
     ],

@@ -73,8 +73,13 @@ def test_a_model_moves_by_make_before_break() -> None:
         assert world.send("asker4", LABEL, query()).punted == 1
         await world.settle()
         assert world.send("asker4", LABEL, query()).ends == ["mdfp1"]
-        coming = asyncio.ensure_future(arrives(world, "mdfp3", NEW))
         message = MoveModel(name="owner1", task="vignettes", label=OLD, to="3:@mdfp/0")
+        refused = await world.tell("owner1", message)
+        assert isinstance(refused, Refused) and "not deployed by owner1" in refused.reason
+        assert [d["reason"] for d in world.of("packet.refused")] == ["not-owner"]
+        deploy = AnnounceObject(name="owner1", kind="deploy", task="vignettes", size_bytes=1000, target="1:@mdfp/0")
+        assert isinstance(await world.tell("owner1", deploy), AnnounceReply)
+        coming = asyncio.ensure_future(arrives(world, "mdfp3", NEW))
         assert isinstance(await world.tell("owner1", message), Ack)
         await coming
         await world.settle()

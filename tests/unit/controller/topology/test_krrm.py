@@ -218,3 +218,35 @@ def test_any_report_is_taken_or_refused_by_name_and_the_map_stays_sound(attribut
     assert sum(krrm.node("h11").get("group_shares").values()) == pytest.approx(1.0, abs=0.02) or not krrm.node(
         "h11"
     ).get("group_shares")
+
+
+MODEL_LIES = [
+    ({"service_ms": -1.0}, "negative"),
+    ({"service_ms": "9"}, "not a number"),
+    ({"service_ms": math.inf}, "finite"),
+    ({"arrivals_per_s": 1e308}, "more than"),
+    ({"in_flight": 0.5}, "whole"),
+    ({"label": 1 << 28}, "no label"),
+    ({"job": -1}, "identity"),
+    ({"up_s": -2}, "negative"),
+    ({"x" * 41: 1}, "1 to 40"),
+    ({str(n): 1 for n in range(65)}, "more than 64 fields"),
+    ({"hits": math.nan}, "finite"),
+]
+
+
+@pytest.mark.parametrize(("lie", "fault"), MODEL_LIES)
+def test_a_deployed_model_stands_as_it_can_stand(lie: dict[str, Any], fault: str) -> None:
+    krrm = Krrm()
+    tell(krrm, now_s=0.0, **GOOD)
+    with pytest.raises(BadReport, match=fault):
+        tell(krrm, now_s=1.0, models=[{"task": "t", **lie}])
+    known = {"label": 5, "service_ms": 1.5, "in_flight": 2, "up_s": -1, "job": (1 << 64) - 1, "hits": 1, "own": "word"}
+    assert tell(krrm, now_s=2.0, models=[{"task": "t", **known}]) == ["models"]
+
+
+def test_no_plain_value_is_absurd() -> None:
+    krrm = Krrm()
+    for absurd in (1e308, -1e308, 1 << 63, -(1 << 60)):
+        with pytest.raises(BadReport, match="more than"):
+            tell(krrm, now_s=0.0, own_figure=absurd)
