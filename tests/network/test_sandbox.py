@@ -35,7 +35,7 @@ def route(folder: Path) -> list[object]:
 
 def first_process(name: str) -> int:
     """Return the first process of the sandbox of this keeper, 0 as long as there is none."""
-    words = subprocess.run(["pgrep", "-f", "topologies.sandbox.first .*daitn-" + name], capture_output=True, text=True)
+    words = subprocess.run(["pgrep", "-f", f"topologies.sandbox.first --name {name}"], capture_output=True, text=True)
     return int((words.stdout.split() or ["0"])[-1])
 
 

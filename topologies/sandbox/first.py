@@ -24,6 +24,7 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def main() -> None:
     """Set the sandbox up, tell by ``--ready`` that it stands, lead its command to the end."""
     parser = argparse.ArgumentParser(prog="python -m topologies.sandbox.first")
+    parser.add_argument("--name", default="", help="for who looks at the list of processes")
     parser.add_argument("--group", type=Path)
     parser.add_argument("--ready", type=int, required=True)
     parser.add_argument("--no-switch", action="store_true")

@@ -87,7 +87,7 @@ class Sandbox:
     def _start(self, group: Path | None) -> None:
         told, tell = os.pipe()
         words = ["setpriv", "--pdeathsig", "KILL", "unshare", *OWN, "--fork", "--kill-child=KILL"]
-        words += [sys.executable, "-m", "topologies.sandbox.first", "--ready", str(tell)]
+        words += [sys.executable, "-m", "topologies.sandbox.first", "--name", self.name, "--ready", str(tell)]
         words += [] if group is None else ["--group", str(group)]
         words += [] if self._switch else ["--no-switch"]
         os.set_inheritable(tell, True)
