@@ -13,6 +13,7 @@ from experiments.commands.app import (
     ColumnOption,
     DataOption,
     EngineOption,
+    JobsOption,
     LabelOption,
     NoPageOption,
     PageOption,
@@ -99,6 +100,7 @@ def compare(
     passes: Annotated[int, typer.Option(help="Budget of passes over pooled data.", min=0)] = 0,
     train_on: Annotated[bool, typer.Option("--train-on", help="Go on past the targets, to the budget's end.")] = False,
     merge: Annotated[bool, typer.Option(help="Whether MPVUs may keep part of a visit.")] = True,
+    jobs: JobsOption = 1,
 ) -> None:
     """Run a scenario with several methods and seeds: one table, one page of figures (accuracy against bytes, time)."""
     from experiments.commands.resolving import Said
@@ -108,7 +110,7 @@ def compare(
     said: Said = {"data": data, "label": label, "columns": column or [], "topo": topo, "task": task}
     if not compare_methods(
         scenario, methods, range(seed, seed + seeds), engine=engine, said=said, out=out_dir, resume=resume, console=out,
-        budget=None if budget == Budget() else budget,
+        budget=None if budget == Budget() else budget, jobs=jobs,
     ):  # fmt: skip
         raise typer.Exit(1)
 

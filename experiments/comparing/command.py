@@ -19,6 +19,7 @@ from experiments.comparing.runs import DEFAULT_METHODS, TOGETHER, Comparison, Pl
 from experiments.errors import ExperimentError
 from experiments.run import check_method
 from experiments.scenarios.scenario import dump, load
+from experiments.sweeping.watching import Watching, at_once
 from topologies.own.files import absolute
 
 
@@ -45,18 +46,21 @@ def compare_methods(
     resume: bool,
     console: Console,
     budget: Budget | None = None,
+    jobs: int = 1,
 ) -> bool:
     """Compare; True when every run measured something. ``ExperimentError`` before the first run where one cannot be."""
     plan = make_plan(scenario, methods, seeds, engine=engine, said=said, out=out, resume=resume, budget=budget)
+    plan = plan._replace(jobs=jobs)
     need_root()
     sides = "engines" if engine else "methods"
     console.print(
-        f"{len(plan.methods)} {sides}, {len(plan.seeds)} seed(s); runs in {plan.out}",
+        f"{len(plan.methods)} {sides}, {len(plan.seeds)} seed(s){at_once(jobs)}; runs in {plan.out}",
         highlight=False,
     )
     comparison = Comparison(plan, lambda line: console.print(line, highlight=False, soft_wrap=True))
     try:
-        comparison.run()
+        with Watching(console) as watching:
+            comparison.run(watching)
     finally:
         if comparison.results:
             _show(comparison, console)

@@ -31,6 +31,15 @@ def new_name() -> str:
     return f"box-{uuid.uuid4().hex[:8]}"
 
 
+def sandboxed(command: Sequence[str], *, orphaned: bool = False) -> list[str]:
+    """Return the words that run a command in a sandbox of its own.
+
+    Unless ``orphaned``, it ends in good order when the thread that starts it dies.
+    """
+    bound = [] if orphaned else ["setpriv", "--pdeathsig", "TERM"]
+    return [*bound, sys.executable, "-m", "topologies.sandbox", "--", *command]
+
+
 class Sandbox:
     """A machine of its own on this one; a context manager, and safe to stop twice.
 
