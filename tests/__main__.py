@@ -130,7 +130,8 @@ def lead_all(lead: Lead, chosen: list[str]) -> None:
     checks = [Beside(lead, title) for title in CHECKS if title in chosen]
     if cheap := [f"tests/{tier}" for tier in CHEAP if tier in chosen]:
         measure = COVERAGE if len(cheap) == len(CHEAP) else []
-        lead.test("unit and wire tests", [*PROCESSES, *measure, *cheap])
+        lead.test(f"{' and '.join(t for t in CHEAP if t in chosen)} tests{', coverage' if measure else ''}",
+                  [*PROCESSES, *measure, *cheap])  # fmt: skip
     for check in checks:
         check.finish()
     if dear := [f"tests/{tier}" for tier in DEAR if tier in chosen]:

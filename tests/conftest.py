@@ -18,6 +18,9 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests share the cores with the switch and with each other's processes
 os.environ.setdefault("MPLBACKEND", "Agg")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for name in ("COLUMNS", "LINES"):  # readline, which pytest imports, sets them for whatever pytest starts
+        os.environ.pop(name, None)
 
 import pytest
 from hypothesis import settings

@@ -9,7 +9,7 @@ from benchmarks.standing import standing
 from experiments.commands.client import request
 from experiments.scenarios.scenario import SCENARIO_FOLDER
 
-SPEC = {"broad_accuracy": 0.4, "max_visits": 3, "train_on": True, "seed": 1}
+SPEC = {"broad_accuracy": 0.8, "expert_group": "cardiology", "expert_accuracy": 0.95, "max_visits": 6, "seed": 1}
 
 
 def test_who_decides_changes_as_a_model_crosses_all_four_kinds(tmp_path: Path) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,7 +12,7 @@ from benchmarks.standing import StandingNetwork, standing
 from experiments.commands.client import request
 from experiments.scenarios.scenario import SCENARIO_FOLDER
 from packets.events import Event
-from tests.network.daitn import ROOT, daitn
+from tests.network.daitn import ROOT
 
 VISITS = 3
 FAIR = f"{ROOT / 'examples/method_fair.py'}:Fair"
@@ -75,28 +73,3 @@ def test_a_split_model_learns_over_straight_transfers(network: StandingNetwork) 
     announced = [e for e in events if e.kind == "object.steered" and e.data["purpose"] == "exchange"]
     arrived = [e for e in events if e.kind == "object.arrived" and e.data["visit"] > 0 and e.data["node"][0] == "h"]
     assert announced and len(arrived) >= VISITS * 10  # gradients, straight to the nodes' addresses
-
-
-def test_a_method_of_ones_own_that_fails_is_told_of_and_the_model_comes_home(tmp_path: Path) -> None:
-    (tmp_path / "bad.py").write_text(
-        "from hosts.learning.methods.own import OwnMethod\n"
-        "class Bad(OwnMethod):\n"
-        "    def combine(self, state, updates):\n"
-        "        return {n: t / 0 for n, t in state.items()}\n"
-    )
-    words = [
-        "run",
-        "digits",
-        "--method",
-        "bad.py:Bad",
-        "--seed",
-        "1",
-        "--run-dir",
-        "result",
-        "--no-page",
-        "--no-capture",
-    ]
-    said = daitn(*words, cwd=tmp_path, timeout_s=180)
-    assert said.out.count("method Bad: combine left layers.0") >= 4 and "Traceback" not in said.out + said.err, said
-    report = json.loads((tmp_path / "result" / "report.json").read_text())
-    assert report["seeds"][0]["reason"] == "no compute facility of 4 is ready to lead a group"

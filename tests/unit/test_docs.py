@@ -47,7 +47,7 @@ def test_the_readme_is_one_read() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
-@pytest.mark.parametrize("line", daitn_lines())
+@pytest.mark.parametrize("line", list(daitn_lines()))
 def test_a_command_has_the_options_it_is_shown_with(line: str) -> None:
     _, name, *words = shlex.split(line)
     assert name in COMMANDS or name.startswith("-"), line
@@ -57,7 +57,7 @@ def test_a_command_has_the_options_it_is_shown_with(line: str) -> None:
     assert {w.partition("=")[0] for w in words if w.startswith("-")} <= known | {"--help"}
 
 
-@pytest.mark.parametrize("text", blocks("yaml"))
+@pytest.mark.parametrize("text", list(blocks("yaml")))
 def test_yaml_is_part_of_a_scenario(text: str, tmp_path: Path) -> None:
     raw = msgspec.yaml.decode((ROOT / "experiments/scenarios/healthcare.yaml").read_bytes())
     said = yaml.safe_load(text)
@@ -68,7 +68,7 @@ def test_yaml_is_part_of_a_scenario(text: str, tmp_path: Path) -> None:
     from_raw(raw | said, str(tmp_path / "scenario.yaml"))
 
 
-@pytest.mark.parametrize("text", blocks("python"))
+@pytest.mark.parametrize("text", list(blocks("python")))
 def test_python_runs(text: str) -> None:
     ast.parse(text)
     space: dict[str, Any] = {}
