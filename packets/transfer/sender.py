@@ -245,8 +245,7 @@ class Sending:
         start = max(header.shard_index, ack.base)
         if header.flags & Flag.AGAIN:  # somebody tampers: a MAC in each shard from now on
             self._train, self._strict = self._train if self._strict else None, True
-            if self._only is None:  # who hands over may have been given what is wrong
-                self._flight.again(ack, start)
+            self._flight.again(ack, start)
         self._settle(ack, start, now, rtt_s if rtt_s < IDLE_TIMEOUT_S else None)
 
     def _answer(self, peer: str, now: float, rtt_s: float) -> None:

@@ -32,7 +32,7 @@ from packets.transfer.refusals import Counters, Refusals
 from packets.transfer.sender import Sending
 from packets.transfer.udp import Arrivals, Peer, peer_number
 from packets.transfers import OutgoingObject, ReceivedObject
-from packets.wire import FIXED_BYTES, SEALED, Digest, Flag, Header, PacketType, decode, encode
+from packets.wire import FIXED_BYTES, SEALED, Acknowledgement, Digest, Flag, Header, PacketType, decode, encode
 from tests.keys import PEOPLE
 
 SHARD, STEP = 96, 1000  # a shard is a multiple of a cipher block; some are of two blocks
@@ -390,6 +390,20 @@ def test_what_was_spoilt_before_a_hand_over_comes_from_its_holder(monkeypatch: p
     assert [one.payload for one in here.objects] == [sending.object.payload]
     assert sending.handle.result(0).retransmissions and rest._strict
     assert not here.refusals.by_reason.keys() - {"shard"}, "what it hands over of the wrong block is not taken"
+
+
+def test_of_a_wrong_block_nothing_is_handed_over_again() -> None:
+    here, source = Rendezvous(), Assembly(launch_of(bytes(20_000)), 1.0)
+    source.stride, source.held[:30] = SHARD, True
+    rest = remainder(source, HERE, 8, CLOCK.now)
+    here.launch(rest, FORMER, keys=False)
+    one = next(iter(here.receiving._assemblies.values()))
+    one.wrong.add(1)
+    here.step(rest, FORMER)
+    assert np.flatnonzero(~one.held[:30]).tolist() == list(range(STEP // SHARD, 2 * STEP // SHARD + 1))
+    told = Acknowledgement(base=0, window=one.count, bitmap=bytes(8))
+    rest.on_ack(Header(type=PacketType.ACK, flags=Flag.REPLY | Flag.AGAIN, ack=told), HERE, CLOCK.now, CLOCK.us())
+    assert rest._strict and rest._flight.held == 19, "what is held there is not sent again"
 
 
 def test_once_tampered_with_shards_without_a_mac_are_answered_and_not_taken() -> None:
