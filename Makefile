@@ -52,8 +52,8 @@ coverage: setup  ## lines of packets/ and controller/ that unit and wire tests r
 bench-flood: setup-demo  ## 10,000 bad packets a second beside a live transfer; the last line is JSON
 	@$(PY) -m benchmarks.flood
 
-bench-transport: setup-demo  ## goodput, loss, fairness and CPU of the transport against TCP; the last line is JSON
-	@$(PY) -m benchmarks.transport
+bench-transport: setup-demo  ## goodput, loss, fairness and CPU of the transport against TCP (KEYS=1: with keys); the last line is JSON
+	@$(PY) -m benchmarks.transport $(if $(KEYS),--keys)
 
 bench-route: setup-demo  ## does the route matter? routed against random order; the last line is JSON
 	@$(PY) -m benchmarks.route

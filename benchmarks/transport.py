@@ -1,6 +1,7 @@
 """Does the transport fill the wire, and leave others their share?  Ours against TCP on the same path in the same run.
 
     make bench-transport                             # everything, about half an hour
+    make bench-transport KEYS=1                      # the same as in a run, with keys
     python -m benchmarks.transport --quick           # one repeat of each
     python -m benchmarks.transport --only unshaped   # one part: 10, 100, 500, unshaped, loss, jain
 
@@ -163,7 +164,7 @@ class Benchmark:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.transport", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="one repeat of each")
-    parser.add_argument("--keys", action="store_true", help="signed launches and a MAC on every packet, as in a run")
+    parser.add_argument("--keys", action="store_true", help="signed launches, sealed shards: as in a run")
     parser.add_argument("--only", action="append", choices=PARTS, help="one part (may be repeated)")
     parser.add_argument("--size", type=int, default=OBJECT_BYTES, help="bytes of the object [default: 64000000]")
     parser.add_argument("--repeats", type=int, default=REPEATS, help="repeats, of which the median counts [default: 5]")

@@ -243,11 +243,6 @@ class Feed:
         """Whether its shards need MACs; without keys there are none."""
         return self.session is not None and self.assembly.strict
 
-    @property
-    def asks_again(self) -> bool:
-        """Whether it is asked again for what was wrong: not where it is handed over, and may have been wrong before."""
-        return bool(self.assembly.wrong) and not self.launch.flags & Flag.HANDOVER
-
     def note(self, packets: int, timestamp_us: int, now: float, now_us: int) -> None:
         """Note that packets came, so that an answer is owed."""
         if self.owed == 0:
@@ -259,7 +254,7 @@ class Feed:
     def add(self, rows: Rows, now: float, now_us: int) -> int:
         """Take shards; return how many of them belong to the object."""
         fits = self.assembly.fitting(rows)
-        if self.assembly.wrong and not self.asks_again:
+        if self.assembly.wrong and self.launch.flags & Flag.HANDOVER:  # it may have been wrong there before
             fits &= ~self.assembly.spoilt(rows.shard)
         good = int(np.count_nonzero(fits))
         if not good:

@@ -53,7 +53,7 @@ class Flight:
         self.state: npt.NDArray[np.uint8] = np.zeros(count, np.uint8)
         order = np.arange(count) if had is None else np.concatenate((np.flatnonzero(~had), np.flatnonzero(had)[::-1]))
         self.order: Indices = order if only is None else order[only[order]]
-        self.tail, self.waits = self.order.size, False
+        self.tail, self.waits, self.partial = self.order.size, False, only is not None
         self.limit = count
         self.flying = self.held = 0
         self.probes: list[int] = []
@@ -179,6 +179,8 @@ class Flight:
 
     def again(self, ack: Acknowledgement, start: int) -> None:
         """Note that an acknowledgement is the whole truth: what was held and is not any more goes again."""
+        if self.partial:  # what is handed over from here may have been wrong before
+            return
         self._base = min(self._base, ack.base)
         bits = np.unpackbits(np.frombuffer(ack.bitmap, np.uint8), bitorder="little")[: max(self.count - start, 0)]
         gone = start + np.flatnonzero((bits == 0) & (self.state[start : start + bits.size] == HELD))

@@ -249,7 +249,7 @@ class Receiving:
         if outcome is not None:
             self._error(outcome, "the object does not match its digest", feed.launch, feed.peer, now_us, feed.session)
             return
-        first, flags = feed.answers_launch, Flag.COMPLETE if over else Flag.AGAIN if feed.asks_again else NO_FLAGS
+        first, flags = feed.answers_launch, Flag.COMPLETE if over else Flag.AGAIN if feed.assembly.wrong else NO_FLAGS
         for ack, start in feed.answers(now_us):
             header = answer_to(feed.launch, PacketType.ACK, flags, now_us, ack=ack)
             if start > ack.base:

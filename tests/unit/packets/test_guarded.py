@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +20,9 @@ from packets.security.identity import Directory, Identity
 from packets.security.keeper import Keeper
 from packets.transport import Endpoint, OutgoingObject, ReceivedObject
 from packets.wire import (
+    FIXED_BYTES,
     IP_UDP_BYTES,
+    SEALED,
     Flag,
     Header,
     PacketType,
@@ -162,6 +165,30 @@ def test_a_signed_request_still_fits_one_frame(stage: dict[str, Terminal]) -> No
         with contextlib.suppress(TransportError, RequestTimeout, OSError):
             h11.request(bytes(MESSAGE_ROOM), to=to, type=PacketType.QUERY, timeout_s=0.1)
         assert MESSAGE_ROOM < len(stage["h11"].overheard[-1]) <= PART_MTU - IP_UDP_BYTES
+
+
+def test_a_shard_that_is_altered_on_its_way_is_found_and_its_block_comes_again(stage: dict[str, Terminal]) -> None:
+    """By who sits on the path, has seen the shard's word, and mends both checksums."""
+    h11, h12 = stage["h11"], stage["h12"]
+    plain, seals = h11.endpoint._socket.send_batch, list[int]()
+
+    def alter(data: memoryview, size: int, to: Peer) -> int:
+        frames = bytearray(data)
+        if not seals:
+            word = struct.unpack_from("!I", frames, 56)[0] ^ zlib.crc32(frames[FIXED_BYTES:size])
+            frames[FIXED_BYTES + 9] ^= 4
+            struct.pack_into("!I", frames, 56, word ^ zlib.crc32(frames[FIXED_BYTES:size]))
+            struct.pack_into("!I", frames, 60, zlib.crc32(bytes(frames[:60]) + bytes(4)))
+        seals.extend(frames[at + 2] << 8 & SEALED for at in range(0, len(frames), size))
+        return plain(memoryview(frames), size, to)
+
+    h11.endpoint._socket.send_batch = alter  # type: ignore[method-assign]
+    payload = bytes(range(256)) * 20_000
+    stats = h11.endpoint.send_object(h11.object("h12", payload=payload)).result(20)
+    wait_until(lambda: h12.objects, 5)
+    assert h12.objects[0].payload == payload
+    assert seals[0] == Flag.ONE_TIME and seals[-1] == Flag.KEYED
+    assert 0 < stats.retransmissions < stats.packets / 2
 
 
 def test_an_object_of_another_without_its_mandate_does_not_leave(stage: dict[str, Terminal]) -> None:
