@@ -77,6 +77,11 @@ class Receiving:
         over = self._over.get(key)
         return over.feed if over is not None else self._open.get(key)
 
+    def awaits(self, header: Header) -> bool:
+        """Tell whether this object is on its way in from elsewhere, or has come in."""
+        name = Assembly.key_of(header)
+        return name in self._assemblies or name in self._done
+
     def knows(self, peer: Peer, transfer_id: int) -> bool:
         """Tell whether a transfer is under way, or was lately."""
         key = (*peer, transfer_id)
