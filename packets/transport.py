@@ -117,20 +117,11 @@ class Endpoint:
             "object", OBJECT_WORKERS, _settled(on_object), self._callback_failed, length=max_objects
         )
         self._messages = Workers("message", MESSAGE_WORKERS, on_message, self._callback_failed, length=QUEUE_LENGTH)
-        self._inbox = Inbox(
-            Incoming(
-                self._receiving,
-                self._outgoing,
-                self._requests,
-                self._messages,
-                guard,
-                self.counters,
-                self._refusals,
-                on_query,
-                only_steered=only_steered,
-            ),  # fmt: skip
-            STRANGERS_PER_S if on_query is None else QUESTIONS_PER_S,
-        )
+        incoming = Incoming(
+            self._receiving, self._outgoing, self._requests, self._messages, guard, self.counters, self._refusals,
+            on_query, only_steered=only_steered,
+        )  # fmt: skip
+        self._inbox = Inbox(incoming, STRANGERS_PER_S if on_query is None else QUESTIONS_PER_S)
         self._closing = False
         self._thread = threading.Thread(target=self._run, name=f"ai-io-{address}", daemon=True)
         self._tidy_at, self._breath = 0.0, Breath()
