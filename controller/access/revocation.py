@@ -107,10 +107,10 @@ class Revocation:
                 continue
             mods = closed_mods(host, reopen=not gone)
             communication.south.send(domain.switches[host.switch].dpid, mods)
-            kind = "terminal.revoked" if gone else "terminal.restored"
-            self.services.emit(kind, name=name, role=host.role, kas=host.kas, reason=orders.get(name, "")[:200])
             if gone:
                 self.on_revoked(name, "is revoked")
+            kind = "terminal.revoked" if gone else "terminal.restored"
+            self.services.emit(kind, name=name, role=host.role, kas=host.kas, reason=orders.get(name, "")[:200])
 
     # --- known
 
