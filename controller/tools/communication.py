@@ -33,6 +33,7 @@ from packets.parts import cut
 from packets.wire import Header, encode
 from topologies.plan import ROUTER_MAC, HostPlan
 
+PATHS_KEPT = 8192  # of labels; the one laid longest ago is given back
 PREPARE_S = 60.0  # a switch that is given its first rules shares the machine with all the others that start
 
 
@@ -162,6 +163,8 @@ class Communication:
                 (n, FlowMod(pipeline.LABEL, pipeline.label_match(label, p), 50, a, cookie=cookie)) for n, p, a in hops
             ]
             old = self.paths.get((label, kas))
+            if old is None and len(self.paths) >= PATHS_KEPT:
+                self._forget(*next(iter(self.paths)))
             path = self.paths[label, kas] = LabelPath(label, kas, entry, leave, [name for name, _, _ in hops], rules)
             try:
                 await self._replace(old.rules if old else [], rules)
