@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from packets.wire import Digest, Flag, Header, PacketType
 from tests.fake_fabric import World, run, small_plan
 from tests.keys import Stage
 
+ROOT = Path(__file__).parents[2]
 PLAN = small_plan()
 SPEC = JobSpec(task="vignettes")
 
@@ -214,10 +216,21 @@ def test_what_the_page_holds_and_measures_is_bounded() -> None:
 
 def test_every_bound_of_the_table_is_one_of_the_code() -> None:
     """The table of docs/security.md names each bound by its constant, and where that stands."""
-    text = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
-    rows = [line for line in text.splitlines() if line.startswith("| ") and ".py` `" in line]
-    assert len(rows) > 20
-    for row in rows:
-        file, constant = row.split("`")[1], row.split("`")[3]
-        source = (Path(__file__).parents[2] / file).read_text()
-        assert constant.split(" ")[0] in source, row
+    text = (ROOT / "docs" / "security.md").read_text().partition("## Bounds")[2]
+    rows = [line.split("`") for line in text.splitlines() if line.endswith(".py` |")]
+    assert len(rows) >= 30
+    for _, constant, _, file, _ in rows:
+        assert re.search(rf"\b{constant}\b.* = ", (ROOT / file).read_text()), (file, constant)
+
+
+def test_every_threat_has_its_test() -> None:
+    """The table of threats in docs/security.md names a test for each, and there is such a test."""
+    text = (ROOT / "docs" / "security.md").read_text()
+    rows = [line.split("|") for line in text.partition("## Threats")[2].partition("`make bench-flood`")[0].splitlines()]
+    threats = [cells for cells in rows if len(cells) == 7][2:]
+    assert len(threats) >= 20
+    named = [cells[5].strip().strip("`") for cells in threats]
+    tests = [name for name in named if "::" in name]
+    assert len(tests) >= len(threats) - 1, "all but the one that stands elsewhere"
+    for file, _, test in (name.partition("::") for name in tests):
+        assert f"def {test}(" in (ROOT / "tests" / file).read_text(), test
