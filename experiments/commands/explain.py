@@ -23,7 +23,7 @@ from packets.events import Event, decode_event
 Record = dict[str, Any]
 JOB_KINDS = ("job.submitted", "job.assessed", "job.decided", "object.steered", "object.released", "visit.trained",
              "visit.verified", "job.finished", "trust.changed", "at.decided",
-             "holder.decided", "engine.borrowed")  # fmt: skip
+             "holder.decided", "engine.borrowed", "terminal.revoked", "terminal.restored")  # fmt: skip
 
 
 def read_events(folder: Path, kinds: Sequence[str] = JOB_KINDS) -> list[Event]:

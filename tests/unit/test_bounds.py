@@ -99,7 +99,7 @@ def test_announced_objects_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         async def anywhere(*_: object) -> tuple[int, str]:
             return 1, "@mpvu/0"
 
-        objects._target = anywhere  # type: ignore[method-assign]
+        objects._target = anywhere  # type: ignore[method-assign, assignment]
         for _ in range(20):
             message = AnnounceObject(name="h11", kind="parcel", task="mpvu", size_bytes=1)
             await objects.announce(world.hosts["h11"], message)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from controller.border.messages import Forward, No
@@ -15,7 +17,6 @@ from packets.messages import (
     JobStatus,
     LogPart,
     LogRequest,
-    Message,
     Refused,
     Returned,
 )
@@ -46,7 +47,7 @@ async def standing() -> World:
     return world
 
 
-def asked(name: str) -> list[Message]:
+def asked(name: str) -> list[Any]:
     """Return all that one can ask about another's job and its model."""
     return [
         Inquire(name=name, object_id=JOB),
