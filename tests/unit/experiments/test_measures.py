@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,7 +137,7 @@ def test_what_was_kept_out_is_summed_by_declared_reasons() -> None:
     from experiments.report.report import refused
     from packets.events import Event
 
-    told = [
+    told: list[tuple[str, dict[str, Any]]] = [
         ("frame.dropped", {"reasons": {"spoofed-arp": 3, "arp": 1}, "more": 4}),
         ("frame.dropped", {"reasons": {"arp": 2}, "more": 2}),
         ("packet.refused", {"reason": "expired"}),
