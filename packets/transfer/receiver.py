@@ -78,9 +78,9 @@ class Receiving:
         return over.feed if over is not None else self._open.get(key)
 
     def awaits(self, header: Header) -> bool:
-        """Tell whether this object is on its way in from elsewhere, or has come in."""
-        name = Assembly.key_of(header)
-        return name in self._assemblies or name in self._done
+        """Tell whether this object is on its way in from elsewhere on this visit, or has come in."""
+        stop = header.object_id, header.visit
+        return any(name[:2] == stop for name in (*self._assemblies, *self._done))
 
     def knows(self, peer: Peer, transfer_id: int) -> bool:
         """Tell whether a transfer is under way, or was lately."""
