@@ -122,6 +122,7 @@ class Scene:
             return
         ready, self.any_source = self.ready, any_source
         end_process(self.processes.pop("dcc"))
+        self.dcc_refused.clear()
         self._start_control(*(["--any-source"] if any_source else []))
         self.wait(lambda: self.ready >= ready + len(self.plan.kas_numbers), "the control centre is ready")
 

@@ -190,6 +190,7 @@ class Dcc:
             "drift of deployed models": (self.calibration.look, LOOK_S),
             "packet-in limits": (self.limiter.tell, 1.0),
             "refusals": (self.authenticity.tell, 1.0),
+            "refused requests": (self.terminals.refused.tell, 1.0),
             "map news": (self.gathering.tell, NEWS_S),
             "map cost": (self.gathering.tell_cost, 1.0),
         }

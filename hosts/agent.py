@@ -79,6 +79,7 @@ class Agent:
             emit=emit,
             guard=setup.guard,
             on_query=self._on_message if plan.role == "mdfp" else None,
+            only_steered=setup.guard is not None,
         )
         self.terminal = Terminal(
             plan=plan, task=setup.task, network=self.endpoint, emit=emit, submit=Work(),

@@ -17,6 +17,7 @@ import ipaddress
 import zlib
 
 AI_PORT = 55831
+STEERED_DSCP = 0b101011  # set by the last switch of a label's path, on no terminal's frame (local use: RFC 2474)
 LABEL_BITS = 28
 LABEL_MASK = (1 << LABEL_BITS) - 1
 LABEL_NETWORK = ipaddress.IPv4Network("240.0.0.0/4")

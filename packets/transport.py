@@ -69,7 +69,7 @@ class Endpoint:
 
     ``max_object_bytes`` bounds one object, ``max_total_bytes`` and ``max_objects`` all objects on their way in: what is
     over them is refused with an ERROR packet before a byte is stored.  ``on_query``, if any, gets queries and probes on
-    the I/O thread: it must not wait.
+    the I/O thread: it must not wait. ``only_steered``: as of ``Incoming``, where switches mark what they steer.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class Endpoint:
         max_objects: int = 32,
         guard: Guard | None = None,
         on_query: Callable[[Header, bytes, Peer], None] | None = None,
+        only_steered: bool = False,
     ) -> None:
         self.address, self.port = address, port
         self.counters = Counters()
@@ -116,19 +117,11 @@ class Endpoint:
             "object", OBJECT_WORKERS, _settled(on_object), self._callback_failed, length=max_objects
         )
         self._messages = Workers("message", MESSAGE_WORKERS, on_message, self._callback_failed, length=QUEUE_LENGTH)
-        self._inbox = Inbox(
-            Incoming(
-                self._receiving,
-                self._outgoing,
-                self._requests,
-                self._messages,
-                guard,
-                self.counters,
-                self._refusals,
-                on_query,
-            ),
-            STRANGERS_PER_S if on_query is None else QUESTIONS_PER_S,
-        )
+        incoming = Incoming(
+            self._receiving, self._outgoing, self._requests, self._messages, guard, self.counters, self._refusals,
+            on_query, only_steered=only_steered,
+        )  # fmt: skip
+        self._inbox = Inbox(incoming, STRANGERS_PER_S if on_query is None else QUESTIONS_PER_S)
         self._closing = False
         self._thread = threading.Thread(target=self._run, name=f"ai-io-{address}", daemon=True)
         self._tidy_at, self._breath = 0.0, Breath()

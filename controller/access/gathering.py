@@ -152,6 +152,7 @@ class Gathering:
         self.services.store.node_gone(name)
         self._told_s.pop(name, None)
         self._news.pop(name, None)
+        self._waiting.pop(name, None)
 
     # --- pull
 

@@ -11,6 +11,7 @@ import msgspec
 
 from controller.access.gathering import Gathering
 from controller.errors import BorderSilent, ControllerError, Denied, NotYet, SteeringError
+from controller.runtime.bounded import Rationed
 from controller.services import Services
 from controller.topology.errors import BadReport, TopologyError
 from packets.errors import DaitnError
@@ -41,6 +42,7 @@ class Terminals:
 
     def __init__(self, services: Services, gathering: Gathering) -> None:
         self.services, self.gathering = services, gathering
+        self.refused = Rationed(services.emit, services.clock)
         self._handlers: dict[type, Handler[Any]] = {}
         self._answers: OrderedDict[tuple[str, int], Answer | None] = OrderedDict()
 
@@ -94,13 +96,13 @@ class Terminals:
 
     def _refuse(self, host: HostPlan, error: Exception) -> Refused:
         if isinstance(error, msgspec.DecodeError):
-            self.services.emit("packet.refused", reason="message", node=host.name, detail=str(error)[:200])
+            self.refused("packet.refused", reason="message", node=host.name, detail=str(error)[:200])
             return Refused(reason=f"no message of ours: {error}"[:400])
         word = error.word if isinstance(error, Denied) else "report" if isinstance(error, BadReport) else ""
         if word:
-            self.services.emit("packet.refused", reason=word, node=host.name, kas=host.kas, detail=str(error)[:400])
+            self.refused("packet.refused", reason=word, node=host.name, kas=host.kas, detail=str(error)[:400])
         if not isinstance(error, NotYet):
-            self.services.emit("request.refused", reason=str(error)[:400], node=host.name)
+            self.refused("request.refused", reason=str(error)[:400], node=host.name)
         return refusal(error)
 
     @staticmethod

@@ -52,7 +52,7 @@ class Revocation:
         self.on_revoked: Callable[[str, str], None] = lambda name, why: None
         self.of: dict[int, Revocations] = {}
         self._stamp: tuple[int, int] | None = None
-        self._told: set[tuple[int, int, int]] = set()
+        self._told: dict[tuple[int, int], int] = {}
         for row in services.store.rows("revoked"):
             self._know(msgspec.json.decode(row["word"], type=Revocations))
 
@@ -107,10 +107,10 @@ class Revocation:
                 continue
             mods = closed_mods(host, reopen=not gone)
             communication.south.send(domain.switches[host.switch].dpid, mods)
-            kind = "terminal.revoked" if gone else "terminal.restored"
-            self.services.emit(kind, name=name, role=host.role, kas=host.kas, reason=orders.get(name, "")[:200])
             if gone:
                 self.on_revoked(name, "is revoked")
+            kind = "terminal.revoked" if gone else "terminal.restored"
+            self.services.emit(kind, name=name, role=host.role, kas=host.kas, reason=orders.get(name, "")[:200])
 
     # --- known
 
@@ -158,7 +158,7 @@ class Revocation:
             for word in self.of.values()
             for other in self.services.all_kas
             if word.from_kas in domain.kas and other not in domain.kas
-            and (other, word.from_kas, word.epoch) not in self._told
+            and self._told.get((other, word.from_kas)) != word.epoch
         ]  # fmt: skip
 
         async def tell(word: Revocations) -> None:
@@ -167,7 +167,7 @@ class Revocation:
             except BorderError as error:
                 self.services.emit("warning", text=f"K-AS {word.kas} has not heard who is revoked: {error}"[:400])
             else:
-                self._told.add((word.kas, word.from_kas, word.epoch))
+                self._told[word.kas, word.from_kas] = word.epoch
 
         await asyncio.gather(*(tell(word) for word in due))
 

@@ -1,7 +1,8 @@
 """The status page of a running network: HTML, JSON, a live event stream and Prometheus metrics, on loopback, read-only.
 
-Nothing here changes the network, and nothing on the page comes from, or goes to, another machine: own files only, held
-to that by the Content-Security-Policy.  A name that a stranger's DNS points at 127.0.0.1 is refused by its Host header.
+Nothing here changes the network (so nothing needs a token), and nothing on the page comes from, or goes to, another
+machine: own files only, held to that by the Content-Security-Policy.  A name that a stranger's DNS points at 127.0.0.1
+is refused by its Host header, another site's script by its Origin.  Streams, connections and requests are bounded.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import msgspec
 from flask import Flask, Response, abort, render_template, request
-from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from controller.oam.errors import PageError
 from controller.oam.hub import EventHub
@@ -27,6 +28,8 @@ from controller.oam.stream import EventStreams
 DEFAULT_PORT = 8080
 MAX_STREAMS = 16
 MAX_EVENTS = 1000
+MAX_CONNECTIONS = 64
+MAX_QUERY_BYTES = 1024
 DRAWN = ("switches", "terminals", "links")
 HEADERS = {
     "Content-Security-Policy": (
@@ -61,6 +64,7 @@ def create_app(
     streams = EventStreams(state, limit=max_streams, keep_alive_s=keep_alive_s)
     app.extensions["daitn_streams"] = streams
     app.before_request(_refuse_foreign_hosts)
+    app.before_request(_refuse_the_odd)
     app.after_request(_harden)
     _add_page(app, state, streams)
     _add_api(app, state, hub)
@@ -161,6 +165,19 @@ def _refuse_foreign_hosts() -> None:
         abort(_json({"error": "this page answers to localhost and 127.0.0.1 only (Host header)"}, 403))
 
 
+def _refuse_the_odd() -> None:
+    """Nothing is written, uploaded, or asked at length here; nor by a script of another site, which says its own."""
+    if request.method not in ("GET", "HEAD"):
+        abort(_json({"error": "this page is read-only: GET and HEAD"}, 405))
+    if request.content_length or request.headers.get("Transfer-Encoding"):
+        abort(_json({"error": "a request has no body here"}, 413))
+    if len(request.query_string) > MAX_QUERY_BYTES:
+        abort(_json({"error": f"a query has at most {MAX_QUERY_BYTES} bytes"}, 414))
+    origin = request.headers.get("Origin")
+    if origin is not None and origin.partition("://")[2].lower() != request.headers.get("Host", "").lower():
+        abort(_json({"error": "this page answers its own scripts alone (Origin header)"}, 403))
+
+
 def _host_name(host: str) -> str:
     """Return the name part of a Host header: ``[::1]:8080`` -> ``::1``, ``localhost:80`` -> ``localhost``."""
     if host.startswith("["):
@@ -186,6 +203,26 @@ class _QuietHandler(WSGIRequestHandler):
         return "daitn"
 
 
+class _BoundedServer(ThreadedWSGIServer):
+    """A thread a connection, up to so many; who comes then is let go at once."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._room = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        super().__init__(*args, **kwargs)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._room.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+
 class PageServer:
     """Serve an app on threads; ``port`` 0 takes a free one.  ``PageError`` when the port is taken.
 
@@ -199,9 +236,7 @@ class PageServer:
         self._streams: EventStreams = app.extensions["daitn_streams"]
         listener = listener or listen(host, port)
         try:
-            self._server: BaseWSGIServer = make_server(
-                host, port, app, threaded=True, request_handler=_QuietHandler, fd=listener.fileno()
-            )
+            self._server = _BoundedServer(host, port, app, _QuietHandler, fd=listener.fileno())
         finally:
             listener.close()  # the server has its own copy
         self.host, self.port = host, self._server.port

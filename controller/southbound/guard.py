@@ -13,7 +13,7 @@ from controller.southbound.frames import ETH_ARP, ETH_IPV4, ETH_LLDP, ICMP, TCP,
 from controller.southbound.openflow import PORT_CONTROLLER, FlowMod, Match, Mod, Output
 from controller.southbound.pipeline import ARP, CLASSIFY, LABEL, ROUTE, masked
 from packets.kbgp.messages import PORT as BORDER_PORT
-from packets.labels import AI_PORT, LABEL_NETWORK
+from packets.labels import AI_PORT, LABEL_NETWORK, STEERED_DSCP
 from packets.security.reasons import BY_NUMBER, NUMBER
 from topologies.plan import KBG_ROLE, HostPlan, SwitchPlan, gateway_address
 
@@ -89,6 +89,7 @@ def _port(host: HostPlan, meter: int | None) -> list[Mod]:
     arp: Match = {**port, "eth_type": ETH_ARP, "eth_src": host.mac, "arp_sha": host.mac}
     return [
         drop(CLASSIFY, {**port, "vlan_vid": TAGGED}, 270, "vlan", host.port),
+        drop(CLASSIFY, {**port, "eth_type": ETH_IPV4, "ip_dscp": STEERED_DSCP}, 269, "label-mark", host.port),
         FlowMod(CLASSIFY, dead, 260, UP, goto=ROUTE, meter=meter),
         FlowMod(CLASSIFY, {**own, **LABELLED, "ip_proto": UDP, "udp_dst": AI_PORT}, 245, goto=LABEL),
         drop(CLASSIFY, {**own, **LABELLED}, 244, "label-use", host.port),

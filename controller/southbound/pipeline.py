@@ -31,7 +31,7 @@ from controller.southbound.openflow import (
     Output,
     SetField,
 )
-from packets.labels import AI_PORT, DCC_ADDRESS, LABEL_NETWORK, label_address
+from packets.labels import AI_PORT, DCC_ADDRESS, LABEL_NETWORK, STEERED_DSCP, label_address
 from topologies.plan import ROUTER_MAC, HostPlan, SwitchPlan, gateway_address, kas_prefix
 
 CLASSIFY, ARP, ROUTE, LABEL = 0, 1, 2, 3
@@ -210,7 +210,9 @@ def _echo_rest(kas: int) -> FlowMod:
 
 def to_host(host: HostPlan, *, rewrite_address: bool) -> tuple[Action, ...]:
     """Return the actions of a last switch: name the place (its MAC; for a label also its address) and put it out."""
-    place: tuple[Action, ...] = (SetField("ipv4_dst", host.address),) if rewrite_address else ()
+    place: tuple[Action, ...] = ()
+    if rewrite_address:  # the mark tells the terminal that the object came by a way that a control centre laid
+        place = (SetField("ipv4_dst", host.address), SetField("ip_dscp", STEERED_DSCP))
     return (SetField("eth_dst", host.mac), SetField("eth_src", ROUTER_MAC), *place, Output(host.port))
 
 

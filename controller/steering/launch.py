@@ -70,7 +70,7 @@ class Steering:
         self._steered: Bounded[int, Steered] = Bounded()
         self._past: Bounded[tuple[int, int], Steered] = Bounded()
         self._locks: Bounded[int, asyncio.Lock] = Bounded()
-        self.legs: dict[tuple[int, int], Leg] = {}
+        self.legs: Bounded[tuple[int, int], Leg] = Bounded()
         self._avoid: Bounded[tuple[int, int], list[str]] = Bounded()
         self._holders: Bounded[int, tuple[int, str]] = Bounded()
         self._over: Bounded[int, int] = Bounded()

@@ -37,6 +37,7 @@ from packets.parts import cut
 from packets.wire import Header, encode
 from topologies.plan import ROUTER_MAC, HostPlan
 
+PATHS_KEPT = 8192  # of labels; the one laid longest ago is given back
 PREPARE_S = 60.0  # a switch that is given its first rules shares the machine with all the others that start
 
 
@@ -185,6 +186,8 @@ class Communication:
                 marked = pipeline.label_match(label) | {"eth_dst": self.ways().to(leave.switch).mac}
                 rules.append((leave.switch, FlowMod(pipeline.LABEL, marked, 51, leave.actions(), cookie=cookie)))
             old = self.paths.get((label, kas))
+            if old is None and len(self.paths) >= PATHS_KEPT:
+                self._forget(*next(iter(self.paths)))
             path = self.paths[label, kas] = LabelPath(label, kas, entry, leave, [name for name, _, _ in hops], rules)
             try:
                 await self._replace(old.rules if old else [], rules)

@@ -32,7 +32,7 @@ class Location:
     def __init__(self, domain: Domain) -> None:
         self.domain = domain
         self._seen: set[str] = set()
-        self._arrivals: dict[int, Arrival] = {}
+        self._arrivals: Bounded[int, Arrival] = Bounded()
         self._done: Bounded[int, int] = Bounded()
 
     def host_behind(self, dpid: int, port: int) -> HostPlan | None:

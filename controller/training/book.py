@@ -15,6 +15,7 @@ from packets.messages import (
 )
 
 REASON_CHARS = 100
+JOBS_KEPT = 1024
 DIED = "its control centre died and was started again: submit it again"
 
 
@@ -31,6 +32,15 @@ class JobBook:
         if job is None:
             raise SteeringError(f"no job has object {object_id}")
         return job
+
+    def put(self, job: Job) -> None:
+        """Take a job in; the oldest that is over makes room. ``SteeringError``: as many as are kept are under way."""
+        if len(self.jobs) >= JOBS_KEPT:
+            over = next((i for i, j in self.jobs.items() if j.over), None)
+            if over is None:
+                raise SteeringError(f"{JOBS_KEPT} jobs are under way here already; submit it again when one is over")
+            del self.jobs[over]
+        self.jobs[job.object_id] = job
 
     def owner(self, object_id: int) -> str:
         """Return whose job an object is ('': none of this domain)."""

@@ -13,6 +13,8 @@ from controller.services import Services
 from controller.topology import trust
 from controller.topology.trust import Ledger
 
+NEWS = 1e-4  # a liar goes on lying; what changes nothing is not told and not written down
+
 
 class Trusting:
     """Holds the standing of the terminals of one domain."""
@@ -56,6 +58,8 @@ class Trusting:
         if name not in self.services.krrm:
             return
         before, now = self.ledger.trust(name), self.ledger.take(name, evidence)
+        if abs(now - before) < NEWS:
+            return
         kas = self.services.krrm.node(name).kas
         self.gathering.noted(name, {"trust": round(now, 4)})
         self.services.store.trust(name, kas, now, evidence.why)

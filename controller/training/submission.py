@@ -66,7 +66,7 @@ class Training:
         )
         job.state, job.reason = ("submitted", "") if verdict.admitted else ("rejected", "; ".join(verdict.reasons))
         if verdict.admitted:
-            self.book.jobs[object_id] = job
+            self.book.put(job)
         self.book.save(job)
         return SubmitReply(
             object_id=object_id if verdict.admitted else 0,

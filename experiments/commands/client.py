@@ -98,6 +98,8 @@ def say_job(result: dict[str, Any], console: Console) -> None:
 
 def _state(host: dict[str, Any]) -> str:
     """Return what a terminal is doing; one that is withdrawn says so, whatever it still works on."""
+    if host.get("revoked"):
+        return "revoked"
     withdrawn = host.get("attributes", {}).get("reachable") is False and host.get("ready")
     return f"withdrawn ({host['state']})" if withdrawn else str(host.get("state", ""))
 

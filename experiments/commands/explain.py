@@ -23,7 +23,7 @@ from packets.events import Event, decode_event
 Record = dict[str, Any]
 JOB_KINDS = ("job.submitted", "job.assessed", "job.decided", "object.steered", "object.released", "visit.trained",
              "visit.verified", "job.finished", "trust.changed", "at.decided",
-             "holder.decided", "engine.borrowed")  # fmt: skip
+             "holder.decided", "engine.borrowed", "terminal.revoked", "terminal.restored")  # fmt: skip
 
 
 def read_events(folder: Path, kinds: Sequence[str] = JOB_KINDS) -> list[Event]:
@@ -86,8 +86,20 @@ def explain(events: list[Event], object_id: int, places: Mapping[tuple[int, str]
         "algorithm": assessed.get("algorithm"),
         "tag": _lent("tag", verdict, events) if verdict else None,
         "decisions": decisions,
+        "revoked": _revoked(events, mine),
         "finished": finished,
     }
+
+
+def _revoked(events: list[Event], mine: list[Event]) -> list[Record]:
+    """Return who was revoked while the job was under way, or before (and not let in again)."""
+    last, out = max((e.t_unix_s for e in mine), default=0.0), dict[str, Record]()
+    for event in events:
+        if event.t_unix_s <= last and event.kind in ("terminal.revoked", "terminal.restored"):
+            out.pop(event.data["name"], None)
+            if event.kind == "terminal.revoked":
+                out[event.data["name"]] = {k: event.data.get(k) for k in ("name", "kas", "reason")}
+    return list(out.values())
 
 
 def _lent(engine: str, told: Event, events: list[Event]) -> Record | None:
@@ -203,6 +215,9 @@ def say(told: Record, console: Console) -> None:
         console.print(f"  which way to train was said{by}", highlight=False, soft_wrap=True)
     for decision in told["decisions"]:
         _say_decision(decision, console, expert)
+    for out in told["revoked"]:
+        why = f": {shown(out['reason'])}" if out["reason"] else ""
+        console.print(f"{shown(out['name'])} of K-AS {out['kas']} was revoked{why}", highlight=False, soft_wrap=True)
     if told["finished"]:
         end = told["finished"]
         known = f"broad {end['broad']:.3f}" + (f", {shown(expert)} {end['expert']:.3f}" if expert else "")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from experiments.testbed.capture import bytes_by_link
 from experiments.testbed.folder import RunFolder
 from packets.events import Event
 from packets.messages import JobSpec
+from packets.security.reasons import WORDS
 from topologies.plan import NetworkPlan
 
 
@@ -185,6 +187,7 @@ def write_report(
         "links": links,
         "calibration": [e.data for e in events if e.kind == "link.calibrated"],
         "warnings": _warnings(events),
+        "refused": refused(events),
         "peak_memory_mib": round(peak_memory_mib, 1),
         "phases_s": {k: round(v, 3) for k, v in phases_s.items()},
         "seeds": seeds,
@@ -235,6 +238,18 @@ def _pooled(seed: dict[str, Any]) -> float | None:
 def _mean(values: list[float | None]) -> float | None:
     known = [v for v in values if v is not None]
     return round(statistics.fmean(known), 4) if known else None
+
+
+def refused(events: list[Event]) -> dict[str, dict[str, int]]:
+    """Return what was kept out, by reason: frames dropped by switches, packets refused by those who read them."""
+    frames, packets = Counter[str](), Counter[str]()
+    for event in events:
+        if event.kind == "frame.dropped":
+            frames.update(event.data["reasons"])
+        elif event.kind == "packet.refused":
+            reason = str(event.data.get("reason"))
+            packets[reason if reason in WORDS else "steering"] += int(event.data.get("more", 1))
+    return {"frames": dict(sorted(frames.items())), "packets": dict(sorted(packets.items()))}
 
 
 def _warnings(events: list[Event]) -> list[str]:

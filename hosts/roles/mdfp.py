@@ -43,6 +43,7 @@ from packets.queries import variant_task
 from packets.transport import ReceivedObject
 from packets.wire import Flag, Header, PacketType
 
+MAX_HOSTED = 32  # a report names at most twice as many
 FORMER_KEPT = 64
 
 
@@ -93,6 +94,8 @@ class Mdfp(Role):
         if plain != self.terminal.task.name:
             raise HostError(f"order to deploy task {plain!r}, this testbed runs {self.terminal.task.name!r}")
         task, label = variant_task(plain, order.variant), object_label(obj.object_id)
+        if task not in self._hosted and len(self._hosted) >= MAX_HOSTED:
+            raise HostError(f"{self.terminal.name} serves {MAX_HOSTED} models already: no room for {task}")
         model = Answerer(self.terminal.task, obj.payload, order.way)
         new = Hosted(label, obj.object_id, task, model, order.accuracy, self.terminal.clock(), order.variant)
         new.for_object = order.for_object

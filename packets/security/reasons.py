@@ -39,6 +39,7 @@ REASONS: Final = (
     Reason("no-route", "switch", "To an address that nobody has.", 12),
     Reason("ttl", "switch", "Its time to live was spent at a gateway.", 13),
     Reason("revoked", "switch", "AI traffic from, or to, a terminal that is revoked.", 14),
+    Reason("label-mark", "switch", "Bears the mark of what was steered, which only a label's last switch sets.", 16),
     Reason("meter", "switch", "More packets for the control centre than its port may send up.", 15),
     Reason("packet-in rate", "control centre", "The same, at a switch that cannot meter."),
     Reason("packet-in queue", "control centre", "Its port has as many packets waiting as one may have."),

@@ -43,8 +43,8 @@ class Sink(Protocol):
     def ask_macs(self, raw: memoryview, peer: Peer) -> None:
         """Have the sender of shards, ``raw`` being one of them, send them again with MACs."""
 
-    def take_one(self, raw: memoryview, peer: Peer) -> None:
-        """Take a datagram, whatever it is."""
+    def take_one(self, raw: memoryview, peer: Peer, service: int) -> None:
+        """Take a datagram, whatever it is; ``service``: the type of service of its IP header."""
 
     def ignore(self, peer: Peer, count: int) -> None:
         """Note shards of an unknown transfer beside one that ``take_one`` got."""
@@ -67,7 +67,7 @@ class Inbox:
         self._now = now
         if count <= FEW:
             for row in range(count):
-                self._sink.take_one(arrivals.frame(row), arrivals.peer(row))
+                self._sink.take_one(arrivals.frame(row), arrivals.peer(row), int(arrivals.services[row]))
             return
         parsed = parse(arrivals.frames[:count], arrivals.sizes[:count])
         shards = (parsed.verdict == GOOD) & IS_SHARD[parsed.type]
@@ -124,7 +124,7 @@ class Inbox:
         peer = _peer_of(int(arrivals.peers[row]))
         known = self._sink.expects(int(parsed.transfer_id[row]))
         if known or self._budget.spend(peer[0], 1.0, self._now):
-            self._sink.take_one(arrivals.frame(row), peer)
+            self._sink.take_one(arrivals.frame(row), peer, int(arrivals.services[row]))
         else:
             self._sink.refuse("throttled", peer, 1)
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from packets.errors import PacketError
+from packets.labels import STEERED_DSCP
 from packets.security.seal import shard_matches
 from packets.transfer.assembly import Feed, Rows
 from packets.transfer.guard import Guard, Session
@@ -25,7 +26,8 @@ class Incoming:
     """What the inbox sorts datagrams into; runs on the I/O thread.
 
     ``on_query``: takes queries and probes on this very thread, and only notes them: thousands a second are not handed
-    from thread to thread.
+    from thread to thread.  ``only_steered``: a launch comes by its object's label, as the last switch has marked it, or
+    it is an object that finds its own way, or what a former rendezvous holds of one that was steered here.
     """
 
     def __init__(
@@ -38,10 +40,13 @@ class Incoming:
         counters: Counters,
         refusals: Refusals,
         on_query: OnQuery | None = None,
+        *,
+        only_steered: bool = False,
     ) -> None:
         self._receiving, self._outgoing, self._requests = receiving, outgoing, requests
         self._messages, self._guard = messages, guard
         self._counters, self._refusals, self._on_query = counters, refusals, on_query
+        self._only_steered = only_steered
 
     def feed(self, peer: Peer, transfer_id: int) -> Feed | None:
         """Return a transfer that is on its way in."""
@@ -59,7 +64,7 @@ class Incoming:
         """Have the sender of a shard send it again with a MAC."""
         self._receiving.ask_macs(decode(raw)[0], peer, time.monotonic(), now_us())
 
-    def take_one(self, raw: memoryview, peer: Peer) -> None:
+    def take_one(self, raw: memoryview, peer: Peer, service: int = 0) -> None:
         """Take a datagram, whatever it is."""
         try:
             header, payload = decode(raw)
@@ -67,7 +72,7 @@ class Incoming:
             self._refusals.of(error.reason, peer, text=str(error))
             return
         if header.type in SHARD_TYPES:
-            self._take_shard(header, payload, raw, peer)
+            self._take_shard(header, payload, raw, peer, service)
         elif header.type in (PacketType.ACK, PacketType.ERROR) and header.transfer_id in self._outgoing.sendings:
             self._outgoing.take_answer(header, payload, raw, peer)
         elif self._guard is not None and (reason := self._guard.check_request(header, raw, peer)) is not None:
@@ -102,13 +107,22 @@ class Incoming:
         """Note datagrams that were refused."""
         self._refusals.of(reason, peer, count)
 
-    def _take_shard(self, header: Header, payload: memoryview, raw: memoryview, peer: Peer) -> None:
+    def _past_its_dcc(self, header: Header, service: int) -> bool:
+        """Tell whether a launch came straight to this address and has no business to."""
+        if not self._only_steered or service >> 2 == STEERED_DSCP or header.flags & Flag.AUTONOMOUS:
+            return False
+        return not (header.flags & Flag.HANDOVER and self._receiving.awaits(header))
+
+    def _take_shard(self, header: Header, payload: memoryview, raw: memoryview, peer: Peer, service: int) -> None:
         """Take a launch or a single shard, if the guard lets it pass."""
         session: Session | None = None
         if header.flags & Flag.LAUNCH and self._guard is not None:
             found = self._guard.accept(header, raw, peer)
             if isinstance(found, str):
                 self._refusals.of_header(found, header, peer)
+                return
+            if self._past_its_dcc(header, service):
+                self._refusals.of_header("unsteered", header, peer)
                 return
             session = found
         elif not self._is_sealed(header, raw, peer):

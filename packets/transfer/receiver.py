@@ -78,6 +78,11 @@ class Receiving:
         over = self._over.get(key)
         return over.feed if over is not None else self._open.get(key)
 
+    def awaits(self, header: Header) -> bool:
+        """Tell whether this object is on its way in from elsewhere on this visit, or has come in."""
+        stop = header.object_id, header.visit
+        return any(name[:2] == stop for name in (*self._assemblies, *self._done))
+
     # --- in -------------------------------------------------------------------------------------------------------
 
     def on_launch(self, header: Header, peer: Peer, now: float, now_us: int, session: Session | None = None) -> None:
@@ -87,7 +92,7 @@ class Receiving:
         if over is not None:
             self._answer_again(over, header.timestamp_us, now, now_us)
             return
-        feed = self._open.get(key) or self._admit(key, header, peer, now, now_us)
+        feed = self._open.get(key) or self._admit(key, header, peer, now, now_us, session)
         if feed is None:
             return
         feed.session = session or feed.session
@@ -170,14 +175,16 @@ class Receiving:
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
-    def _admit(self, key: Key, header: Header, peer: Peer, now: float, now_us: int) -> Feed | None:
+    def _admit(
+        self, key: Key, header: Header, peer: Peer, now: float, now_us: int, session: Session | None
+    ) -> Feed | None:
         """Begin a transfer: a new object, or one that somebody else is already feeding."""
         name = Assembly.key_of(header)
         assembly = self._assemblies.get(name)
         if assembly is None:
             if header.flags & Flag.HANDOVER and name in self._done:
                 feed = Feed(Assembly(header, now, empty=True), header, peer, now)
-                feed.assembly.base = header.shard_count
+                feed.assembly.base, feed.session, feed.answers_launch = header.shard_count, session, True
                 self._remember(key, feed, self._done[name])
                 self._answer_again(self._over[key], header.timestamp_us, now, now_us)
                 return None

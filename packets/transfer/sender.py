@@ -116,7 +116,8 @@ class Sending:
         """Return the launch packet when one is due: everything about the object but its bytes."""
         if not self.launching or now < self._launch_at:
             return None
-        pauses_s = AGAIN_PAUSES_S if self._former else LAUNCH_PAUSES_S
+        soon = self._former or self.object.flags & Flag.HANDOVER  # it may come before what it is to be part of
+        pauses_s = AGAIN_PAUSES_S if soon else LAUNCH_PAUSES_S
         self._launch_at = now + pauses_s[min(len(self._launch_stamps), len(pauses_s) - 1)]
         self._launch_stamps.append(now_us)
         return msgspec.structs.replace(

@@ -23,6 +23,7 @@ DATAGRAM_BYTES = 1536
 BATCH_DATAGRAMS = 128
 MAX_SEGMENTED_BYTES = 65_000
 MSG_DONTWAIT = 0x40
+TOS_BYTES, TOS_AT = 24, 16  # room of a control message with the type of service, and where it stands in it
 _BUSY = frozenset((errno.EAGAIN, errno.ENOBUFS))
 _NO_SEGMENTS = frozenset((errno.EIO, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOPROTOOPT))
 
@@ -59,7 +60,8 @@ class _Message(ctypes.Structure):
 class Arrivals:
     """Room for a batch of datagrams, used again and again.
 
-    ``frames``: (datagrams, bytes) uint8, ``sizes``: (datagrams,) bytes, ``peers``: (datagrams,) one number a source.
+    ``frames``: (datagrams, bytes) uint8, ``sizes``: (datagrams,) bytes, ``peers``: (datagrams,) one number a source,
+    ``services``: (datagrams,) the type of service of its IP header (0: not told).
     """
 
     def __init__(self, datagrams: int = BATCH_DATAGRAMS, stride: int = DATAGRAM_BYTES) -> None:
@@ -69,6 +71,8 @@ class Arrivals:
         self.view = self.frames.data.cast("B")
         self.stride = stride
         self._names: Bytes = np.zeros((datagrams, 16), np.uint8)
+        self._controls: Bytes = np.zeros((datagrams, TOS_BYTES), np.uint8)
+        self.services: Bytes = np.zeros(datagrams, np.uint8)
         self._vectors = (_IoVector * datagrams)()
         self._messages = (_Message * datagrams)()
         for row in range(datagrams):
@@ -76,17 +80,21 @@ class Arrivals:
             message = self._messages[row].header
             message.name, message.name_length = self._names.ctypes.data + row * 16, 16
             message.vector, message.vectors = ctypes.addressof(self._vectors[row]), 1
+            message.control, message.control_length = self._controls.ctypes.data + row * TOS_BYTES, TOS_BYTES
         words = np.frombuffer(memoryview(self._messages), np.uint32).reshape(datagrams, ctypes.sizeof(_Message) // 4)
         self._sizes = words[:, _Message.size.offset // 4]
+        self._control_lengths = words[:, _Header.control_length.offset // 4]
         self._addresses = self._names.view(np.uint64)[:, 0]  # family, port, address: 8 bytes
 
     def fill(self, call: Any, descriptor: int) -> int:
         """Take what waits at a socket by ``recvmmsg``; the number of datagrams, 0: none, -1: the kernel has no such."""
+        self._control_lengths[:] = TOS_BYTES  # the kernel writes here what it used
         got = int(call(descriptor, self._messages, len(self.sizes), MSG_DONTWAIT, None))
         if got < 0:
             return -1 if ctypes.get_errno() in (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP) else 0
         self.sizes[:got] = self._sizes[:got]
         self.peers[:got] = self._addresses[:got]
+        self.services[:got] = np.where(self._control_lengths[:got] > TOS_AT, self._controls[:got, TOS_AT], 0)
         return got
 
     def frame(self, row: int) -> memoryview:
@@ -134,6 +142,7 @@ class UdpSocket:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         self._enlarge()
+        self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
         try:
             self._socket.bind((address, port))
         except OSError:
@@ -181,9 +190,10 @@ class UdpSocket:
         for row in range(len(into.sizes)):
             room = into.view[row * into.stride : (row + 1) * into.stride]
             try:
-                into.sizes[row], peer = self._socket.recvfrom_into(room)
+                into.sizes[row], told, _, peer = self._socket.recvmsg_into([room], TOS_BYTES)
             except OSError:
                 return row
+            into.services[row] = told[0][2][0] if told else 0
             into.peers[row] = peer_number(peer)
         return len(into.sizes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import signal
@@ -9,10 +10,15 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from packets.events import decode_event
+from packets.security.reasons import WORDS
+from tests.helpers import wait_until
 from tests.network.daitn import Running, assert_as_before, daitn, foreign, read_json, refused, running, standing, tool
+from topologies.machine.ledger import RUN_BASE
 
 SEED = ("--seed", "1")
 
@@ -164,7 +170,10 @@ def test_a_standing_network_is_used_from_other_terminals(
         refused(daitn("up", "--detach", cwd=tmp_path), "standing already", "daitn down")
         refused(daitn("run", "healthcare", "--no-page", cwd=tmp_path), "holds this machine's network")
         rejects_a_dream(tmp_path)
+        revokes_one(tmp_path, folder)
         trains_and_answers(tmp_path)
+        drops_and_refuses_nothing_of_its_own(folder)
+        keeps_its_secrets(tmp_path, folder)
     finally:
         down = daitn("down", cwd=tmp_path)
     assert down.status == 0 and "torn down" in down.out, down
@@ -187,6 +196,68 @@ def rejects_a_dream(folder: Path) -> None:
     said = daitn("submit", "--broad", "0.999", "--max-visits", "1", cwd=folder)
     assert said.status == 1, said
     assert "rejected" in said.out and "nearest requirement" in said.out and "targets met" not in said.out
+
+
+def told(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """Return the data of a run's events of a kind."""
+    lines = (folder / "events.jsonl").read_bytes().splitlines()
+    return [event.data for event in map(decode_event, lines) if event.kind == kind]
+
+
+def revokes_one(cwd: Path, folder: Path) -> None:
+    """A terminal is let in no more, in any K-AS, until it is restored; another stays out while a model trains."""
+    refused(daitn("revoke", "h99", cwd=cwd), "h99", "daitn status")
+    for name in ("h11", "h31"):
+        said = daitn("revoke", name, "--reason", "stolen", cwd=cwd)
+        assert said.status == 0 and f"{name} of K-AS" in said.out, said
+    refused(daitn("revoke", "h11", cwd=cwd), "revoked already", "--restore")
+    assert {"h11", "h31"} <= {d["name"] for d in told(folder, "agent.gone")}
+    state = json.loads(daitn("status", "--json", cwd=cwd).out)["state"]
+    assert state["terminals"]["h11"]["revoked"] and "revoked" in daitn("status", cwd=cwd).out
+    wait_until(
+        lambda: sum(d["names"] == ["h31"] for d in told(folder, "revocations.heard")) == 3, 10
+    )  # by K-AS 1, 2, 4
+    wait_until(lambda: any(d["node"] == "h11" and "revoked" in d["reasons"] for d in told(folder, "frame.dropped")), 10)
+    assert daitn("revoke", "h11", "--restore", cwd=cwd).status == 0
+    wait_until(lambda: sum(d["name"] == "h11" for d in told(folder, "terminal.joined")) == 2, 15)
+
+
+def drops_and_refuses_nothing_of_its_own(folder: Path) -> None:
+    """Nothing that the network's own terminals do is refused, but for what was revoked."""
+    late = {"unsigned"}  # an acknowledgement of a transfer that is over
+    assert {d["reason"] for d in told(folder, "packet.refused")} & WORDS <= {"revoked-key", *late}
+    dropped = {(d["node"], reason) for d in told(folder, "frame.dropped") for reason in d["reasons"]}
+    calibration = {(node, "ethertype") for node, _ in dropped}
+    assert dropped - calibration <= {("h11", "revoked"), ("h31", "revoked")}, dropped
+    assert not [d for d in told(folder, "visit.trained") if "h31" in (d["node"], d["data_node"])]
+
+
+def keeps_its_secrets(cwd: Path, folder: Path) -> None:
+    """No private key stands in a process list, a log, the run's folder, or a file that others may read."""
+    (runtime,) = [path.parent for path in RUN_BASE.glob("*/control.sock")]
+    assert runtime.stat().st_mode & 0o077 == 0
+    own = cwd / "h11.key"
+    assert daitn("keys", "h11", "--out", str(own), cwd=cwd).status == 0
+    secrets = [bytes(secret) for file in (own, *runtime.glob("*.key")) for secret in private_parts(file)]
+    secrets += [b"PRIVATE KEY"]
+    assert len(secrets) >= 11
+    for file in [p for p in folder.rglob("*") if p.is_file()]:
+        content = file.read_bytes()
+        assert not [s for s in secrets if s in content], file
+        assert file.stat().st_mode & 0o077 == 0 or file.name != "tls-keys.log", file
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            said = process.read_bytes()
+            assert not [s for s in secrets if s in said], process
+    for file in (own, *runtime.glob("*.key"), *runtime.glob("*.pem"), folder / "logs" / "tls-keys.log"):
+        assert file.stat().st_mode & 0o077 == 0 or file.name == "authority.pem", file
+
+
+def private_parts(file: Path) -> list[bytes]:
+    """Return the private keys of a file, as they would stand in text and in memory."""
+    held = json.loads(file.read_bytes())
+    texts = [held[word].encode() for word in ("signing_private", "agreement_private")]
+    return [*texts, *(base64.b64decode(text) for text in texts)]
 
 
 def trains_and_answers(folder: Path) -> None:

@@ -191,7 +191,12 @@ def notice(canvas: Canvas, event: Event) -> None:
 def revoked(canvas: Canvas, event: Event) -> None:
     """A terminal's keys are refused from now on, whatever its agent does."""
     record = _terminal(canvas, text(event.data, "name"))
-    record.update(state="revoked", ready=False, since_unix_s=event.t_unix_s)
+    record.update(state="revoked", revoked=True, ready=False, since_unix_s=event.t_unix_s)
+
+
+def restored(canvas: Canvas, event: Event) -> None:
+    """A terminal is let in again: its agent may register."""
+    _terminal(canvas, text(event.data, "name")).update(state="gone", revoked=False, since_unix_s=event.t_unix_s)
 
 
 def noted(canvas: Canvas, event: Event) -> None:
@@ -259,7 +264,7 @@ FOLDS = {
     "packet.refused": notice,
     "frame.dropped": notice,
     "terminal.revoked": revoked,
-    "terminal.restored": noted,
+    "terminal.restored": restored,
     "engine.failed": notice,
     "engine.borrowed": noted,
     "engine.lent": noted,

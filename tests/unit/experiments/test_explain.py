@@ -35,6 +35,9 @@ def events() -> list[tuple[str, dict[str, Any]]]:
         ("object.steered", {"object_id": JOB, "visit": 0, "purpose": "train", "node": "c1", "data_node": "h12",
                             "basis": basis}),
         ("link.load", {"link": "x"}),
+        ("terminal.revoked", {"name": "h31", "kas": 3, "reason": "stolen"}),
+        ("terminal.revoked", {"name": "h32", "kas": 3, "reason": ""}),
+        ("terminal.restored", {"name": "h32", "kas": 3, "reason": ""}),
         ("visit.trained", {"object_id": JOB, "visit": 0, "samples": 1500, "epochs": 2.0, "loss": 0.3, "seconds": 1.0}),
         ("job.finished", {"object_id": JOB, "state": "finished", "broad": 0.9, "expert": 0.96, "visits": 1,
                           "reason": "both targets met"}),
@@ -259,3 +262,11 @@ def test_it_can_be_drawn(folder: Path, ending: str) -> None:
     assert (folder / f"map.{ending}").stat().st_size > 5000
     with pytest.raises(ExperimentError, match="ends in"):
         netmap.draw(graph, folder / "map.gif", "job")
+
+
+def test_who_was_revoked_meanwhile_is_said(folder: Path) -> None:
+    told = explain(read_events(folder), JOB)
+    assert told["revoked"] == [{"name": "h31", "kas": 3, "reason": "stolen"}]
+    out = io.StringIO()
+    say(told, Console(file=out, width=200))
+    assert "h31 of K-AS 3 was revoked: stolen" in out.getvalue() and "h32" not in out.getvalue()

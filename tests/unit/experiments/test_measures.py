@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -130,3 +131,19 @@ def test_a_verdict_says_whose_t_fam_it_was_on_the_page_as_well() -> None:
     page = template("report.html.j2").environment.from_string(part).render(r={"assessments": verdicts})
     lent = "by K-AS 4's T-FAM, borrowed, after 51 ms; asked before, K-AS 3: &lt;silent&gt;: broad 0.80"
     assert f"Rejected</b> {lent}" in page and "Admitted</b>: broad 0.80" in page
+
+
+def test_what_was_kept_out_is_summed_by_declared_reasons() -> None:
+    from experiments.report.report import refused
+    from packets.events import Event
+
+    told: list[tuple[str, dict[str, Any]]] = [
+        ("frame.dropped", {"reasons": {"spoofed-arp": 3, "arp": 1}, "more": 4}),
+        ("frame.dropped", {"reasons": {"arp": 2}, "more": 2}),
+        ("packet.refused", {"reason": "expired"}),
+        ("packet.refused", {"reason": "expired", "more": 9}),
+        ("packet.refused", {"reason": "no MDFP hosts a model of task vignettes"}),
+        ("warning", {"text": "x"}),
+    ]
+    found = refused([Event(kind=k, source="dcc1", t_unix_s=1.0, data=d) for k, d in told])
+    assert found == {"frames": {"arp": 3, "spoofed-arp": 3}, "packets": {"expired": 10, "steering": 1}}

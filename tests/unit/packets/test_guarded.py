@@ -42,7 +42,7 @@ Peer = tuple[str, int]
 class Terminal:
     """An endpoint with keys; ``overheard``: every datagram that it sent."""
 
-    def __init__(self, name: str, *, guarded: bool = True) -> None:
+    def __init__(self, name: str, *, guarded: bool = True, only_steered: bool = False) -> None:
         self.name, self.address = name, ADDRESS[name]
         self.objects: list[ReceivedObject] = []
         self.messages: list[bytes] = []
@@ -50,7 +50,7 @@ class Terminal:
         self.keeper = Keeper(PEOPLE[name], DIRECTORY)
         self.endpoint = Endpoint(
             self.address, on_object=self.objects.append, on_message=self._on_message,
-            guard=self.keeper if guarded else None,
+            guard=self.keeper if guarded else None, only_steered=only_steered,
         )  # fmt: skip
         plain = self.endpoint._socket.send
 

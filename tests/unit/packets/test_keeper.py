@@ -365,3 +365,28 @@ def test_an_unsigned_request_and_a_tag_of_an_unknown_kind_are_refused() -> None:
     zero = Authentication(algorithm=1, key_id=own, tag=bytes(16))
     raw = encode(Header(type=PacketType.TELEMETRY, sent_at_ms=stage.clock.now_ms, authentication=zero))
     assert checked(stage["mpvu2"], raw, "h11") == "mac"
+
+
+# --- revoked ---
+
+
+def test_who_is_revoked_is_refused_as_holder_owner_receiver_and_speaker_and_taken_again_when_restored() -> None:
+    stage, obj = Stage(), an_object()
+    raw = launch(stage["owner1"], obj)
+    onward = an_object(visit=1, mandate=decode(raw)[0].mandate)
+    held = launch(stage["h11"], onward, 6)
+    said = request(stage["h11"], address("mpvu2"))
+    answer = answered(stage, "mpvu2")
+    stage["mpvu2"].revoked = frozenset({"h11", "owner1"})
+    assert judged(stage["mpvu2"], raw, "owner1") == "revoked-key", "its owner launches"
+    stage["mpvu2"].revoked = frozenset({"h11"})
+    assert (
+        judged(stage["mpvu2"], held, "h11") == "revoked-key" and checked(stage["mpvu2"], said, "h11") == "revoked-key"
+    )
+    stage["mpvu2"].revoked = frozenset({"owner1"})
+    assert judged(stage["mpvu2"], held, "h11") == "revoked-key", "another launches what is its own"
+    stage["mpvu2"].revoked = frozenset()
+    assert judged(stage["mpvu2"], held, "h11") == "taken" and checked(stage["mpvu2"], said, "h11") == "taken"
+    for keeper in stage.keepers.values():
+        keeper.revoked = frozenset({"mpvu2"})
+    assert confirmed(stage, answer, "mpvu2") == "revoked-key", "nothing is sent to a rendezvous that is revoked"

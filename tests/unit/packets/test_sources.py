@@ -384,7 +384,7 @@ class Listener:
     def take_shards(self, rows: Rows, _raw: memoryview, _peer: object) -> None:
         self.shards += len(rows.shard)
 
-    def take_one(self, _raw: memoryview, _peer: object) -> None:
+    def take_one(self, _raw: memoryview, _peer: object, _service: int) -> None:
         self.ones += 1
 
     def ignore(self, _peer: object, count: int) -> None:

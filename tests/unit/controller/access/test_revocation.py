@@ -8,15 +8,21 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from controller.__main__ import read_keeper
 from controller.access.revocation import Revocation, read_orders
 from controller.border.revoking import Revocations
 from controller.errors import SteeringError
 from controller.runtime.loop import Worker
 from controller.store import Store
+from controller.training.jobs import Job, request_of
+from experiments.testbed.identities import Identities
 from packets.calls import Revoked
 from packets.labels import AI_PORT, DCC_ADDRESS
-from tests.fake_fabric import run, udp
-from tests.unit.controller.access.test_authenticity import Secured, register
+from packets.messages import JobSpec
+from packets.wire import decode
+from tests.fake_fabric import World, run, udp
+from tests.unit.controller.access.test_authenticity import PLAN, Secured, register
+from tests.unit.controller.steering.test_resteer import LABEL, steered
 
 
 async def standing(tmp_path: Path) -> Secured:
@@ -52,8 +58,6 @@ def test_a_revoked_terminal_is_off_the_map_and_refused_everywhere_and_let_in_aga
             keeper = world.by_kas[kas].authenticity.keeper
             assert keeper is not None and keeper.revoked == {"h11"}
         raw = world.launch_of("h11", owner="h11")
-        from packets.wire import decode
-
         assert world.keepers["c1"].check_launch(decode(raw)[0], raw, h11.address) is None
         assert world.by_kas[3].authenticity.keeper.check_launch(decode(raw)[0], raw, h11.address) == "revoked-key"  # type: ignore[union-attr]
         told = {name for name, message in world.asked if message == Revoked(names=["h11"])}
@@ -151,10 +155,8 @@ def test_a_kas_that_did_not_hear_is_told_again(tmp_path: Path) -> None:
 
 
 def test_in_an_open_network_nobody_can_be_revoked(tmp_path: Path) -> None:
-    from tests.fake_fabric import World, small_plan
-
     async def work() -> None:
-        world = World(small_plan())
+        world = World(PLAN)
         await world.start()
         with pytest.raises(SteeringError, match="open network"):
             await world.by_kas[1].revocation.order({"h11": ""})
@@ -170,3 +172,33 @@ def test_a_file_that_is_none_is_one_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(SteeringError, match="terminal: why") as refused:
         read_orders(file)
     assert len(str(refused.value).splitlines()) == 1
+
+
+def test_what_was_at_a_revoked_terminal_goes_elsewhere_as_if_it_had_died(tmp_path: Path) -> None:
+    async def work() -> None:
+        world = World(PLAN)
+        home = await steered(world, "h31|h21")
+        dcc = world.by_kas[3]
+        dcc.authenticity.keeper = read_keeper(*Identities(PLAN, tmp_path).controller_options(3).values())
+        await dcc.revocation.order({"h31": "stolen"})
+        await world.settle()
+        assert [(one.place, one.alive, one.visit) for one in home.lost] == [("3:@node/h31", False, 0)]
+        assert world.send("owner1", LABEL, b"shard").ends == ["h21"], "nothing is lost"
+        assert [d["reason"] for d in world.of("object.resteered")] == ["h31 is revoked"]
+
+    run(work)
+
+
+def test_the_jobs_of_a_revoked_owner_end(tmp_path: Path) -> None:
+    async def work() -> None:
+        world = await standing(tmp_path)
+        dcc = world.by_kas[1]
+        spec = JobSpec(task="vignettes")
+        for number, state in ((1, "running"), (2, "finished")):
+            dcc.training.book.put(Job(number, spec, request_of(spec, []), "owner1", 1, [], state=state))
+        await dcc.revocation.order({"owner1": "stolen"})
+        await world.settle()
+        assert [(d["object_id"], d["state"]) for d in world.of("job.finished")] == [(1, "stopped")]
+        assert "owner1 is revoked" in dcc.training.book.jobs[1].reason
+
+    run(work)

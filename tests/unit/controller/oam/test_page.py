@@ -300,3 +300,75 @@ def test_a_log_that_is_not_there_is_one_clear_line(tmp_path: Path, capsys: pytes
     assert main(["--events", str(tmp_path / "none.jsonl"), "--port", "0"]) == 2
     said = capsys.readouterr().err
     assert "none.jsonl" in said and said.count("\n") == 1
+
+
+def test_nothing_here_takes_a_change_so_nothing_needs_a_token(state: NetworkState) -> None:
+    rules = list(create_app(state).url_map.iter_rules())
+    assert len(rules) > 10
+    assert [r for r in rules if r.methods and r.methods - {"GET", "HEAD", "OPTIONS"}] == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "http://localhost"}, 200),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://localhost:1"}, 403),
+    ],
+)
+def test_a_script_of_another_site_is_refused(client: FlaskClient, headers: dict[str, str], status: int) -> None:
+    assert client.get("/api/state", headers=headers).status_code == status
+
+
+def test_requests_are_short(client: FlaskClient) -> None:
+    assert client.get("/api/events?" + "x" * 2000).status_code == 414
+    assert client.get("/api/state", data=b"x" * 10).status_code == 413
+    assert client.options("/api/state").status_code == 405
+
+
+def test_connections_that_say_nothing_do_not_keep_others_out_for_ever(server: PageServer) -> None:
+    silent = [socket.create_connection(("127.0.0.1", server.port), 5) for _ in range(page_module.MAX_CONNECTIONS + 8)]
+
+    def let_go() -> int:
+        gone = 0
+        for one in silent:
+            one.settimeout(0.01)
+            try:
+                gone += one.recv(1) == b""
+            except TimeoutError:
+                pass
+            except ConnectionError:
+                gone += 1
+        return gone
+
+    wait_until(lambda: let_go() >= 8, 5)
+    for one in silent:
+        one.close()
+
+    def answered() -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+        try:
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+    wait_until(answered, 5)
+
+
+def test_drops_and_refusals_are_counted_by_declared_reasons() -> None:
+    metrics = Metrics()
+    for kind, data in (
+        ("frame.dropped", {"reasons": {"spoofed-arp": 7, "nonsense": 2}, "more": 9}),
+        ("packet.refused", {"reason": "expired", "more": 5}),
+        ("packet.refused", {"reason": "expired"}),
+        ("packet.refused", {"reason": "no such place on a Tuesday"}),
+    ):
+        metrics.apply(Event(kind=kind, source="dcc1", t_unix_s=1.0, data=data))
+    text = metrics.render().decode()
+    assert 'daitn_frames_dropped_total{reason="spoofed-arp"} 7.0' in text
+    assert 'daitn_packets_refused_total{reason="expired"} 6.0' in text
+    assert 'daitn_packets_refused_total{reason="steering"} 1.0' in text

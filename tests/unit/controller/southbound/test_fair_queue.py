@@ -80,7 +80,7 @@ def test_a_mistake_of_the_core_costs_one_packet(caplog: pytest.LogCaptureFixture
             if p.in_port == FLOODER:
                 raise RuntimeError("our mistake")
 
-        queue = FairQueue(loop, take, lambda p: None)
+        queue = FairQueue(loop, take, lambda p: None, clock=lambda: 0.0)
         queue.put(packet(FLOODER))
         queue.put(packet(BYSTANDER))
         queue.serve()

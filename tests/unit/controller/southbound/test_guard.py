@@ -15,7 +15,7 @@ from controller.southbound.openflow import DropCount, FlowMod, Output
 from controller.southbound.pipeline import CLASS_COOKIE, label_cookie
 from controller.tools.drops import Drops
 from packets.kbgp.messages import PORT as BORDER_PORT
-from packets.labels import AI_PORT, DCC_ADDRESS, label_address
+from packets.labels import AI_PORT, DCC_ADDRESS, STEERED_DSCP, label_address
 from packets.security.reasons import BY_NUMBER, REASONS, WORDS, reasons_table
 from tests.fake_fabric import Packet, World, arp, run, small_plan, udp
 from topologies.plan import ROUTER_MAC, HostPlan, gateway_address
@@ -76,6 +76,7 @@ FORGED: dict[str, tuple[str, Callable[[HostPlan], Packet]]] = {
     "LLDP": ("lldp", lambda h: Packet({"eth_type": ETH_LLDP, "eth_src": h.mac})),
     "another ethertype": ("ethertype", lambda h: Packet({"eth_type": 0x88B5, "eth_src": h.mac})),
     "a label by TCP": ("label-use", lambda h: tcp(h, label_address(5), AI_PORT)),
+    "the mark of a label": ("label-mark", lambda h: udp(h, FAR.address, port=AI_PORT).with_(ip_dscp=STEERED_DSCP)),
     "the gateway's TCP": ("control-address", lambda h: tcp(h, GATEWAY, 6653)),
     "a border speaker": ("control-address", lambda h: udp(h, SPEAKER.address)),
     "a border speaker's protocol, afar": ("control-address", lambda h: tcp(h, "10.3.9.9", BORDER_PORT)),

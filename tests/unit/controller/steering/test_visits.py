@@ -16,7 +16,7 @@ PLAN = small_plan()
 SAMPLES = 20
 SAMPLE = AnnounceObject(name="h11", kind="test_sample", task="vignettes", size_bytes=9, copy=1)
 PARCEL = AnnounceObject(name="h11", kind="parcel", task="compute", size_bytes=9)
-MODEL = AnnounceObject(name="h11", kind="deploy", task="vignettes", size_bytes=9, accuracy={"broad": 0.9})
+MODEL = AnnounceObject(name="owner1", kind="deploy", task="vignettes", size_bytes=9, accuracy={"broad": 0.9})
 
 
 async def registered() -> World:
