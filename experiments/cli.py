@@ -19,6 +19,7 @@ from experiments.commands import running  # noqa: F401  the commands, in the ord
 from experiments.commands import standing  # noqa: F401  isort: skip
 from experiments.commands.asking import commands  # noqa: F401  isort: skip
 from experiments.commands import looking  # noqa: F401  isort: skip
+from experiments.chaos import command  # noqa: F401  isort: skip
 from experiments.commands.app import app, command_line, err
 from experiments.commands.words import shown
 from experiments.errors import ExperimentError, RunFailed
@@ -56,7 +57,7 @@ def main() -> None:
     if status == INTERRUPTED:  # typer's own word for Ctrl-C, too
         for number in ENDINGS:  # who presses twice gets no other end
             signal.signal(number, signal.SIG_IGN)
-        made_something = {"run", "up"} & set(sys.argv[1:2])
+        made_something = {"run", "up", "chaos"} & set(sys.argv[1:2])
         waited = "submit" in sys.argv[1:2]
         goes_on = "no longer waiting; the job goes on: `daitn status` shows it, `daitn stop JOB` ends it"
         err.print("stopped; everything is torn down" if made_something else goes_on if waited else "stopped")

@@ -127,7 +127,12 @@ class DataNode(Trainer):
     # --- test samples ---
 
     def _send_test_samples(self, command: Command) -> Command:
-        """Control op: make sure that both copies are with their MPVUs (they go by themselves at the start)."""
+        """Control op: make sure that both copies are with their MPVUs (they go by themselves at the start).
+
+        ``again``: an MPVU was started anew and has lost them; one that has them counts them once.
+        """
+        if command.get("again"):
+            self._delivered.clear()
         failed = self._deliver_missing()
         return {"delivered": sorted(self._delivered), "failed": failed}
 
