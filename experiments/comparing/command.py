@@ -12,7 +12,7 @@ import msgspec
 from rich.console import Console
 
 from experiments.commands.engines import check_engines, here, parse, with_words
-from experiments.commands.resolving import Said, check_own_method, resolve, rooted
+from experiments.commands.resolving import Said, check_own_method, found_from_here, resolve, rooted
 from experiments.commands.session import RUNS, need_root
 from experiments.comparing.page import table, write_page
 from experiments.comparing.runs import DEFAULT_METHODS, TOGETHER, Comparison, Plan
@@ -101,7 +101,7 @@ def make_plan(
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = (out or RUNS / f"compare-{stamp}-{resolved.name}").resolve()
     plan = Plan(
-        scenario,
+        found_from_here(scenario),
         names,
         tuple(seeds),
         folder,

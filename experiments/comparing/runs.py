@@ -149,22 +149,7 @@ class Comparison:
 
     def read(self, method: str, seed: int) -> Result | None:
         """Read a run's report; nothing where it measured nothing."""
-        folder = self.folder(method, seed)
-        try:
-            report = json.loads((folder / "report.json").read_text())
-            one = report["seeds"][0]
-            if (report["method"], one["seed"]) != (self.plan.method(method), seed) or one["accuracy"]["broad"] is None:
-                return None
-            total, met = int(one["train_bytes"]), one.get("reached")
-            until = met or {"visits": len(one["route"]), "bytes": total, "seconds": one["train_s"]}
-            return Result(
-                method=method, seed=seed, passed=bool(one["targets_met"]), broad=float(one["accuracy"]["broad"]),
-                expert=float(one["accuracy"]["expert"] or 0.0), visits=int(until["visits"]), bytes=int(until["bytes"]),
-                seconds=float(until["seconds"]), curve=one["curve"], folder=folder.name, reached=bool(met),
-                total_bytes=total,
-            )  # fmt: skip
-        except (OSError, ValueError, KeyError, TypeError, IndexError):
-            return None
+        return read_result(self.folder(method, seed), method, self.plan.method(method), seed)
 
     def _equal_bytes(self) -> float:
         spent = [[r.bytes for r in self.of(m)] for m in self.plan.methods if m != "central"]
@@ -190,6 +175,25 @@ class Comparison:
             "runs": [r._asdict() for r in self.results],
             "errors": self.errors,
         }
+
+
+def read_result(folder: Path, label: str, method: str, seed: int) -> Result | None:
+    """Read what a run of a method and one seed came to; nothing where it measured nothing, or is another's."""
+    try:
+        report = json.loads((folder / "report.json").read_text())
+        one = report["seeds"][0]
+        if (report["method"], one["seed"]) != (method, seed) or one["accuracy"]["broad"] is None:
+            return None
+        total, met = int(one["train_bytes"]), one.get("reached")
+        until = met or {"visits": len(one["route"]), "bytes": total, "seconds": one["train_s"]}
+        return Result(
+            method=label, seed=seed, passed=bool(one["targets_met"]), broad=float(one["accuracy"]["broad"]),
+            expert=float(one["accuracy"]["expert"] or 0.0), visits=int(until["visits"]), bytes=int(until["bytes"]),
+            seconds=float(until["seconds"]), curve=one["curve"], folder=folder.name, reached=bool(met),
+            total_bytes=total,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
 
 
 def reached(result: Result, limit: float) -> float:

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -50,7 +51,10 @@ READY_TIMEOUT_S = 120.0  # a slow virtual machine gets there too
 class Bed:
     """One standing testbed, a context manager: whatever happens inside, all that was made is removed, nothing else."""
 
-    def __init__(self, scenario: Scenario, folder: RunFolder, *, page_port: int | None, capture: bool = True) -> None:
+    def __init__(
+        self, scenario: Scenario, folder: RunFolder, *, page_port: int | None, capture: bool = True,
+        listener: socket.socket | None = None,
+    ) -> None:  # fmt: skip
         self.scenario = scenario
         self.folder = folder
         self.plan = network_plan(scenario)
@@ -61,7 +65,7 @@ class Bed:
         self.background: Background | None = None
         self.baseline: dict[str, int] = {}
         self.absent: set[str] = set()
-        self._page_port = page_port
+        self._page_port, self._listener = page_port, listener
         self._want_capture = capture
         self._zygote: Child | None = None
         self.identities: Identities | None = None
@@ -102,7 +106,8 @@ class Bed:
         self.hub.start()
         self._cleanup.callback(self.hub.close)
         if self._page_port is not None:
-            self.page = PageServer(create_app(self.state, self.hub, metrics), port=self._page_port)
+            app = create_app(self.state, self.hub, metrics)
+            self.page = PageServer(app, port=self._page_port, listener=self._listener)
             self.page.start()
             self._cleanup.callback(self.page.close)
 

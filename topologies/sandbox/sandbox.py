@@ -31,6 +31,12 @@ def new_name() -> str:
     return f"box-{uuid.uuid4().hex[:8]}"
 
 
+def environment() -> dict[str, str]:
+    """Return our environment, in which Python finds this project from any folder."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return os.environ | {"PYTHONPATH": path}
+
+
 def sandboxed(command: Sequence[str], *, orphaned: bool = False) -> list[str]:
     """Return the words that run a command in a sandbox of its own.
 
@@ -81,26 +87,25 @@ class Sandbox:
     def _start(self, group: Path | None) -> None:
         told, tell = os.pipe()
         words = ["setpriv", "--pdeathsig", "KILL", "unshare", *OWN, "--fork", "--kill-child=KILL"]
-        words += [sys.executable, "-m", "topologies.sandbox.first", "--ready", str(tell)]
+        words += [sys.executable, "-m", "topologies.sandbox.first", "--name", self.name, "--ready", str(tell)]
         words += [] if group is None else ["--group", str(group)]
         words += [] if self._switch else ["--no-switch"]
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         os.set_inheritable(tell, True)
         try:
             self._process = subprocess.Popen(
-                [*words, "--", *self._command], env=os.environ | {"PYTHONPATH": path},
-                close_fds=False, start_new_session=True,  # the terminal's Ctrl-C comes once: by us
+                [*words, "--", *self._command], env=environment(), close_fds=False,
+                start_new_session=True,  # the terminal's Ctrl-C comes once: by us
             )  # fmt: skip
         finally:
             os.close(tell)
         try:
             ready = select.select([told], [], [], START_TIMEOUT_S)[0]
-            word = os.read(told, 32) if ready else b""
+            word = os.read(told, select.PIPE_BUF).decode() if ready else ""
         finally:
             os.close(told)
-        if not word:
-            status = self._process.wait(END_TIMEOUT_S) if ready else None
-            raise RefusedError(f"sandbox {self.name} did not come to stand (status {status}); it said why above")
+        if not word.isdigit():
+            reason = word or (f"not ready after {START_TIMEOUT_S:.0f} s" if not ready else "its first process ended")
+            raise RefusedError(f"sandbox {self.name} does not stand: {reason}")
         self.pid = int(word)
 
     def words(self, *command: str) -> list[str]:
