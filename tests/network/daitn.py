@@ -129,7 +129,7 @@ def standing() -> set[str]:
     found |= {f"qdisc {kind} on {name}" for kind, name in queues if name in names}
     found |= {f"file {path}" for path in RUN_BASE.rglob("*") if path.name != "lock"}
     found |= {f"group {path}" for path in Path("/sys/fs/cgroup").rglob("*daitn*")}
-    found |= {f"setting {name}={path_of(name).read_text().strip()}" for name in WANTED}
+    found |= {f"setting {name}={path_of(name).read_text().strip()}" for name in WANTED if path_of(name).exists()}
     return found | set(_processes())
 
 
