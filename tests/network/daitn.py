@@ -129,8 +129,13 @@ def standing() -> set[str]:
     found |= {f"qdisc {kind} on {name}" for kind, name in queues if name in names}
     found |= {f"file {path}" for path in RUN_BASE.rglob("*") if path.name != "lock"}
     found |= {f"group {path}" for path in Path("/sys/fs/cgroup").rglob("*daitn*")}
-    found |= {f"setting {name}={path_of(name).read_text().strip()}" for name in WANTED if path_of(name).exists()}
+    found |= {f"setting {name}={value}" for name, value in settings().items()}
     return found | set(_processes())
+
+
+def settings() -> dict[str, str]:
+    """Return the kernel settings that a run raises, as they are; in a sandbox there are fewer."""
+    return {name: path_of(name).read_text().strip() for name in WANTED if path_of(name).exists()}
 
 
 def _processes() -> Iterator[str]:
