@@ -25,8 +25,9 @@ from benchmarks.route import seed_list
 from experiments.commands.resolving import resolve
 from experiments.comparing.command import Budget, make_plan
 from experiments.comparing.page import write_page
-from experiments.comparing.runs import DEFAULT_METHODS, RUN_TIMEOUT_S, Comparison
+from experiments.comparing.runs import DEFAULT_METHODS, Comparison
 from experiments.errors import ExperimentError
+from experiments.sweeping.runner import RUN_TIMEOUT_S
 
 VISITS = 20
 ROUNDS = 16

@@ -7,6 +7,7 @@ dies anew; what it brings home is written here, so that a cell is in the table o
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import socket
 import sys
@@ -55,6 +56,7 @@ def connect(address: str) -> Client:
     need_engine()
     from distributed import Client
 
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here, in one line
     try:
         client = Client(address, timeout=SCHEDULER_TIMEOUT_S, name="daitn-sweep", set_as_default=False)
     except (OSError, ValueError) as error:
