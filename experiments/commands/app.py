@@ -72,8 +72,8 @@ EngineOption = Annotated[
 JobsOption = Annotated[
     int,
     typer.Option(
-        help="So many runs at a time, each on a network of its own; about 1 GiB each. Their results are those of one "
-        "after the other, but for seconds.",
+        help="So many runs at a time, each on a network of its own; about 1 GiB each. Accuracy and routes are those of "
+        "one after the other; seconds are not.",
         min=1, max=64,
     ),
 ]  # fmt: skip

@@ -7,6 +7,7 @@ dies anew; what it brings home is written here, so that a cell is in the table o
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import socket
 import sys
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from experiments.errors import ExperimentError
+from experiments.errors import ExperimentError, RunFailed
 from experiments.scenarios.scenario import dump
 from experiments.sweeping.cells import Cell, Done, carry_out
 from experiments.sweeping.runner import How
@@ -55,6 +56,7 @@ def connect(address: str) -> Client:
     need_engine()
     from distributed import Client
 
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here, in one line
     try:
         client = Client(address, timeout=SCHEDULER_TIMEOUT_S, name="daitn-sweep", set_as_default=False)
     except (OSError, ValueError) as error:
@@ -71,18 +73,23 @@ def connect(address: str) -> Client:
 
 def run_over(client: Client, cells: Sequence[Cell], say: Callable[[Cell, tuple[Done | None, str]], None]) -> None:
     """Have all cells run by the workers of a scheduler; ``say`` hears of each once, as it comes home."""
-    from distributed import KilledWorker, as_completed
+    from distributed import CancelledError, KilledWorker, as_completed
 
     futures = {
         client.submit(run_cell, cell.name, dump(cell.scenario), pure=False, resources={RESOURCE: 1}): cell
         for cell in cells
     }
     try:
-        for future in as_completed(futures):
+        for future in as_completed(list(futures), loop=client.loop):
             try:
                 came = future.result()
             except KilledWorker:
                 came = None, "too many machines died over it"
+            except (CancelledError, OSError):
+                raise RunFailed(
+                    f"the scheduler at {client.scheduler.address} is gone; what is finished is kept: start it and its "
+                    "workers again, then say the same with --out and this folder"
+                ) from None
             say(futures[future], came)
             future.release()
     finally:
