@@ -139,7 +139,7 @@ def test_os_kens_event_wait_returns_after_its_time() -> None:
         "from controller import app\n"
         "app.app_manager.AppManager.get_instance = classmethod(lambda cls: type('M', (), {\n"
         "    'load_apps': lambda s, a: None, 'instantiate_apps': lambda s, **k: None})())\n"
-        "core = types.SimpleNamespace(packet_in=None, switch_error=None)\n"
+        "core = types.SimpleNamespace(packet_in=None, packet_refused=None, switch_error=None)\n"
         "app.start(core, types.SimpleNamespace(loop=None), 1)\n"
         "print(app.hub.Event().wait(0.05), flush=True)\n"
         "os._exit(0)\n"
