@@ -96,15 +96,15 @@ def timeline(
 
 
 def _memory(axes: Any, samples: Sequence[Sample], at_s: dict[int, float]) -> None:
-    """Draw the private memory of control centres, and of the agents that have most."""
+    """Draw the memory of control centres, and of the agents that have most."""
     names = sorted({s.name for s in samples})
-    most = {n: max(s.private_mb for s in samples if s.name == n) for n in names}
+    most = {n: max(s.anon_mb for s in samples if s.name == n) for n in names}
     agents = sorted((n for n in names if not n.startswith(("dcc", "main", "zygote", "kbg"))), key=lambda n: -most[n])
     shown = [n for n in names if n.startswith(("dcc", "main"))] + agents[:3]
     for name in shown:
-        points = [(at_s[s.jobs], s.private_mb) for s in samples if s.name == name and s.jobs in at_s]
+        points = [(at_s[s.jobs], s.anon_mb) for s in samples if s.name == name and s.jobs in at_s]
         axes.plot([t for t, _ in points], [mb for _, mb in points], lw=1.0, label=name)
-    axes.set(ylabel="private memory, MB", ylim=(0, None))
+    axes.set(ylabel="memory, MB", ylim=(0, None))
     if shown:
         axes.legend(frameon=False, fontsize=7, ncols=4, loc="upper left")
 

@@ -183,18 +183,18 @@ def test_who_died_by_itself_is_found() -> None:
 
 
 def life(pid: int, start: int, mb: float, each: float, files: int = 20) -> list[growth.Sample]:
-    return [growth.Sample(start + n, "dcc1", pid, mb + each * n, files) for n in range(60)]
+    return [growth.Sample(start + n, "dcc1", pid, mb + each * n, files) for n in range(160)]
 
 
 def test_growth_is_found_over_several_lives() -> None:
-    steady = growth.slopes([*life(1, 0, 50, 0.0), *life(2, 60, 90, 0.0)])
+    steady = growth.slopes([*life(1, 0, 50, 0.0), *life(2, 160, 90, 0.0)])
     assert growth.grown(steady) == {} and steady[0].lives == 2
-    (leak,) = growth.slopes([*life(1, 0, 50, 0.02), *life(2, 60, 90, 0.02)])
+    (leak,) = growth.slopes([*life(1, 0, 50, 0.02), *life(2, 160, 90, 0.02)])
     assert leak.mb == pytest.approx(2.0) and list(growth.grown([leak]).values()) == ["growth"]
     files = [msgspec.structs.replace(s, files=20 + s.jobs // 20) for s in life(1, 0, 50, 0.0)]
     assert growth.grown(growth.slopes(files))
 
 
 def test_the_first_jobs_of_a_life_do_not_count() -> None:
-    warming = [growth.Sample(n, "h11", 1, 30 + min(n, growth.WARM_JOBS), 9) for n in range(60)]
+    warming = [growth.Sample(n, "h11", 1, 30 + min(n, growth.WARM_JOBS), 9) for n in range(160)]
     assert growth.grown(growth.slopes(warming)) == {}
