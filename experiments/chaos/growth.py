@@ -1,8 +1,8 @@
 """Memory and open files of every process of a run, job by job, and whether they grow: a line through each life.
 
 A process that is killed and started again begins anew, so each life has its own intercept and all of a name one slope.
-Memory is what is resident and of no file (RssAnon). Pages that a fork shares count from the start: what is private alone
-grows by itself while others copy theirs.
+Memory is what is resident and of no file (RssAnon). Pages that a fork shares count from the start: what is private
+alone grows by itself while others copy theirs.
 """
 
 from __future__ import annotations

@@ -26,6 +26,8 @@ WORK: Final = (
     ("queries unanswered", "#e67e22"), ("parcels sent", "#8e44ad"),
 )  # fmt: skip
 STEPS: Final = 120
+LEAST_STEP_S: Final = 5.0
+BESIDE: Final = {"frameon": False, "fontsize": 7, "loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
 STEEPEST: Final = 8
 
 
@@ -75,7 +77,7 @@ def timeline(
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
     )
-    step_s = max(seconds / STEPS, 1.0)
+    step_s = max(seconds / STEPS, LEAST_STEP_S)
     edges = [n * step_s for n in range(int(seconds / step_s) + 2)]
     for name, colour in WORK:
         counts = Counter(int(t_s / step_s) for t_s, what in happened if what == name and t_s >= 0)
@@ -89,7 +91,7 @@ def timeline(
                 label=name,
             )
     work.set(ylabel="a minute", ylim=(0, None))
-    work.legend(frameon=False, fontsize=7, ncols=3, loc="upper right")
+    work.legend(**BESIDE)
     _memory(memory, samples, dict(jobs_at_s))
     memory.set(xlabel="seconds of the campaign", xlim=(0, max(seconds, 1.0)))
     return svg(figure)
@@ -106,7 +108,7 @@ def _memory(axes: Any, samples: Sequence[Sample], at_s: dict[int, float]) -> Non
         axes.plot([t for t, _ in points], [mb for _, mb in points], lw=1.0, label=name)
     axes.set(ylabel="memory, MB", ylim=(0, None))
     if shown:
-        axes.legend(frameon=False, fontsize=7, ncols=4, loc="upper left")
+        axes.legend(**BESIDE)
 
 
 def render(told: dict[str, Any], done: Sequence[Done], picture: str) -> str:

@@ -174,6 +174,13 @@ def test_an_altered_parcel_is_found(ledger: Ledger) -> None:
     assert list(ledger.bad().values()) == ["bad packet"]
 
 
+def test_parcels_of_which_nothing_is_heard_are_counted(ledger: Ledger) -> None:
+    ledger.sent |= {OBJECT: "aa", 7: "bb", 8: "cc"}
+    said(ledger, "parcel.kept", node="c1", sha256="aa")
+    ledger.hear(Event(kind="error", source="h11", t_unix_s=1.0, data={"object_id": 7}))
+    assert oracle.unheard(ledger) == 1
+
+
 def test_who_died_by_itself_is_found() -> None:
     names = {1: "dcc1", 2: "h11", 3: "h12"}
     assert list(oracle.died(names, {1}, {3})) == ["h11 (process 2) has ended by itself"]
