@@ -261,5 +261,6 @@ def result(campaign: Campaign, seed: int) -> dict[str, Any]:
         "recovered_max_s": recovered[-1] if recovered else None,
         "jobs": work.jobs if work else 0, "work": dict(sorted(work.done.items())) if work else {},
         "datagrams_sent": traffic.sent if traffic else 0, "datagrams_received": traffic.received if traffic else 0,
+        "parcels_unheard": oracle.unheard(campaign.ledger),
         "growth": [msgspec.to_builtins(s) for s in campaign.slopes()],
     }  # fmt: skip

@@ -1,6 +1,8 @@
 """Memory and open files of every process of a run, job by job, and whether they grow: a line through each life.
 
 A process that is killed and started again begins anew, so each life has its own intercept and all of a name one slope.
+Memory is what is resident and of no file (RssAnon). Pages that a fork shares count from the start: what is private
+alone grows by itself while others copy theirs.
 """
 
 from __future__ import annotations
@@ -16,20 +18,20 @@ import msgspec
 
 from experiments.chaos.oracle import What
 
-WARM_JOBS: Final = 10  # of each life: caches fill, the first training step allocates
-LEAST_SAMPLES: Final = 20
-MOST_MB: Final = 1.0  # of private memory a process in 100 jobs
+WARM_JOBS: Final = 40  # of each life: caches fill, the first training step allocates
+LEAST_SAMPLES: Final = 100
+MOST_MB: Final = 1.0  # a process in 100 jobs
 MOST_FILES: Final = 1.0  # in 100 jobs
-_PRIVATE = re.compile(r"^(?:Private_Clean|Private_Dirty):\s+(\d+) kB", re.MULTILINE)
+_ANONYMOUS = re.compile(r"^RssAnon:\s+(\d+) kB", re.MULTILINE)
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """A process after a number of jobs: memory that is its own alone, and open files."""
+    """A process after a number of jobs: its memory and open files."""
 
     jobs: int
     name: str
     pid: int
-    private_mb: float
+    anon_mb: float
     files: int
 
 
@@ -50,12 +52,12 @@ def sample(names: Mapping[int, str], jobs: int) -> list[Sample]:
     found = []
     for pid, name in names.items():
         try:
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            text = Path(f"/proc/{pid}/status").read_text()
             files = len(os.listdir(f"/proc/{pid}/fd"))
         except OSError:
             continue
-        if sizes := _PRIVATE.findall(text):
-            found.append(Sample(jobs, name, pid, round(sum(map(int, sizes)) / 1024, 3), files))
+        if size := _ANONYMOUS.search(text):
+            found.append(Sample(jobs, name, pid, round(int(size[1]) / 1024, 3), files))
     return found
 
 
@@ -70,11 +72,11 @@ def slopes(samples: Sequence[Sample]) -> list[Slope]:
         warm = [life for life in warm if len(life) > 1]
         count = sum(map(len, warm))
         if count >= LEAST_SAMPLES:
-            mb = 100 * _slope([[(s.jobs, s.private_mb) for s in life] for life in warm])
+            mb = 100 * _slope([[(s.jobs, s.anon_mb) for s in life] for life in warm])
             files = 100 * _slope([[(s.jobs, float(s.files)) for s in life] for life in warm])
             last = warm[-1][-1]
             found.append(
-                Slope(name, round(mb, 3), round(files, 3), count, len(warm), last.private_mb, last.files)
+                Slope(name, round(mb, 3), round(files, 3), count, len(warm), last.anon_mb, last.files)
             )  # fmt: skip
     return sorted(found, key=lambda s: -s.mb)
 

@@ -100,6 +100,7 @@ class Ledger:
         self.sent: dict[int, str] = {}
         self.kept: dict[int, list[tuple[str, str]]] = {}
         self.under_way: dict[int, tuple[str, str]] = {}
+        self.complained: set[int] = set()
         self._deadline_s: dict[int, float] = {}
         self._launched_unix_s: dict[int, float] = {}
 
@@ -115,6 +116,8 @@ class Ledger:
                 self.ended[object_id] = f"{data.get('state')}: {data.get('reason') or ''}"
             case "object.returned":
                 self.returned.setdefault(object_id, []).append(str(data.get("node")))
+            case "error" | "warning" if object_id:
+                self.complained.add(object_id)
             case "parcel.kept":
                 self.kept.setdefault(object_id, []).append((str(data.get("node")), str(data.get("sha256"))))
             case "object.launched":
@@ -164,6 +167,12 @@ class Ledger:
             for node, sha256 in kept
             if i in self.sent and sha256 != self.sent[i]
         }
+
+
+def unheard(ledger: Ledger) -> int:
+    """Count the parcels of which nothing was heard again: not kept, and nobody complained. They have no custody: a
+    sender or a rendezvous that is killed takes them along."""
+    return sum(i not in ledger.kept and i not in ledger.complained for i in list(ledger.sent))
 
 
 def died(names: Mapping[int, str], living: set[int], killed: set[int]) -> dict[str, What]:

@@ -26,6 +26,8 @@ WORK: Final = (
     ("queries unanswered", "#e67e22"), ("parcels sent", "#8e44ad"),
 )  # fmt: skip
 STEPS: Final = 120
+LEAST_STEP_S: Final = 5.0
+BESIDE: Final = {"frameon": False, "fontsize": 7, "loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
 STEEPEST: Final = 8
 
 
@@ -75,7 +77,7 @@ def timeline(
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
     )
-    step_s = max(seconds / STEPS, 1.0)
+    step_s = max(seconds / STEPS, LEAST_STEP_S)
     edges = [n * step_s for n in range(int(seconds / step_s) + 2)]
     for name, colour in WORK:
         counts = Counter(int(t_s / step_s) for t_s, what in happened if what == name and t_s >= 0)
@@ -89,24 +91,24 @@ def timeline(
                 label=name,
             )
     work.set(ylabel="a minute", ylim=(0, None))
-    work.legend(frameon=False, fontsize=7, ncols=3, loc="upper right")
+    work.legend(**BESIDE)
     _memory(memory, samples, dict(jobs_at_s))
     memory.set(xlabel="seconds of the campaign", xlim=(0, max(seconds, 1.0)))
     return svg(figure)
 
 
 def _memory(axes: Any, samples: Sequence[Sample], at_s: dict[int, float]) -> None:
-    """Draw the private memory of control centres, and of the agents that have most."""
+    """Draw the memory of control centres, and of the agents that have most."""
     names = sorted({s.name for s in samples})
-    most = {n: max(s.private_mb for s in samples if s.name == n) for n in names}
+    most = {n: max(s.anon_mb for s in samples if s.name == n) for n in names}
     agents = sorted((n for n in names if not n.startswith(("dcc", "main", "zygote", "kbg"))), key=lambda n: -most[n])
     shown = [n for n in names if n.startswith(("dcc", "main"))] + agents[:3]
     for name in shown:
-        points = [(at_s[s.jobs], s.private_mb) for s in samples if s.name == name and s.jobs in at_s]
+        points = [(at_s[s.jobs], s.anon_mb) for s in samples if s.name == name and s.jobs in at_s]
         axes.plot([t for t, _ in points], [mb for _, mb in points], lw=1.0, label=name)
-    axes.set(ylabel="private memory, MB", ylim=(0, None))
+    axes.set(ylabel="memory, MB", ylim=(0, None))
     if shown:
-        axes.legend(frameon=False, fontsize=7, ncols=4, loc="upper left")
+        axes.legend(**BESIDE)
 
 
 def render(told: dict[str, Any], done: Sequence[Done], picture: str) -> str:

@@ -1,6 +1,6 @@
 """One target under atheris: ``python -m tests.fuzz.child TARGET [libFuzzer options] CORPUS``.
 
-Two leaks that are not ours are kept from filling the memory (docs/fuzzing.md has the evidence): atheris 3.0.0 never
+Two leaks that are not ours are kept from filling the memory (docs/chaos.md has the evidence): atheris 3.0.0 never
 frees the result of a comparison that it watches, and CPython 3.11 keeps at each ``tracemalloc.stop()`` some 32 bytes
 for every line that allocated.
 """
