@@ -80,6 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     from hosts.agent import Agent
     from hosts.learning.spec import TrainSettings
     from hosts.process import birth, zygote
+    from hosts.process.memory import give_back
 
     class Schooling(birth.Birth):
         """A birth after which the newborn trains."""
@@ -94,6 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
             task, data = agent.terminal.task, agent.terminal.data
             assert data is not None, "every terminal of this benchmark is a data node"
             result = task.train(task.new_model(0), data.train, TrainSettings(epochs=1.0))
+            give_back()  # as after every visit
             agent.emit("bench.trained", name=host.name, samples=len(data.train), loss=result.loss)
 
     birth.Birth = Schooling  # type: ignore[misc]  # what the zygote's main takes
