@@ -11,7 +11,8 @@ changes from cut to cut.  Every tenth cut finds the control centres stopped (SIG
 ``reroute_p50_ms``, ``reroute_p99_ms``: of the worse of both ways, the longest time without a way: from the moment at
 which the first of some probes that are lost in a row was sent, to the moment at which the next one arrives (the
 transfer fills a queue, too, which drops single ones).  ``alone_p99_ms``: the same where the control centres were
-stopped.  ``worst``: the five longest, with the interface that was cut.  ``lost_transfers``: objects that did not come whole, byte by byte.
+stopped.  ``worst``: the five longest, with the interface that was cut.  ``lost_transfers``: objects that did not come
+whole, byte by byte.
 """
 
 from __future__ import annotations
