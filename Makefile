@@ -147,6 +147,13 @@ bench-streams: setup  ## one query of many samples beside as many single ones, a
 bench-text: setup-unit  ## the text task beside TF-IDF and logistic regression, pooled; the last line is JSON
 	@$(PY) -m benchmarks.text
 
+.PHONY: bench-scale bench-faults-links
+bench-scale: setup-demo  ## 20 to 500 shaped terminals up and down, beside plain Mininet; 200 with PyTorch agents; last line JSON
+	@$(PY) -m benchmarks.scale
+
+bench-faults-links: setup-demo  ## links cut under probes and transfers: how long until packets go another way; last line JSON
+	@$(PY) -m benchmarks.faults_links
+
 clean:  ## take down what runs have left standing, and the caches (keeps runs/ and .venv/)
 	@[ ! -x .venv/bin/daitn ] || .venv/bin/daitn clean
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis

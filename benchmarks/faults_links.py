@@ -8,9 +8,11 @@ millisecond, both ways (ordinary UDP), and at each cut an object is on its way, 
 end of a link down that all of them cross (the other end loses its carrier); which of the links, and which of its ends,
 changes from cut to cut.  Every tenth cut finds the control centres stopped (SIGSTOP): the switches are alone.
 
-``reroute_p50_ms``, ``reroute_p99_ms``: of the worse of both ways, from the moment at which the first probe that is lost
-was sent to the moment at which the first one sent after the last lost one arrives.  ``alone_p99_ms``: the same where
-the control centres were stopped.  ``lost_transfers``: objects that did not come whole, byte by byte.
+``reroute_p50_ms``, ``reroute_p99_ms``: of the worse of both ways, the longest time without a way: from the moment at
+which the first of some probes that are lost in a row was sent, to the moment at which the next one arrives (the
+transfer fills a queue, too, which drops single ones).  ``alone_p99_ms``: the same where the control centres were
+stopped.  ``worst``: the five longest, with the interface that was cut.  ``lost_transfers``: objects that did not come
+whole, byte by byte.
 """
 
 from __future__ import annotations
@@ -205,10 +207,8 @@ def outage_ms(probes: Sequence[Probe], at_ns: int, number: int) -> tuple[float, 
         silent_ms = (end_ns - mine[-1].sent_ns) / 1e6 if mine else AFTER_S * 1e3
         return silent_ms, round(silent_ms / (EVERY_S * 1e3))
     gaps = [(a, b) for a, b in pairwise(mine) if b.number != a.number + 1]
-    if not gaps:
-        return 0.0, 0
-    lost_ms = (gaps[-1][1].arrived_ns - gaps[0][0].sent_ns) / 1e6 - EVERY_S * 1e3
-    return lost_ms, sum(b.number - a.number - 1 for a, b in gaps)
+    longest_ms = max(((b.arrived_ns - a.sent_ns) / 1e6 - EVERY_S * 1e3 for a, b in gaps), default=0.0)
+    return longest_ms, sum(b.number - a.number - 1 for a, b in gaps)
 
 
 def measure(cuts: int) -> dict[str, Any]:
@@ -241,6 +241,7 @@ def figures(cuts: Sequence[Cut], probes: Sequence[Probe]) -> dict[str, Any]:
         "reroute_max_ms": percentile(worst, 100),
         "alone_p50_ms": percentile(alone, 50),
         "alone_p99_ms": percentile(alone, 99),
+        "worst": sorted(((round(ms, 1), one.interface, one.alone) for ms, one in zip(worst, cuts, strict=True)))[-5:],
         "probes_lost_a_cut": round(sum(lost) / max(1, len(lost)), 2),
         "lost_transfers": sum(not one.whole for one in cuts),
     }

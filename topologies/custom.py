@@ -17,11 +17,12 @@ from typing import Any, NoReturn
 
 import msgspec
 from mininet.link import Intf, Link
-from mininet.node import Controller, Host, OVSSwitch
+from mininet.node import Controller, OVSSwitch
 from mininet.topo import Topo
 
 from topologies import venv, wiring
 from topologies.errors import PlanError, RefusedError, TopologyError
+from topologies.keeper import KeptHost
 from topologies.machine import netns, probe, shell, wires
 from topologies.machine.cleanup import clean
 from topologies.machine.ledger import RUN_VARIABLE
@@ -49,14 +50,13 @@ class PlanIntf(Intf):
         return said
 
 
-class PlanHost(Host):
+class PlanHost(KeptHost):
     """A terminal of the plan: address, route, software checksums, no IPv6."""
 
     def __init__(self, name: str, plan: HostPlan, session: Session, **params: Any) -> None:
         self.plan = plan
         self.session = session
         super().__init__(name, **params)
-        netns.inside(self.pid, netns.quiet_ipv6)
 
     def _popen(self, cmd: Any, **params: Any) -> Any:
         params.setdefault("env", self.session.environment)
@@ -69,6 +69,7 @@ class PlanHost(Host):
         shape = wiring.shape_lines(link, interface.name, self.session.netem)
 
         def configure() -> None:
+            netns.quiet_ipv6()
             shell.batch("ip", wiring.host_lines(self.plan, self.session.elsewhere))
             shell.batch("tc", shape)
             netns.checksum_in_software(interface.name)

@@ -13,6 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from topologies.machine.probe import Datapath
 from topologies.machine.waiting import wait_until
 from topologies.plan import LinkPlan, NetworkPlan
 from topologies.session import Session
+
+TOGETHER = 4  # hosts that are configured at a time: each waits for two programs
 
 
 class HostList(list[Any]):
@@ -116,9 +119,8 @@ class Network(Mininet):
                 self.addSwitch(switch.name, cls=PlanSwitch, plan=switch, session=session)
         with self._timed("links"):
             self._make_links(session, wired)
-        with self._timed("hosts"):
-            for node in self.hosts:
-                node.config()
+        with self._timed("hosts"), ThreadPoolExecutor(TOGETHER) as pool:
+            list(pool.map(PlanHost.config, self.hosts))
         with self._timed("switches"):
             self._start_switches()
 
@@ -202,7 +204,9 @@ class Network(Mininet):
     def _end_shells(self) -> None:
         nodes = [*self.hosts, *self.switches]
         for node in nodes:  # all at once first: each then ends while the others are waited for
-            if node.shell is not None:
+            if isinstance(node, PlanHost):
+                node.hang_up()
+            elif node.shell is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(node.shell.pid, signal.SIGHUP)
         for node in nodes:

@@ -231,6 +231,23 @@ def test_an_object_is_steered_across_k_as_and_delivered_whole(
             terminal.communicate(timeout=5)
 
 
+def test_switches_go_around_a_dead_link_by_themselves(testbed: Bed) -> None:
+    before, _ = trace_path(PLAN, "h11", "10.2.1.1")
+    link = next(k for k in PLAN.links if {k.a, k.b} == set(before[:2]))
+    interface = f"{link.a}-eth{link.a_port}"
+    for process in testbed.processes.values():
+        process.send_signal(signal.SIGSTOP)
+    try:
+        subprocess.run(["ip", "link", "set", interface, "down"], check=True)
+        wait_until(lambda: testbed.ping("h11", "10.2.1.1", "-W", "1"), 4, "a way around, there and back")
+    finally:
+        subprocess.run(["ip", "link", "set", interface, "up"], check=True)
+        for process in testbed.processes.values():
+            process.send_signal(signal.SIGCONT)
+    wait_until(lambda: trace_path(PLAN, "h11", "10.2.1.1")[0] == before, 5, "the old path")
+    assert not testbed.collector.of("error")
+
+
 def test_a_dead_link_is_routed_around_and_taken_back(testbed: Bed) -> None:
     host = next(h for h in PLAN.hosts if h.name == "h11")
     before, _ = trace_path(PLAN, "h11", "10.2.1.1")
