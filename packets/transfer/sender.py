@@ -21,8 +21,7 @@ from packets.transfers import OutgoingObject, Transfer, TransferStats
 from packets.wire import FIXED_BYTES, IP_UDP_BYTES, NO_FLAGS, Acknowledgement, ErrorCode, Flag, Header
 
 LAUNCH_PAUSES_S = (0.25, 0.5, 1.0, 2.0)
-# A switch may lead the first one the old way, from its cache.
-AGAIN_PAUSES_S = (0.012, 0.025, 0.05, 0.1, *LAUNCH_PAUSES_S)
+AGAIN_PAUSES_S = (0.012, 0.025, 0.05, 0.1, *LAUNCH_PAUSES_S)  # a switch's cache may lead the first astray
 LAUNCH_TIMEOUT_S = 20.0
 IDLE_TIMEOUT_S = 15.0
 FORMER_PATIENCE_S = 1.0
