@@ -156,7 +156,10 @@ class Process:
 
         emit = self._emit()
         loop, worker = asyncio.get_running_loop(), Worker(emit)
-        switches, store = app.Switches(loop), Store(self.options.database, os.environ.get(RUN_VARIABLE, ""))
+        run, told = os.environ.get(RUN_VARIABLE, ""), emit
+        store = Store(self.options.database, run, lambda text: told("warning", text=text))
+        emit = store.audited(emit)
+        switches, worker.emit = app.Switches(loop, store.commit), emit
         means = Means(
             switches, worker, store, time.monotonic, emit, self._ask, self.options.seed, self.groups, self.engines,
             keeper=self.keeper, any_source=self.options.any_source, housing=self.housing,
@@ -168,12 +171,13 @@ class Process:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, over.set)
         try:
-            await self._open_border(dcc, emit)
-            dcc.training.book.bury()
+            dcc.restore()
+            await self._open_border(dcc, emit, store)
             worker.spawn(dcc.lending.warm(), "start of the engines that are lent")
-            worker.every(dcc.table() | self._border_table(dcc))
             worker.watch()
             app.start(dcc.fabric, switches, self.options.openflow_port)
+            await dcc.resume()
+            worker.every(dcc.table() | self._border_table(dcc))
             _collect_seldom()
             await over.wait()
         finally:
@@ -181,7 +185,7 @@ class Process:
             await self.engines.close()
             self._close(store, worker)
 
-    async def _open_border(self, dcc: Dcc, emit: Emit) -> None:
+    async def _open_border(self, dcc: Dcc, emit: Emit, store: Store) -> None:
         from controller.border.kbgp.border import KbgpBorder
         from controller.border.speaker import speaker_socket
 
@@ -194,7 +198,8 @@ class Process:
         others = [k for k in dcc.services.all_kas if k not in dcc.domain.kas]
         sockets = {k: [speaker_socket(folder, s.name) for s in dcc.domain.speakers(k)] for k in own}
         identities = dict.fromkeys(own, self.keeper.identity) if self.keeper else {}
-        self.border = border = KbgpBorder(own, others, sockets, emit, identities)
+        epoch_ms = store.epoch(int(time.time() * 1000))
+        self.border = border = KbgpBorder(own, others, sockets, emit, identities, epoch_ms, store.commit)
 
         def tell_of_links() -> None:
             for speaker in [s for k in own for s in dcc.domain.speakers(k)]:

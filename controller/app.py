@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from os_ken import cfg
@@ -23,8 +24,11 @@ from os_ken.ofproto import ofproto_v1_3
 from controller.errors import SwitchTimeout
 from controller.southbound.datapath import serve_in
 from controller.southbound.fastpath import packet_out
-from controller.southbound.openflow import Mod, PacketIn, PacketOut, PortCount
-from controller.southbound.translate import to_message
+from controller.southbound.openflow import Found, Mod, PacketIn, PacketOut, PortCount
+from controller.southbound.translate import to_found, to_message
+
+HELD = [ofp_event.EventOFPFlowStatsReply, ofp_event.EventOFPGroupDescStatsReply]  # what switches say that they hold
+HELD += [ofp_event.EventOFPMeterConfigStatsReply]
 
 
 class Core(Protocol):
@@ -50,12 +54,16 @@ class Core(Protocol):
 
 
 class Switches:
-    """The southbound of the core: connected datapaths, and barriers waiting for their answer."""
+    """The southbound of the core: connected datapaths, and requests waiting for their answer.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+    ``before`` is called before anything is sent: what it rests on is to be written down by then.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, before: Callable[[], None] = lambda: None) -> None:
+        self.loop, self.before = loop, before
         self.datapaths: dict[int, Any] = {}
-        self._waiting: dict[tuple[int, int], asyncio.Future[None]] = {}
+        self._waiting: dict[tuple[int, int], asyncio.Future[list[Any]]] = {}
+        self._parts: dict[tuple[int, int], list[Any]] = {}
         self._xids = itertools.count(1)
 
     def send(self, dpid: int, mods: list[Mod]) -> None:
@@ -63,6 +71,7 @@ class Switches:
         datapath = self.datapaths.get(dpid)
         if datapath is None:
             return
+        self.before()
         for mod in mods:
             ready = packet_out(next(self._xids) & 0xFFFF_FFFF, mod) if isinstance(mod, PacketOut) else None
             if ready is not None:
@@ -77,22 +86,41 @@ class Switches:
         datapath = self.datapaths.get(dpid)
         if datapath is None:
             raise SwitchTimeout(f"switch {dpid} is not connected")
-        request = datapath.ofproto_parser.OFPBarrierRequest(datapath)
-        key = dpid, datapath.set_xid(request)
+        await self._ask(datapath, datapath.ofproto_parser.OFPBarrierRequest(datapath), "a barrier", timeout_s)
+
+    async def found(self, dpid: int, *, meters: bool, timeout_s: float = 5.0) -> Found:
+        """Return what a switch holds, groups and meters before the flows that lead to them; ``SwitchTimeout``."""
+        datapath = self.datapaths.get(dpid)
+        if datapath is None:
+            raise SwitchTimeout(f"switch {dpid} is not connected")
+        parser, of = datapath.ofproto_parser, datapath.ofproto
+        requests = [parser.OFPGroupDescStatsRequest(datapath, 0), parser.OFPFlowStatsRequest(datapath)]
+        requests += [parser.OFPMeterConfigStatsRequest(datapath, 0, of.OFPM_ALL)] if meters else []
+        asked = [self._ask(datapath, r, "what it holds", timeout_s) for r in requests]
+        groups, flows, *metered = await asyncio.gather(*asked)
+        return to_found(datapath, flows, groups, metered[0] if metered else [])
+
+    async def _ask(self, datapath: Any, request: Any, what: str, timeout_s: float) -> list[Any]:
+        key = datapath.id, datapath.set_xid(request)
         self._waiting[key] = done = self.loop.create_future()
         datapath.send_msg(request)
         try:
-            await asyncio.wait_for(done, timeout_s)
+            return await asyncio.wait_for(done, timeout_s)
         except TimeoutError as error:
-            raise SwitchTimeout(f"switch {dpid} did not answer a barrier within {timeout_s:g} s") from error
+            raise SwitchTimeout(f"switch {datapath.id} did not answer {what} within {timeout_s:g} s") from error
         finally:
             self._waiting.pop(key, None)
+            self._parts.pop(key, None)
 
-    def barrier_answered(self, dpid: int, xid: int) -> None:
-        """A barrier's answer came; one that nobody waits for any more is left aside."""
+    def answered(self, dpid: int, xid: int, part: list[Any], more: bool = False) -> None:
+        """An answer came, or a part of it; one that nobody waits for any more is left aside."""
         done = self._waiting.get((dpid, xid))
-        if done is not None and not done.done():
-            done.set_result(None)
+        if done is None or done.done():
+            return
+        whole = self._parts.setdefault((dpid, xid), [])
+        whole += part
+        if not more:
+            done.set_result(whole)
 
     def lost(self, dpid: int) -> None:
         """The session is gone: no barrier of it will be answered."""
@@ -177,7 +205,13 @@ class Shim(app_manager.OSKenApp):  # type: ignore[misc,unused-ignore]  # os-ken 
 
     @set_ev_cls(ofp_event.EventOFPBarrierReply, MAIN_DISPATCHER)  # type: ignore[untyped-decorator,unused-ignore]
     def _barrier(self, event: Any) -> None:
-        self._call(self.switches.barrier_answered, event.msg.datapath.id, event.msg.xid)
+        self._call(self.switches.answered, event.msg.datapath.id, event.msg.xid, [])
+
+    @set_ev_cls(HELD, MAIN_DISPATCHER)  # type: ignore[untyped-decorator,unused-ignore]
+    def _told(self, event: Any) -> None:
+        message = event.msg
+        more = bool(message.flags & message.datapath.ofproto.OFPMPF_REPLY_MORE)
+        self._call(self.switches.answered, message.datapath.id, message.xid, list(message.body), more)
 
     @set_ev_cls(ofp_event.EventOFPErrorMsg, (CONFIG_DISPATCHER, MAIN_DISPATCHER))  # type: ignore[untyped-decorator,unused-ignore]
     def _error(self, event: Any) -> None:

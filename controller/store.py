@@ -59,12 +59,13 @@ def as_json(value: Any) -> str:
 class Store:
     """The database of one DCC process. ``path`` None keeps it in memory; ``run``: what is of another is deleted.
 
-    ``again``: it has been written in this run before.
+    ``again``: it has been written in this run before. ``damaged``: that may be so, but nothing of it is left.
     """
 
     def __init__(self, path: Path | None = None, run: str = "", warn: Warn = lambda text: None) -> None:
         self.database = Database(path, SCHEMA, warn)
         self.again = bool(run) and self.database.read("SELECT run FROM runs").fetchall() == [(run,)]
+        self.damaged = self.database.damaged
         if not self.again:
             with self.together():
                 for table in (*TABLES, "state", "runs"):

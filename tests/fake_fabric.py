@@ -28,6 +28,7 @@ from controller.southbound.openflow import (
     Action,
     DecTtl,
     FlowMod,
+    Found,
     GroupMod,
     MeterMod,
     Mod,
@@ -203,7 +204,7 @@ class FakeSwitch:
 def _deleted(mod: FlowMod, flow: FlowMod) -> bool:
     if mod.table not in (ANY_TABLE, flow.table):
         return False
-    if mod.match:
+    if mod.match or mod.strict:
         return (mod.match, mod.priority) == (flow.match, flow.priority)
     return not mod.cookie or mod.cookie == flow.cookie
 
@@ -267,6 +268,12 @@ class FakeFabric:
 
     def ask_port_counts(self, dpid: int) -> None:
         pass
+
+    async def found(self, dpid: int, *, meters: bool, timeout_s: float = 5.0) -> Found:
+        await asyncio.sleep(0)
+        switch = self.switches[self.names[dpid]]
+        metered = [replace(m, modify=False) for m in switch.meters.values()] if meters else []
+        return Found(list(switch.flows), [replace(g, modify=False) for g in switch.groups.values()], metered)
 
     def _packet_out(self, name: str, mod: PacketOut) -> None:
         packet = from_bytes(mod.data)

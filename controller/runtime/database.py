@@ -37,7 +37,7 @@ class Database:
     def __init__(self, path: Path | None, schema: str, warn: Warn = lambda text: None) -> None:
         self.path, self.warn, self._schema = path, warn, schema
         self.mirrors: list[Mirror] = []
-        self.lost = 0
+        self.lost, self.damaged = 0, False
         self._behind_s: float | None = None
         self._pending = self._called = False
         self._over = threading.Event()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from controller.domain import Domain
 from controller.errors import ControllerError, SteeringError
@@ -17,13 +17,16 @@ from controller.southbound import pipeline
 from controller.southbound.frames import Datagram, build_udp
 from controller.southbound.openflow import (
     PORT_TABLE,
-    Action,
     FlowMod,
+    GroupMod,
+    Mod,
     Output,
     PacketIn,
     PacketOut,
     Southbound,
 )
+from controller.southbound.reconcile import Change, key, reconcile
+from controller.store import Store
 from controller.tools.classes import Classes
 from controller.tools.exits import Entry, Exit
 from packets.events import Emit
@@ -32,28 +35,48 @@ from packets.parts import cut
 from packets.wire import Header, encode
 from topologies.plan import ROUTER_MAC, HostPlan
 
+LABEL_PRIORITY = 50
 PREPARE_S = 60.0  # a switch that is given its first rules shares the machine with all the others that start
 
 
 @dataclass
 class LabelPath:
-    """The rules of one label in one K-AS."""
+    """The rules of one label in one K-AS: ``hops`` from the entry on, each a switch, the port in and the port out.
+
+    ``laid``: every switch has confirmed its rule, and no older one is left.
+    """
 
     label: int
     kas: int
     entry: Entry
     exit: Exit
-    switches: list[str]
-    rules: list[tuple[str, FlowMod]] = field(repr=False)
+    hops: list[tuple[str, int, int]]
+    laid: bool = False
+
+    @property
+    def switches(self) -> list[str]:
+        """The switches that it crosses."""
+        return [name for name, _, _ in self.hops]
+
+    @property
+    def rules(self) -> list[tuple[str, FlowMod]]:
+        """The rule of each switch."""
+        last, cookie = len(self.hops) - 1, pipeline.label_cookie(self.label)
+        actions = [self.exit.actions() if i == last else (Output(out),) for i, (_, _, out) in enumerate(self.hops)]
+        matches = [pipeline.label_match(self.label, port) for _, port, _ in self.hops]
+        return [
+            (name, FlowMod(pipeline.LABEL, m, LABEL_PRIORITY, a, cookie=cookie))
+            for (name, _, _), m, a in zip(self.hops, matches, actions, strict=True)
+        ]
 
 
 class Communication:
     """Routes, label paths and packets of one domain."""
 
-    def __init__(self, domain: Domain, south: Southbound, emit: Emit) -> None:
-        self.domain, self.south, self.emit = domain, south, emit
+    def __init__(self, domain: Domain, south: Southbound, emit: Emit, store: Store) -> None:
+        self.domain, self.south, self.emit, self.store = domain, south, emit, store
         self.connected: set[str] = set()
-        self.paths: dict[tuple[int, int], LabelPath] = {}
+        self.paths = store.kept("label paths", tuple[int, int], LabelPath)
         self._locks: Bounded[tuple[int, int], asyncio.Lock] = Bounded()
         self.own_source = False  # whether a terminal may send from its own address alone
         self.seal: Callable[[HostPlan, Header, bytes], bytes] = lambda _, header, payload: encode(header, payload)
@@ -64,25 +87,51 @@ class Communication:
 
     # --- switches and routes
 
-    async def prepare(self, name: str, ports: set[int], *, meters: bool) -> None:
-        """Give a switch that has just connected everything it needs, barrier answered; raises ``SwitchTimeout``.
+    async def prepare(self, name: str, *, meters: bool) -> Change:
+        """Have a switch that has connected hold everything it needs, barrier answered; raises ``SwitchTimeout``.
 
-        A switch this process knows already keeps its label rules (it was only the session that broke).
+        What it holds already is adopted: it may be a new bridge, one whose session broke, or one that went on
+        forwarding while this control centre was dead. Returns what that took; ``clear`` does what is ``last`` of it.
         """
         switch = self.domain.switches[name]
-        self._note_ports(name, ports)
-        mods = pipeline.base_mods(
-            self.domain, switch, fresh=name not in self._seen, meters=meters, own_source=self.own_source
-        )
+        found = await self.south.found(switch.dpid, meters=meters, timeout_s=PREPARE_S)
         routes = self._wanted_routes()[name]
-        labels = [
-            rule for path in self.paths.values() for at, rule in path.rules if at == name
-        ]  # it may be a new bridge
-        self.south.send(switch.dpid, [*mods, *routes, *labels, *self.classes.rules_of(name)])
+        base = pipeline.base_mods(self.domain, switch, fresh=False, meters=meters, own_source=self.own_source)
+        change = reconcile(found, [*base, *routes, *self._of_objects(name)], self._spared)
+        self.south.send(switch.dpid, change.first)
         await self.south.barrier(switch.dpid, PREPARE_S)
         self._routes[name] = routes
         self._seen.add(name)
         self.connected.add(name)
+        return change
+
+    def _of_objects(self, name: str) -> list[Mod]:
+        """Return what a switch should hold of objects, models and classes of queries."""
+        labels = [rule for path in self.paths.values() for at, rule in path.rules if at == name]
+        return [*self.classes.rules_of(name), *labels]
+
+    def clear(self, name: str, change: Change) -> None:
+        """Delete what was too much at a switch, and still is."""
+        now = [*self._of_objects(name), *self._routes.get(name, [])]
+        flows = {key(m) for m in now if isinstance(m, FlowMod)}
+        groups = {m.group for m in now if isinstance(m, GroupMod)}
+        gone = [
+            m for m in change.last
+            if not (key(m) in flows if isinstance(m, FlowMod) else isinstance(m, GroupMod) and m.group in groups)
+        ]  # fmt: skip
+        self.south.send(self.domain.switches[name].dpid, gone)
+
+    def _spared(self, flow: FlowMod) -> bool:
+        """Tell whether a flow that nobody wants stays all the same: of a label of which nothing is known any more."""
+        return self.store.damaged and bool(flow.cookie & (pipeline.LABEL_COOKIE | pipeline.CLASS_COOKIE))
+
+    async def resume(self) -> None:
+        """Lay to the end what an earlier life had begun to lay."""
+        for path in [p for p in self.paths.values() if not p.laid]:
+            try:
+                await self.steer(path.label, path.kas, path.entry, path.exit)
+            except ControllerError as error:
+                self.emit("warning", text=f"label {path.label:#x} in K-AS {path.kas}: {error}")
 
     def _wanted_routes(self) -> dict[str, list[FlowMod]]:
         """Return every switch's route table, computed once for each set of live links (0.4 s at 1,000 terminals)."""
@@ -91,12 +140,13 @@ class Communication:
             self._live_routes = links, pipeline.route_flows(self.domain)
         return self._live_routes[1]
 
-    def _note_ports(self, name: str, ports: set[int]) -> None:
+    def note_ports(self, name: str, ports: set[int], *, all_there: bool = False) -> None:
+        """Take which ports of a switch are up; what is not counts as down once it was, or ``all_there``."""
         declared = [p for at, p in [*self.domain.trunks, *self.domain.borders, *self.domain.host_at] if at == name]
         for port in declared:
             if port in ports:
                 self.domain.down.discard((name, port))
-            elif name in self._seen:
+            elif name in self._seen or all_there:
                 self.domain.down.add((name, port))
 
     def lost(self, name: str) -> None:
@@ -133,17 +183,17 @@ class Communication:
             path.append(far[0])
         return path
 
-    def _hops(self, entry: Entry, leave: Exit) -> list[tuple[str, int, tuple[Action, ...]]]:
-        """Return (switch, in port, actions) along the shortest live path."""
+    def _hops(self, entry: Entry, leave: Exit) -> list[tuple[str, int, int]]:
+        """Return (switch, port in, port out) along the shortest live path."""
         next_ports, hops, in_port = self.domain.next_ports(leave.switch), [], entry.port
         for name in self.switch_path(entry.switch, leave.switch)[:-1]:
             port = next_ports[name]
-            hops.append((name, in_port, (Output(port),)))
+            hops.append((name, in_port, port))
             far = self.domain.far_end(name, port)
             in_port = far[1] if far else 0
         if (leave.switch, leave.port) == (entry.switch, entry.port):
             raise SteeringError(f"{leave.switch} port {leave.port}: the object is there already")
-        return [*hops, (leave.switch, in_port, leave.actions())]
+        return [*hops, (leave.switch, in_port, leave.port)]
 
     async def steer(self, label: int, kas: int, entry: Entry, leave: Exit) -> LabelPath:
         """Lead a label through a K-AS; returns once every switch has its rule, and no older one is left.
@@ -153,18 +203,16 @@ class Communication:
         """
         async with self._lock(label, kas):
             hops = self._hops(entry, leave)
-            cookie = pipeline.label_cookie(label)
-            rules = [
-                (n, FlowMod(pipeline.LABEL, pipeline.label_match(label, p), 50, a, cookie=cookie)) for n, p, a in hops
-            ]
             old = self.paths.get((label, kas))
-            path = self.paths[label, kas] = LabelPath(label, kas, entry, leave, [name for name, _, _ in hops], rules)
+            path = self.paths[label, kas] = LabelPath(label, kas, entry, leave, hops)
             try:
-                await self._replace(old.rules if old else [], rules)
+                await self._replace(old.rules if old else [], path.rules)
             except ControllerError:
                 self._delete(label, [*path.switches, *(old.switches if old else [])])
                 self.paths.pop((label, kas), None)
                 raise
+            path.laid = True
+            self.paths[label, kas] = path
             return path
 
     async def _replace(self, old: list[tuple[str, FlowMod]], new: list[tuple[str, FlowMod]]) -> None:

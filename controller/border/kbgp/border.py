@@ -13,7 +13,7 @@ import msgspec
 from controller.border.kbgp import local
 from controller.border.kbgp.trust import sign
 from controller.border.lending import AskEngine
-from controller.border.messages import Announce, Ask, Reply, pack, unpack
+from controller.border.messages import Announce, Ask, CopyModel, Reply, pack, unpack
 from controller.errors import BorderError, BorderSilent
 from packets.events import Emit
 from packets.kbgp.knowledge import Knowledge
@@ -45,7 +45,8 @@ class Gateway:
 class KbgpBorder:
     """All that one DCC says to others. ``gateways``: the sockets of its speakers, {K-AS: [path]}.
 
-    ``identities`` sign what each K-AS tells of itself (none: an open network).
+    ``identities`` sign what each K-AS tells of itself (none: an open network); ``epoch_ms``: larger than in any earlier
+    life; ``before`` is called before anything is said: what it rests on is to be written down by then.
     """
 
     def __init__(
@@ -55,13 +56,15 @@ class KbgpBorder:
         gateways: Mapping[int, list[Path]],
         emit: Emit,
         identities: Mapping[int, Identity] | None = None,
+        epoch_ms: int = 0,
+        before: Callable[[], None] = lambda: None,
     ) -> None:
-        self.own, self.others, self.emit = own, others, emit
+        self.own, self.others, self.emit, self.before = own, others, emit, before
         self.gateways = {kas: [Gateway(path) for path in paths] for kas, paths in gateways.items()}
         self._everyone = [g for of_kas in self.gateways.values() for g in of_kas]
         self._told_ways: dict[int, list[int]] = {}
         self._identities = dict(identities or {})
-        self._epoch_ms, self._serials = int(time.time() * 1000), dict.fromkeys(own, 0)
+        self._epoch_ms, self._serials = epoch_ms or int(time.time() * 1000), dict.fromkeys(own, 0)
         self._knowledge = {kas: Knowledge(kas=kas, epoch_ms=self._epoch_ms, serial=0) for kas in own}
         self._waiting: dict[int, tuple[Gateway, asyncio.Future[local.Result]]] = {}
         self._count = 0
@@ -142,7 +145,7 @@ class KbgpBorder:
         self._tell_ways()
         for asked, done in self._waiting.values():
             if asked is gateway and not done.done():
-                done.set_exception(BorderError(f"the border speaker at {gateway.path.name} went away"))
+                done.set_exception(BorderSilent(f"the border speaker at {gateway.path.name} went away"))
 
     async def _take(self, kas: int, gateway: Gateway, word: local.Word, serve: Serve) -> None:
         if isinstance(word, local.Result):
@@ -179,6 +182,7 @@ class KbgpBorder:
             gateway.send(local.Result(id=asked.id, code=Answer.REFUSED, reason=str(error)[:200]))
             return
         reply = pack(0, await serve(body))[FRAME_LENGTH:]
+        self.before()
         if len(reply) > MAX_BODY_BYTES:
             self.emit("error", text=f"the answer to {type(body).__name__} is larger than {MAX_BODY_BYTES} bytes")
             gateway.send(local.Result(id=asked.id, code=Answer.REFUSED, reason="the answer is too large"))
@@ -189,6 +193,7 @@ class KbgpBorder:
         """Send a request to the DCC of a K-AS; ``BorderError`` when there is no way, or no answer in time."""
         if kas not in self.others:
             raise BorderError(f"K-AS {kas} is not in the plan of this DCC")
+        self.before()
         name, data = type(body).__name__, pack(0, body)[FRAME_LENGTH:]
         if len(data) > MAX_BODY_BYTES:
             raise BorderError(f"{name} to K-AS {kas} of {len(data)} bytes is larger than {MAX_BODY_BYTES}")
@@ -200,7 +205,9 @@ class KbgpBorder:
         try:
             async with asyncio.timeout(timeout_s):
                 result = await self._once(question, end_s)
-                while result.code in NOT_TAKEN and time.monotonic() < began_s + PATIENCE_S:
+                # what was cut off may have been heard: it is said again where that does no more than once
+                again = NOT_TAKEN if isinstance(body, CopyModel) else (*NOT_TAKEN, Answer.CUT)
+                while result.code in again and time.monotonic() < began_s + PATIENCE_S:
                     await asyncio.sleep(PAUSE_S)
                     result = await self._once(question, end_s)
         except TimeoutError as error:
