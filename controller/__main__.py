@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING
 import msgspec
 
 from controller.errors import BorderError, ControllerError, PlanError, PortTaken
+from controller.lives import Life, Lives
 from controller.placement.kinds import read as read_kind
 from controller.plugins.setup import read as read_engines
 from packets.errors import IdentityError
@@ -113,17 +114,17 @@ def read_keeper(identity: Path | None, directory: Path | None) -> Keeper | None:
         raise PlanError(str(error)) from error
 
 
-def check_port(port: int) -> None:
+def check_port(port: int, address: str = HOST) -> None:
     """Raise ``PortTaken`` when the OpenFlow port cannot be listened on."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((address, port))
             probe.listen(1)
         except (OSError, OverflowError) as error:
             why = getattr(error, "strerror", None) or error
             raise PortTaken(
-                f"OpenFlow port {port} on {HOST}: {why}; end who listens there, or choose --openflow-port"
+                f"OpenFlow port {port} on {address}: {why}; end who listens there, or choose --openflow-port"
             ) from error
 
 
@@ -132,6 +133,7 @@ class Process:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
+        self.life = Life(0, HOST)
         self.plan = read_plan(options.plan)
         self.groups = read_groups(options.scenario_groups)
         self.keeper = read_keeper(options.identity, options.directory)
@@ -141,20 +143,21 @@ class Process:
         self._marks: list[Path] = []
         self._locks: list[IO[str]] = []
 
-    def _emit(self) -> Emit:
+    def voice(self) -> Emit:
+        """Return what tells the events of this control centre."""
         name = "dcc" + "-".join(str(k) for k in self.plan.kas)
         return Emitter(name, self.options.events) if self.options.events else silent
 
     async def run(self) -> None:
         """Serve until a signal comes; raises ``ControllerError`` when it cannot start."""
-        check_port(self.options.openflow_port)
+        check_port(self.options.openflow_port, self.life.address)
         from controller import app
         from controller.dcc import Dcc
         from controller.runtime.loop import Worker
         from controller.services import Means
         from controller.store import Store
 
-        emit = self._emit()
+        emit = self.voice()
         loop, worker = asyncio.get_running_loop(), Worker(emit)
         run, told = os.environ.get(RUN_VARIABLE, ""), emit
         store = Store(self.options.database, run, lambda text: told("warning", text=text))
@@ -175,10 +178,9 @@ class Process:
             await self._open_border(dcc, emit, store)
             worker.spawn(dcc.lending.warm(), "start of the engines that are lent")
             worker.watch()
-            app.start(dcc.fabric, switches, self.options.openflow_port)
+            app.start(dcc.fabric, switches, self.options.openflow_port, self.life.address, self.life.spares)
             await dcc.resume()
             worker.every(dcc.table() | self._border_table(dcc))
-            _collect_seldom()
             await over.wait()
         finally:
             await dcc.lending.close()
@@ -240,6 +242,7 @@ class Process:
         return await self.border.ask(kas, body)
 
     def _say_ready(self) -> None:
+        self.life.ready()
         if self.options.runtime_dir is not None:
             for path in [self.options.runtime_dir / f"dcc{kas}.ready" for kas in self.plan.kas]:
                 path.write_text(f"{os.getpid()}\n")
@@ -265,14 +268,40 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a control centre; returns the exit status (2: it could not start, one line on stderr says why)."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
     try:
-        asyncio.run(Process(options).run())
+        process = Process(options)
+        check_port(options.openflow_port)
+        _load()
     except ControllerError as error:
         print(f"controller: {error}", file=sys.stderr)
         return 2
-    return 0
+
+    def serve(life: Life) -> int:
+        process.life = life
+        try:
+            asyncio.run(process.run())
+        except ControllerError as error:
+            print(f"controller: {error}", file=sys.stderr)
+            return 2
+        finally:
+            sys.stderr.flush()
+        return 0  # and out: os-ken's threads are not daemons and cannot be told to end
+
+    def warn(text: str) -> None:
+        name = f"the control centre of K-AS {', '.join(map(str, process.plan.kas))}"
+        print(f"{name}: {text}", file=sys.stderr, flush=True)
+        process.voice()("warning", text=f"{name}: {text}")
+
+    return Lives(options.openflow_port, serve, warn).run()
+
+
+def _load() -> None:
+    """Load what loads slowly, once for all lives."""
+    import controller.app
+    import controller.border.kbgp.border
+    import controller.dcc  # noqa: F401
+
+    _collect_seldom()
 
 
 if __name__ == "__main__":
-    status = main()
-    sys.stderr.flush()
-    os._exit(status)  # os-ken's threads are not daemons and cannot be told to end
+    sys.exit(main())

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from os_ken import cfg
@@ -25,8 +25,10 @@ from controller.errors import SwitchTimeout
 from controller.southbound.datapath import serve_in
 from controller.southbound.fastpath import packet_out
 from controller.southbound.openflow import Found, Mod, PacketIn, PacketOut, PortCount
+from controller.southbound.spares import Spare
 from controller.southbound.translate import to_found, to_message
 
+HOST = "127.0.0.1"
 HELD = [ofp_event.EventOFPFlowStatsReply, ofp_event.EventOFPGroupDescStatsReply]  # what switches say that they hold
 HELD += [ofp_event.EventOFPMeterConfigStatsReply]
 
@@ -220,13 +222,18 @@ class Shim(app_manager.OSKenApp):  # type: ignore[misc,unused-ignore]  # os-ken 
         self._call(self.core.switch_error, message.datapath.id or 0, text)
 
 
-def start(core: Core, switches: Switches, port: int) -> None:
-    """Start os-ken without a manager process; it serves OpenFlow on the loopback from threads of its own."""
+def start(core: Core, switches: Switches, port: int, address: str = HOST, spares: Sequence[Spare] = ()) -> None:
+    """Start os-ken without a manager process; it serves OpenFlow on the loopback from threads of its own.
+
+    ``spares``: sessions that it takes over.
+    """
     hub.Event = threading.Event  # os-ken's own never returns from wait(timeout) on native threads
     logging.getLogger("os_ken").setLevel(logging.CRITICAL)
-    arguments = ["--ofp-listen-host=127.0.0.1", f"--ofp-tcp-listen-port={port}"]
+    arguments = [f"--ofp-listen-host={address}", f"--ofp-tcp-listen-port={port}"]
     cfg.CONF(args=arguments, project="os_ken", default_config_files=[])
-    serve_in(switches.loop, core.packet_in, core.switch_error)
+    take_over = serve_in(switches.loop, core.packet_in, core.switch_error)
     manager = app_manager.AppManager.get_instance()
     manager.load_apps(["os_ken.controller.ofp_handler", "controller.app"])
     manager.instantiate_apps(core=core, switches=switches)
+    for spare in spares:
+        hub.spawn(take_over, spare)

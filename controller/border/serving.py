@@ -27,6 +27,7 @@ class Serving:
     def __init__(self, domain: Domain, worker: Worker, ask_border: AskBorder) -> None:
         self.domain, self.worker, self._ask_border = domain, worker, ask_border
         self.resumed = asyncio.Event()
+        self.resumed.set()
         self._handlers: dict[type, Handler[Any]] = {}
 
     def on(self, kind: type[Kind], handler: Handler[Kind]) -> None:

@@ -32,6 +32,9 @@ class LocationLink(Protocol):
     def at(self, node: str) -> list[Arrival]:
         """Return the visits that a terminal is the place of, or whose data it holds."""
 
+    def expect_not(self, arrival: Arrival, before: Arrival | None) -> None:
+        """Take back that an object is on its way to a terminal."""
+
     def left(self, object_id: int, before_visit: int) -> None:
         """Forget where an object was before a visit."""
 
@@ -50,8 +53,17 @@ class CommunicationLink(Protocol):
     own_source: bool
     complete: Any
 
-    def prepare(self, name: str, ports: set[int], *, meters: bool) -> Any:
-        """Give a new switch all it needs; ``SwitchTimeout`` when it does not confirm."""
+    def note_ports(self, name: str, ports: set[int], *, all_there: bool = False) -> None:
+        """Take which ports of a switch are up."""
+
+    def prepare(self, name: str, *, meters: bool) -> Any:
+        """Have a switch hold all it needs; ``SwitchTimeout`` when it does not confirm."""
+
+    def clear(self, name: str, change: Any) -> None:
+        """Delete what was too much at a switch."""
+
+    def resume(self) -> Any:
+        """Lay to the end what an earlier life had begun to lay."""
 
     def lost(self, name: str) -> None:
         """Note that a switch's session broke."""

@@ -215,6 +215,8 @@ class Role:
         if isinstance(message, Halt):
             self._halted.note(message.object_id, message.reason or "halted by the DCC")
         else:
+            if not message.attributes:
+                self.terminal.network.say_again()  # it was away
             self.terminal.pulled(list(message.attributes))
         return Ack()
 

@@ -50,6 +50,8 @@ class Network(Requests, Protocol):
 
     def reply(self, header: Header, payload: bytes, peer: tuple[str, int], *, type: PacketType) -> None: ...
 
+    def say_again(self) -> None: ...
+
 
 class Activities:
     """The agent's state: what it does now. Activities may overlap; the latest begun is the state, none is ``idle``."""
