@@ -3,9 +3,10 @@
     make bench-faults                      # 100 kills, 100 cut links
     python -m benchmarks.faults --kills 20
 
-Three K-AS. Jobs are trained one after the other, parcels travel, three askers put queries to two deployed models, and
-two streams of numbered packets go from K-AS to K-AS: ordinary UDP, and to a deployed model's label.  Meanwhile one
-control centre after the other (drawn by ``--seed``) is ended by SIGKILL, at a moment drawn, too.
+Four K-AS. Jobs are trained one after the other, parcels travel, four askers put queries to two deployed models, and two
+streams of numbered packets go from the fourth K-AS to the third (by a link that no model fills, whose queue so drops
+nothing): ordinary UDP, and to a deployed model's label.  Meanwhile one control centre after the other (drawn by
+``--seed``) is ended by SIGKILL, at a moment drawn, too; and the last few times its parent, with it.
 
 ``reconnect_p50_s``, ``reconnect_p99_s``: from the kill until every switch of that K-AS has its rules confirmed and
 every agent of it has registered, by the agents' own word.  ``jobs_lost``: jobs that did not come home trained;
@@ -50,13 +51,15 @@ SCENARIO = {
     "network": {
         "kas": {
             1: {"data": 2, "compute": 1, "mpvu": 1, "mdfp": 1, "model_owner": 1, "query_owner": 1},
-            2: {"data": 2, "compute": 1, "mpvu": 1, "mdfp": 1, "query_owner": 1},
-            3: {"data": 1, "compute": 1, "query_owner": 1},
+            2: {"data": 2, "compute": 1, "mpvu": 1, "query_owner": 1},
+            3: {"data": 1, "compute": 1, "mdfp": 1, "query_owner": 1},
+            4: {"query_owner": 1},
         },
         "wan": [
             {"a": 1, "b": 2, "rate_mbps": 50, "delay_ms": 3},
             {"a": 2, "b": 3, "rate_mbps": 50, "delay_ms": 3},
             {"a": 3, "b": 1, "rate_mbps": 50, "delay_ms": 3},
+            {"a": 4, "b": 3, "rate_mbps": 50, "delay_ms": 3},
         ],
     },
     "data": {"name": TASK, "alpha": 1.0},
@@ -80,7 +83,7 @@ class Stream:
     def __init__(self, net: StandingNetwork, source: str, target: str, label: int = 0) -> None:
         self._address = {h["name"]: h["address"] for h in net.events("network.up")[0].data["plan"]["hosts"]}
         self._to = (label_address(label), AI_PORT) if label else (self._address[target], PORT)
-        self._source, self.sent, self._seen = self._address[source], 0, set[int]()
+        self._source, self.sent_s, self._seen = self._address[source], list[float](), set[int]()
         self._over = threading.Event()
         self._out = netns.inside(net.pid(source), lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         self._in = netns.inside(net.pid(target), _sniffer)
@@ -93,8 +96,8 @@ class Stream:
         due_s = time.monotonic()
         while not self._over.is_set():
             # a knock: whoever lives takes no notice of it
-            self._out.sendto(encode(Header(type=PacketType.PROBE, transfer_id=self.sent), b""), self._to)
-            self.sent += 1
+            self._out.sendto(encode(Header(type=PacketType.PROBE, transfer_id=len(self.sent_s)), b""), self._to)
+            self.sent_s.append(time.time())
             due_s += EVERY_S
             time.sleep(max(0.0, due_s - time.monotonic()))
 
@@ -112,12 +115,12 @@ class Stream:
                         if header.type is PacketType.PROBE:
                             self._seen.add(header.transfer_id)
 
-    def end(self) -> int:
-        """Return how many packets were lost."""
+    def end(self) -> list[float]:
+        """Return when the packets were sent that were lost."""
         self._over.set()
         for thread in self._threads:
             thread.join(5.0)
-        return self.sent - len(self._seen)
+        return [at_s for number, at_s in enumerate(self.sent_s) if number not in self._seen]
 
 
 def _sniffer() -> socket.socket:
@@ -192,27 +195,18 @@ def under_way(net: StandingNetwork, seconds: float) -> Iterator[dict[str, Any]]:
     """Have jobs, parcels, queries and streams under way; what came of them is in what is yielded, at the end."""
     labels = deployed(net, trained(net), 2)
     askers, kas, found = terminals(net, "query_owner"), kas_of(net), dict[str, Any]()
-    asker3 = next(a for a in askers if kas[a] == 3)
     begin(net, askers, QueriesSpec(rate_per_s=QUERIES_PER_S, seconds=seconds), 1)
     time.sleep(AHEAD_S + 3.0)  # until every K-AS has had its first query, and has led the models' labels
-    node = next(iter(labels))
-    streams = {
-        "ordinary": Stream(
-            net, terminals(net, "model_owner")[0], next(d for d in terminals(net, "data") if kas[d] == 2)
-        ),
-        "label": Stream(net, asker3, node, labels[node]),
-    }
+    asker, node = next(a for a in askers if kas[a] == 4), next(n for n in labels if kas[n] == 3)
+    near = next(a for a in askers if kas[a] == 3)
+    streams = {"ordinary": Stream(net, asker, near), "label": Stream(net, asker, node, labels[node])}
     works = {"jobs": Again(job), "transfers": Again(lambda: parcel(net, terminals(net, "model_owner")[0]))}
     yield found
     for name, work in works.items():
         work.end()
         found |= {name: work.done, f"{name}_lost": len(work.failed)}
     lost = {name: stream.end() for name, stream in streams.items()}
-    found |= {
-        "packets": sum(s.sent for s in streams.values()),
-        "packets_lost_installed": sum(lost.values()),
-        "lost": lost,
-    }
+    found |= {"packets": sum(len(s.sent_s) for s in streams.values()), "lost_at": lost}
     rows = ended(net, askers)
     whole, outcomes = asked.summary(rows), Counter(r.outcome for r in rows)
     found |= {"queries": len(rows), "queries_lost": whole["lost"], "queries_refused": whole["refused"]}
@@ -221,7 +215,7 @@ def under_way(net: StandingNetwork, seconds: float) -> Iterator[dict[str, Any]]:
 
 def measure(kills: int, parents: int, seed: int, folder: Path) -> dict[str, Any]:
     """Kill control centres on one network; return the figures."""
-    drawn, away, slow = random.Random(seed), list[float](), list[float]()
+    drawn, away, slow, killed = random.Random(seed), list[float](), list[float](), list[float]()
     with standing(SCENARIO, folder) as net:
         seconds = (kills + parents) * (sum(PAUSES_S) / 2 + 1.2) + 30.0
         began_s = time.monotonic()
@@ -229,15 +223,21 @@ def measure(kills: int, parents: int, seed: int, folder: Path) -> dict[str, Any]
             for number in range(kills + parents):
                 time.sleep(drawn.uniform(*PAUSES_S))
                 who = "child" if number < kills else "parent"
-                took_s = kill(net, drawn.choice((1, 2, 3)), who)
+                killed.append(time.time())
+                took_s = kill(net, drawn.choice((1, 2, 3, 4)), who)
                 (away if who == "child" else slow).append(took_s)
                 say(f"kill {number + 1} ({who}): away for {took_s:.3f} s")
             time.sleep(max(0.0, seconds + AHEAD_S + 4.0 - (time.monotonic() - began_s)))
         errors = [e.data["text"] for e in net.events("error")]
+    lost = found.pop("lost_at")
+    for name, times in lost.items():
+        since = [round(t - max((k for k in killed if k <= t), default=0.0), 2) for t in times]
+        say(f"{name}: {len(times)} lost, so many seconds after a kill: {since}")
     for text, count in Counter(t[:160] for t in errors).most_common(12):
         say(f"error ({count}): {text}")
     return {
-        "kills": kills, **found, "reconnect_p50_s": _percentile(away, 50), "reconnect_p99_s": _percentile(away, 99),
+        "kills": kills, **found, "packets_lost_installed": sum(map(len, lost.values())),
+        "reconnect_p50_s": _percentile(away, 50), "reconnect_p99_s": _percentile(away, 99),
         "reconnect_max_s": _percentile(away, 100), "parents": parents, "reconnect_parent_max_s": _percentile(slow, 100),
         "errors": len(errors),
     }  # fmt: skip

@@ -22,7 +22,8 @@ from packets.security.identity import Identity
 
 Serve = Callable[[Ask], Awaitable[Reply]]
 RETRY_S = (0.05, 0.1, 0.2)
-PATIENCE_S, PAUSE_S = 1.5, 0.1  # with a way, a speaker or a control centre that will be there again in a moment
+PATIENCE_S, PAUSE_S = 1.5, 0.1  # with a way or a speaker that will be there again in a moment
+AWAY_S = 4.0  # with a control centre that is started again, from nothing if it has to be
 NOT_TAKEN = (Answer.ABSENT, Answer.UNREACHABLE)  # nobody has heard it: it may be said again
 FRAME_LENGTH = 4
 
@@ -207,7 +208,7 @@ class KbgpBorder:
                 result = await self._once(question, end_s)
                 # what was cut off may have been heard: it is said again where that does no more than once
                 again = NOT_TAKEN if isinstance(body, CopyModel) else (*NOT_TAKEN, Answer.CUT)
-                while result.code in again and time.monotonic() < began_s + PATIENCE_S:
+                while result.code in again and time.monotonic() < began_s + _patience_s(result.code):
                     await asyncio.sleep(PAUSE_S)
                     result = await self._once(question, end_s)
         except TimeoutError as error:
@@ -260,3 +261,8 @@ class KbgpBorder:
                 gateway.send(local.Leave())
                 if gateway.writer is not None:
                     gateway.writer.close()
+
+
+def _patience_s(code: int) -> float:
+    """Return how long a question that ended so is asked again."""
+    return AWAY_S if code in (Answer.ABSENT, Answer.CUT) else PATIENCE_S
