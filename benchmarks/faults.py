@@ -59,7 +59,7 @@ SCENARIO = {
             {"a": 1, "b": 2, "rate_mbps": 50, "delay_ms": 3},
             {"a": 2, "b": 3, "rate_mbps": 50, "delay_ms": 3},
             {"a": 3, "b": 1, "rate_mbps": 50, "delay_ms": 3},
-            {"a": 4, "b": 3, "rate_mbps": 50, "delay_ms": 3},
+            {"a": 4, "b": 3, "rate_mbps": 50, "delay_ms": 0},
         ],
     },
     "data": {"name": TASK, "alpha": 1.0},

@@ -75,9 +75,8 @@ class Database:
         for tail in ("", "-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
                 self.path.with_name(self.path.name + tail).rename(aside.with_name(aside.name + tail))
-        self.warn(
-            f"database {self.path.name} is damaged ({error}); set aside as {aside.name}, beginning with a new one"
-        )
+        self.damaged = True
+        self.warn(f"database {self.path.name} is damaged ({error}): set aside as {aside.name}, a new one is begun")
         return self._opened()
 
     # --- writing
