@@ -23,6 +23,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import tempfile
 import threading
 import time
@@ -86,7 +87,7 @@ class Stream:
         self._source, self.sent_s, self._seen = self._address[source], list[float](), set[int]()
         self._over = threading.Event()
         self._out = netns.inside(net.pid(source), lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-        self._in = netns.inside(net.pid(target), _sniffer)
+        self._in = netns.inside(net.pid(target), _sniffer if label else lambda: _bound(self._address[target]))
         self._in.settimeout(0.2)
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._send, self._take)]
         for thread in self._threads:
@@ -108,7 +109,9 @@ class Stream:
                 end_s = time.monotonic() + LAST_S
             with contextlib.suppress(TimeoutError):
                 packet = self._in.recv(2048)
-                if packet[9] == socket.IPPROTO_UDP and socket.inet_ntoa(packet[12:16]) == self._source:
+                if self._in.family != socket.AF_PACKET:
+                    self._seen.add(decode(packet)[0].transfer_id)
+                elif packet[9] == socket.IPPROTO_UDP and socket.inet_ntoa(packet[12:16]) == self._source:
                     port = int.from_bytes(packet[IP_BYTES + 2 : IP_BYTES + 4], "big")
                     if port == self._to[1]:
                         header, _ = decode(packet[IP_BYTES + UDP_BYTES :])
@@ -121,6 +124,12 @@ class Stream:
         for thread in self._threads:
             thread.join(5.0)
         return [at_s for number, at_s in enumerate(self.sent_s) if number not in self._seen]
+
+
+def _bound(address: str) -> socket.socket:
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.bind((address, PORT))
+    return made
 
 
 def _sniffer() -> socket.socket:
@@ -229,6 +238,7 @@ def measure(kills: int, parents: int, seed: int, folder: Path) -> dict[str, Any]
                 say(f"kill {number + 1} ({who}): away for {took_s:.3f} s")
             time.sleep(max(0.0, seconds + AHEAD_S + 4.0 - (time.monotonic() - began_s)))
         errors = [e.data["text"] for e in net.events("error")]
+        say(_dropped())
     lost = found.pop("lost_at")
     for name, times in lost.items():
         since = [round(t - max((k for k in killed if k <= t), default=0.0), 2) for t in times]
@@ -241,6 +251,13 @@ def measure(kills: int, parents: int, seed: int, folder: Path) -> dict[str, Any]
         "reconnect_max_s": _percentile(away, 100), "parents": parents, "reconnect_parent_max_s": _percentile(slow, 100),
         "errors": len(errors),
     }  # fmt: skip
+
+
+def _dropped() -> str:
+    """Return what Open vSwitch itself says that its datapath has dropped."""
+    done = subprocess.run(["ovs-appctl", "coverage/show"], capture_output=True, text=True, timeout=10, check=False)
+    found = [line for line in done.stdout.splitlines() if "drop" in line or "upcall" in line]
+    return "; ".join(" ".join(line.split()) for line in found)
 
 
 def _percentile(values: list[float], share: float) -> float | None:

@@ -20,6 +20,7 @@ from controller.errors import BorderError, ControllerError, PlanError, PortTaken
 from controller.lives import Life, Lives
 from controller.placement.kinds import read as read_kind
 from controller.plugins.setup import read as read_engines
+from packets.clock import unix_ms
 from packets.errors import IdentityError
 from packets.events import Emit, Emitter, silent
 from packets.security.identity import Directory, Identity
@@ -150,6 +151,7 @@ class Process:
 
     async def run(self) -> None:
         """Serve until a signal comes; raises ``ControllerError`` when it cannot start."""
+        self.keeper = read_keeper(self.options.identity, self.options.directory)  # what it has heard is this life's
         check_port(self.options.openflow_port, self.life.address)
         from controller import app
         from controller.dcc import Dcc
@@ -200,7 +202,7 @@ class Process:
         others = [k for k in dcc.services.all_kas if k not in dcc.domain.kas]
         sockets = {k: [speaker_socket(folder, s.name) for s in dcc.domain.speakers(k)] for k in own}
         identities = dict.fromkeys(own, self.keeper.identity) if self.keeper else {}
-        epoch_ms = store.epoch(int(time.time() * 1000))
+        epoch_ms = store.epoch(unix_ms())
         self.border = border = KbgpBorder(own, others, sockets, emit, identities, epoch_ms, store.commit)
 
         def tell_of_links() -> None:

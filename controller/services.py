@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -25,6 +24,7 @@ from controller.tools.location import Location
 from controller.tools.process import Processes
 from controller.topology.freshness import Freshness
 from controller.topology.krrm import Krrm
+from packets.clock import unix_s
 from packets.events import Emit
 from packets.security.keeper import Keeper
 
@@ -66,7 +66,7 @@ class Services:
     processes: Processes
     ask: AskKas
     groups: dict[str, list[str]] = field(default_factory=dict)
-    wall: Callable[[], float] = time.time
+    wall: Callable[[], float] = unix_s
     freshness: Freshness = field(default_factory=Freshness)
 
     @property

@@ -9,7 +9,6 @@ rows stay, of each kept mapping as many entries as its room says.
 from __future__ import annotations
 
 import contextlib
-import time
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -17,6 +16,7 @@ import msgspec
 
 from controller.runtime.bounded import KEPT
 from controller.runtime.database import Database, Warn
+from packets.clock import unix_s
 from packets.events import Emit
 
 SCHEMA = """
@@ -106,7 +106,7 @@ class Store:
 
     def audit(self, what: str, who: str, object_id: int, detail: Any) -> None:
         """Somebody did something, or was refused."""
-        row = (what, who, str(object_id), as_json(detail), time.time())
+        row = (what, who, str(object_id), as_json(detail), unix_s())
         self._write("INSERT INTO audit VALUES (?,?,?,?,?)", *row)
 
     def epoch(self, now: int) -> int:
@@ -117,7 +117,7 @@ class Store:
 
     def node(self, name: str, role: str, kas: int, address: str, attributes: dict[str, Any]) -> None:
         """What the map now holds of a terminal; replaces what it held."""
-        row = (name, role, kas, address, as_json(attributes), time.time())
+        row = (name, role, kas, address, as_json(attributes), unix_s())
         self._write("INSERT OR REPLACE INTO nodes VALUES (?,?,?,?,?,?)", *row)
 
     def node_gone(self, name: str) -> None:
@@ -127,34 +127,34 @@ class Store:
 
     def job(self, object_id: int, owner: str, state: str, spec: Any, broad: float, expert: float, reason: str) -> None:
         """The state of a job, with the accuracies (0..1) that MPVUs measured last."""
-        row = (str(object_id), owner, state, as_json(spec), broad, expert, reason, time.time())
+        row = (str(object_id), owner, state, as_json(spec), broad, expert, reason, unix_s())
         self._write("INSERT OR REPLACE INTO jobs VALUES (?,?,?,?,?,?,?,?)", *row)
 
     def visit(self, object_id: int, visit: int, kas: int, action: str, node: str, data_node: str, detail: Any) -> None:
         """What became of one visit of an object; a later word on the same visit replaces it."""
-        row = (str(object_id), visit, kas, action, node, data_node, as_json(detail), time.time())
+        row = (str(object_id), visit, kas, action, node, data_node, as_json(detail), unix_s())
         self._write("INSERT OR REPLACE INTO visits VALUES (?,?,?,?,?,?,?,?)", *row)
 
     def decision(
         self, object_id: int, visit: int, action: str, kas: int, handle: str, reason: str, ages: Any, plan: Any
     ) -> None:
         """One stop decided: where and why, on attributes of which ages (seconds), by which plan."""
-        row = (str(object_id), visit, action, kas, handle, reason, as_json(ages), as_json(plan), time.time())
+        row = (str(object_id), visit, action, kas, handle, reason, as_json(ages), as_json(plan), unix_s())
         self._write("INSERT INTO decisions VALUES (?,?,?,?,?,?,?,?,?)", *row)
 
     def freshness(self, detail: dict[str, Any]) -> None:
         """How old and how dear what is known of a terminal is (``gathering.freshness_of``)."""
-        row = (detail["name"], detail["kas"], as_json(detail), time.time())
+        row = (detail["name"], detail["kas"], as_json(detail), unix_s())
         self._write("INSERT OR REPLACE INTO freshness VALUES (?,?,?,?)", *row)
 
     def cut(self, object_id: int, kas: int, detail: Any) -> None:
         """The latest topology that was cut for a job in one K-AS (MS-DRRT)."""
-        row = (str(object_id), kas, as_json(detail), time.time())
+        row = (str(object_id), kas, as_json(detail), unix_s())
         self._write("INSERT OR REPLACE INTO cuts VALUES (?,?,?,?)", *row)
 
     def trust(self, name: str, kas: int, trust: float, why: str) -> None:
         """Why a terminal's trust is what it is now."""
-        self._write("INSERT INTO trust VALUES (?,?,?,?,?)", name, kas, trust, why, time.time())
+        self._write("INSERT INTO trust VALUES (?,?,?,?,?)", name, kas, trust, why, unix_s())
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         """Return a table's rows; ``ValueError`` for a table that is not ours."""

@@ -19,6 +19,7 @@ from experiments.scenarios.queries import QueriesSpec, check_policy
 from experiments.testbed.testbed import Bed
 from hosts.inference import asked
 from hosts.inference.load import STEPS
+from packets.clock import unix_s
 from packets.events import Event
 from packets.labels import object_label
 from packets.queries import Need, query_label, variant_task
@@ -45,7 +46,7 @@ class RunningLoad:
         self.reasons: Counter[str] = Counter()
         self._knock()
         self._mark = len(bed.events)
-        self._start_unix_s = start_unix_s = time.time() + AHEAD_S
+        self._start_unix_s = start_unix_s = unix_s() + AHEAD_S
         specs = asker_specs(spec, {a: _kas(bed, a) for a in self.askers}, seed)
         self._numbers = self._all(
             lambda name: bed.tell(name, "load", ANSWER_S, spec=specs[name] | {"start_unix_s": start_unix_s})["load"]

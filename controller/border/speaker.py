@@ -24,6 +24,7 @@ from controller.border.kbgp.tls import Files
 from controller.border.kbgp.trust import verifier
 from controller.errors import ControllerError, PlanError
 from controller.runtime.loop import Worker
+from packets.clock import unix_ms
 from packets.errors import IdentityError
 from packets.events import Emit, Emitter, silent
 from packets.security.identity import Directory
@@ -81,7 +82,7 @@ class Process:
         verify = take_word if options.unsigned else verifier(self.directory)
         core = Core(
             self.config,
-            boot_ms=int(time.time() * 1000),
+            boot_ms=unix_ms(),
             now_s=time.monotonic(),
             verify=verify,
             restarting=self.mark.exists(),

@@ -10,7 +10,6 @@ import os
 import signal
 import socketserver
 import threading
-import time
 from typing import Any
 
 import msgspec
@@ -26,6 +25,7 @@ from experiments.scenarios.steering import check_job, own_policies
 from experiments.scenarios.ways import check_model
 from experiments.streams import RunningStream
 from experiments.testbed.testbed import Bed
+from packets.clock import unix_s
 from packets.events import Event, encode_event
 from packets.messages import JobSpec
 from packets.queries import Variant
@@ -227,7 +227,7 @@ class _Teller:
 
 def _say(connection: socketserver.StreamRequestHandler, kind: str, data: dict[str, Any]) -> bool:
     """Tell a waiting client something; False when it is gone."""
-    event = Event(kind=kind, source="main", t_unix_s=time.time(), data=data)
+    event = Event(kind=kind, source="main", t_unix_s=unix_s(), data=data)
     try:
         connection.wfile.write(b'{"event":' + encode_event(event) + b"}\n")
     except OSError:

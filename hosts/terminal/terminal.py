@@ -21,6 +21,7 @@ from hosts.terminal.custody import Custody, Mover
 from hosts.terminal.dcc_line import DccLine, Requests
 from hosts.terminal.resources import Meter
 from hosts.terminal.work import Submit
+from packets.clock import unix_s
 from packets.errors import TransportError
 from packets.events import Emit
 from packets.security.keeper import Keeper
@@ -143,7 +144,7 @@ class Terminal:
     def touch(self) -> None:
         """Something changed that the DCC's map should know: the reporter looks now."""
         if not self.changed_unix_s:
-            self.changed_unix_s = time.time()
+            self.changed_unix_s = unix_s()
         self.changed.set()
 
     @property

@@ -11,7 +11,6 @@ import hashlib
 import hmac
 import ipaddress
 import struct
-import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -20,6 +19,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from packets import wire
+from packets.clock import unix_ms
 from packets.errors import IdentityError, PacketError
 from packets.options import Authentication, AuthenticationAlgorithm, Mandate, Options, encode_options
 from packets.security.identity import Certificate, Identity
@@ -53,7 +53,7 @@ class Refusal(str):
 
 def now_ms() -> int:
     """Return the wall clock as the option Sent At carries it."""
-    return time.time_ns() // 1_000_000
+    return unix_ms()
 
 
 def covered(header: Header, raw: Buffer) -> tuple[bytes, memoryview]:

@@ -15,6 +15,7 @@ from controller.border.kbgp.trust import sign
 from controller.border.lending import AskEngine
 from controller.border.messages import Announce, Ask, CopyModel, Reply, pack, unpack
 from controller.errors import BorderError, BorderSilent
+from packets.clock import unix_ms
 from packets.events import Emit
 from packets.kbgp.knowledge import Knowledge
 from packets.kbgp.messages import MAX_BODY_BYTES, Answer
@@ -65,7 +66,7 @@ class KbgpBorder:
         self._everyone = [g for of_kas in self.gateways.values() for g in of_kas]
         self._told_ways: dict[int, list[int]] = {}
         self._identities = dict(identities or {})
-        self._epoch_ms, self._serials = epoch_ms or int(time.time() * 1000), dict.fromkeys(own, 0)
+        self._epoch_ms, self._serials = epoch_ms or unix_ms(), dict.fromkeys(own, 0)
         self._knowledge = {kas: Knowledge(kas=kas, epoch_ms=self._epoch_ms, serial=0) for kas in own}
         self._waiting: dict[int, tuple[Gateway, asyncio.Future[local.Result]]] = {}
         self._count = 0

@@ -212,7 +212,7 @@ def how_much(kas: int) -> int:
 SAID: dict[int, int] = {}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(mortal=st.sampled_from([1, 2, 3]), share=st.floats(0.0, 1.0))
 def test_a_job_ends_as_if_nothing_had_been_wherever_a_control_centre_dies(mortal: int, share: float) -> None:
     says = 1 + int(share * SAID.setdefault(mortal, how_much(mortal)))
