@@ -90,6 +90,7 @@ class Store:
     def upkeep(self) -> None:
         """Forget what is oldest (periodic), and write what a full disk would not take."""
         self.database.retry()
+        self.database.shorten()
         for table in TABLES:
             self._write(f"DELETE FROM {table} WHERE rowid <= (SELECT max(rowid) FROM {table}) - {ROWS_KEPT}")
 

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 FLUSH_S = 1.0
 RETRY_S = 1.0
+MOST_LOG_BYTES = 64 << 20
 Warn = Callable[[str], None]
 
 
@@ -177,6 +178,15 @@ class Database:
             self.warn(f"{self.path} is written again; {lost} entries of history are missing, no state is")
 
     # --- the disk
+
+    def shorten(self) -> None:
+        """Empty a log that the thread cannot keep up with (periodic): here the loop waits for the disk."""
+        if self.path is None or self._behind_s is not None:
+            return
+        with contextlib.suppress(OSError, sqlite3.Error):
+            if self.path.with_name(self.path.name + "-wal").stat().st_size > MOST_LOG_BYTES:
+                self.commit()
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _flush(self) -> None:
         """Bring the log into the file, off the loop: a disk that is slow to confirm holds nobody up."""
