@@ -20,9 +20,9 @@ from controller.errors import BorderError, ControllerError, PlanError, PortTaken
 from controller.lives import Life, Lives
 from controller.placement.kinds import read as read_kind
 from controller.plugins.setup import read as read_engines
-from packets.clock import unix_ms
 from packets.errors import IdentityError
 from packets.events import Emit, Emitter, silent
+from packets.security.clock import unix_ms
 from packets.security.identity import Directory, Identity
 from packets.security.keeper import Keeper
 from topologies.machine.ledger import RUN_VARIABLE

@@ -23,10 +23,9 @@ from os_ken.ofproto import ofproto_v1_3
 
 from controller.errors import SwitchTimeout
 from controller.southbound.datapath import serve_in
-from controller.southbound.fastpath import packet_out
-from controller.southbound.openflow import Found, Mod, PacketIn, PacketOut, PortCount
+from controller.southbound.openflow import Found, Mod, PacketIn, PortCount
 from controller.southbound.spares import Spare
-from controller.southbound.translate import to_found, to_message
+from controller.southbound.translate import to_bytes, to_found, to_message
 
 HOST = "127.0.0.1"
 HELD = [ofp_event.EventOFPFlowStatsReply, ofp_event.EventOFPGroupDescStatsReply]  # what switches say that they hold
@@ -74,14 +73,18 @@ class Switches:
         if datapath is None:
             return
         self.before()
+        ready = bytearray()
         for mod in mods:
-            ready = packet_out(next(self._xids) & 0xFFFF_FFFF, mod) if isinstance(mod, PacketOut) else None
-            if ready is not None:
-                datapath.send(ready)
+            known = to_bytes(next(self._xids) & 0xFFFF_FFFF, mod)
+            if known is not None:
+                ready += known
                 continue
             messages = to_message(datapath, mod)
             for message in messages if isinstance(messages, list) else [messages]:
-                datapath.send_msg(message)
+                datapath.set_xid(message)
+                message.serialize()
+                ready += message.buf
+        datapath.send(bytes(ready))  # one write for all
 
     async def barrier(self, dpid: int, timeout_s: float = 5.0) -> None:
         """Return when a switch has done all it was sent; ``SwitchTimeout`` when it does not say so in time."""
@@ -215,7 +218,7 @@ class Shim(app_manager.OSKenApp):  # type: ignore[misc,unused-ignore]  # os-ken 
         more = bool(message.flags & message.datapath.ofproto.OFPMPF_REPLY_MORE)
         self._call(self.switches.answered, message.datapath.id, message.xid, list(message.body), more)
 
-    @set_ev_cls(ofp_event.EventOFPErrorMsg, (CONFIG_DISPATCHER, MAIN_DISPATCHER))  # type: ignore[untyped-decorator,unused-ignore]
+    @set_ev_cls(ofp_event.EventOFPErrorMsg, [CONFIG_DISPATCHER, MAIN_DISPATCHER])  # type: ignore[untyped-decorator,unused-ignore]
     def _error(self, event: Any) -> None:
         message = event.msg
         text = f"OpenFlow error type {message.type} code {message.code}: {bytes(message.data)[:48].hex()}"

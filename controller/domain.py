@@ -43,6 +43,9 @@ class Domain:
         for link in plan.links:
             if link.a in self.switches:
                 self.trunks[link.a, link.a_port] = self.trunks[link.b, link.b_port] = link
+        self._trunks_of: dict[str, list[tuple[int, LinkPlan]]] = {name: [] for name in self.switches}
+        for (name, port), link in self.trunks.items():
+            self._trunks_of[name].append((port, link))
         self.borders = self._all_borders()
         self._check()
 
@@ -92,8 +95,8 @@ class Domain:
 
     def edges(self, name: str) -> Iterable[NextEdge]:
         """Yield the live links of a switch to switches of its own K-AS."""
-        for (own, port), link in self.trunks.items():
-            if own != name or not self.is_up(name, port):
+        for port, link in self._trunks_of[name]:
+            if not self.is_up(name, port):
                 continue
             other = link.b if link.a == name and link.a_port == port else link.a
             if self.switches[other].kas == self.switches[name].kas:

@@ -24,8 +24,8 @@ from controller.tools.location import Location
 from controller.tools.process import Processes
 from controller.topology.freshness import Freshness
 from controller.topology.krrm import Krrm
-from packets.clock import unix_s
 from packets.events import Emit
+from packets.security.clock import unix_s
 from packets.security.keeper import Keeper
 
 AskKas = Callable[[Ask], Awaitable[Reply]]

@@ -16,8 +16,8 @@ import msgspec
 
 from controller.runtime.bounded import KEPT
 from controller.runtime.database import Database, Warn
-from packets.clock import unix_s
 from packets.events import Emit
+from packets.security.clock import unix_s
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS nodes (name TEXT PRIMARY KEY, role TEXT, kas INTEGER, address TEXT, attributes TEXT,

@@ -19,10 +19,10 @@ from experiments.scenarios.queries import QueriesSpec, check_policy
 from experiments.testbed.testbed import Bed
 from hosts.inference import asked
 from hosts.inference.load import STEPS
-from packets.clock import unix_s
 from packets.events import Event
 from packets.labels import object_label
 from packets.queries import Need, query_label, variant_task
+from packets.security.clock import unix_s
 
 AHEAD_S = 0.5  # until all askers have heard when to begin
 TAIL_S = 12.0  # after its end: as long as an asker waits for an answer, and a little

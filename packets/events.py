@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from packets.clock import unix_s
+from packets.security.clock import unix_s
 
 EVENT_VERSION = 1
 MAX_EVENT_BYTES = 60_000

@@ -11,6 +11,7 @@ import asyncio
 import ipaddress
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from controller.border.messages import Ask, Reply, pack, unpack
@@ -26,6 +27,7 @@ from controller.southbound.openflow import (
     PORT_IN,
     PORT_TABLE,
     Action,
+    Bucket,
     DecTtl,
     FlowMod,
     Found,
@@ -108,7 +110,11 @@ def matches(flow: FlowMod, packet: Packet, in_port: int) -> bool:
         have = in_port if name == "in_port" else packet[name]
         if have is None:
             return False
-        if isinstance(wanted, tuple):
+        if isinstance(wanted, tuple) and name.startswith("eth_"):
+            value, mask = (int(part.replace(":", ""), 16) for part in wanted)
+            if int(str(have).replace(":", ""), 16) & mask != value:
+                return False
+        elif isinstance(wanted, tuple):
             network = ipaddress.IPv4Network("/".join(wanted))
             if ipaddress.IPv4Address(have) not in network:
                 return False
@@ -128,11 +134,13 @@ def is_pull(packet: Packet) -> bool:
 class FakeSwitch:
     """One switch: its tables, groups and meters."""
 
-    def __init__(self, choose: Callable[[int], int] = lambda count: 0) -> None:
+    def __init__(
+        self, choose: Callable[[int], int] = lambda count: 0, is_up: Callable[[int], bool] = lambda port: True
+    ) -> None:
         self.flows: list[FlowMod] = []
         self.groups: dict[int, GroupMod] = {}
         self.meters: dict[int, MeterMod] = {}
-        self.choose = choose
+        self.choose, self.is_up = choose, is_up
         self.applied = 0
 
     def apply(self, mod: FlowMod | GroupMod | MeterMod) -> None:
@@ -147,6 +155,8 @@ class FakeSwitch:
             case FlowMod(delete=True):
                 self.flows = [f for f in self.flows if not _deleted(mod, f)]
             case FlowMod():
+                if mod.goto is not None and mod.goto <= mod.table:
+                    raise FabricFault(f"flow back from table {mod.table} to {mod.goto}")
                 if mod.meter is not None and mod.meter not in self.meters:
                     raise FabricFault(f"flow through meter {mod.meter}, which is not there")
                 for action in mod.actions:
@@ -191,14 +201,19 @@ class FakeSwitch:
                         return None
                     packet = packet.with_(ttl=packet["ttl"] - 1)
                 case ToGroup(group):
-                    buckets = self.groups[group].buckets
-                    if self._act(buckets[self.choose(len(buckets))].actions, packet, in_port, table, out) is None:
+                    bucket = self._bucket(self.groups[group])
+                    if bucket is None or self._act(bucket.actions, packet, in_port, table, out) is None:
                         return None
                 case Output(port) if port == PORT_IN:
                     out.append((in_port, packet, table))
-                case Output(port) if port != in_port:
+                case Output(port) if port != packet.fields.get("in_port_nxm", in_port):
                     out.append((port, packet, table))
         return packet
+
+    def _bucket(self, group: GroupMod) -> Bucket | None:
+        if group.failover:
+            return next((b for b in group.buckets if self.is_up(b.watch_port or 0)), None)
+        return group.buckets[self.choose(len(group.buckets))]
 
 
 def _deleted(mod: FlowMod, flow: FlowMod) -> bool:
@@ -231,7 +246,7 @@ class FakeFabric:
 
     def __init__(self, plan: NetworkPlan) -> None:
         self.plan = plan
-        self.switches = {s.name: FakeSwitch() for s in plan.switches}
+        self.switches = {s.name: FakeSwitch(is_up=partial(self._is_up, s.name)) for s in plan.switches}
         self.names = {s.dpid: s.name for s in plan.switches}
         self.cores: dict[int, Any] = {}
         self.down: set[tuple[str, int]] = set()
@@ -246,6 +261,9 @@ class FakeFabric:
         for link in plan.links:
             self._wire[link.a, link.a_port] = link.b, link.b_port
             self._wire[link.b, link.b_port] = link.a, link.a_port
+
+    def _is_up(self, name: str, port: int) -> bool:
+        return (name, port) not in self.down and self._wire.get((name, port)) not in self.down
 
     # --- southbound
 
@@ -301,7 +319,8 @@ class FakeFabric:
         out = self.switches[name].process(packet, in_port)
         if len(out) > 1:
             raise FabricFault(f"{name} makes {len(out)} packets of one")
-        for port, changed, table in out:
+        for port, left, table in out:
+            changed = Packet({k: v for k, v in left.fields.items() if k != "in_port_nxm"}, left.payload)
             if port == PORT_CONTROLLER:
                 journey.punted += 1
                 dpid = next(d for d, n in self.names.items() if n == name)

@@ -24,9 +24,9 @@ from controller.border.kbgp.tls import Files
 from controller.border.kbgp.trust import verifier
 from controller.errors import ControllerError, PlanError
 from controller.runtime.loop import Worker
-from packets.clock import unix_ms
 from packets.errors import IdentityError
 from packets.events import Emit, Emitter, silent
+from packets.security.clock import unix_ms
 from packets.security.identity import Directory
 
 EXAMPLE = (

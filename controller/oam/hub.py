@@ -23,8 +23,8 @@ from controller.oam.errors import CollectorError
 from controller.oam.event_socket import MAX_DATAGRAM_BYTES, open_socket
 from controller.oam.state.fields import whole
 from controller.oam.subscription import Listener, Subscription, listen
-from packets.clock import unix_s
 from packets.events import EVENT_VERSION, Event, decode_event, encode_event
+from packets.security.clock import unix_s
 
 
 class EventHub:

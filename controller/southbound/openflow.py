@@ -77,20 +77,25 @@ class FlowMod:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """One choice of a select group."""
+    """One choice of a group. ``watch_port``: of a fast-failover group, good as long as this port is up."""
 
     weight: int
     actions: tuple[Action, ...]
+    watch_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class GroupMod:
-    """Set (or delete) a select group; ``modify``: it is there, and its buckets change under its flows."""
+    """Set (or delete) a select group; ``modify``: it is there, and its buckets change under its flows.
+
+    ``failover``: the first bucket whose port is up takes all; set anew at any time, whether it is there or not.
+    """
 
     group: int
     buckets: tuple[Bucket, ...] = ()
     delete: bool = False
     modify: bool = False
+    failover: bool = False
 
 
 @dataclass(frozen=True, slots=True)

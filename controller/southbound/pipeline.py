@@ -3,6 +3,7 @@
 ::
 
     0 classify --> 1 arp     answer for every host and gateway with the router's address; nothing floods
+               --> 1 detour  what was led around a dead link (``failover``), until it is where its way goes on
                --> 2 route   /32 for the hosts of the K-AS, /16 for the others; the last switch sets eth_dst
                --> 3 label   240.0.0.0/4, UDP 55831: the AI objects; a miss at a host's port is a packet-in
 
@@ -14,6 +15,8 @@ there.
 from __future__ import annotations
 
 from controller.domain import Domain
+from controller.southbound import failover
+from controller.southbound.failover import Ways
 from controller.southbound.frames import ETH_ARP, ETH_IPV4, ETH_LLDP, ICMP, UDP
 from controller.southbound.openflow import (
     ANY_TABLE,
@@ -33,6 +36,7 @@ from packets.labels import AI_PORT, DCC_ADDRESS, LABEL_NETWORK, label_address
 from topologies.plan import ROUTER_MAC, HostPlan, SwitchPlan, gateway_address, kas_prefix
 
 CLASSIFY, ARP, ROUTE, LABEL = 0, 1, 2, 3
+DETOUR = ARP  # of IPv4 alone; a packet goes on to tables of higher numbers only
 LABEL_COOKIE = 1 << 32
 CLASS_COOKIE = 1 << 33
 PACKET_IN_PPS = 400
@@ -74,7 +78,9 @@ def base_mods(domain: Domain, switch: SwitchPlan, *, fresh: bool, meters: bool, 
 def _classify(domain: Domain, switch: SwitchPlan) -> list[Mod]:
     labelled: Match = {"eth_type": ETH_IPV4, "ipv4_dst": masked(str(LABEL_NETWORK))}
     trunks = {port for name, port in [*domain.trunks, *domain.borders] if name == switch.name}
+    inside = {port for port in trunks if (switch.name, port) not in domain.borders}
     return [
+        *failover.classify(inside, CLASSIFY, DETOUR),
         *(
             FlowMod(CLASSIFY, {"in_port": p, "eth_type": ETH_LLDP}, 100, (Output(PORT_CONTROLLER),))
             for p in sorted(trunks)
@@ -158,36 +164,40 @@ def _misses(ports: list[HostPlan], meters: bool) -> list[Mod]:
     return mods
 
 
-def route_flows(domain: Domain) -> dict[str, list[FlowMod]]:
+def route_flows(domain: Domain, ways: Ways | None = None) -> dict[str, list[FlowMod]]:
     """Return the route table of every switch of the domain, by switch name, for the links that are up."""
+    ways = ways or Ways(domain)
     flows: dict[str, list[FlowMod]] = {name: [] for name in domain.switches}
     for kas in sorted(domain.kas):
         for switch in domain.switches_of(kas):
             flows[switch.name] += [_echo_reply(kas), _echo_rest(kas)]
+            flows[switch.name] += failover.detour_flows(ways, switch.name, DETOUR, ROUTE, LABEL)
         for host in domain.hosts_of(kas):
-            _host_routes(domain, host, flows)
+            _host_routes(domain, host, ways, flows)
         for other in sorted({k for link in domain.plan.kas_links for k in (link.a_kas, link.b_kas)} - {kas}):
-            _kas_routes(domain, kas, other, flows)
+            _kas_routes(domain, kas, other, ways, flows)
     return flows
 
 
-def _host_routes(domain: Domain, host: HostPlan, flows: dict[str, list[FlowMod]]) -> None:
+def _host_routes(domain: Domain, host: HostPlan, ways: Ways, flows: dict[str, list[FlowMod]]) -> None:
     match: Match = {"eth_type": ETH_IPV4, "ipv4_dst": host.address}
     if (host.switch, host.port) not in domain.down:
         last = (*_ttl(domain, host.switch), *to_host(host, rewrite_address=False))
         flows[host.switch].append(FlowMod(ROUTE, match, 200, last))
-    for name, port in domain.next_ports(host.switch).items():
-        flows[name].append(FlowMod(ROUTE, match, 200, (*_ttl(domain, name), Output(port))))
+    way = ways.to(host.switch)
+    for name in way.towards:
+        flows[name].append(FlowMod(ROUTE, match, 200, (*_ttl(domain, name), *way.onward(name))))
 
 
-def _kas_routes(domain: Domain, kas: int, other: int, flows: dict[str, list[FlowMod]]) -> None:
+def _kas_routes(domain: Domain, kas: int, other: int, ways: Ways, flows: dict[str, list[FlowMod]]) -> None:
     border = domain.border(kas, domain.next_kas(other).get(kas, 0))
     if border is None:
         return
     match: Match = {"eth_type": ETH_IPV4, "ipv4_dst": masked(kas_prefix(other))}
     flows[border.switch].append(FlowMod(ROUTE, match, 100, (DecTtl(), Output(border.port))))
-    for name, port in domain.next_ports(border.switch).items():
-        flows[name].append(FlowMod(ROUTE, match, 100, (*_ttl(domain, name), Output(port))))
+    way = ways.to(border.switch)
+    for name in way.towards:
+        flows[name].append(FlowMod(ROUTE, match, 100, (*_ttl(domain, name), *way.onward(name))))
 
 
 def _ttl(domain: Domain, name: str) -> tuple[Action, ...]:
@@ -232,8 +242,8 @@ def to_host(host: HostPlan, *, rewrite_address: bool) -> tuple[Action, ...]:
 def route_changes(old: list[FlowMod], new: list[FlowMod]) -> list[FlowMod]:
     """Return what turns one route table into another: additions overwrite, what is gone is deleted (strictly)."""
 
-    def key(flow: FlowMod) -> tuple[int, tuple[tuple[str, object], ...]]:
-        return flow.priority, tuple(sorted(flow.match.items()))
+    def key(flow: FlowMod) -> tuple[int, int, tuple[tuple[str, object], ...]]:
+        return flow.table, flow.priority, tuple(sorted(flow.match.items()))
 
     before, after = {key(f): f for f in old}, {key(f): f for f in new}
     gone = [FlowMod(f.table, f.match, f.priority, delete=True) for k, f in before.items() if k not in after]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
+from os_ken.ofproto import ofproto_v1_3 as of13
+from os_ken.ofproto import ofproto_v1_3_parser as parser13
+
+from controller.southbound import fastpath
 from controller.southbound.openflow import (
     ANY_TABLE,
     Action,
@@ -19,9 +24,12 @@ from controller.southbound.openflow import (
     PacketOut,
     SetField,
     ToGroup,
+    Value,
 )
 
 ALL_BITS = 0xFFFFFFFFFFFFFFFF
+KEPT = 1 << 16  # matches, and actions, whose bytes are kept: some 20 MB
+ADD_OR_MODIFY = 0x8000  # Open vSwitch's own command: a group of this number, whether there is one or not
 
 
 def to_message(datapath: Any, mod: Mod) -> Any:
@@ -35,12 +43,47 @@ def to_message(datapath: Any, mod: Mod) -> Any:
             return _meter(datapath, mod)
         case PacketOut():
             parser, of = datapath.ofproto_parser, datapath.ofproto
-            actions = [_action(datapath, a) for a in mod.actions]
+            actions = [_action(parser, of, a) for a in mod.actions]
             return parser.OFPPacketOut(datapath, of.OFP_NO_BUFFER, mod.in_port, actions, mod.data)
 
 
-def _action(datapath: Any, action: Action) -> Any:
-    parser, of = datapath.ofproto_parser, datapath.ofproto
+def to_bytes(xid: int, mod: Mod) -> bytes | None:
+    """Return the message of a flow, or of a packet-out of one output, without os-ken's objects; None for others.
+
+    The rules of a network are made of few matches and few actions: what os-ken needs 50 us for is kept.
+    """
+    if isinstance(mod, PacketOut):
+        return fastpath.packet_out(xid, mod)
+    if not isinstance(mod, FlowMod):
+        return None
+    done = _instruction_bytes(mod.meter, mod.actions, mod.goto)
+    return fastpath.flow_mod(xid, mod, _match_bytes(tuple(mod.match.items())), done)
+
+
+@lru_cache(maxsize=KEPT)
+def _match_bytes(match: tuple[tuple[str, Value], ...]) -> bytes:
+    room = bytearray()
+    parser13.OFPMatch(**dict(match)).serialize(room, 0)
+    return bytes(room)
+
+
+@lru_cache(maxsize=KEPT)
+def _instruction_bytes(meter: int | None, actions: tuple[Action, ...], goto: int | None) -> bytes:
+    room = bytearray()
+    for instruction in _instructions(parser13, of13, meter, actions, goto):
+        instruction.serialize(room, len(room))
+    return bytes(room)
+
+
+def _instructions(parser: Any, of: Any, meter: int | None, actions: tuple[Action, ...], goto: int | None) -> list[Any]:
+    found = [] if meter is None else [parser.OFPInstructionMeter(meter, of.OFPIT_METER)]
+    if actions:
+        made = [_action(parser, of, a) for a in actions]
+        found.append(parser.OFPInstructionActions(of.OFPIT_APPLY_ACTIONS, made))
+    return found if goto is None else [*found, parser.OFPInstructionGotoTable(goto)]
+
+
+def _action(parser: Any, of: Any, action: Action) -> Any:
     match action:
         case SetField(name, value):
             return parser.OFPActionSetField(**{name: value})
@@ -56,14 +99,7 @@ def _action(datapath: Any, action: Action) -> Any:
 
 def _flow(datapath: Any, mod: FlowMod) -> Any:
     parser, of = datapath.ofproto_parser, datapath.ofproto
-    instructions = []
-    if mod.meter is not None:
-        instructions.append(parser.OFPInstructionMeter(mod.meter, of.OFPIT_METER))
-    if mod.actions:
-        actions = [_action(datapath, a) for a in mod.actions]
-        instructions.append(parser.OFPInstructionActions(of.OFPIT_APPLY_ACTIONS, actions))
-    if mod.goto is not None:
-        instructions.append(parser.OFPInstructionGotoTable(mod.goto))
+    instructions = _instructions(parser, of, mod.meter, mod.actions, mod.goto)
     command = of.OFPFC_ADD
     if mod.delete:
         command = of.OFPFC_DELETE_STRICT if mod.match or mod.strict else of.OFPFC_DELETE
@@ -84,6 +120,8 @@ def _flow(datapath: Any, mod: FlowMod) -> Any:
 def _group(datapath: Any, mod: GroupMod) -> list[Any] | Any:
     parser, of = datapath.ofproto_parser, datapath.ofproto
     buckets = [_bucket(datapath, b) for b in mod.buckets]
+    if mod.failover:
+        return parser.OFPGroupMod(datapath, ADD_OR_MODIFY, of.OFPGT_FF, mod.group, buckets)
     gone = parser.OFPGroupMod(datapath, of.OFPGC_DELETE, of.OFPGT_SELECT, mod.group, [])
     if mod.delete:
         return gone
@@ -93,9 +131,10 @@ def _group(datapath: Any, mod: GroupMod) -> list[Any] | Any:
 
 
 def _bucket(datapath: Any, bucket: Bucket) -> Any:
-    of = datapath.ofproto
-    actions = [_action(datapath, a) for a in bucket.actions]
-    return datapath.ofproto_parser.OFPBucket(bucket.weight, of.OFPP_ANY, of.OFPG_ANY, actions)
+    parser, of = datapath.ofproto_parser, datapath.ofproto
+    actions = [_action(parser, of, a) for a in bucket.actions]
+    watched = of.OFPP_ANY if bucket.watch_port is None else bucket.watch_port
+    return parser.OFPBucket(bucket.weight, watched, of.OFPG_ANY, actions)
 
 
 def _meter(datapath: Any, mod: MeterMod) -> list[Any] | Any:
@@ -156,8 +195,12 @@ def _read_action(action: Any) -> Action:
 
 
 def _read_group(stats: Any) -> GroupMod:
-    buckets = (Bucket(b.weight, tuple(_read_action(a) for a in b.actions)) for b in stats.buckets)
-    return GroupMod(stats.group_id, tuple(buckets))
+    failover = stats.type == of13.OFPGT_FF
+    buckets = [
+        Bucket(b.weight, tuple(_read_action(a) for a in b.actions), b.watch_port if failover else None)
+        for b in stats.buckets
+    ]
+    return GroupMod(stats.group_id, tuple(buckets), failover=failover)
 
 
 def _read_meter(stats: Any) -> MeterMod:

@@ -7,11 +7,12 @@ State so grows with models and classes, not with askers, and no two switches cho
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from controller.domain import Domain
 from controller.southbound import pipeline
+from controller.southbound.failover import Ways
 from controller.southbound.openflow import (
     Action,
     Bucket,
@@ -19,7 +20,6 @@ from controller.southbound.openflow import (
     GroupMod,
     Match,
     Mod,
-    Output,
     SetField,
     Southbound,
     ToGroup,
@@ -51,8 +51,8 @@ class Shared:
 class Classes:
     """Model labels and classes in the switches of one domain. What is sent is confirmed by the caller's barrier."""
 
-    def __init__(self, domain: Domain, south: Southbound) -> None:
-        self.domain, self.south = domain, south
+    def __init__(self, domain: Domain, south: Southbound, ways: Callable[[], Ways]) -> None:
+        self.domain, self.south, self.ways = domain, south, ways
         self.leads: dict[tuple[int, int], Lead] = {}
         self.shares: dict[tuple[int, str], Shared] = {}
 
@@ -62,7 +62,8 @@ class Classes:
         """Lead a model's label to an exit from every switch of a K-AS; return the switches that were told."""
         match = pipeline.label_match(label)
         actions: dict[str, tuple[Action, ...]] = {leave.switch: leave.actions()}
-        actions |= {n: (Output(port),) for n, port in self.domain.next_ports(leave.switch).items()}
+        way = self.ways().to(leave.switch)
+        actions |= {name: way.onward(name) for name in way.towards}
         cookie = pipeline.CLASS_COOKIE | label
         rules = {n: FlowMod(pipeline.LABEL, match, MODEL_PRIORITY, a, cookie=cookie) for n, a in actions.items()}
         before = self.leads.get((label, kas))

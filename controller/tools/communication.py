@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from controller.domain import Domain
 from controller.errors import ControllerError, SteeringError
 from controller.runtime.bounded import Bounded
-from controller.southbound import pipeline
+from controller.southbound import failover, pipeline
+from controller.southbound.failover import Ways
 from controller.southbound.frames import Datagram, build_udp
 from controller.southbound.openflow import (
     PORT_TABLE,
@@ -24,6 +25,7 @@ from controller.southbound.openflow import (
     PacketIn,
     PacketOut,
     Southbound,
+    ToGroup,
 )
 from controller.southbound.reconcile import Change, key, reconcile
 from controller.store import Store
@@ -41,7 +43,8 @@ PREPARE_S = 60.0  # a switch that is given its first rules shares the machine wi
 
 @dataclass
 class LabelPath:
-    """The rules of one label in one K-AS: ``hops`` from the entry on, each a switch, the port in and the port out.
+    """The rules of one label in one K-AS: ``hops`` from the entry on, each a switch, the port in and the port (or the
+    group) out; ``marked``: the address under which detours lead it to the last one ('': there are none).
 
     ``laid``: every switch has confirmed its rule, and no older one is left.
     """
@@ -51,6 +54,7 @@ class LabelPath:
     entry: Entry
     exit: Exit
     hops: list[tuple[str, int, int]]
+    marked: str = ""
     laid: bool = False
 
     @property
@@ -62,12 +66,16 @@ class LabelPath:
     def rules(self) -> list[tuple[str, FlowMod]]:
         """The rule of each switch."""
         last, cookie = len(self.hops) - 1, pipeline.label_cookie(self.label)
-        actions = [self.exit.actions() if i == last else (Output(out),) for i, (_, _, out) in enumerate(self.hops)]
-        matches = [pipeline.label_match(self.label, port) for _, port, _ in self.hops]
-        return [
-            (name, FlowMod(pipeline.LABEL, m, LABEL_PRIORITY, a, cookie=cookie))
-            for (name, _, _), m, a in zip(self.hops, matches, actions, strict=True)
-        ]
+        found = list[tuple[str, FlowMod]]()
+        for i, (name, port, out) in enumerate(self.hops):
+            actions = self.exit.actions() if i == last else failover.out_of(out)
+            match = pipeline.label_match(self.label, port)
+            found.append((name, FlowMod(pipeline.LABEL, match, LABEL_PRIORITY, actions, cookie=cookie)))
+        if self.marked:
+            match = pipeline.label_match(self.label) | {"eth_dst": self.marked}
+            marked = FlowMod(pipeline.LABEL, match, LABEL_PRIORITY + 1, self.exit.actions(), cookie=cookie)
+            found.append((self.exit.switch, marked))
+        return found
 
 
 class Communication:
@@ -81,9 +89,10 @@ class Communication:
         self.own_source = False  # whether a terminal may send from its own address alone
         self.seal: Callable[[HostPlan, Header, bytes], bytes] = lambda _, header, payload: encode(header, payload)
         self._routes: dict[str, list[FlowMod]] = {}
-        self._live_routes: tuple[object, dict[str, list[FlowMod]]] = (None, {})
+        self._groups: dict[str, dict[int, GroupMod]] = {}
+        self._live_routes: tuple[object, Ways, dict[str, list[FlowMod]]] = (None, Ways(domain), {})
         self._seen: set[str] = set()
-        self.classes = Classes(domain, south)
+        self.classes = Classes(domain, south, self.ways)
 
     # --- switches and routes
 
@@ -96,13 +105,17 @@ class Communication:
         switch = self.domain.switches[name]
         found = await self.south.found(switch.dpid, meters=meters, timeout_s=PREPARE_S)
         routes = self._wanted_routes()[name]
+        self._groups[name] = {g.group: g for g in found.groups if g.failover}
+        self._regroup(name)
         base = pipeline.base_mods(self.domain, switch, fresh=False, meters=meters, own_source=self.own_source)
-        change = reconcile(found, [*base, *routes, *self._of_objects(name)], self._spared)
+        mods = [*base, *self._groups[name].values(), *routes, *self._of_objects(name)]
+        change = reconcile(found, mods, self._spared)
         self.south.send(switch.dpid, change.first)
         await self.south.barrier(switch.dpid, PREPARE_S)
         self._routes[name] = routes
         self._seen.add(name)
         self.connected.add(name)
+        self.reroute()  # links may have come or gone meanwhile
         return change
 
     def _of_objects(self, name: str) -> list[Mod]:
@@ -134,11 +147,24 @@ class Communication:
                 self.emit("warning", text=f"label {path.label:#x} in K-AS {path.kas}: {error}")
 
     def _wanted_routes(self) -> dict[str, list[FlowMod]]:
-        """Return every switch's route table, computed once for each set of live links (0.4 s at 1,000 terminals)."""
+        """Return every switch's route table, computed once for each set of live links."""
         links = frozenset(self.domain.down), frozenset(self.domain.down_kas)
         if self._live_routes[0] != links:
-            self._live_routes = links, pipeline.route_flows(self.domain)
+            ways = Ways(self.domain)
+            self._live_routes = links, ways, pipeline.route_flows(self.domain, ways)
+        return self._live_routes[2]
+
+    def ways(self) -> Ways:
+        """Return the ways that the switches have been told of; a link may be down meanwhile."""
+        if self._live_routes[0] is None:
+            self._wanted_routes()
         return self._live_routes[1]
+
+    def _regroup(self, name: str) -> list[Mod]:
+        """Bring what is known of a switch's groups in line with the ways; return those that change."""
+        before = self._groups.get(name, {})
+        self._groups[name] = wanted = failover.groups(self.ways(), name, before)
+        return [group for number, group in wanted.items() if before.get(number) != group]
 
     def note_ports(self, name: str, ports: set[int], *, all_there: bool = False) -> None:
         """Take which ports of a switch are up; what is not counts as down once it was, or ``all_there``."""
@@ -162,10 +188,10 @@ class Communication:
         """Bring the route tables in line with the links that are up; returns how many rules changed."""
         changed = 0
         for name, wanted in self._wanted_routes().items():
-            if name not in self.connected:
+            if name not in self.connected or self._routes.get(name) is wanted:
                 continue
-            mods = pipeline.route_changes(self._routes.get(name, []), wanted)
-            self.south.send(self.domain.switches[name].dpid, list(mods))
+            mods = [*self._regroup(name), *pipeline.route_changes(self._routes.get(name, []), wanted)]
+            self.south.send(self.domain.switches[name].dpid, mods)
             self._routes[name] = wanted
             changed += len(mods)
         return changed
@@ -174,7 +200,7 @@ class Communication:
 
     def switch_path(self, start: str, end: str) -> list[str]:
         """Return the switches from one to another of the same K-AS, both included; ``SteeringError`` when cut off."""
-        next_ports, path = self.domain.next_ports(end), [start]
+        next_ports, path = self.ways().to(end).towards, [start]
         while path[-1] != end:
             port = next_ports.get(path[-1])
             far = self.domain.far_end(path[-1], port) if port is not None else None
@@ -184,12 +210,12 @@ class Communication:
         return path
 
     def _hops(self, entry: Entry, leave: Exit) -> list[tuple[str, int, int]]:
-        """Return (switch, port in, port out) along the shortest live path."""
-        next_ports, hops, in_port = self.domain.next_ports(leave.switch), [], entry.port
+        """Return (switch, port in, port or group out) along the shortest live path."""
+        way, hops, in_port = self.ways().to(leave.switch), [], entry.port
         for name in self.switch_path(entry.switch, leave.switch)[:-1]:
-            port = next_ports[name]
-            hops.append((name, in_port, port))
-            far = self.domain.far_end(name, port)
+            (onward,) = way.onward(name)
+            hops.append((name, in_port, onward.group if isinstance(onward, ToGroup) else way.towards[name]))
+            far = self.domain.far_end(name, way.towards[name])
             in_port = far[1] if far else 0
         if (leave.switch, leave.port) == (entry.switch, entry.port):
             raise SteeringError(f"{leave.switch} port {leave.port}: the object is there already")
@@ -203,8 +229,12 @@ class Communication:
         """
         async with self._lock(label, kas):
             hops = self._hops(entry, leave)
+            grouped = any(
+                out >= failover.GROUP_BASE for _, _, out in hops
+            )  # what comes by a detour, comes from anywhere
+            marked = self.ways().to(leave.switch).mac if grouped else ""
             old = self.paths.get((label, kas))
-            path = self.paths[label, kas] = LabelPath(label, kas, entry, leave, hops)
+            path = self.paths[label, kas] = LabelPath(label, kas, entry, leave, hops, marked)
             try:
                 await self._replace(old.rules if old else [], path.rules)
             except ControllerError:
@@ -253,6 +283,8 @@ class Communication:
 
         def dead(path: LabelPath) -> bool:
             outputs = [(n, a.port) for n, rule in path.rules for a in rule.actions if isinstance(a, Output)]
+            grouped = [(n, a.group) for n, rule in path.rules for a in rule.actions if isinstance(a, ToGroup)]
+            outputs += [(n, failover.port_of(group)) for n, group in grouped]
             return any(not self.domain.leads_on(name, port) for name, port in outputs)
 
         return [path for path in self.paths.values() if dead(path)]

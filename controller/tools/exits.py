@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from controller.southbound import pipeline
-from controller.southbound.openflow import Action, DecTtl, Output
-from topologies.plan import HostPlan
+from controller.southbound.openflow import Action, DecTtl, Output, SetField
+from topologies.plan import ROUTER_MAC, HostPlan
 
 
 @dataclass(frozen=True)
@@ -29,4 +29,4 @@ class Exit:
         """What the last switch does: output and, towards a terminal, its own addresses written in first."""
         if self.host is not None:
             return pipeline.to_host(self.host, rewrite_address=True)
-        return (DecTtl(), Output(self.port))
+        return (SetField("eth_dst", ROUTER_MAC), DecTtl(), Output(self.port))  # it may come from a detour

@@ -25,10 +25,10 @@ from experiments.scenarios.steering import check_job, own_policies
 from experiments.scenarios.ways import check_model
 from experiments.streams import RunningStream
 from experiments.testbed.testbed import Bed
-from packets.clock import unix_s
 from packets.events import Event, encode_event
 from packets.messages import JobSpec
 from packets.queries import Variant
+from packets.security.clock import unix_s
 
 
 class ControlServer:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from experiments.errors import RunFailed
-from packets import clock
+from packets.security import clock
 
 PROJECT = Path(__file__).resolve().parents[2]
 RUN_VARIABLE = "DAITN_RUN"

@@ -27,8 +27,8 @@ from hosts.terminal.recent import Recent
 from hosts.terminal.terminal import LAUNCH_ATTEMPTS, Terminal
 from packets.aats.journey import Action, Journey, Stop, TrailError, pack, unpack
 from packets.aats.probe import Probe, ProbeReply
-from packets.clock import unix_ms
 from packets.messages import Order, Returned, Verdict, VerdictReply, VisitDone
+from packets.security.clock import unix_ms
 from packets.security.identity import Directory, Identity
 from packets.transport import OutgoingObject, ReceivedObject
 from packets.wire import Flag, PacketType

@@ -16,10 +16,10 @@ from hosts.gossip.core import Gossip, Held, Limits
 from hosts.gossip.house import MET, House
 from hosts.terminal.reporter import differs
 from hosts.terminal.terminal import Terminal
-from packets.clock import unix_s
 from packets.distributed.gossip import MAX_ATTRIBUTES_BYTES, News, Record, Talk, signature_of, signed_by
 from packets.errors import TransportError
 from packets.messages import decode_message, encode_message
+from packets.security.clock import unix_s
 from packets.wire import PacketType
 
 TICK_S = 0.1

@@ -18,9 +18,9 @@ from hosts.errors import BadCommand
 from hosts.inference import asked
 from hosts.inference.asking import Asking, Means, Sample
 from hosts.inference.patterns import Pattern, arrivals, rate_of
-from packets.clock import unix_s
 from packets.messages import Need
 from packets.queries import Variant
+from packets.security.clock import unix_s
 from topologies.own.files import make_own
 
 BY_GROUP = "group"  # no policy at the asker: the select groups of the switches choose

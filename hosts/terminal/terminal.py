@@ -21,9 +21,9 @@ from hosts.terminal.custody import Custody, Mover
 from hosts.terminal.dcc_line import DccLine, Requests
 from hosts.terminal.resources import Meter
 from hosts.terminal.work import Submit
-from packets.clock import unix_s
 from packets.errors import TransportError
 from packets.events import Emit
+from packets.security.clock import unix_s
 from packets.security.keeper import Keeper
 from packets.transport import OutgoingObject, Transfer, TransferStats
 from packets.wire import Header, PacketType

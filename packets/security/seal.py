@@ -19,9 +19,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from packets import wire
-from packets.clock import unix_ms
 from packets.errors import IdentityError, PacketError
 from packets.options import Authentication, AuthenticationAlgorithm, Mandate, Options, encode_options
+from packets.security.clock import unix_ms
 from packets.security.identity import Certificate, Identity
 from packets.wire import FIXED_BYTES, Buffer, Header, PacketType, decode
 

@@ -15,10 +15,10 @@ from controller.border.kbgp.trust import sign
 from controller.border.lending import AskEngine
 from controller.border.messages import Announce, Ask, CopyModel, Reply, pack, unpack
 from controller.errors import BorderError, BorderSilent
-from packets.clock import unix_ms
 from packets.events import Emit
 from packets.kbgp.knowledge import Knowledge
 from packets.kbgp.messages import MAX_BODY_BYTES, Answer
+from packets.security.clock import unix_ms
 from packets.security.identity import Identity
 
 Serve = Callable[[Ask], Awaitable[Reply]]

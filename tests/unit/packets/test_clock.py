@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from packets import clock
+from packets.security import clock
 from packets.security.replay import Memory
 from packets.security.seal import now_ms
 
@@ -31,7 +31,7 @@ def test_a_step_of_the_clock_moves_nothing(monkeypatch: pytest.MonkeyPatch, step
 
 
 def test_the_processes_of_a_run_count_alike() -> None:
-    words = [sys.executable, "-c", "from packets import clock; print(clock.OFFSET_S)"]
+    words = [sys.executable, "-c", "from packets.security import clock; print(clock.OFFSET_S)"]
     for said, alike in ((clock.environment(), True), ({clock.CLOCK_VARIABLE: "noon"}, False)):
         done = subprocess.run(words, env=os.environ | said, cwd=ROOT, capture_output=True, text=True, check=True)
         assert (float(done.stdout) == clock.OFFSET_S) == alike
@@ -39,7 +39,7 @@ def test_the_processes_of_a_run_count_alike() -> None:
 
 
 def test_nobody_else_asks_the_machine_for_the_time_of_day() -> None:
-    asks, mine = re.compile(r"\btime\.time(_ns)?\b"), {"packets/clock.py"}
+    asks, mine = re.compile(r"\btime\.time(_ns)?\b"), {"packets/security/clock.py"}
     others = {"controller/runtime/database.py", "experiments/comparing/runs.py", "experiments/commands/netmap.py"}
     found = {
         str(path.relative_to(ROOT))

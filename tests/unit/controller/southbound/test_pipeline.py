@@ -8,6 +8,7 @@ import pytest
 
 from controller.domain import Domain
 from controller.southbound import pipeline
+from controller.southbound.failover import Ways
 from controller.southbound.openflow import FlowMod, Output
 from controller.southbound.pipeline import label_cookie
 from controller.tools.exits import Entry, Exit
@@ -149,9 +150,9 @@ def test_routes_are_computed_once_for_all_switches_and_anew_for_other_links(monk
     counted: list[int] = []
     real = pipeline.route_flows
 
-    def route_flows(domain: Domain) -> dict[str, list[FlowMod]]:
+    def route_flows(domain: Domain, ways: Ways) -> dict[str, list[FlowMod]]:
         counted.append(len(domain.down))
-        return real(domain)
+        return real(domain, ways)
 
     monkeypatch.setattr(pipeline, "route_flows", route_flows)
 

@@ -40,10 +40,11 @@ class Itinerary:
         return Stop(action="train", kas=kas, handle=f"@node/{names[0]}", path=path, clear=clear)
 
 
-def label_rules(world: World, object_id: int = OBJECT) -> list[str]:
-    """Return the switches that hold rules of an object's label."""
+def label_rules(world: World, having: str = "ipv4_dst", object_id: int = OBJECT) -> list[str]:
+    """Return the switches that hold rules of an object's label, as often as they do; ``having`` a match on this."""
     address = label_address(object_label(object_id))
-    return [n for n, s in world.fabric.switches.items() for f in s.flows if f.match.get("ipv4_dst") == address]
+    rules = [(n, f.match) for n, s in world.fabric.switches.items() for f in s.flows]
+    return [n for n, match in rules if match.get("ipv4_dst") == address and having in match]
 
 
 def is_label(address: str) -> bool:
@@ -121,8 +122,9 @@ def test_the_next_holder_of_the_label_is_asked_for_anew_and_older_rules_go() -> 
         holder = "owner1"
         for visit, stop in enumerate(stops):
             assert await world.launch(holder, OBJECT, visit) == [stop], f"visit {visit}"
-            rules = label_rules(world)
-            assert len(rules) == len(set(rules)), "one rule a switch: the older ones are gone"
+            rules, marked = label_rules(world), label_rules(world, "eth_dst")
+            assert len(rules) - len(marked) == len(set(rules)), "one rule a switch: the older ones are gone"
+            assert len(marked) == len(set(marked)) and set(marked) <= set(rules), "one more for what made a detour"
             journey = world.send(holder, label_address(object_label(OBJECT)), b"shard")
             assert set(rules) == set(journey.switches), "rules of this visit's path and no others"
             holder = stop
