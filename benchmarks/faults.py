@@ -34,6 +34,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import faults_links
 from benchmarks.common import NotSeen, finish, run_main, say
 from benchmarks.queries_net import begin, deployed, ended, kas_of, terminals, trained
 from benchmarks.standing import Parcel, StandingNetwork, standing
@@ -269,10 +270,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--parents", type=int, default=3, help="kills of the process that starts control centres again")
+    parser.add_argument("--cuts", type=int, default=100, help="of links; 0: none")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="daitn-faults-") as folder:
         result = measure(options.kills, options.parents, options.seed, Path(folder))
+    result |= faults_links.measure(options.cuts) if options.cuts else {}
     finish(result)
     lost = ("jobs_lost", "transfers_lost", "queries_lost", "packets_lost_installed")
     return int(any(result[name] for name in lost))
