@@ -44,6 +44,7 @@ class Reserve:
     def switch(self) -> socket.socket:
         made = socket.create_connection((ADDRESS, self.port), 5.0)
         made.settimeout(5.0)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is sent is there
         self.turn()
         return made
 
