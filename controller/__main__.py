@@ -7,6 +7,7 @@ import asyncio
 import fcntl
 import gc
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -134,7 +135,7 @@ class Process:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.life = Life(0, HOST)
+        self.life, self.run_id = Life(0, HOST), os.environ.get(RUN_VARIABLE) or secrets.token_hex(8)
         self.plan = read_plan(options.plan)
         self.groups = read_groups(options.scenario_groups)
         self.keeper = read_keeper(options.identity, options.directory)
@@ -161,8 +162,8 @@ class Process:
 
         emit = self.voice()
         loop, worker = asyncio.get_running_loop(), Worker(emit)
-        run, told = os.environ.get(RUN_VARIABLE, ""), emit
-        store = Store(self.options.database, run, lambda text: told("warning", text=text))
+        told = emit
+        store = Store(self.options.database, self.run_id, lambda text: told("warning", text=text))
         emit = store.audited(emit)
         switches, worker.emit = app.Switches(loop, store.commit), emit
         means = Means(
