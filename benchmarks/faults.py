@@ -69,7 +69,7 @@ SCENARIO = {
 }  # fmt: skip
 JOB = {"task": TASK, "broad_accuracy": 0.4, "expert_group": None, "expert_accuracy": 0.0, "max_visits": 4,
        "deadline_s": 120.0}  # fmt: skip
-PAUSES_S = 1.5, 3.5  # between two kills, drawn
+PAUSES_S = 1.2, 2.2  # between two kills, drawn
 BACK_S = 20.0
 QUERIES_PER_S = 20.0
 PARCEL_BYTES = 2 << 20
@@ -227,7 +227,7 @@ def measure(kills: int, parents: int, seed: int, folder: Path) -> dict[str, Any]
     """Kill control centres on one network; return the figures."""
     drawn, away, slow, killed = random.Random(seed), list[float](), list[float](), list[float]()
     with standing(SCENARIO, folder) as net:
-        seconds = (kills + parents) * (sum(PAUSES_S) / 2 + 1.2) + 30.0
+        seconds = (kills + parents) * (sum(PAUSES_S) / 2 + 0.8) + 30.0
         began_s = time.monotonic()
         with under_way(net, seconds) as found:
             for number in range(kills + parents):
