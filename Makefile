@@ -64,6 +64,10 @@ bench-map: setup-demo  ## freshness of the map: a terminal's change to its entry
 bench-resteer: setup-demo  ## rendezvous killed, link cut, mind changed in mid-transfer of 64 MB; the last line is JSON
 	@$(PY) -m benchmarks.resteer
 
+.PHONY: bench-faults
+bench-faults: setup  ## 100 control centres killed, 100 links cut, under jobs, transfers, queries: what is lost; last line JSON
+	@$(PY) -m benchmarks.faults
+
 bench-flipped: setup-demo  ## a hospital with flipped labels, with and without MPVU gate and trust, on the network; last line JSON
 	@$(PY) -m benchmarks.flipped
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.common import NotSeen, python, run_main
+from benchmarks.common import NotSeen, life_of, python, run_main
 from benchmarks.control_sim import groups_of
 from benchmarks.control_terminals import role_of
 from controller.oam.hub import EventHub
@@ -165,7 +165,7 @@ def measure(kind: str, terminals: int, seconds: float) -> dict[str, Any]:
     """Build the network, let the terminals report, take it down; return the figures of this size."""
     with Bench(kind, terminals) as bench:
         said = bench.crowd(seconds)
-        memory = memory_mib([bench.dccs[0].process.pid])
+        memory = memory_mib([life_of(bench.dccs[0].process.pid)])
         fresh = [(e.t_unix_s, e.data) for e in bench.events if e.kind == "map.fresh" and 1 in e.data["kas"]]
         errors = [e.data.get("text") for e in bench.events if e.kind == "error"]
     return {

@@ -28,7 +28,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.common import NotSeen, finish, python, run_main, say
+from benchmarks.common import NotSeen, finish, life_of, python, run_main, say
 from controller.oam.hub import EventHub
 from experiments.errors import RunFailed
 from experiments.testbed.processes import Child, wait_for
@@ -100,7 +100,7 @@ def _report(
     try:
         assert crowd.stdout is not None
         crowd.stdout.readline()  # all registered
-        pids = {"dcc_cores": dcc.process.pid, **_switch_pid()}
+        pids = {"dcc_cores": life_of(dcc.process.pid), **_switch_pid()}
         before = {name: _cpu_s(pid) for name, pid in pids.items()}
         out, _ = crowd.communicate(timeout=load[0] + PATIENCE_S)
         used = {name: round((_cpu_s(pid) - before[name]) / load[0], 2) for name, pid in pids.items()}

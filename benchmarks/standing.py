@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -29,20 +30,21 @@ class StandingNetwork:
 
     def __init__(self, folder: Path, run_id: str) -> None:
         self.folder, self.runtime = folder, RUN_BASE / run_id
-        self._read, self._rest = 0, b""
+        self._read, self._rest, self._reading = 0, b"", threading.Lock()
         self._events: list[Event] = []
 
     # --- what it says
 
     def events(self, kind: str = "", **match: Any) -> list[Event]:
         """Return the events of a kind so far whose data holds these values."""
-        with (self.folder / "events.jsonl").open("rb") as log:
+        with self._reading, (self.folder / "events.jsonl").open("rb") as log:
             log.seek(self._read)
             fresh = log.read()
-        self._read += len(fresh)
-        *lines, self._rest = (self._rest + fresh).split(b"\n")
-        self._events += [decode_event(line) for line in lines]
-        return [e for e in self._events if kind in ("", e.kind) and e.data.items() >= match.items()]
+            self._read += len(fresh)
+            *lines, self._rest = (self._rest + fresh).split(b"\n")
+            self._events += [decode_event(line) for line in lines]
+            seen = len(self._events)
+        return [e for e in self._events[:seen] if kind in ("", e.kind) and e.data.items() >= match.items()]
 
     def wait_for(self, kind: str, timeout_s: float = 30.0, **match: Any) -> Event:
         """Return the first event of a kind with these values, when there is one."""

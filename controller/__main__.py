@@ -7,6 +7,7 @@ import asyncio
 import fcntl
 import gc
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -17,10 +18,12 @@ from typing import IO, TYPE_CHECKING
 import msgspec
 
 from controller.errors import BorderError, ControllerError, PlanError, PortTaken
+from controller.lives import Life, Lives
 from controller.placement.kinds import read as read_kind
 from controller.plugins.setup import read as read_engines
 from packets.errors import IdentityError
 from packets.events import Emit, Emitter, silent
+from packets.security.clock import unix_ms
 from packets.security.identity import Directory, Identity
 from packets.security.keeper import Keeper
 from topologies.machine.ledger import RUN_VARIABLE
@@ -116,17 +119,17 @@ def read_keeper(identity: Path | None, directory: Path | None) -> Keeper | None:
         raise PlanError(str(error)) from error
 
 
-def check_port(port: int) -> None:
+def check_port(port: int, address: str = HOST) -> None:
     """Raise ``PortTaken`` when the OpenFlow port cannot be listened on."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((address, port))
             probe.listen(1)
         except (OSError, OverflowError) as error:
             why = getattr(error, "strerror", None) or error
             raise PortTaken(
-                f"OpenFlow port {port} on {HOST}: {why}; end who listens there, or choose --openflow-port"
+                f"OpenFlow port {port} on {address}: {why}; end who listens there, or choose --openflow-port"
             ) from error
 
 
@@ -135,6 +138,7 @@ class Process:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
+        self.life, self.run_id = Life(0, HOST), os.environ.get(RUN_VARIABLE) or secrets.token_hex(8)
         self.plan = read_plan(options.plan)
         self.groups = read_groups(options.scenario_groups)
         self.keeper = read_keeper(options.identity, options.directory)
@@ -144,22 +148,27 @@ class Process:
         self._marks: list[Path] = []
         self._locks: list[IO[str]] = []
 
-    def _emit(self) -> Emit:
+    def voice(self) -> Emit:
+        """Return what tells the events of this control centre."""
         name = "dcc" + "-".join(str(k) for k in self.plan.kas)
         return Emitter(name, self.options.events) if self.options.events else silent
 
     async def run(self) -> None:
         """Serve until a signal comes; raises ``ControllerError`` when it cannot start."""
-        check_port(self.options.openflow_port)
+        self.keeper = read_keeper(self.options.identity, self.options.directory)  # what it has heard is this life's
+        check_port(self.options.openflow_port, self.life.address)
         from controller import app
         from controller.dcc import Dcc
         from controller.runtime.loop import Worker
         from controller.services import Means
         from controller.store import Store
 
-        emit = self._emit()
+        emit = self.voice()
         loop, worker = asyncio.get_running_loop(), Worker(emit)
-        switches, store = app.Switches(loop), Store(self.options.database, os.environ.get(RUN_VARIABLE, ""))
+        told = emit
+        store = Store(self.options.database, self.run_id, lambda text: told("warning", text=text))
+        emit = store.audited(emit)
+        switches, worker.emit = app.Switches(loop, store.commit), emit
         means = Means(
             switches, worker, store, time.monotonic, emit, self._ask, self.options.seed, self.groups, self.engines,
             keeper=self.keeper, any_source=self.options.any_source, housing=self.housing,
@@ -172,20 +181,20 @@ class Process:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, over.set)
         try:
-            await self._open_border(dcc, emit)
-            dcc.training.book.bury()
+            dcc.restore()
+            await self._open_border(dcc, emit, store)
             worker.spawn(dcc.lending.warm(), "start of the engines that are lent")
-            worker.every(dcc.table() | self._border_table(dcc))
             worker.watch()
-            app.start(dcc.fabric, switches, self.options.openflow_port)
-            _collect_seldom()
+            app.start(dcc.fabric, switches, self.options.openflow_port, self.life.address, self.life.spares)
+            await dcc.resume()
+            worker.every(dcc.table() | self._border_table(dcc))
             await over.wait()
         finally:
             await dcc.lending.close()
             await self.engines.close()
             self._close(store, worker)
 
-    async def _open_border(self, dcc: Dcc, emit: Emit) -> None:
+    async def _open_border(self, dcc: Dcc, emit: Emit, store: Store) -> None:
         from controller.border.kbgp.border import KbgpBorder
         from controller.border.speaker import speaker_socket
 
@@ -198,7 +207,8 @@ class Process:
         others = [k for k in dcc.services.all_kas if k not in dcc.domain.kas]
         sockets = {k: [speaker_socket(folder, s.name) for s in dcc.domain.speakers(k)] for k in own}
         identities = dict.fromkeys(own, self.keeper.identity) if self.keeper else {}
-        self.border = border = KbgpBorder(own, others, sockets, emit, identities)
+        epoch_ms = store.epoch(unix_ms())
+        self.border = border = KbgpBorder(own, others, sockets, emit, identities, epoch_ms, store.commit)
 
         def tell_of_links() -> None:
             for speaker in [s for k in own for s in dcc.domain.speakers(k)]:
@@ -239,6 +249,7 @@ class Process:
         return await self.border.ask(kas, body)
 
     def _say_ready(self) -> None:
+        self.life.ready()
         if self.options.runtime_dir is not None:
             for path in [self.options.runtime_dir / f"dcc{kas}.ready" for kas in self.plan.kas]:
                 path.write_text(f"{os.getpid()}\n")
@@ -264,14 +275,40 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a control centre; returns the exit status (2: it could not start, one line on stderr says why)."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
     try:
-        asyncio.run(Process(options).run())
+        process = Process(options)
+        check_port(options.openflow_port)
+        _load()
     except ControllerError as error:
         print(f"controller: {error}", file=sys.stderr)
         return 2
-    return 0
+
+    def serve(life: Life) -> int:
+        process.life = life
+        try:
+            asyncio.run(process.run())
+        except ControllerError as error:
+            print(f"controller: {error}", file=sys.stderr)
+            return 2
+        finally:
+            sys.stderr.flush()
+        return 0  # and out: os-ken's threads are not daemons and cannot be told to end
+
+    def warn(text: str) -> None:
+        name = f"the control centre of K-AS {', '.join(map(str, process.plan.kas))}"
+        print(f"{name}: {text}", file=sys.stderr, flush=True)
+        process.voice()("warning", text=f"{name}: {text}")
+
+    return Lives(options.openflow_port, serve, warn).run()
+
+
+def _load() -> None:
+    """Load what loads slowly, once for all lives."""
+    import controller.app
+    import controller.border.kbgp.border
+    import controller.dcc  # noqa: F401
+
+    _collect_seldom()
 
 
 if __name__ == "__main__":
-    status = main()
-    sys.stderr.flush()
-    os._exit(status)  # os-ken's threads are not daemons and cannot be told to end
+    sys.exit(main())

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import logging
 import threading
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from os_ken import cfg
@@ -24,8 +25,13 @@ from controller.errors import SwitchTimeout
 from controller.southbound import guard
 from controller.southbound.datapath import serve_in
 from controller.southbound.fair_queue import FairQueue
-from controller.southbound.openflow import DropCount, Mod, PacketIn, PortCount
-from controller.southbound.translate import to_bytes, to_message
+from controller.southbound.openflow import DropCount, Found, Mod, PacketIn, PortCount
+from controller.southbound.spares import Spare
+from controller.southbound.translate import to_bytes, to_found, to_message
+
+HOST = "127.0.0.1"
+HELD = [ofp_event.EventOFPFlowStatsReply, ofp_event.EventOFPGroupDescStatsReply]  # what switches say that they hold
+HELD += [ofp_event.EventOFPMeterConfigStatsReply]
 
 
 class Core(Protocol):
@@ -57,12 +63,16 @@ class Core(Protocol):
 
 
 class Switches:
-    """The southbound of the core: connected datapaths, and barriers waiting for their answer."""
+    """The southbound of the core: connected datapaths, and requests waiting for their answer.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+    ``before`` is called before anything is sent: what it rests on is to be written down by then.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, before: Callable[[], None] = lambda: None) -> None:
+        self.loop, self.before = loop, before
         self.datapaths: dict[int, Any] = {}
-        self._waiting: dict[tuple[int, int], asyncio.Future[None]] = {}
+        self._waiting: dict[tuple[int, int], asyncio.Future[list[Any]]] = {}
+        self._parts: dict[tuple[int, int], list[Any]] = {}
         self._xids = itertools.count(1)
         self._dropped: dict[int, tuple[int, int]] = {}
 
@@ -71,6 +81,7 @@ class Switches:
         datapath = self.datapaths.get(dpid)
         if datapath is None:
             return
+        self.before()
         ready = bytearray()
         for mod in mods:
             known = to_bytes(next(self._xids) & 0xFFFF_FFFF, mod)
@@ -89,22 +100,41 @@ class Switches:
         datapath = self.datapaths.get(dpid)
         if datapath is None:
             raise SwitchTimeout(f"switch {dpid} is not connected")
-        request = datapath.ofproto_parser.OFPBarrierRequest(datapath)
-        key = dpid, datapath.set_xid(request)
+        await self._ask(datapath, datapath.ofproto_parser.OFPBarrierRequest(datapath), "a barrier", timeout_s)
+
+    async def found(self, dpid: int, *, meters: bool, timeout_s: float = 5.0) -> Found:
+        """Return what a switch holds, groups and meters before the flows that lead to them; ``SwitchTimeout``."""
+        datapath = self.datapaths.get(dpid)
+        if datapath is None:
+            raise SwitchTimeout(f"switch {dpid} is not connected")
+        parser, of = datapath.ofproto_parser, datapath.ofproto
+        requests = [parser.OFPGroupDescStatsRequest(datapath, 0), parser.OFPFlowStatsRequest(datapath)]
+        requests += [parser.OFPMeterConfigStatsRequest(datapath, 0, of.OFPM_ALL)] if meters else []
+        asked = [self._ask(datapath, r, "what it holds", timeout_s) for r in requests]
+        groups, flows, *metered = await asyncio.gather(*asked)
+        return to_found(datapath, flows, groups, metered[0] if metered else [])
+
+    async def _ask(self, datapath: Any, request: Any, what: str, timeout_s: float) -> list[Any]:
+        key = datapath.id, datapath.set_xid(request)
         self._waiting[key] = done = self.loop.create_future()
         datapath.send_msg(request)
         try:
-            await asyncio.wait_for(done, timeout_s)
+            return await asyncio.wait_for(done, timeout_s)
         except TimeoutError as error:
-            raise SwitchTimeout(f"switch {dpid} did not answer a barrier within {timeout_s:g} s") from error
+            raise SwitchTimeout(f"switch {datapath.id} did not answer {what} within {timeout_s:g} s") from error
         finally:
             self._waiting.pop(key, None)
+            self._parts.pop(key, None)
 
-    def barrier_answered(self, dpid: int, xid: int) -> None:
-        """A barrier's answer came; one that nobody waits for any more is left aside."""
+    def answered(self, dpid: int, xid: int, part: list[Any], more: bool = False) -> None:
+        """An answer came, or a part of it; one that nobody waits for any more is left aside."""
         done = self._waiting.get((dpid, xid))
-        if done is not None and not done.done():
-            done.set_result(None)
+        if done is None or done.done():
+            return
+        whole = self._parts.setdefault((dpid, xid), [])
+        whole += part
+        if not more:
+            done.set_result(whole)
 
     def lost(self, dpid: int) -> None:
         """The session is gone: no barrier of it will be answered."""
@@ -212,8 +242,9 @@ class Shim(app_manager.OSKenApp):  # type: ignore[misc,unused-ignore]  # os-ken 
 
     @set_ev_cls(ofp_event.EventOFPFlowStatsReply, MAIN_DISPATCHER)  # type: ignore[untyped-decorator,unused-ignore]
     def _dropped_by_rules(self, event: Any) -> None:
-        counts = [DropCount(s.cookie, s.table_id, s.priority, s.packet_count) for s in event.msg.body]
-        self._call(self.core.drop_counts, event.msg.datapath.id, [c for c in counts if c.packets])
+        dropping = [s for s in event.msg.body if s.cookie & guard.DROP_COOKIE and s.packet_count]
+        counts = [DropCount(s.cookie, s.table_id, s.priority, s.packet_count) for s in dropping]
+        self._call(self.core.drop_counts, event.msg.datapath.id, counts)
 
     @set_ev_cls(ofp_event.EventOFPMeterStatsReply, MAIN_DISPATCHER)  # type: ignore[untyped-decorator,unused-ignore]
     def _dropped_by_meters(self, event: Any) -> None:
@@ -225,7 +256,13 @@ class Shim(app_manager.OSKenApp):  # type: ignore[misc,unused-ignore]  # os-ken 
 
     @set_ev_cls(ofp_event.EventOFPBarrierReply, MAIN_DISPATCHER)  # type: ignore[untyped-decorator,unused-ignore]
     def _barrier(self, event: Any) -> None:
-        self._call(self.switches.barrier_answered, event.msg.datapath.id, event.msg.xid)
+        self._call(self.switches.answered, event.msg.datapath.id, event.msg.xid, [])
+
+    @set_ev_cls(HELD, MAIN_DISPATCHER)  # type: ignore[untyped-decorator,unused-ignore]
+    def _told(self, event: Any) -> None:
+        message = event.msg
+        more = bool(message.flags & message.datapath.ofproto.OFPMPF_REPLY_MORE)
+        self._call(self.switches.answered, message.datapath.id, message.xid, list(message.body), more)
 
     @set_ev_cls(ofp_event.EventOFPErrorMsg, [CONFIG_DISPATCHER, MAIN_DISPATCHER])  # type: ignore[untyped-decorator,unused-ignore]
     def _error(self, event: Any) -> None:
@@ -234,14 +271,19 @@ class Shim(app_manager.OSKenApp):  # type: ignore[misc,unused-ignore]  # os-ken 
         self._call(self.core.switch_error, message.datapath.id or 0, text)
 
 
-def start(core: Core, switches: Switches, port: int) -> None:
-    """Start os-ken without a manager process; it serves OpenFlow on the loopback from threads of its own."""
+def start(core: Core, switches: Switches, port: int, address: str = HOST, spares: Sequence[Spare] = ()) -> None:
+    """Start os-ken without a manager process; it serves OpenFlow on the loopback from threads of its own.
+
+    ``spares``: sessions that it takes over.
+    """
     hub.Event = threading.Event  # os-ken's own never returns from wait(timeout) on native threads
     logging.getLogger("os_ken").setLevel(logging.CRITICAL)
-    arguments = ["--ofp-listen-host=127.0.0.1", f"--ofp-tcp-listen-port={port}"]
+    arguments = [f"--ofp-listen-host={address}", f"--ofp-tcp-listen-port={port}"]
     cfg.CONF(args=arguments, project="os_ken", default_config_files=[])
     queue = FairQueue(switches.loop, core.packet_in, core.packet_refused)
-    serve_in(switches.loop, queue.put, core.switch_error, queue.serve)
+    take_over = serve_in(switches.loop, queue.put, core.switch_error, queue.serve)
     manager = app_manager.AppManager.get_instance()
     manager.load_apps(["os_ken.controller.ofp_handler", "controller.app"])
     manager.instantiate_apps(core=core, switches=switches)
+    for spare in spares:
+        hub.spawn(take_over, spare)

@@ -54,6 +54,7 @@ from packets.kbgp.knowledge import Knowledge
 from packets.messages import Message
 from topologies.plan import DomainPlan, HostPlan
 
+UPKEEP_S = 2.0
 # how long each try is waited for; three terminals that are silent must not take longer than a question over a border
 PATIENCE_S: dict[type, tuple[float, ...]] = {AskOffers: (0.2, 0.4, 0.8), AskPlan: (0.2, 0.5, 0.9)}
 
@@ -67,7 +68,7 @@ class Dcc:
         self.lending = Lending(means.engines or Engines(), means.housing.lends, means.clock, means.emit)
         self.services = services = make_kit(self.domain, means, self.serving.ask)
         identities = Identities()
-        self.authenticity = Authenticity(means.keeper, means.clock, means.emit)
+        self.authenticity = Authenticity(means.keeper, means.clock, means.emit, means.store)
         self.limiter = Limiter(means.clock, means.emit)
         self.places = Places(services)
         self.calls = Calls(services.communication)
@@ -100,6 +101,7 @@ class Dcc:
         services.communication.seal = self.authenticity.seal
         services.communication.own_source = means.keeper is not None and not means.any_source
         self._register()
+        self.serving.resumed = self.fabric.resumed
         if isinstance(services.intelligence, Distributed):
             self._leave_to_terminals(services.intelligence)
 
@@ -119,6 +121,7 @@ class Dcc:
         self.packets.on_object, self.packets.on_query = self.steering.launch, self.queries.ask
         self.fabric.packet_refused = self.limiter.overflowed
         self.packets.on_closed = self.liveness.agent_ended
+        self.fabric.on_switch = self.gathering.call if self.services.store.again else self.fabric.on_switch
         self.liveness.on_dead, self.fabric.on_links = self.health.gone, self.queries.links_changed
         self.visits.on_trained, self.visits.on_leave = self._trained, self.resteering.withdrawn
         terminals, serving = self.terminals, self.serving
@@ -168,6 +171,29 @@ class Dcc:
         self.liveness.dead(name, why)
         self.training.disown(name, why)
 
+    def restore(self) -> None:
+        """Know again what an earlier life knew; to be called before any switch connects."""
+        if self.services.store.again:
+            self.gathering.restore()
+            self.queries.restore()
+
+    async def resume(self) -> None:
+        """Go on where an earlier life died; returns at once in a first one."""
+        if not self.services.store.again:
+            return
+        began_s, jobs = self.services.clock(), self.training.book.resume()
+        await self.fabric.resume()
+        self.visits.resume()
+        self.deployment.resume()
+        for job in jobs:
+            self.fabric.worker.spawn(self.custody.resume(job), f"job {job.object_id}")
+        for kas in sorted(self.domain.kas):
+            self.services.emit(
+                "dcc.resumed", kas=kas, jobs=len(jobs), labels=len(self.services.communication.paths),
+                terminals=len(self.gathering.restored), took_ms=round(1e3 * (self.services.clock() - began_s), 1),
+                **self.fabric.adopted,
+            )  # fmt: skip
+
     def knowledge(self, kas: int) -> Knowledge:
         """Return what other K-AS may know of one of ours."""
         nodes, now_s = self.services.krrm.nodes(), self.services.clock()
@@ -191,6 +217,7 @@ class Dcc:
             "packet-in limits": (self.limiter.tell, 1.0),
             "refusals": (self.authenticity.tell, 1.0),
             "refused requests": (self.terminals.refused.tell, 1.0),
+            "database": (self.services.store.upkeep, UPKEEP_S),
             "map news": (self.gathering.tell, NEWS_S),
             "map cost": (self.gathering.tell_cost, 1.0),
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -26,6 +25,7 @@ from controller.tools.process import Processes
 from controller.topology.freshness import Freshness
 from controller.topology.krrm import Krrm
 from packets.events import Emit
+from packets.security.clock import unix_s
 from packets.security.keeper import Keeper
 
 AskKas = Callable[[Ask], Awaitable[Reply]]
@@ -66,7 +66,7 @@ class Services:
     processes: Processes
     ask: AskKas
     groups: dict[str, list[str]] = field(default_factory=dict)
-    wall: Callable[[], float] = time.time
+    wall: Callable[[], float] = unix_s
     freshness: Freshness = field(default_factory=Freshness)
 
     @property
@@ -129,8 +129,8 @@ def make_kit(domain: Domain, means: Means, ask: AskKas) -> Services:
         emit=means.emit,
         store=means.store,
         intelligence=intelligence,
-        communication=Communication(domain, means.south, means.emit),
-        location=Location(domain),
+        communication=Communication(domain, means.south, means.emit, means.store),
+        location=Location(domain, means.store),
         processes=Processes(domain, intelligence.known),
         ask=ask,
         groups=means.groups or {},

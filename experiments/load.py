@@ -22,6 +22,7 @@ from hosts.inference.load import STEPS
 from packets.events import Event
 from packets.labels import object_label
 from packets.queries import Need, query_label, variant_task
+from packets.security.clock import unix_s
 
 AHEAD_S = 0.5  # until all askers have heard when to begin
 TAIL_S = 12.0  # after its end: as long as an asker waits for an answer, and a little
@@ -45,7 +46,7 @@ class RunningLoad:
         self.reasons: Counter[str] = Counter()
         self._knock()
         self._mark = len(bed.events)
-        self._start_unix_s = start_unix_s = time.time() + AHEAD_S
+        self._start_unix_s = start_unix_s = unix_s() + AHEAD_S
         specs = asker_specs(spec, {a: _kas(bed, a) for a in self.askers}, seed)
         self._numbers = self._all(
             lambda name: bed.tell(name, "load", ANSWER_S, spec=specs[name] | {"start_unix_s": start_unix_s})["load"]

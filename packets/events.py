@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
 from typing import Any, Protocol
 
 import msgspec
+
+from packets.security.clock import unix_s
 
 EVENT_VERSION = 1
 MAX_EVENT_BYTES = 60_000
@@ -73,7 +74,7 @@ class Emitter:
     def __call__(self, kind: str, /, **data: Any) -> None:
         if self.dropped:
             data["dropped_before"] = self.dropped
-        line = encode_event(Event(kind=kind, source=self.source, t_unix_s=time.time(), data=data))
+        line = encode_event(Event(kind=kind, source=self.source, t_unix_s=unix_s(), data=data))
         try:
             if len(line) > MAX_EVENT_BYTES:
                 raise OSError("event too large")

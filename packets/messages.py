@@ -7,6 +7,7 @@ parts (``parts.py``). Decoding never trusts: unknown tags, wrong types, oversize
 
 from __future__ import annotations
 
+from secrets import randbits
 from typing import Annotated, Any
 
 import msgspec
@@ -93,10 +94,11 @@ class Leave(Message, frozen=True, kw_only=True, tag="leave"):
 
 
 class Submit(Message, frozen=True, kw_only=True, tag="submit"):
-    """Owner submits a training job; answered by ``SubmitReply`` (T-FAM's verdict)."""
+    """Owner submits a training job; answered by ``SubmitReply`` (T-FAM's verdict). ``token``: of this submission."""
 
     name: Name
     spec: JobSpec
+    token: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)] = msgspec.field(default_factory=lambda: randbits(62))
 
 
 class AnnounceObject(Message, frozen=True, kw_only=True, omit_defaults=True, tag="announce"):

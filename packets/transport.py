@@ -93,6 +93,7 @@ class Endpoint:
         self._emit, self._guard = emit, guard
         self._refusals = Refusals(self.counters, emit)
         self._requests = Requests(address, self._send, min(payload_room(mtu) - SIGNED_BYTES, MESSAGE_ROOM))
+        self.say_again = self._requests.say_again  # to repeat at once all requests that wait for an answer
         self._shard_size = ShardSize(mtu)
         try:
             self._socket = UdpSocket(address, port)

@@ -32,6 +32,7 @@ from controller.southbound.openflow import (
     DecTtl,
     DropCount,
     FlowMod,
+    Found,
     GroupMod,
     MeterMod,
     Mod,
@@ -226,7 +227,7 @@ class FakeSwitch:
 def _deleted(mod: FlowMod, flow: FlowMod) -> bool:
     if mod.table not in (ANY_TABLE, flow.table):
         return False
-    if mod.match:
+    if mod.match or mod.strict:
         return (mod.match, mod.priority) == (flow.match, flow.priority)
     return not mod.cookie or mod.cookie == flow.cookie
 
@@ -298,6 +299,12 @@ class FakeFabric:
         name = self.names[dpid]
         counts = [DropCount(*rule, packets) for rule, packets in self.switches[name].counted.items()]
         self.cores[dpid].drop_counts(dpid, counts)
+
+    async def found(self, dpid: int, *, meters: bool, timeout_s: float = 5.0) -> Found:
+        await asyncio.sleep(0)
+        switch = self.switches[self.names[dpid]]
+        metered = [replace(m, modify=False) for m in switch.meters.values()] if meters else []
+        return Found(list(switch.flows), [replace(g, modify=False) for g in switch.groups.values()], metered)
 
     def _packet_out(self, name: str, mod: PacketOut) -> None:
         packet = from_bytes(mod.data)

@@ -27,7 +27,7 @@ from topologies.machine import cgroups, netns, shell, wires
 from topologies.machine.preflight import check_files, check_machine, check_names
 from topologies.machine.probe import Datapath
 from topologies.machine.waiting import wait_until
-from topologies.plan import LinkPlan, NetworkPlan
+from topologies.plan import OPENFLOW_ADDRESSES, LinkPlan, NetworkPlan
 from topologies.session import Session
 
 TOGETHER = 4  # hosts that are configured at a time: each waits for two programs
@@ -164,7 +164,7 @@ class Network(Mininet):
         words: list[str] = []
         for switch in self.switches:
             port = self._controller_ports.get(switch.plan.kas)
-            switch.targets = [f"tcp:127.0.0.1:{port}"] if port else []
+            switch.targets = [f"tcp:{address}:{port}" for address in OPENFLOW_ADDRESSES] if port else []
             words += switch.words(switch.targets)
         shell.must("ovs-vsctl", *words)
         self._check_ports()

@@ -179,6 +179,7 @@ def gateway_address(kas: int) -> str:
     return f"10.{kas}.255.254"
 
 
+OPENFLOW_ADDRESSES = ("127.0.0.1", "127.0.0.2")  # a control centre is at one, its switches' spare sessions at the other
 ROUTER_MAC = "00:00:5e:00:01:01"  # the VRRP range: an address that belongs to a role, not to a card
 MAX_INTERFACE_NAME = 15  # IFNAMSIZ - 1
 

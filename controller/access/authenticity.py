@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from controller.runtime.bounded import Bounded
+from controller.store import Store
 from packets.events import Emit
 from packets.labels import DCC_LABEL, is_class_label
 from packets.security.keeper import Keeper
@@ -24,12 +24,12 @@ WORDS = ("holder", "owner")
 class Authenticity:
     """Checks for one control centre. ``refused`` counts by reason."""
 
-    def __init__(self, keeper: Keeper | None, clock: Callable[[], float], emit: Emit) -> None:
+    def __init__(self, keeper: Keeper | None, clock: Callable[[], float], emit: Emit, store: Store) -> None:
         self.keeper, self.clock, self.emit = keeper, clock, emit
         self.refused: Counter[str] = Counter()
         self._told: Counter[str] = Counter()
         self._events, self._events_at = EVENTS_PER_S, clock()
-        self._launched: Bounded[int, tuple[int, str]] = Bounded()
+        self._launched = store.kept("signed launches", int, tuple[int, str])
 
     def passes(self, host: HostPlan, header: Header, raw: bytes, label: int) -> bool:
         """Tell whether a packet of this terminal is what it says it is; a refused one is counted and told."""

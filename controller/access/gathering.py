@@ -8,21 +8,26 @@ costs the control centre an entry in the map and little more.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 from collections.abc import Callable, Collection
 from typing import Any
+
+import msgspec
 
 from controller.services import Services
 from controller.topology.errors import BadReport
 from controller.values.knowledge import Node
 from packets.messages import Message, Pull, Report, encode_message
 from packets.wire import Header, PacketType, TrafficClass
-from topologies.plan import HostPlan
+from topologies.plan import KBG_ROLE, HostPlan
 
 NEWS_S = 0.2
 NEWS_AT_ONCE = 100  # terminals told of in one round: at 1,000 that change all the time, each is told of every 2 s
 SLICE = 5  # rows between two looks at what came in
 PULL_WAIT_S = 0.15
 MAX_LAG_S = 60.0
+NO_AGENTS = ("host", KBG_ROLE)
 NOT_ITS_OWN = frozenset({"trust"})  # what a terminal may not say of itself: the DCC holds it, by MPVU evidence
 
 
@@ -37,13 +42,32 @@ class Gathering:
         self._told_s: dict[str, float] = {}
         self._news: dict[str, set[str]] = {}
         self._waiting: dict[str, list[asyncio.Event]] = {}
-        self._numbers = 0
+        self._numbers = random.SystemRandom().getrandbits(32)  # terminals remember those of an earlier life
+        self.restored: set[str] = set()
         self._counted = 0
 
     # --- push
 
+    def restore(self) -> None:
+        """Take the map as an earlier life has written it down. Who is on it is ``restored`` until it registers anew."""
+        for row in self.services.store.rows("nodes"):
+            host, held = self.services.domain.hosts.get(row["name"]), msgspec.json.decode(row["attributes"])
+            if host is not None:
+                own = {a: v for a, v in held.items() if a not in NOT_ITS_OWN}
+                with contextlib.suppress(BadReport):
+                    self.services.intelligence.hear(host, own, self.services.clock())
+                    self.restored.add(host.name)
+                    self.on_join(host.name)
+
+    def call(self, switch: str) -> None:
+        """Have the terminals at a switch register anew, all that wait for an answer say so again."""
+        for host in self.services.domain.plan.hosts:
+            if host.switch == switch and host.role not in NO_AGENTS:
+                self._ask(host, Pull(attributes=[]))
+
     def joined(self, host: HostPlan, attributes: dict[str, Any], size_bytes: int) -> None:
         """A terminal registered: it joins, or comes back."""
+        self.restored.discard(host.name)
         new = host.name not in self.services.krrm
         self._news.setdefault(host.name, set()).update(self._enter(host, attributes, size_bytes, None))
         self.on_join(host.name)
@@ -147,6 +171,7 @@ class Gathering:
 
     def gone(self, name: str) -> None:
         """A terminal left, or is taken for dead: off the map."""
+        self.restored.discard(name)
         self.services.intelligence.forget(name)
         self.services.freshness.forget(name)
         self.services.store.node_gone(name)

@@ -134,7 +134,7 @@ class Terminals:
         return Ack()
 
     def _report(self, host: HostPlan, message: Report, size_bytes: int) -> Message:
-        if host.name not in self.services.krrm:
+        if host.name not in self.services.krrm or host.name in self.gathering.restored:
             raise SteeringError(f"{host.name} is not registered (any more); register again")
         self.gathering.reported(host, message, size_bytes)
         return Ack()

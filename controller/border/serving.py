@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -18,10 +19,15 @@ Handler = Callable[[Kind], Reply | Awaitable[Reply | None] | None]
 
 
 class Serving:
-    """Answers requests by their type; what a handler returns is the reply, nothing means ``Done``."""
+    """Answers requests by their type; what a handler returns is the reply, nothing means ``Done``.
+
+    Nothing is answered before the control centre has ``resumed`` where an earlier life of it died.
+    """
 
     def __init__(self, domain: Domain, worker: Worker, ask_border: AskBorder) -> None:
         self.domain, self.worker, self._ask_border = domain, worker, ask_border
+        self.resumed = asyncio.Event()
+        self.resumed.set()
         self._handlers: dict[type, Handler[Any]] = {}
 
     def on(self, kind: type[Kind], handler: Handler[Kind]) -> None:
@@ -34,6 +40,7 @@ class Serving:
 
     async def serve(self, body: Ask) -> Reply:
         """Answer a request of another DCC (or of ourselves); refusals are ``No`` with a reason."""
+        await self.resumed.wait()
         try:
             return await self._answer(body)
         except (ControllerError, TopologyError) as error:

@@ -26,6 +26,7 @@ from controller.errors import ControllerError, PlanError
 from controller.runtime.loop import Worker
 from packets.errors import IdentityError
 from packets.events import Emit, Emitter, silent
+from packets.security.clock import unix_ms
 from packets.security.identity import Directory
 
 EXAMPLE = (
@@ -81,7 +82,7 @@ class Process:
         verify = take_word if options.unsigned else verifier(self.directory)
         core = Core(
             self.config,
-            boot_ms=int(time.time() * 1000),
+            boot_ms=unix_ms(),
             now_s=time.monotonic(),
             verify=verify,
             restarting=self.mark.exists(),

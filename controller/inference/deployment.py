@@ -7,7 +7,6 @@ make before break: the copy serves before the old one is passed by, and that one
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -53,7 +52,9 @@ class Deployment:
         self.objects, self.health = objects, health
         self.every_s = 0.0
         self.settings = PRICES
-        self.lines: OrderedDict[tuple[str, int], Line] = OrderedDict()
+        self.lines = services.store.kept("deployed models", tuple[str, int], Line, LINES_KEPT)
+        self._ending = services.store.kept("models that end", int, RetireModel)
+        queries.models.retired.update(dict.fromkeys(self._ending, True))
         self._wanted: dict[tuple[str, str, str], int] = {}
         self._demand = SteadyDemand()
         self.moving = asyncio.Lock()
@@ -70,8 +71,6 @@ class Deployment:
         task = variant_task(message.task, message.variant)
         line = Line(task, message.for_object, message.size_bytes, host)
         self.lines.setdefault((task, message.for_object), line)
-        while len(self.lines) > LINES_KEPT:
-            self.lines.popitem(last=False)
 
     async def move(self, host: HostPlan, message: MoveModel) -> Ack:
         """An owner has a replica of its model moved (``to`` '': where MDO sees fit); ``SteeringError``: it is none."""
@@ -157,6 +156,7 @@ class Deployment:
         """Have a model of this domain passed by, and end when it has answered all that it was asked."""
         host = self.queries.models.places.resolve(0, word.kas, word.handle).host
         self.queries.models.retired[word.label] = True
+        self._ending[word.label] = word
         await self.health.tell_of(word.kas)
         self.worker.spawn(self._end(host, word), f"end of model {word.label:#x} at {host.name}")
         return Done()
@@ -168,7 +168,14 @@ class Deployment:
             await asyncio.sleep(LOOK_S)
         await self.services.processes.tell(host, Retire(label=word.label), 0)
         await self.queries.leads.gone(word.label)
+        self._ending.pop(word.label, None)
         self.services.emit("model.retired", label=word.label, node=host.name, kas=host.kas)
+
+    def resume(self) -> None:
+        """See to the end of models that an earlier life had passed by."""
+        for word in list(self._ending.values()):
+            host = self.queries.models.places.resolve(0, word.kas, word.handle).host
+            self.worker.spawn(self._end(host, word), f"end of model {word.label:#x} at {host.name}")
 
     def _in_flight(self, name: str, label: int) -> int:
         if name not in self.services.krrm:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+import contextlib
 
 from controller.access.places import Places
 from controller.border.messages import Lead
@@ -19,7 +19,7 @@ class Leads:
 
     def __init__(self, services: Services, places: Places) -> None:
         self.services, self.places = services, places
-        self._laid: OrderedDict[tuple[int, int], Lead] = OrderedDict()
+        self._laid = services.store.kept("leads to models", tuple[int, int], Lead, 2 * LEADS_KEPT)
 
     def leads(self, kas: int, label: int) -> bool:
         """Tell whether a model's label leads on in a K-AS of this domain."""
@@ -41,12 +41,19 @@ class Leads:
             self._laid.pop(at, None)
             await communication.settle(communication.classes.unlead(*at))
             return
+        self._laid.pop(at, None)
         self._laid[at] = word
-        self._laid.move_to_end(at)
         await communication.settle(communication.classes.lead(*at, self._exit(word)))
         if len(self._laid) > LEADS_KEPT:
-            oldest, _ = self._laid.popitem(last=False)
+            oldest = next(iter(self._laid))
+            del self._laid[oldest]
             await communication.settle(communication.classes.unlead(*oldest))
+
+    def restore(self) -> None:
+        """Remember the leads of an earlier life; those that lead nowhere now are mended with the links."""
+        for at, word in self._laid.items():
+            with contextlib.suppress(ControllerError):
+                self.services.communication.classes.lead(*at, self._exit(word))
 
     def _exit(self, word: Lead) -> Exit:
         if word.kas == word.at_kas:

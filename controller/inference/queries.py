@@ -7,7 +7,6 @@ only then the query is let go.  Askers that choose for themselves ask for the mo
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from controller.access.packets import AiPacket
@@ -62,7 +61,7 @@ class Queries:
         self.services = services
         self.models = DeployedModels(services, places)
         self.leads = Leads(services, places)
-        self.active: OrderedDict[tuple[int, int], QueryClass] = OrderedDict()
+        self.active = services.store.kept("classes of queries", tuple[int, int], QueryClass, 2 * CLASSES_KEPT)
         self._locks: Bounded[tuple[int, int], asyncio.Lock] = Bounded()
         self._metrics = USUAL + own_metrics(services.intelligence.engines.metrics)
 
@@ -154,6 +153,8 @@ class Queries:
         told = [name for name in sorted(switches) if classes.share(wanted.label, name, weights)]
         await self.services.communication.settle(told)
         wanted.weights, wanted.switches = weights, switches
+        if self.active.get((wanted.kas, wanted.label)) is wanted:
+            self.active[wanted.kas, wanted.label] = wanted
 
     async def _lay(self, kas: int, decision: Decision) -> None:
         missing = [d for d, _ in decision.chosen if not self.leads.leads(kas, d.model.label)]
@@ -181,14 +182,24 @@ class Queries:
 
     async def _bound(self) -> None:
         while len(self.active) > CLASSES_KEPT:
-            _, oldest = self.active.popitem(last=False)
-            await self._give_back(oldest)
+            await self._give_back(self.active.pop(next(iter(self.active))))
 
     async def _give_back(self, held: QueryClass) -> None:
         communication = self.services.communication
         await communication.settle(communication.classes.unshare(held.label, held.switches))
 
     # --- kept true
+
+    def restore(self) -> None:
+        """Remember what an earlier life laid, for the switches that connect."""
+        self.leads.restore()
+        classes = self.services.communication.classes
+        for key, held in list(self.active.items()):
+            if all((label, held.kas) in classes.leads for label in held.weights):
+                for name in sorted(held.switches):
+                    classes.share(held.label, name, held.weights)
+            else:
+                del self.active[key]
 
     async def reweigh(self) -> None:
         """Loads change, models come and go: choose again for every active class, install what came out differently

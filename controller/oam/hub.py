@@ -24,6 +24,7 @@ from controller.oam.event_socket import MAX_DATAGRAM_BYTES, open_socket
 from controller.oam.state.fields import whole
 from controller.oam.subscription import Listener, Subscription, listen
 from packets.events import EVENT_VERSION, Event, decode_event, encode_event
+from packets.security.clock import unix_s
 
 
 class EventHub:
@@ -78,7 +79,7 @@ class EventHub:
 
     def emit(self, kind: str, /, **data: Any) -> None:
         """Say something in the name of this process (``packets.events.Emit``)."""
-        self._take(Event(kind=kind, source=self.source, t_unix_s=time.time(), data=data))
+        self._take(Event(kind=kind, source=self.source, t_unix_s=unix_s(), data=data))
 
     def subscribe(self, name: str = "subscriber", limit: int | None = None) -> Subscription:
         """Return a bounded queue of all events from now on; close it when done."""

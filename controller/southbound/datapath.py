@@ -23,6 +23,7 @@ from os_ken.ofproto import ofproto_parser
 
 from controller.southbound.fastpath import OFPT_PACKET_IN, read_packet_in
 from controller.southbound.openflow import PacketIn
+from controller.southbound.spares import EQUAL, HELLO, Spare, role_request
 
 READ_BYTES = 1 << 14  # some sixty reports: other work has its turn after them
 UNSENT_BYTES = 64 << 20  # a switch that takes nothing for so long is given up
@@ -40,7 +41,7 @@ class LoopDatapath(controller.Datapath):  # type: ignore[misc,unused-ignore]  # 
 
     def __init__(
         self, sock: Any, address: Any, *, loop: asyncio.AbstractEventLoop, take: Take, complain: Complain,
-        taken: Callable[[], None] = lambda: None,
+        taken: Callable[[], None] = lambda: None, spare: Spare | None = None,
     ) -> None:  # fmt: skip
         self._loop, self._take, self._complain, self._taken = loop, take, complain, taken
         self._ended, self._lock = threading.Event(), threading.Lock()
@@ -48,6 +49,10 @@ class LoopDatapath(controller.Datapath):  # type: ignore[misc,unused-ignore]  # 
         self._corked = self._waits = self._attached = False
         super().__init__(sock, address)
         self.socket.setblocking(False)
+        self._greeted = spare is not None
+        if spare is not None:  # what has been said on it is said: the switch's greeting is heard now, ours not sent
+            self._heard += spare.hello + spare.heard
+            self._unsent += role_request(EQUAL)
 
     # --- os-ken's threads
 
@@ -77,10 +82,10 @@ class LoopDatapath(controller.Datapath):  # type: ignore[misc,unused-ignore]  # 
         if not self._ended.is_set():
             self._attached = True
             self._loop.add_reader(self.socket.fileno(), self._readable)
-            self.flush()
+            self._hear()
 
     def _readable(self) -> None:
-        """Take what has come; what is said in answer goes out together."""
+        """Take what has come."""
         try:
             found = self.socket.recv(READ_BYTES)
         except BlockingIOError:
@@ -91,6 +96,10 @@ class LoopDatapath(controller.Datapath):  # type: ignore[misc,unused-ignore]  # 
             self._end()
             return
         self._heard += found
+        self._hear()
+
+    def _hear(self) -> None:
+        """Do what whole messages say; what is said in answer goes out together."""
         self._corked = True
         try:
             for kind, message in self._messages():
@@ -142,6 +151,9 @@ class LoopDatapath(controller.Datapath):  # type: ignore[misc,unused-ignore]  # 
         """Send a message, or keep it until the switch takes more; False when the session is over."""
         if self.state == DEAD_DISPATCHER or self._ended.is_set():
             return False
+        if self._greeted and buf[1] == HELLO:
+            self._greeted = False
+            return True
         with self._lock:
             self._unsent += buf
             if len(self._unsent) > UNSENT_BYTES:
@@ -184,12 +196,15 @@ class LoopDatapath(controller.Datapath):  # type: ignore[misc,unused-ignore]  # 
 
 def serve_in(
     loop: asyncio.AbstractEventLoop, take: Take, complain: Complain, taken: Callable[[], None] = lambda: None
-) -> None:
-    """Have os-ken make its sessions of this kind from now on."""
+) -> Callable[[Spare], None]:
+    """Have os-ken make its sessions of this kind from now on; returns what takes a session over from another process
+    (in a thread of its own, until it ends).
+    """
 
-    def session(sock: Any, address: Any) -> None:
-        datapath = LoopDatapath(sock, address, loop=loop, take=take, complain=complain, taken=taken)
-        with contextlib.closing(datapath):
+    def session(sock: Any, address: Any, spare: Spare | None = None) -> None:
+        made = LoopDatapath(sock, address, loop=loop, take=take, complain=complain, taken=taken, spare=spare)
+        with contextlib.closing(made) as datapath:
             datapath.serve()
 
     controller.datapath_connection_factory = session
+    return lambda spare: session(spare.socket, spare.socket.getpeername(), spare)

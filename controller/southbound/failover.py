@@ -107,6 +107,11 @@ class Way:
         return (ToGroup(self.group(port)),) if name in self.around else (Output(port),)
 
 
+def out_of(number: int) -> tuple[Action, ...]:
+    """Return what leads out of a port, or by a group of ours."""
+    return (ToGroup(number),) if number >= GROUP_BASE else (Output(number),)
+
+
 def port_of(group: int) -> int:
     """Return the port that a group of ours leads out of as long as it lives."""
     return group & (1 << PORT_BITS) - 1

@@ -49,7 +49,7 @@ def flow_mod(xid: int, mod: FlowMod, match: bytes, instructions: bytes) -> bytes
     """Return the message of a flow whose match and instructions are bytes already."""
     command = ADD
     if mod.delete:
-        command = DELETE_STRICT if mod.match else DELETE
+        command = DELETE_STRICT if mod.match or mod.strict else DELETE
     mask = ALL_BITS if mod.delete and mod.cookie else 0
     length = _FLOW.size + len(match) + len(instructions)
     head = _FLOW.pack(

@@ -59,7 +59,10 @@ Action = SetField | Move | DecTtl | Output | ToGroup
 
 @dataclass(frozen=True, slots=True)
 class FlowMod:
-    """Add a flow (``delete=False``) or delete every flow of this table that matches and carries this cookie."""
+    """Add a flow (``delete=False``) or delete every flow of this table that matches and carries this cookie.
+
+    ``strict``: delete this very flow, also where its match is empty.
+    """
 
     table: int
     match: Match
@@ -69,6 +72,7 @@ class FlowMod:
     meter: int | None = None
     cookie: int = 0
     delete: bool = False
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +100,15 @@ class GroupMod:
 
 @dataclass(frozen=True, slots=True)
 class MeterMod:
-    """Set a meter that drops what exceeds ``rate_pps`` packets a second (bursts of ``burst`` packets pass)."""
+    """Set a meter that drops what exceeds ``rate_pps`` packets a second (bursts of ``burst`` packets pass).
+
+    ``modify``: it is there, and changes under its flows.
+    """
 
     meter: int
     rate_pps: int
     burst: int
+    modify: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +123,16 @@ class PacketOut:
 Mod = FlowMod | GroupMod | MeterMod | PacketOut
 
 ANY_TABLE = 0xFF
+
+
+@dataclass
+class Found:
+    """What a switch says that it holds; ``unread``: flows that none of our values could have made."""
+
+    flows: list[FlowMod] = field(default_factory=list)
+    groups: list[GroupMod] = field(default_factory=list)
+    meters: list[MeterMod] = field(default_factory=list)
+    unread: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +174,9 @@ class Southbound(Protocol):
 
     async def barrier(self, dpid: int, timeout_s: float = 5.0) -> None:
         """Return when the switch has done all it was sent; ``SwitchTimeout`` when it does not answer."""
+
+    async def found(self, dpid: int, *, meters: bool, timeout_s: float = 5.0) -> Found:
+        """Return what a switch holds; ``SwitchTimeout`` when it does not say."""
 
     def ask_port_counts(self, dpid: int) -> None:
         """Ask for port counters; they come back as an event."""

@@ -15,6 +15,7 @@ from controller.southbound.openflow import (
     Bucket,
     DecTtl,
     FlowMod,
+    Found,
     GroupMod,
     Match,
     MeterMod,
@@ -63,7 +64,7 @@ def to_bytes(xid: int, mod: Mod) -> bytes | None:
 @lru_cache(maxsize=KEPT)
 def _match_bytes(match: tuple[tuple[str, Value], ...]) -> bytes:
     room = bytearray()
-    parser13.OFPMatch(**dict(match)).serialize(room, 0)
+    _match(parser13, dict(match)).serialize(room, 0)
     return bytes(room)
 
 
@@ -102,7 +103,7 @@ def _flow(datapath: Any, mod: FlowMod) -> Any:
     instructions = _instructions(parser, of, mod.meter, mod.actions, mod.goto)
     command = of.OFPFC_ADD
     if mod.delete:
-        command = of.OFPFC_DELETE_STRICT if mod.match else of.OFPFC_DELETE
+        command = of.OFPFC_DELETE_STRICT if mod.match or mod.strict else of.OFPFC_DELETE
     return parser.OFPFlowMod(
         datapath,
         cookie=mod.cookie,
@@ -145,9 +146,72 @@ def _bucket(datapath: Any, bucket: Bucket) -> Any:
     return parser.OFPBucket(bucket.weight, watched, of.OFPG_ANY, actions)
 
 
-def _meter(datapath: Any, mod: MeterMod) -> list[Any]:
+def _meter(datapath: Any, mod: MeterMod) -> list[Any] | Any:
     parser, of = datapath.ofproto_parser, datapath.ofproto
     band = parser.OFPMeterBandDrop(rate=mod.rate_pps, burst_size=mod.burst)
     flags = of.OFPMF_PKTPS | of.OFPMF_BURST
+    if mod.modify:
+        return parser.OFPMeterMod(datapath, of.OFPMC_MODIFY, flags, mod.meter, [band])
     gone = parser.OFPMeterMod(datapath, of.OFPMC_DELETE, flags, mod.meter, [])
     return [gone, parser.OFPMeterMod(datapath, of.OFPMC_ADD, flags, mod.meter, [band])]
+
+
+# --- and back
+
+
+def to_found(datapath: Any, flows: list[Any], groups: list[Any], meters: list[Any]) -> Found:
+    """Return what a switch told of itself (bodies of multipart replies) as the values that would have made it."""
+    found = Found(groups=[_read_group(g) for g in groups], meters=[_read_meter(m) for m in meters])
+    for stats in flows:
+        try:
+            found.flows.append(_read_flow(datapath, stats))
+        except (KeyError, ValueError, AttributeError):
+            found.unread += 1
+    return found
+
+
+def _read_flow(datapath: Any, stats: Any) -> FlowMod:
+    parser = datapath.ofproto_parser
+    actions: tuple[Action, ...] = ()
+    goto = meter = None
+    for instruction in stats.instructions:
+        match type(instruction):
+            case parser.OFPInstructionGotoTable:
+                goto = instruction.table_id
+            case parser.OFPInstructionMeter:
+                meter = instruction.meter_id
+            case parser.OFPInstructionActions:
+                actions = tuple(_read_action(a) for a in instruction.actions)
+            case _:
+                raise ValueError(instruction)
+    return FlowMod(stats.table_id, dict(stats.match.items()), stats.priority, actions, goto, meter, stats.cookie)
+
+
+def _read_action(action: Any) -> Action:
+    match type(action).__name__:
+        case "OFPActionSetField":
+            return SetField(action.key, action.value)
+        case "OFPActionDecNwTtl":
+            return DecTtl()
+        case "OFPActionGroup":
+            return ToGroup(action.group_id)
+        case "OFPActionOutput":
+            return Output(action.port)
+        case "NXActionRegMove":
+            return Move(action.src_field, action.dst_field, action.n_bits)
+        case name:
+            raise ValueError(name)
+
+
+def _read_group(stats: Any) -> GroupMod:
+    failover = stats.type == of13.OFPGT_FF
+    buckets = [
+        Bucket(b.weight, tuple(_read_action(a) for a in b.actions), b.watch_port if failover else None)
+        for b in stats.buckets
+    ]
+    return GroupMod(stats.group_id, tuple(buckets), failover=failover)
+
+
+def _read_meter(stats: Any) -> MeterMod:
+    (band,) = stats.bands
+    return MeterMod(stats.meter_id, band.rate, band.burst_size)

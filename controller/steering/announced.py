@@ -53,7 +53,7 @@ class Objects:
 
     def __init__(self, services: Services, identities: Identities, places: Places) -> None:
         self.services, self.identities, self.places = services, identities, places
-        self.announced: dict[int, Announced] = {}
+        self.announced = services.store.kept("announced objects", int, Announced, KEPT)
         self.on_deploy: Callable[[int, HostPlan, AnnounceObject], None] = lambda object_id, host, message: None
         self.place_of: Callable[[AnnounceObject], Awaitable[str]] = _anywhere
         self.owner_of: Callable[[int], str] = lambda object_id: ""
@@ -69,8 +69,6 @@ class Objects:
         self.announced[object_id] = entry
         if message.kind == "deploy":
             self.on_deploy(object_id, host, message)
-        if len(self.announced) > KEPT:
-            del self.announced[next(iter(self.announced))]
         return AnnounceReply(object_id=object_id)
 
     def _check_owner(self, host: HostPlan, message: AnnounceObject) -> None:

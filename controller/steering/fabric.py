@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 from controller.border.messages import LinkState
@@ -11,17 +12,22 @@ from controller.errors import BorderError
 from controller.runtime.loop import Worker
 from controller.services import Services
 from controller.southbound.discovery import Discovery
-from controller.southbound.openflow import DropCount, PacketIn, PortCount
+from controller.southbound.openflow import DropCount, FlowMod, PacketIn, PortCount
+from controller.southbound.reconcile import Change
 from controller.steering.liveness import Liveness
 from controller.steering.resteer import Resteering
 from controller.tools.drops import Drops
 from controller.tools.sensing import Sensing
 from topologies.plan import KBG_ROLE
 
+START_S = 2.0  # what switches have to connect in, before a control centre that was started again goes on without some
+MOST_EARLY = 4096
+
 
 class Fabric:
     """Hears what the shim tells. ``packet_in`` takes what switches hand up, ``packet_refused`` what a port has no room
-    for; ``on_ready`` is called once, when every switch has its rules, ``on_links`` whenever links came or went,
+    for; ``on_ready`` is called once, when every switch has its rules, ``on_switch`` with the name of each that has,
+    ``on_links`` whenever links came or went,
     ``on_borders`` when links to other K-AS did.
     """
 
@@ -35,7 +41,7 @@ class Fabric:
         resteering: Resteering,
         liveness: Liveness,
     ) -> None:
-        self.packet_in = packet_in
+        self._take = packet_in
         self.services, self.worker, self.discovery, self.sensing = services, worker, discovery, sensing
         self.resteering, self.liveness = resteering, liveness
         self.drops = Drops(services.domain, services.emit)
@@ -43,7 +49,17 @@ class Fabric:
         self.on_links: Callable[[], Awaitable[None]] = _nothing
         self.on_borders: Callable[[], None] = lambda: None
         self.packet_refused: Callable[[PacketIn], None] = lambda packet: None
+        self.on_switch: Callable[[str], None] = lambda name: None
         self._ready = False
+        self._here: set[str] = set()
+        self._early: list[PacketIn] = []
+        self._too_much: list[tuple[str, Change]] = []
+        self.adopted = {"kept": 0, "added": 0, "deleted": 0}  # flows
+        self._all_here, self._prepared, self.resumed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._down_kas = services.store.kept("borders that are down", tuple[int, int], bool)
+        self.domain.down_kas |= {frozenset(pair) for pair in self._down_kas}
+        if not services.store.again:
+            self.resumed.set()
 
     @property
     def domain(self) -> Domain:
@@ -57,17 +73,66 @@ class Fabric:
                 "warning", text=f"switch {dpid} connected, but is not in the plan of this DCC: left alone"
             )
             return
-        self.worker.spawn(self._prepare(dpid, ports, meters), f"prepare switch {dpid}")
+        name = self.domain.by_dpid[dpid].name
+        self.services.communication.note_ports(name, ports, all_there=self.services.store.again)
+        self._here.add(name)
+        if self._here == set(self.domain.switches):
+            self._all_here.set()
+        self.worker.spawn(self._prepare(name, meters), f"prepare switch {name}")
 
-    async def _prepare(self, dpid: int, ports: set[int], meters: bool) -> None:
+    async def _prepare(self, name: str, meters: bool) -> None:
         communication = self.services.communication
-        await communication.prepare(self.domain.by_dpid[dpid].name, ports, meters=meters)
+        if not self.resumed.is_set():
+            await self._wait(self._all_here)  # which links are up is known before any route is changed
+        change = await communication.prepare(name, meters=meters)
+        self._adopted(change)
+        if self.resumed.is_set():
+            communication.clear(name, change)
+        else:
+            self._too_much.append((name, change))
+        self.on_switch(name)
         if communication.complete and not self._ready:
             self._ready = True
+            self._prepared.set()
             for kas in sorted(self.domain.kas):
                 self.services.emit("dcc.ready", kas=kas)
             self.on_ready()
             self.discovery.probe()
+
+    def _adopted(self, change: Change) -> None:
+        self.adopted["kept"] += change.kept
+        self.adopted["added"] += sum(isinstance(m, FlowMod) for m in change.first)
+        self.adopted["deleted"] += sum(isinstance(m, FlowMod) for m in change.last)
+
+    @staticmethod
+    async def _wait(event: asyncio.Event) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(event.wait(), START_S)
+
+    async def resume(self) -> None:
+        """Go on where an earlier life died: adopt what switches hold, then lay what it had begun to lay, and only then
+        delete what no object has. What comes in meanwhile waits, for so long as switches may take to connect.
+        """
+        await self._wait(self._all_here)
+        await self._wait(self._prepared)
+        await self.services.communication.resume()
+        too_much, self._too_much = self._too_much, []
+        for name, change in too_much:
+            self.services.communication.clear(name, change)
+        self.resumed.set()
+        early, self._early = self._early, []
+        for packet in early:
+            self._take(packet)
+        self.on_borders()
+        await self.resteering.repair()
+        await self.on_links()
+
+    def packet_in(self, packet: PacketIn) -> None:
+        """A switch handed a packet up."""
+        if self.resumed.is_set():
+            self._take(packet)
+        elif len(self._early) < MOST_EARLY:
+            self._early.append(packet)
 
     def switch_down(self, dpid: int) -> None:
         """A switch's session has ended; it goes on forwarding by the rules it has."""
@@ -140,6 +205,10 @@ class Fabric:
 
     def _set_kas_link(self, a: int, b: int, up: bool) -> None:
         (self.domain.down_kas.discard if up else self.domain.down_kas.add)(frozenset((a, b)))
+        if up:
+            self._down_kas.pop((min(a, b), max(a, b)), None)
+        else:
+            self._down_kas[min(a, b), max(a, b)] = True
 
     def port_counts(self, dpid: int, counts: list[PortCount]) -> None:
         """A switch's counters came."""

@@ -67,13 +67,14 @@ class Steering:
 
     def __init__(self, services: Services, places: Places) -> None:
         self.services, self.places = services, places
-        self._steered: Bounded[int, Steered] = Bounded()
-        self._past: Bounded[tuple[int, int], Steered] = Bounded()
+        kept = services.store.kept
+        self._steered = kept("launches", int, Steered)
+        self._past = kept("launches so far", tuple[int, int], Steered)
         self._locks: Bounded[int, asyncio.Lock] = Bounded()
-        self.legs: Bounded[tuple[int, int], Leg] = Bounded()
-        self._avoid: Bounded[tuple[int, int], list[str]] = Bounded()
-        self._holders: Bounded[int, tuple[int, str]] = Bounded()
-        self._over: Bounded[int, int] = Bounded()
+        self.legs = kept("legs", tuple[int, int], Leg)
+        self._avoid = kept("places that are avoided", tuple[int, int], list[str])
+        self._holders = kept("holders", int, tuple[int, str])
+        self._over = kept("visits that are over", int, int)
         self.asks: Callable[[HostPlan, AskNextStop], Awaitable[Reply]] = lambda host, ask: services.must(ask)
 
     # --- the holder's side
@@ -106,7 +107,7 @@ class Steering:
                 raise SteeringError(f"holder: {host.name} does not hold the object on visit {header.visit}")
             # without its rules a released packet would only come back
             path = self.services.communication.paths.get((header.label, host.kas))
-            return path is not None and path.entry == Entry(host.switch, host.port)
+            return path is not None and path.laid and path.entry == Entry(host.switch, host.port)
         if header.visit and not self.holds(host, header.object_id, header.visit):
             raise SteeringError(f"holder: {host.name} does not hold the object before visit {header.visit}")
         self._holders[header.object_id] = header.visit, host.name
@@ -157,15 +158,10 @@ class Steering:
                 raise BorderError(f"K-AS {ask.kas} answered {type(stop).__name__} to a next stop")
             try:
                 leg = Leg(object_id, visit, stop.action, header.type.name.lower(), host.name, stop.expected_s)
-                address = await self._prepare(leg, host, stop, before)
+                return await self._prepare(leg, host, stop, before, header)
             except ControllerError as error:
                 self.services.emit("warning", text=f"stop {stop.handle} in K-AS {stop.kas} is not possible: {error}")
                 avoid = [*avoid, place_key(stop.kas, stop.handle)]  # for now: it may be possible at the next launch
-                continue
-            steered = Steered(visit, host.name, stop, header, address)
-            self._steered[object_id] = self._past[object_id, visit] = steered
-            self._avoid.pop((object_id, visit), None)
-            return steered
         raise SteeringError(f"no next stop worked in {TRIES} tries")
 
     def exclude(self, object_id: int, visit: int, place: str) -> list[str]:
@@ -173,8 +169,8 @@ class Steering:
         self._avoid[object_id, visit] = [*self._avoid.get((object_id, visit), []), place]
         return self._avoid[object_id, visit]
 
-    async def _prepare(self, leg: Leg, host: HostPlan, stop: Stop, before: Stop | None) -> str:
-        """Everything along the path: nothing is released before all of it is confirmed. Returns the place's address.
+    async def _prepare(self, leg: Leg, host: HostPlan, stop: Stop, before: Stop | None, header: Header) -> Steered:
+        """Everything along the path: nothing is released before all of it is confirmed.
 
         ``before``: packets of this visit are under way by an older path: the new one is laid from its far end, and the
         K-AS that are no longer on it are told last.
@@ -190,13 +186,31 @@ class Steering:
         else:
             for announcement in reversed(announcements):
                 replies.insert(0, await self.services.must(announcement))
-        if place is not None:
-            await self._into(leg, stop.kas, stop.handle, entry, place)
-        else:
-            await self._through(leg, stop.path[0], entry, stop.path[1])
+        address = place.host.address if place else getattr(replies[-1], "address", "")
+        steered = Steered(leg.visit, host.name, stop, header, address)
+        former = self._steered.get(leg.object_id), self._past.get((leg.object_id, leg.visit))
+        self._note(leg, steered, steered)  # with the first rule: a packet that finds one is one that we know of
+        try:
+            if place is not None:
+                await self._into(leg, stop.kas, stop.handle, entry, place)
+            else:
+                await self._through(leg, stop.path[0], entry, stop.path[1])
+        except ControllerError:
+            self._note(leg, *former)
+            raise
+        self._avoid.pop((leg.object_id, leg.visit), None)
         if before is not None:
             await self._clear_late(leg, sorted({*stop.clear, *before.path} - set(stop.path)))
-        return place.host.address if place else getattr(replies[-1], "address", "")
+        return steered
+
+    def _note(self, leg: Leg, latest: Steered | None, of_visit: Steered | None) -> None:
+        """Remember what was decided for a launch (None: that nothing was)."""
+        self._steered.pop(leg.object_id, None)
+        self._past.pop((leg.object_id, leg.visit), None)
+        if latest is not None:
+            self._steered[leg.object_id] = latest
+        if of_visit is not None:
+            self._past[leg.object_id, leg.visit] = of_visit
 
     async def _clear(self, leg: Leg, kas: list[int], before_visit: int) -> None:
         clear = [Withdraw(kas=k, object_id=leg.object_id, before_visit=before_visit) for k in kas]
@@ -254,13 +268,19 @@ class Steering:
         return place
 
     async def _into(self, leg: Leg, kas: int, handle: str, entry: Entry, place: Place) -> None:
-        host = place.host
-        path = await self.services.communication.steer(leg.label, kas, entry, Exit(host.switch, host.port, host))
+        host, location = place.host, self.services.location
         data_node = place.data_node or (host.name if leg.action == "train" else "")
         until_s = self.services.clock() + leg.expected_s
-        self.services.location.expect(
-            Arrival(leg.object_id, leg.visit, leg.action, kas, handle, host.name, data_node, place.move_data, until_s)
+        arrival = Arrival(
+            leg.object_id, leg.visit, leg.action, kas, handle, host.name, data_node, place.move_data, until_s
         )
+        before = location.arrival(leg.object_id)
+        location.expect(arrival)  # with the first rule, as all that is known of its way
+        try:
+            path = await self._lay(leg, kas, entry, Exit(host.switch, host.port, host))
+        except ControllerError:
+            location.expect_not(arrival, before)
+            raise
         self._tell(leg, path, host.name, data_node, self.places.explain(leg.object_id, handle))
         self.services.store.visit(leg.object_id, leg.visit, kas, leg.action, host.name, data_node, {"handle": handle})
 
@@ -268,13 +288,23 @@ class Steering:
         border = self.services.domain.border(kas, next_kas)
         if border is None:
             raise SteeringError(f"K-AS {kas} has no live border to K-AS {next_kas}")
-        path = await self.services.communication.steer(leg.label, kas, entry, Exit(border.switch, border.port))
+        path = await self._lay(leg, kas, entry, Exit(border.switch, border.port))
         self.services.location.left(leg.object_id, leg.visit)
         self.services.location.left(leg.object_id, leg.visit + 1, kas)
         self._tell(leg, path, "", "", {})
 
+    async def _lay(self, leg: Leg, kas: int, entry: Entry, leave: Exit) -> LabelPath:
+        former = self.legs.get((leg.label, kas))
+        self.legs[leg.label, kas] = leg
+        try:
+            return await self.services.communication.steer(leg.label, kas, entry, leave)
+        except ControllerError:
+            self.legs.pop((leg.label, kas), None)
+            if former is not None:
+                self.legs[leg.label, kas] = former
+            raise
+
     def _tell(self, leg: Leg, path: LabelPath, node: str, data_node: str, basis: dict[str, object]) -> None:
-        self.legs[leg.label, path.kas] = leg
         self.services.emit(
             "object.steered",
             object_id=leg.object_id,

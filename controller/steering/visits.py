@@ -10,7 +10,6 @@ import msgspec
 from controller.access.gathering import Gathering
 from controller.border.messages import Forward, Forwarded, Interrupt, Withdraw
 from controller.errors import Denied, SteeringError
-from controller.runtime.bounded import Bounded
 from controller.runtime.loop import Worker
 from controller.services import Services
 from controller.tools.location import Arrival
@@ -35,6 +34,7 @@ LINGER_S = {  # of the rules of an object that makes one journey; a piece of a g
     "keep_test_sample": 5.0, "keep_late_sample": 5.0, "use_data": 5.0, "deploy": 5.0, "measure": 5.0, "keep": 5.0,
     "home": 5.0, "exchange": 120.0,
 }  # fmt: skip
+LATEST_S = max(LINGER_S.values())
 JOURNEY_ENDS = ("keep_test_sample", "keep_late_sample", "use_data", "deploy", "measure", "keep", "home")
 OF_OWNERS = (Returned, Inquire, LogRequest)
 ABOUT_A_VISIT = (OrderRequest, VisitDone, Verdict)
@@ -54,7 +54,8 @@ class Visits:
         self.on_trained: Callable[[int, int, str], None] = lambda object_id, visit, data_node: None
         self.on_leave: Callable[[str, str], Awaitable[None]]
         self.owner_of: Callable[[int], str] = lambda object_id: ""
-        self._done: Bounded[tuple[int, int], bool] = Bounded()
+        self._done = services.store.kept("visits that are done", tuple[int, int], bool)
+        self._lingering = services.store.kept("journeys that end", int, Arrival)
 
     async def leave(self, host: HostPlan, message: Leave) -> Message:
         """A terminal withdraws: not offered any more, what is on its way to it goes elsewhere, then off the map."""
@@ -112,9 +113,18 @@ class Visits:
     def _linger(self, arrival: Arrival, action: str) -> None:
         """See to it that what led an object of one journey here is gone soon: not at once, its last words repeat."""
         if action in LINGER_S:
-            doing = f"end of the journey of object {arrival.object_id}"
-            loop = asyncio.get_running_loop()
-            loop.call_later(LINGER_S[action], lambda: self.worker.spawn(self.end_journey(arrival), doing))
+            self._lingering[arrival.object_id] = arrival
+            self._end_after(LINGER_S[action], arrival)
+
+    def _end_after(self, linger_s: float, arrival: Arrival) -> None:
+        doing = f"end of the journey of object {arrival.object_id}"
+        loop = asyncio.get_running_loop()
+        loop.call_later(linger_s, lambda: self.worker.spawn(self.end_journey(arrival), doing))
+
+    def resume(self) -> None:
+        """End the journeys that an earlier life has seen to their place."""
+        for arrival in self._lingering.values():
+            self._end_after(LINGER_S.get(arrival.action, LATEST_S), arrival)
 
     async def end_journey(self, arrival: Arrival) -> None:
         """Take an object's rules and tracks out of every K-AS: it stays where it is."""
@@ -122,6 +132,7 @@ class Visits:
             Withdraw(kas=k, object_id=arrival.object_id, before_visit=arrival.visit + 1) for k in self.services.all_kas
         ]
         await asyncio.gather(*(self.services.may(word) for word in words))
+        self._lingering.pop(arrival.object_id, None)
 
     def _arrival(self, host: HostPlan, message: ObjectMessage) -> Arrival:
         arrival = self.services.location.arrival(message.object_id)

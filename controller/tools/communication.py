@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from controller.domain import Domain
 from controller.errors import ControllerError, SteeringError
@@ -19,7 +19,6 @@ from controller.southbound.frames import Datagram, build_udp
 from controller.southbound.guard import closed_mods
 from controller.southbound.openflow import (
     PORT_TABLE,
-    Action,
     FlowMod,
     GroupMod,
     Mod,
@@ -29,6 +28,8 @@ from controller.southbound.openflow import (
     Southbound,
     ToGroup,
 )
+from controller.southbound.reconcile import Change, key, reconcile
+from controller.store import Store
 from controller.tools.classes import Classes
 from controller.tools.exits import Entry, Exit
 from packets.events import Emit
@@ -38,28 +39,54 @@ from packets.wire import Header, encode
 from topologies.plan import ROUTER_MAC, HostPlan
 
 PATHS_KEPT = 8192  # of labels; the one laid longest ago is given back
+LABEL_PRIORITY = 50
 PREPARE_S = 60.0  # a switch that is given its first rules shares the machine with all the others that start
 
 
 @dataclass
 class LabelPath:
-    """The rules of one label in one K-AS."""
+    """The rules of one label in one K-AS: ``hops`` from the entry on, each a switch, the port in and the port (or the
+    group) out; ``marked``: the address under which detours lead it to the last one ('': there are none).
+
+    ``laid``: every switch has confirmed its rule, and no older one is left.
+    """
 
     label: int
     kas: int
     entry: Entry
     exit: Exit
-    switches: list[str]
-    rules: list[tuple[str, FlowMod]] = field(repr=False)
+    hops: list[tuple[str, int, int]]
+    marked: str = ""
+    laid: bool = False
+
+    @property
+    def switches(self) -> list[str]:
+        """The switches that it crosses."""
+        return [name for name, _, _ in self.hops]
+
+    @property
+    def rules(self) -> list[tuple[str, FlowMod]]:
+        """The rule of each switch."""
+        last, cookie = len(self.hops) - 1, pipeline.label_cookie(self.label)
+        found = list[tuple[str, FlowMod]]()
+        for i, (name, port, out) in enumerate(self.hops):
+            actions = self.exit.actions() if i == last else failover.out_of(out)
+            match = pipeline.label_match(self.label, port)
+            found.append((name, FlowMod(pipeline.LABEL, match, LABEL_PRIORITY, actions, cookie=cookie)))
+        if self.marked:
+            match = pipeline.label_match(self.label) | {"eth_dst": self.marked}
+            marked = FlowMod(pipeline.LABEL, match, LABEL_PRIORITY + 1, self.exit.actions(), cookie=cookie)
+            found.append((self.exit.switch, marked))
+        return found
 
 
 class Communication:
     """Routes, label paths and packets of one domain."""
 
-    def __init__(self, domain: Domain, south: Southbound, emit: Emit) -> None:
-        self.domain, self.south, self.emit = domain, south, emit
+    def __init__(self, domain: Domain, south: Southbound, emit: Emit, store: Store) -> None:
+        self.domain, self.south, self.emit, self.store = domain, south, emit, store
         self.connected: set[str] = set()
-        self.paths: dict[tuple[int, int], LabelPath] = {}
+        self.paths = store.kept("label paths", tuple[int, int], LabelPath)
         self._locks: Bounded[tuple[int, int], asyncio.Lock] = Bounded()
         self.closed: Collection[str] = ()  # terminals whose ports carry no AI traffic
         self.own_source = False  # whether a terminal may send from its own address alone
@@ -72,30 +99,61 @@ class Communication:
 
     # --- switches and routes
 
-    async def prepare(self, name: str, ports: set[int], *, meters: bool) -> None:
-        """Give a switch that has just connected everything it needs, barrier answered; raises ``SwitchTimeout``.
+    async def prepare(self, name: str, *, meters: bool) -> Change:
+        """Have a switch that has connected hold everything it needs, barrier answered; raises ``SwitchTimeout``.
 
-        A switch this process knows already keeps its label rules (it was only the session that broke).
+        What it holds already is adopted: it may be a new bridge, one whose session broke, or one that went on
+        forwarding while this control centre was dead. Returns what that took; ``clear`` does what is ``last`` of it.
         """
         switch = self.domain.switches[name]
-        self._note_ports(name, ports)
-        mods = [
-            *pipeline.base_mods(self.domain, switch, fresh=name not in self._seen, meters=meters),
-            *guard.switch_mods(self.domain, switch, meters=meters, own_source=self.own_source),
-            *(m for h in self.domain.plan.hosts if h.switch == name and h.name in self.closed for m in closed_mods(h)),
-        ]
+        found = await self.south.found(switch.dpid, meters=meters, timeout_s=PREPARE_S)
         routes = self._wanted_routes()[name]
-        labels = [
-            rule for path in self.paths.values() for at, rule in path.rules if at == name
-        ]  # it may be a new bridge
+        self._groups[name] = {g.group: g for g in found.groups if g.failover}
         self._regroup(name)
-        mods += self._groups[name].values()
-        self.south.send(switch.dpid, [*mods, *routes, *labels, *self.classes.rules_of(name)])
+        base = pipeline.base_mods(self.domain, switch, fresh=False, meters=meters)
+        base += guard.switch_mods(self.domain, switch, meters=meters, own_source=self.own_source)
+        mods = [*base, *self._closed(name), *self._groups[name].values(), *routes, *self._of_objects(name)]
+        change = reconcile(found, mods, self._spared)
+        self.south.send(switch.dpid, change.first)
         await self.south.barrier(switch.dpid, PREPARE_S)
         self._routes[name] = routes
         self._seen.add(name)
         self.connected.add(name)
         self.reroute()  # links may have come or gone meanwhile
+        return change
+
+    def _of_objects(self, name: str) -> list[Mod]:
+        """Return what a switch should hold of objects, models and classes of queries."""
+        labels = [rule for path in self.paths.values() for at, rule in path.rules if at == name]
+        return [*self.classes.rules_of(name), *labels]
+
+    def _closed(self, name: str) -> list[Mod]:
+        """Return what keeps the AI traffic of revoked terminals out at a switch."""
+        shut = [h for h in self.domain.plan.hosts if h.switch == name and h.name in self.closed]
+        return [mod for host in shut for mod in closed_mods(host)]
+
+    def clear(self, name: str, change: Change) -> None:
+        """Delete what was too much at a switch, and still is."""
+        now = [*self._of_objects(name), *self._closed(name), *self._routes.get(name, [])]
+        flows = {key(m) for m in now if isinstance(m, FlowMod)}
+        groups = {m.group for m in now if isinstance(m, GroupMod)}
+        gone = [
+            m for m in change.last
+            if not (key(m) in flows if isinstance(m, FlowMod) else isinstance(m, GroupMod) and m.group in groups)
+        ]  # fmt: skip
+        self.south.send(self.domain.switches[name].dpid, gone)
+
+    def _spared(self, flow: FlowMod) -> bool:
+        """Tell whether a flow that nobody wants stays all the same: of a label of which nothing is known any more."""
+        return self.store.damaged and bool(flow.cookie & (pipeline.LABEL_COOKIE | pipeline.CLASS_COOKIE))
+
+    async def resume(self) -> None:
+        """Lay to the end what an earlier life had begun to lay."""
+        for path in [p for p in self.paths.values() if not p.laid]:
+            try:
+                await self.steer(path.label, path.kas, path.entry, path.exit)
+            except ControllerError as error:
+                self.emit("warning", text=f"label {path.label:#x} in K-AS {path.kas}: {error}")
 
     def _wanted_routes(self) -> dict[str, list[FlowMod]]:
         """Return every switch's route table, computed once for each set of live links."""
@@ -117,12 +175,13 @@ class Communication:
         self._groups[name] = wanted = failover.groups(self.ways(), name, before)
         return [group for number, group in wanted.items() if before.get(number) != group]
 
-    def _note_ports(self, name: str, ports: set[int]) -> None:
+    def note_ports(self, name: str, ports: set[int], *, all_there: bool = False) -> None:
+        """Take which ports of a switch are up; what is not counts as down once it was, or ``all_there``."""
         declared = [p for at, p in [*self.domain.trunks, *self.domain.borders, *self.domain.host_at] if at == name]
         for port in declared:
             if port in ports:
                 self.domain.down.discard((name, port))
-            elif name in self._seen:
+            elif name in self._seen or all_there:
                 self.domain.down.add((name, port))
 
     def lost(self, name: str) -> None:
@@ -159,16 +218,17 @@ class Communication:
             path.append(far[0])
         return path
 
-    def _hops(self, entry: Entry, leave: Exit) -> list[tuple[str, int, tuple[Action, ...]]]:
-        """Return (switch, in port, actions) along the shortest live path."""
+    def _hops(self, entry: Entry, leave: Exit) -> list[tuple[str, int, int]]:
+        """Return (switch, port in, port or group out) along the shortest live path."""
         way, hops, in_port = self.ways().to(leave.switch), [], entry.port
         for name in self.switch_path(entry.switch, leave.switch)[:-1]:
-            hops.append((name, in_port, way.onward(name)))
+            (onward,) = way.onward(name)
+            hops.append((name, in_port, onward.group if isinstance(onward, ToGroup) else way.towards[name]))
             far = self.domain.far_end(name, way.towards[name])
             in_port = far[1] if far else 0
         if (leave.switch, leave.port) == (entry.switch, entry.port):
             raise SteeringError(f"{leave.switch} port {leave.port}: the object is there already")
-        return [*hops, (leave.switch, in_port, leave.actions())]
+        return [*hops, (leave.switch, in_port, leave.port)]
 
     async def steer(self, label: int, kas: int, entry: Entry, leave: Exit) -> LabelPath:
         """Lead a label through a K-AS; returns once every switch has its rule, and no older one is left.
@@ -178,23 +238,22 @@ class Communication:
         """
         async with self._lock(label, kas):
             hops = self._hops(entry, leave)
-            cookie = pipeline.label_cookie(label)
-            rules = [
-                (n, FlowMod(pipeline.LABEL, pipeline.label_match(label, p), 50, a, cookie=cookie)) for n, p, a in hops
-            ]
-            if any(isinstance(rule.actions[-1], ToGroup) for _, rule in rules):  # what came by a detour, from anywhere
-                marked = pipeline.label_match(label) | {"eth_dst": self.ways().to(leave.switch).mac}
-                rules.append((leave.switch, FlowMod(pipeline.LABEL, marked, 51, leave.actions(), cookie=cookie)))
+            grouped = any(
+                out >= failover.GROUP_BASE for _, _, out in hops
+            )  # what comes by a detour, comes from anywhere
+            marked = self.ways().to(leave.switch).mac if grouped else ""
             old = self.paths.get((label, kas))
             if old is None and len(self.paths) >= PATHS_KEPT:
                 self._forget(*next(iter(self.paths)))
-            path = self.paths[label, kas] = LabelPath(label, kas, entry, leave, [name for name, _, _ in hops], rules)
+            path = self.paths[label, kas] = LabelPath(label, kas, entry, leave, hops, marked)
             try:
-                await self._replace(old.rules if old else [], rules)
+                await self._replace(old.rules if old else [], path.rules)
             except ControllerError:
                 self._delete(label, [*path.switches, *(old.switches if old else [])])
                 self.paths.pop((label, kas), None)
                 raise
+            path.laid = True
+            self.paths[label, kas] = path
             return path
 
     async def _replace(self, old: list[tuple[str, FlowMod]], new: list[tuple[str, FlowMod]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from controller.southbound.openflow import PacketIn, PortCount
@@ -32,6 +32,9 @@ class LocationLink(Protocol):
     def at(self, node: str) -> list[Arrival]:
         """Return the visits that a terminal is the place of, or whose data it holds."""
 
+    def expect_not(self, arrival: Arrival, before: Arrival | None) -> None:
+        """Take back that an object is on its way to a terminal."""
+
     def left(self, object_id: int, before_visit: int) -> None:
         """Forget where an object was before a visit."""
 
@@ -48,10 +51,20 @@ class CommunicationLink(Protocol):
     classes: Any
     seal: Callable[[HostPlan, Header, bytes], bytes]
     own_source: bool
+    closed: Collection[str]
     complete: Any
 
-    def prepare(self, name: str, ports: set[int], *, meters: bool) -> Any:
-        """Give a new switch all it needs; ``SwitchTimeout`` when it does not confirm."""
+    def note_ports(self, name: str, ports: set[int], *, all_there: bool = False) -> None:
+        """Take which ports of a switch are up."""
+
+    def prepare(self, name: str, *, meters: bool) -> Any:
+        """Have a switch hold all it needs; ``SwitchTimeout`` when it does not confirm."""
+
+    def clear(self, name: str, change: Any) -> None:
+        """Delete what was too much at a switch."""
+
+    def resume(self) -> Any:
+        """Lay to the end what an earlier life had begun to lay."""
 
     def lost(self, name: str) -> None:
         """Note that a switch's session broke."""
@@ -90,6 +103,8 @@ class SensingLink(Protocol):
 
 class ProcessLink(Protocol):
     """Who works, on how much, and an end to it."""
+
+    revoked: Collection[str]
 
     def dead(self, now_s: float) -> list[str]:
         """Return the terminals that have fallen silent or are cut off."""

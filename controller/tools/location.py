@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from controller.domain import Domain
-from controller.runtime.bounded import Bounded
+from controller.store import Store
 from topologies.plan import HostPlan
 
 
@@ -29,11 +29,11 @@ class Arrival:
 class Location:
     """Terminals by port (declared), those seen, and the objects that are in, or on their way into, this domain."""
 
-    def __init__(self, domain: Domain) -> None:
+    def __init__(self, domain: Domain, store: Store) -> None:
         self.domain = domain
         self._seen: set[str] = set()
-        self._arrivals: Bounded[int, Arrival] = Bounded()
-        self._done: Bounded[int, int] = Bounded()
+        self._arrivals = store.kept("arrivals", int, Arrival)
+        self._done = store.kept("arrivals that are over", int, int)
 
     def host_behind(self, dpid: int, port: int) -> HostPlan | None:
         """Return the declared terminal at a port, if there is one."""
@@ -57,6 +57,13 @@ class Location:
     def at(self, node: str) -> list[Arrival]:
         """Return the rendezvous that a terminal is the place of, or whose data it holds."""
         return [a for a in self._arrivals.values() if node in (a.node, a.data_node)]
+
+    def expect_not(self, arrival: Arrival, before: Arrival | None) -> None:
+        """There was no way there: what was expected ``before`` is so again."""
+        if self._arrivals.get(arrival.object_id) is arrival:
+            self._arrivals.pop(arrival.object_id)
+            if before is not None:
+                self._arrivals[before.object_id] = before
 
     def left(self, object_id: int, before_visit: int, kas: int = 0) -> None:
         """An object has moved on: forget where it was on an earlier visit (``kas``: only if that was in this K-AS)."""

@@ -10,7 +10,7 @@ elsewhere (forgetting), which is not its fault; losing it in the groups of its o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 
 import msgspec
 
@@ -88,10 +88,10 @@ def updated(standing: Standing, evidence: Evidence) -> Standing:
 
 
 class Ledger:
-    """The standing of the terminals of one DCC. Pure state: whoever holds it tells the map."""
+    """The standing of the terminals of one DCC, in ``known``. Pure state: whoever holds it tells the map."""
 
-    def __init__(self, known: Mapping[str, Standing] | None = None) -> None:
-        self._held = dict(known or {})
+    def __init__(self, known: MutableMapping[str, Standing] | None = None) -> None:
+        self._held = known if known is not None else {}
 
     def trust(self, name: str) -> float:
         """Return a terminal's trust."""

@@ -8,7 +8,7 @@ from controller.border.messages import place_key
 from controller.engines.training import gate
 from controller.errors import SteeringError
 from controller.services import Services
-from controller.training.jobs import OVER, Decision, Job
+from controller.training.jobs import Decision, Job
 from controller.values.decisions import Measured
 from packets.messages import (
     JobStatus,
@@ -16,7 +16,7 @@ from packets.messages import (
 
 REASON_CHARS = 100
 JOBS_KEPT = 1024
-DIED = "its control centre died and was started again: submit it again"
+DIED = "its control centre died while it was looked at, and looks at it again"
 
 
 class JobBook:
@@ -24,7 +24,7 @@ class JobBook:
 
     def __init__(self, services: Services) -> None:
         self.services = services
-        self.jobs: dict[int, Job] = {}
+        self.jobs = services.store.kept("jobs", int, Job, JOBS_KEPT)
 
     def job(self, object_id: int) -> Job:
         """Return a job of this domain; ``SteeringError`` when no job has this object."""
@@ -74,16 +74,14 @@ class JobBook:
         )
         self.save(job)
 
-    def bury(self) -> None:
-        """End the jobs that were under way when this control centre's process died: what it knew of them is gone."""
-        for row in self.services.store.rows("jobs"):
-            if row["state"] not in OVER:
-                told = dict(object_id=int(row["object_id"]), broad=row["broad"], expert=row["expert"])
-                self.services.emit("job.finished", state="failed", visits=0, samples=0, reason=DIED, **told)
-                self.services.store.job(
-                    told["object_id"], row["owner"], "failed", msgspec.json.decode(row["spec"]), row["broad"],
-                    row["expert"], DIED,
-                )  # fmt: skip
+    def resume(self) -> list[Job]:
+        """Return the jobs that an earlier life of this control centre left under way.
+
+        Of one that it had not answered yet its owner asks again: that one is no more.
+        """
+        for job in [j for j in self.jobs.values() if j.state == "assessed"]:
+            self.end(job, "rejected", DIED)
+        return [job for job in self.jobs.values() if not job.over]
 
     def status(self, job: Job) -> JobStatus:
         """Return what a job's owner is told of it."""
@@ -99,6 +97,8 @@ class JobBook:
 
     def save(self, job: Job) -> None:
         """Write a job down as it is now."""
+        if self.jobs.get(job.object_id) is job:
+            self.jobs[job.object_id] = job
         pooled = job.pooled()
         broad, expert = (pooled.broad if pooled else 0.0), job.expert(pooled)
         self.services.store.job(

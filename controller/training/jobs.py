@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from controller.border.messages import Facility, Stop
+from controller.border.messages import Facility, Lost, Stop
 from controller.engines.training import gate, hpo
 from controller.values.decisions import Hyper, JobView, Load, Measured, Option, Plan, Request, Step, Visit
 from packets.messages import Fixed, JobSpec
@@ -34,7 +34,7 @@ class Group:
 
 @dataclass
 class Decision:
-    """One stop decided: where, why, and (for ``train``) the planned step."""
+    """One stop decided: where, why, and (for ``train``) the planned step; ``said``: of a verdict, accepted and why."""
 
     visit: int
     action: str
@@ -51,6 +51,7 @@ class Decision:
     load: Load = field(default_factory=Load)
     arrived: bool = False
     released: bool = False
+    said: tuple[bool, str] | None = None
 
     def moved_on(self, decisions: dict[int, Decision]) -> bool:
         """Tell whether the object has come in whole at a later stop."""
@@ -59,7 +60,10 @@ class Decision:
 
 @dataclass
 class Job:
-    """The state of one job at home."""
+    """The state of one job at home. ``mending``: a stop of it was lost, and its holder is still to be told.
+
+    Seconds are of the machine's monotonic clock, which goes on from life to life of a control centre.
+    """
 
     object_id: int
     spec: JobSpec
@@ -81,6 +85,7 @@ class Job:
     outbid: set[int] = field(default_factory=set)
     stopped: bool = False
     reached: bool = False
+    mending: tuple[Lost, Decision] | None = None
 
     @property
     def goes_on(self) -> bool:

@@ -106,7 +106,9 @@ class Stops:
                 self._tell_decision(job, decision)
             path = self.services.domain.kas_path(ask.holder_kas, decision.kas)
             if path:
-                return job.request_stop(decision, path)
+                stop = job.request_stop(decision, path)
+                self.book.save(job)
+                return stop
             ask = msgspec.structs.replace(ask, exclude=[*ask.exclude, key_of(decision)])
         raise SteeringError(f"no live path from K-AS {ask.holder_kas} to any place that is left")
 
@@ -207,6 +209,7 @@ class Stops:
         with contextlib.suppress(EngineError):  # nobody to say so: as was planned
             hyper = await self.services.intelligence.engines.tuned(hpo.hyper(*asked), *asked, job.spec.engines)
             decision.step = msgspec.structs.replace(decision.step, hyper=hyper)
+            self.book.save(job)
 
     async def _booked(self, job: Job, visit: int, step: Step) -> bool:
         """Have the K-AS keep the place for the job; False when others take it for longer than was planned with."""
@@ -284,6 +287,7 @@ class Stops:
             ages=ages,
             by=msgspec.to_builtins(plan.by) if plan else None,
         )
+        decision.offers = {}  # told; what a decision goes on knowing of it is its plan
         self.services.store.decision(
             job.object_id, decision.visit, decision.action, decision.kas, decision.handle, decision.reason, ages, steps
         )

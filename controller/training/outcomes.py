@@ -48,6 +48,7 @@ class Reports:
         match message:
             case OrderRequest():
                 order = self._order(job, message)
+                self.book.save(job)
                 self.on_arrival(job, message.visit)
                 return order
             case VisitDone():
@@ -155,6 +156,9 @@ class Reports:
 
     async def _verdict(self, job: Job, message: Verdict) -> JobAnswer:
         decision = self._decided(job, message.visit, "verify", "confirm")
+        if decision.said is not None:  # it is repeated: the answer did not come through
+            accepted, reason = decision.said
+            return VerdictReply(accepted=accepted, reason=reason)
         after = Measured(broad=message.broad, per_group=message.per_group, samples=message.samples)
         if decision.action == "confirm":
             accepted, reason = True, self._confirmed(job, decision, after)
@@ -171,7 +175,11 @@ class Reports:
             entry = {"visit": message.visit, "kas": decision.kas, "broad": round(message.broad, 4)}
             entry |= {"expert": round(job.expert(after), 4), "accepted": accepted, "share": message.share}
             job.log.append(entry)
-        decision.concluded = True
+        decision.concluded, decision.said = True, (accepted, reason[:REASON_CHARS])
+        self.services.store.audit(
+            "job.verdict", key_of(decision), job.object_id,
+            {"visit": message.visit, "accepted": accepted, "reason": reason, "broad": after.broad},
+        )  # fmt: skip
         self.book.save(job)
         return VerdictReply(accepted=accepted, reason=reason[:REASON_CHARS])
 

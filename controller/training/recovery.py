@@ -41,6 +41,15 @@ class Custody:
         decision = job.decisions.get(lost.visit)
         if decision is None or not self._matters(job, decision, lost):
             return
+        await self._mend(job, decision, lost)
+
+    async def resume(self, job: Job) -> None:
+        """Go on with a job that an earlier life left: what was lost then may not have been told to its holder."""
+        if job.mending is not None:
+            lost, decision = job.mending
+            await self._mend(job, decision, lost)
+
+    async def _mend(self, job: Job, decision: Decision, lost: Lost) -> None:
         holder_lives = not lost.holder
         while not (holder_lives and await self._launch_again(job, decision, lost)):
             before = job.decisions.get(lost.visit - 1)
@@ -48,9 +57,11 @@ class Custody:
                 self.services.emit(
                     "warning", text=f"job {job.object_id}: its owner does not answer, and may launch by itself"
                 )
-                return
+                break
             lost = msgspec.structs.replace(lost, visit=lost.visit - 1, place=key(before), alive=False, holder=False)
             decision, holder_lives = before, True
+        job.mending = None
+        self.training.book.save(job)
 
     @staticmethod
     def _matters(job: Job, decision: Decision, lost: Lost) -> bool:
@@ -64,8 +75,10 @@ class Custody:
     async def _launch_again(self, job: Job, decision: Decision, lost: Lost) -> bool:
         """Undo a stop and have its holder launch again; False when that terminal cannot."""
         now_s = self.services.clock()
+        job.mending = lost, decision
         if lost.place:
             job.undo(decision.visit, key(decision))
+        self.training.book.save(job)
         try:
             await self.services.must(msgspec.structs.replace(lost, kas=decision.holder_kas, to_holder=True))
         except BorderError as error:
@@ -92,6 +105,7 @@ class Custody:
         if before is None or before.released:
             return
         before.released = True
+        self.training.book.save(job)
         try:
             await self.services.must(Release(kas=before.holder_kas, object_id=job.object_id, visit=before.visit))
         except BorderError as error:

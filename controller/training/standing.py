@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from controller.access.gathering import Gathering
 from controller.border.messages import Evidence
-from controller.runtime.bounded import Bounded
 from controller.services import Services
 from controller.topology import trust
 from controller.topology.trust import Ledger
@@ -21,8 +20,8 @@ class Trusting:
 
     def __init__(self, services: Services, gathering: Gathering) -> None:
         self.services, self.gathering = services, gathering
-        self.ledger = Ledger()
-        self._trained: Bounded[tuple[int, int], str] = Bounded()
+        self.ledger = Ledger(services.store.kept("standings", str, trust.Standing))
+        self._trained = services.store.kept("visits trained", tuple[int, int], str)
         gathering.on_bad = self.bad_report
         gathering.on_join = self.joined
 

@@ -27,6 +27,7 @@ from topologies.plan import HostPlan
 
 CHANGEABLE = ("broad_accuracy", "expert_accuracy", "trust_floor", "max_visits", "deadline_s")
 REASON_CHARS = 100
+ANSWERS_KEPT = 1024
 FAR = 256  # more than any K-AS number
 
 
@@ -38,9 +39,15 @@ class Training:
         self.book = JobBook(services)
         self.stops = Stops(services, self.book)
         self.reports = Reports(services, self.book)
+        self._answered = services.store.kept("answers to submissions", tuple[str, int], SubmitReply, ANSWERS_KEPT)
 
     async def submit(self, host: HostPlan, message: Submit) -> SubmitReply:
-        """Ask T-FAM about a job, on the options of all K-AS; an admitted job gets its identity."""
+        """Ask T-FAM about a job, on the options of all K-AS; an admitted job gets its identity.
+
+        Who asks twice (``token``), since no answer came, gets the same one.
+        """
+        if (answer := self._answered.get((host.name, message.token))) is not None:
+            return answer
         if missing := self.services.intelligence.engines.missing(message.spec.engines):
             raise SteeringError(missing)
         object_id = self.identities.new(host.kas)
@@ -49,7 +56,8 @@ class Training:
         able = [m for m in mpvus if m.attributes.get("ready", True)]
         able = [m for m in able if m.attributes.get("test_samples", 1)] or able
         ready = sorted(able, key=lambda m: self._farness(host.kas, m))
-        job = Job(object_id, message.spec, request, host.name, host.kas, ready)
+        job = Job(object_id, message.spec, request, host.name, host.kas, ready, state="assessed")
+        self.book.put(job)
         self.services.emit(
             "job.submitted", object_id=object_id, owner=host.name, spec=msgspec.to_builtins(message.spec)
         )
@@ -65,16 +73,18 @@ class Training:
             by=msgspec.to_builtins(verdict.by),
         )
         job.state, job.reason = ("submitted", "") if verdict.admitted else ("rejected", "; ".join(verdict.reasons))
-        if verdict.admitted:
-            self.book.put(job)
         self.book.save(job)
-        return SubmitReply(
+        if not verdict.admitted:
+            del self.book.jobs[object_id]
+        reply = SubmitReply(
             object_id=object_id if verdict.admitted else 0,
             admitted=verdict.admitted,
             reasons=[r[: REASON_CHARS * 2] for r in verdict.reasons[:5]],
             nearest=verdict.nearest,
             predicted=verdict.predicted,
         )
+        self._answered[host.name, message.token] = reply
+        return reply
 
     async def _assess(self, job: Job) -> tuple[dict[str, Any], Assessment]:
         """Let TAG say how a job trains, and T-FAM whether; where nobody lends one that is not here, it is not."""

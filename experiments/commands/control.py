@@ -10,7 +10,6 @@ import os
 import signal
 import socketserver
 import threading
-import time
 from typing import Any
 
 import msgspec
@@ -30,6 +29,7 @@ from experiments.testbed.testbed import Bed
 from packets.events import Event, encode_event
 from packets.messages import JobSpec
 from packets.queries import Variant
+from packets.security.clock import unix_s
 
 REVOKE_TIMEOUT_S = 20.0
 
@@ -248,7 +248,7 @@ class _Teller:
 
 def _say(connection: socketserver.StreamRequestHandler, kind: str, data: dict[str, Any]) -> bool:
     """Tell a waiting client something; False when it is gone."""
-    event = Event(kind=kind, source="main", t_unix_s=time.time(), data=data)
+    event = Event(kind=kind, source="main", t_unix_s=unix_s(), data=data)
     try:
         connection.wfile.write(b'{"event":' + encode_event(event) + b"}\n")
     except OSError:

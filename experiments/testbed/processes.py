@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from experiments.errors import RunFailed
+from packets.security import clock
 
 PROJECT = Path(__file__).resolve().parents[2]
 RUN_VARIABLE = "DAITN_RUN"
@@ -68,7 +69,8 @@ class Child:
 
     def start(self) -> None:
         """Start the process, for the first time or again."""
-        environment = os.environ | {RUN_VARIABLE: self._run_id, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
+        environment = os.environ | clock.environment() | {RUN_VARIABLE: self._run_id, "PYTHONPATH": str(PROJECT)}
+        environment["OMP_NUM_THREADS"] = "1"
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 self._command,

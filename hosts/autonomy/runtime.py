@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +28,7 @@ from hosts.terminal.terminal import LAUNCH_ATTEMPTS, Terminal
 from packets.aats.journey import Action, Journey, Stop, TrailError, pack, unpack
 from packets.aats.probe import Probe, ProbeReply
 from packets.messages import Order, Returned, Verdict, VerdictReply, VisitDone
+from packets.security.clock import unix_ms
 from packets.security.identity import Directory, Identity
 from packets.transport import OutgoingObject, ReceivedObject
 from packets.wire import Flag, PacketType
@@ -299,7 +299,7 @@ class Itself:
 
 def now_ms() -> int:
     """Return the wall clock, by which journeys are timed."""
-    return time.time_ns() // 1_000_000
+    return unix_ms()
 
 
 def elapsed_s(journey: Journey) -> float:

@@ -5,7 +5,6 @@ the map of the house.
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from hosts.terminal.terminal import Terminal
 from packets.distributed.gossip import MAX_ATTRIBUTES_BYTES, News, Record, Talk, signature_of, signed_by
 from packets.errors import TransportError
 from packets.messages import decode_message, encode_message
+from packets.security.clock import unix_s
 from packets.wire import PacketType
 
 TICK_S = 0.1
@@ -33,7 +33,7 @@ class Gossiping:
     """The gossip of one terminal of a distributed K-AS; ``wall``: seconds since 1970."""
 
     def __init__(
-        self, terminal: Terminal, house: House, limits: Limits | None = None, wall: Callable[[], float] = time.time
+        self, terminal: Terminal, house: House, limits: Limits | None = None, wall: Callable[[], float] = unix_s
     ) -> None:
         self.terminal, self.house = terminal, house
         peers = [name for name, host in house.hosts.items() if host.role not in SILENT_ROLES]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 import threading
-import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from hosts.inference.asking import Asking, Means, Sample
 from hosts.inference.patterns import Pattern, arrivals, rate_of
 from packets.messages import Need
 from packets.queries import Variant
+from packets.security.clock import unix_s
 from topologies.own.files import make_own
 
 BY_GROUP = "group"  # no policy at the asker: the select groups of the switches choose
@@ -87,7 +87,7 @@ class Load:
         chooser = make_policy(spec.policy, random.Random(f"{spec.seed}/{spec.asker}/policy"))
         self.spec, self.means, self.folder = spec, means, folder
         self.asking = Asking(means, task, spec.need, samples, arrivals(rate, most, rng), spec.seconds, chooser)
-        ahead_s = max(0.0, spec.start_unix_s - time.time()) if spec.start_unix_s else 0.0
+        ahead_s = max(0.0, spec.start_unix_s - unix_s()) if spec.start_unix_s else 0.0
         self.asking.start(means.clock() + ahead_s)
         threading.Thread(target=self._tell, args=(ahead_s,), name="load", daemon=True).start()
 

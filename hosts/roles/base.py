@@ -218,6 +218,8 @@ class Role:
         elif isinstance(message, Revoked):
             self.terminal.refuse(message.names)
         else:
+            if not message.attributes:
+                self.terminal.network.say_again()  # it was away
             self.terminal.pulled(list(message.attributes))
         return Ack()
 

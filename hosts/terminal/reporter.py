@@ -120,7 +120,9 @@ class Reporter:
         try:
             self.terminal.dcc.ask(message, Ack, type=PacketType.TELEMETRY, attempts=1, timeout_s=2.0)
         except DccRefused as error:
-            self.registered = False
+            before, self.registered = self.registered, False
+            if before:  # it has a new life: it is told who is here, and that is all there is to say
+                return False
             self._note(f"DCC of K-AS {self.terminal.plan.kas} refused the report of {self.terminal.name}: {error}")
             return False
         except DccSilent as error:

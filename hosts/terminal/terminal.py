@@ -23,6 +23,7 @@ from hosts.terminal.resources import Meter
 from hosts.terminal.work import Submit
 from packets.errors import TransportError
 from packets.events import Emit
+from packets.security.clock import unix_s
 from packets.security.keeper import Keeper
 from packets.transport import OutgoingObject, Transfer, TransferStats
 from packets.wire import Header, PacketType
@@ -49,6 +50,8 @@ class Network(Requests, Protocol):
     def hand_over(self, object_id: int, visit: int, to: str) -> Transfer | None: ...
 
     def reply(self, header: Header, payload: bytes, peer: tuple[str, int], *, type: PacketType) -> None: ...
+
+    def say_again(self) -> None: ...
 
 
 class Activities:
@@ -146,7 +149,7 @@ class Terminal:
     def touch(self) -> None:
         """Something changed that the DCC's map should know: the reporter looks now."""
         if not self.changed_unix_s:
-            self.changed_unix_s = time.time()
+            self.changed_unix_s = unix_s()
         self.changed.set()
 
     @property

@@ -11,7 +11,6 @@ import hashlib
 import hmac
 import ipaddress
 import struct
-import time
 import zlib
 from collections.abc import Sequence
 from typing import Final
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from packets import wire
 from packets.errors import IdentityError, PacketError
 from packets.options import Authentication, AuthenticationAlgorithm, Mandate, Options, encode_options
+from packets.security.clock import unix_ms
 from packets.security.identity import Certificate, Identity
 from packets.security.pair_keys import Session
 from packets.wire import FIXED_BYTES, SEALED, Buffer, Flag, Header, PacketType, decode
@@ -57,7 +57,7 @@ class Refusal(str):
 
 def now_ms() -> int:
     """Return the wall clock as the option Sent At carries it."""
-    return time.time_ns() // 1_000_000
+    return unix_ms()
 
 
 def covered(header: Header, raw: Buffer) -> tuple[bytes, memoryview]:

@@ -54,6 +54,11 @@ class Requests:
         finally:
             self._pending.pop(transfer_id, None)
 
+    def say_again(self) -> None:
+        """Repeat at once what waits for an answer: whoever is asked may have come back."""
+        for pending in list(self._pending.values()):
+            pending.event.set()
+
     def send(self, header: Header, payload: bytes, peer: Peer) -> None:
         """Send a message in as many packets as it needs."""
         for part, piece in cut(header, payload, self._room):
@@ -80,7 +85,9 @@ class Requests:
             pause = PAUSES_S[min(tries, len(PAUSES_S) - 1)]
             tries += 1
             if pending.event.wait(min(pause, left)):
-                assert pending.answer is not None
+                pending.event.clear()
+                if pending.answer is None:
+                    continue  # ``say_again``
                 answer, body = pending.answer
                 if answer.type is PacketType.ERROR:
                     text = body.decode(errors="replace")
@@ -97,6 +104,6 @@ class _Pending:
         self.answer: tuple[Header, bytes] | None = None
 
     def put(self, header: Header, payload: bytes) -> None:
-        if not self.event.is_set():
+        if self.answer is None:
             self.answer = (header, payload)
             self.event.set()

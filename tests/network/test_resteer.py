@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -10,8 +14,10 @@ from typing import Any
 import pytest
 
 from benchmarks.standing import Parcel, StandingNetwork, standing
+from controller.southbound.pipeline import label_cookie
 from experiments.commands.client import request
 from packets.events import Event
+from packets.labels import object_label
 
 SCENARIO = """
 name: resteer
@@ -115,12 +121,79 @@ def test_a_live_rendezvous_that_is_withdrawn_hands_over_what_it_holds(network: S
         request("withdraw", 10.0, name=first, offer=True)
 
 
-def test_a_node_that_dies_in_training_costs_its_work_and_no_more(network: StandingNetwork) -> None:
+def label_flows(switch: str, object_id: int) -> dict[str, float]:
+    """Return the flows of an object's label at a switch, and for how many seconds each has been there."""
+    words = [
+        "ovs-ofctl",
+        "-O",
+        "OpenFlow13",
+        "dump-flows",
+        switch,
+        f"cookie={label_cookie(object_label(object_id)):#x}/-1",
+    ]
+    said = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True).stdout
+    return {m[2]: float(m[1]) for m in re.finditer(r"duration=([\d.]+)s,.*?(priority=\S+)", said)}
+
+
+def submitted(ended: dict[str, Any], seed: int) -> threading.Thread:
+    """Have a job trained in a thread; what came of it is in ``ended``."""
     spec = {"broad_accuracy": 0.4, "expert_group": None, "expert_accuracy": 0.0, "max_visits": 6, "deadline_s": 90.0}
+    job = threading.Thread(target=lambda: ended.update(request("submit", 120.0, spec={**spec, "seed": seed})))
+    job.start()
+    return job
+
+
+def test_a_control_centre_that_is_killed_goes_on_where_it_was(network: StandingNetwork) -> None:
     ended: dict[str, Any] = {}
     began = time.time()
-    job = threading.Thread(target=lambda: ended.update(request("submit", 120.0, spec={**spec, "seed": 1})))
-    job.start()
+    job = submitted(ended, 2)
+    network.wait_until(
+        lambda: next((e for e in network.events("agent.state", state="training") if e.t_unix_s > began), None),
+        30.0, "a node that trains",
+    )  # fmt: skip
+    parcel = Parcel(network, "owner1", 12 * MIB, "mdfp")
+    parcel.under_way(0.2)
+    steered = network.events("object.steered", object_id=parcel.object_id)[0].data
+    before = label_flows(steered["switches"][0], parcel.object_id)
+    names = {e.data["name"] for e in network.events("agent.ready", kas=1)}
+    died = time.time()
+    os.kill(int((network.runtime / "dcc1.ready").read_text()), signal.SIGKILL)
+    back = network.wait_for("dcc.resumed", 5.0, kas=1)
+    assert (back.data["deleted"], back.data["jobs"]) == (0, 1) and back.data["kept"] > 30
+    after = label_flows(steered["switches"][0], parcel.object_id)
+    assert before and after.keys() == before.keys()
+    assert all(after[flow] > before[flow] for flow in before), "it is the very flow, not one laid anew"
+    parcel.kept()
+    network.wait_until(
+        lambda: names <= {e.data["name"] for e in network.events("agent.ready") if e.t_unix_s > died} or None,
+        5.0, "every agent of the K-AS registered anew",
+    )  # fmt: skip
+    job.join(100.0)
+    assert ended["targets_met"], ended
+
+
+def test_a_switch_that_comes_back_empty_is_filled(network: StandingNetwork) -> None:
+    parcel = Parcel(network, "owner1", 12 * MIB, "mdfp")
+    parcel.under_way(0.2)
+    switch = network.events("object.steered", object_id=parcel.object_id)[0].data["switches"][0]
+    there = len(label_flows(switch, parcel.object_id))
+    targets = subprocess.run(
+        ["ovs-vsctl", "get-controller", switch], capture_output=True, text=True, timeout=10, check=True
+    ).stdout.split()
+    for words in (  # what a switch that is started again comes to: its sessions end, its tables are empty
+        ["ovs-vsctl", "del-controller", switch],
+        ["ovs-ofctl", "-O", "OpenFlow13", "del-flows", switch],
+        ["ovs-vsctl", "set-controller", switch, *targets],
+    ):
+        subprocess.run(words, timeout=10, check=True)
+    parcel.kept()
+    assert len(label_flows(switch, parcel.object_id)) == there > 0
+
+
+def test_a_node_that_dies_in_training_costs_its_work_and_no_more(network: StandingNetwork) -> None:
+    ended: dict[str, Any] = {}
+    began = time.time()
+    job = submitted(ended, 1)
 
     def at_work() -> Event | None:
         return next((e for e in network.events("agent.state", state="training") if e.t_unix_s > began), None)

@@ -45,7 +45,7 @@ ROOMS = (
     ("inference", "training"),
     ("dcc",),
     ("oam",),
-    ("app",),
+    ("app", "lives"),
     ("__main__",),
 )
 MOST_LINES, MOST_MODULES = 350, 15

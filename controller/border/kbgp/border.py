@@ -13,16 +13,18 @@ import msgspec
 from controller.border.kbgp import local
 from controller.border.kbgp.trust import sign
 from controller.border.lending import AskEngine
-from controller.border.messages import Announce, Ask, Reply, pack, unpack
+from controller.border.messages import Announce, Ask, CopyModel, Reply, pack, unpack
 from controller.errors import BorderError, BorderSilent
 from packets.events import Emit
 from packets.kbgp.knowledge import Knowledge
 from packets.kbgp.messages import MAX_BODY_BYTES, Answer
+from packets.security.clock import unix_ms
 from packets.security.identity import Identity
 
 Serve = Callable[[Ask], Awaitable[Reply]]
 RETRY_S = (0.05, 0.1, 0.2)
-PATIENCE_S, PAUSE_S = 1.5, 0.1  # with a way, a speaker or a control centre that will be there again in a moment
+PATIENCE_S, PAUSE_S = 1.5, 0.1  # with a way or a speaker that will be there again in a moment
+AWAY_S = 4.0  # with a control centre that is started again, from nothing if it has to be
 NOT_TAKEN = (Answer.ABSENT, Answer.UNREACHABLE)  # nobody has heard it: it may be said again
 FRAME_LENGTH = 4
 
@@ -45,7 +47,8 @@ class Gateway:
 class KbgpBorder:
     """All that one DCC says to others. ``gateways``: the sockets of its speakers, {K-AS: [path]}.
 
-    ``identities`` sign what each K-AS tells of itself (none: an open network).
+    ``identities`` sign what each K-AS tells of itself (none: an open network); ``epoch_ms``: larger than in any earlier
+    life; ``before`` is called before anything is said: what it rests on is to be written down by then.
     """
 
     def __init__(
@@ -55,13 +58,15 @@ class KbgpBorder:
         gateways: Mapping[int, list[Path]],
         emit: Emit,
         identities: Mapping[int, Identity] | None = None,
+        epoch_ms: int = 0,
+        before: Callable[[], None] = lambda: None,
     ) -> None:
-        self.own, self.others, self.emit = own, others, emit
+        self.own, self.others, self.emit, self.before = own, others, emit, before
         self.gateways = {kas: [Gateway(path) for path in paths] for kas, paths in gateways.items()}
         self._everyone = [g for of_kas in self.gateways.values() for g in of_kas]
         self._told_ways: dict[int, list[int]] = {}
         self._identities = dict(identities or {})
-        self._epoch_ms, self._serials = int(time.time() * 1000), dict.fromkeys(own, 0)
+        self._epoch_ms, self._serials = epoch_ms or unix_ms(), dict.fromkeys(own, 0)
         self._knowledge = {kas: Knowledge(kas=kas, epoch_ms=self._epoch_ms, serial=0) for kas in own}
         self._waiting: dict[int, tuple[Gateway, asyncio.Future[local.Result]]] = {}
         self._count = 0
@@ -142,7 +147,7 @@ class KbgpBorder:
         self._tell_ways()
         for asked, done in self._waiting.values():
             if asked is gateway and not done.done():
-                done.set_exception(BorderError(f"the border speaker at {gateway.path.name} went away"))
+                done.set_exception(BorderSilent(f"the border speaker at {gateway.path.name} went away"))
 
     async def _take(self, kas: int, gateway: Gateway, word: local.Word, serve: Serve) -> None:
         if isinstance(word, local.Result):
@@ -179,6 +184,7 @@ class KbgpBorder:
             gateway.send(local.Result(id=asked.id, code=Answer.REFUSED, reason=str(error)[:200]))
             return
         reply = pack(0, await serve(body))[FRAME_LENGTH:]
+        self.before()
         if len(reply) > MAX_BODY_BYTES:
             self.emit("error", text=f"the answer to {type(body).__name__} is larger than {MAX_BODY_BYTES} bytes")
             gateway.send(local.Result(id=asked.id, code=Answer.REFUSED, reason="the answer is too large"))
@@ -189,6 +195,7 @@ class KbgpBorder:
         """Send a request to the DCC of a K-AS; ``BorderError`` when there is no way, or no answer in time."""
         if kas not in self.others:
             raise BorderError(f"K-AS {kas} is not in the plan of this DCC")
+        self.before()
         name, data = type(body).__name__, pack(0, body)[FRAME_LENGTH:]
         if len(data) > MAX_BODY_BYTES:
             raise BorderError(f"{name} to K-AS {kas} of {len(data)} bytes is larger than {MAX_BODY_BYTES}")
@@ -200,7 +207,9 @@ class KbgpBorder:
         try:
             async with asyncio.timeout(timeout_s):
                 result = await self._once(question, end_s)
-                while result.code in NOT_TAKEN and time.monotonic() < began_s + PATIENCE_S:
+                # what was cut off may have been heard: it is said again where that does no more than once
+                again = NOT_TAKEN if isinstance(body, CopyModel) else (*NOT_TAKEN, Answer.CUT)
+                while result.code in again and time.monotonic() < began_s + _patience_s(result.code):
                     await asyncio.sleep(PAUSE_S)
                     result = await self._once(question, end_s)
         except TimeoutError as error:
@@ -253,3 +262,8 @@ class KbgpBorder:
                 gateway.send(local.Leave())
                 if gateway.writer is not None:
                     gateway.writer.close()
+
+
+def _patience_s(code: int) -> float:
+    """Return how long a question that ended so is asked again."""
+    return AWAY_S if code in (Answer.ABSENT, Answer.CUT) else PATIENCE_S

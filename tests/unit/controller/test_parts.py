@@ -294,7 +294,7 @@ def test_a_barrier_ends_with_its_answer_or_with_the_session() -> None:
         datapath = switches.datapaths[7] = Datapath()
         answered = asyncio.ensure_future(switches.barrier(7))
         await asyncio.sleep(0)
-        switches.barrier_answered(7, datapath.xid)
+        switches.answered(7, datapath.xid, [])
         await answered
         cut_off = asyncio.ensure_future(switches.barrier(7, timeout_s=60))
         await asyncio.sleep(0)

@@ -218,6 +218,24 @@ def test_a_request_is_repeated_with_one_transfer_id_until_it_is_answered(pair: t
     assert [bool(header.flags & Flag.REPEATED) for header, _, _ in b.messages][:2] == [False, True]
 
 
+def test_what_waits_is_said_again_at_once_when_whoever_is_asked_has_come_back(pair: tuple[Terminal, Terminal]) -> None:
+    a, b = pair
+
+    def ask() -> None:
+        with contextlib.suppress(RequestTimeout):
+            a.endpoint.request(b"silence", to=B, type=PacketType.ANNOUNCE, timeout_s=2.0)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    wait_until(lambda: len(b.messages) >= 3, 5.0, "two repetitions: the next is 0.8 s away")
+    before, since = len(b.messages), time.monotonic()
+    a.endpoint.say_again()
+    wait_until(lambda: len(b.messages) > before, 5.0, "said again", interval_s=0.005)
+    assert time.monotonic() - since < 0.5
+    assert len({header.transfer_id for header, _, _ in b.messages}) == 1
+    asking.join(5.0)
+
+
 def test_a_request_through_foul_weather(pair: tuple[Terminal, Terminal]) -> None:
     a, _ = pair
     relay = Relay(5, loss=0.4)

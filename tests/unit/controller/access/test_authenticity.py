@@ -11,6 +11,7 @@ from controller.__main__ import read_keeper
 from controller.access.authenticity import EVENTS_PER_S, Authenticity
 from controller.errors import PlanError
 from controller.steering.announced import Announced
+from controller.store import Store
 from experiments.testbed.identities import Identities
 from packets.labels import AI_PORT, DCC_ADDRESS, class_label, label_address, object_label
 from packets.messages import Ack, AnnounceObject, Ask, Message, Register, decode_message, encode_message
@@ -260,7 +261,7 @@ def test_a_flood_of_refusals_is_counted_whole_and_told_in_part(tmp_path: Path) -
 
 
 def test_an_open_network_lets_everything_pass() -> None:
-    authenticity = Authenticity(None, lambda: 0.0, lambda kind, /, **data: None)
+    authenticity = Authenticity(None, lambda: 0.0, lambda kind, /, **data: None, Store())
     raw = encode(Header(type=PacketType.ANNOUNCE))
     assert (
         authenticity.passes(PLAN.hosts[0], decode(raw)[0], raw, 1)

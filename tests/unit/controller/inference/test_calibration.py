@@ -150,7 +150,7 @@ def test_what_is_learned_for_a_cascade_is_told_to_its_owner_and_to_nobody_else()
     async def work() -> None:
         world = await standing()
         home = world.by_kas[1].home
-        home.training.book.jobs[JOB] = SimpleNamespace(owner="owner1")  # type: ignore[assignment]
+        dict.__setitem__(home.training.book.jobs, JOB, SimpleNamespace(owner="owner1"))  # type: ignore[arg-type]
         way = Way(kind="switched", model="cheap", asks=["large"])
         message = AnnounceObject(
             name="owner1", kind="measure", task="vignettes", size_bytes=1000, for_object=JOB, way=way

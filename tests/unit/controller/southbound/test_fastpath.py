@@ -11,7 +11,7 @@ from os_ken.ofproto import ofproto_v1_3 as of
 from os_ken.ofproto import ofproto_v1_3_parser as parser
 
 from controller.domain import Domain
-from controller.southbound import pipeline
+from controller.southbound import guard, pipeline
 from controller.southbound.fastpath import packet_out, read_packet_in
 from controller.southbound.openflow import (
     PORT_CONTROLLER,
@@ -74,7 +74,8 @@ def test_every_rule_of_a_network_is_os_ken_s_byte_for_byte() -> None:
     label = FlowMod(pipeline.LABEL, pipeline.label_match(5, 3), 50, (Output(2),), cookie=pipeline.label_cookie(5))
     mods: list[Mod] = [pipeline.label_delete(5), label]
     for switch in plan.switches:
-        mods += [*pipeline.base_mods(domain, switch, fresh=True, meters=True, own_source=True), *routes[switch.name]]
+        mods += [*pipeline.base_mods(domain, switch, fresh=True, meters=True), *routes[switch.name]]
+        mods += guard.switch_mods(domain, switch, meters=True, own_source=True)
     flows = [mod for mod in mods if isinstance(mod, FlowMod)]
     assert len(flows) > 500
     for flow in [*flows, *(replace(f, delete=True) for f in flows)]:

@@ -10,6 +10,8 @@ from controller.domain import Domain
 from controller.southbound import pipeline
 from controller.southbound.failover import Ways
 from controller.southbound.openflow import FlowMod, Output
+from controller.southbound.pipeline import label_cookie
+from controller.tools.exits import Entry, Exit
 from packets.labels import LABEL_NETWORK, label_address
 from tests.fake_fabric import FabricFault, FakeFabric, World, arp, run, small_plan, udp
 from topologies.plan import ROUTER_MAC, gateway_address
@@ -121,19 +123,25 @@ def test_no_arp_answer_for_nobody_for_oneself_or_for_the_world() -> None:
     run(work)
 
 
-def test_a_switch_that_comes_back_keeps_its_label_rules_and_a_new_one_is_wiped() -> None:
+def test_a_switch_that_comes_back_is_adopted_and_a_new_one_is_filled() -> None:
     async def work() -> None:
         world = World(PLAN)
+        switch = world.fabric.switches["k1s1"]
         stray = FlowMod(2, {"eth_type": 0x0800}, 999, (Output(1),))
-        world.fabric.switches["k1s1"].apply(stray)
+        switch.apply(stray)
         await world.start()
-        assert stray not in world.fabric.switches["k1s1"].flows, "rules of an earlier run are forgotten"
-        label_rule = FlowMod(3, {"in_port": 1}, 50, (Output(2),), cookie=77)
-        world.fabric.switches["k1s1"].apply(label_rule)
-        dcc = world.by_kas[1]
-        dcc.fabric.switch_down(0x101)
-        await world.start()
-        assert label_rule in world.fabric.switches["k1s1"].flows
+        assert stray not in switch.flows, "rules of an earlier run are forgotten"
+        dcc, host = world.by_kas[1], world.hosts["h11"]
+        entry, leave = Entry("k1s1", host.port), Exit("k1g", dcc.domain.border(1, 2).port)  # type: ignore[union-attr]
+        await dcc.services.communication.steer(77, 1, entry, leave)
+        label, held = [f for f in switch.flows if f.cookie == label_cookie(77)], list(switch.flows)
+        assert len(label) == 1
+        for flows in (held, []):  # the session broke; the switch was started again, with nothing in it
+            before, switch.flows = switch.applied, list(flows)
+            dcc.fabric.switch_down(0x101)
+            await world.start()
+            assert sorted(map(str, switch.flows)) == sorted(map(str, held))
+            assert switch.applied - before == len(held) - len(flows), "what was right is not touched"
 
     run(work)
 

@@ -11,7 +11,6 @@ from controller.border.messages import Book, Done, No, Options
 from controller.engines.routing import mtrce
 from controller.plugins.engines import Engines
 from controller.southbound.openflow import PortCount
-from controller.training.book import JobBook
 from controller.training.jobs import Decision, Job
 from controller.training.rivals import load_of, load_told
 from controller.values.decisions import Assessment, Hyper, JobView, Load, Option, Plan, Request, Step
@@ -278,19 +277,5 @@ def test_a_job_whose_place_is_taken_meanwhile_plans_again_with_that_in_view() ->
         first, second = await submitted(world)
         await world.launch("owner3", second, 0)
         assert [len(load.bookings) for load in loads] == [0, 1, 1], "it looks three times, then goes and waits"
-
-    run(work)
-
-
-def test_jobs_of_a_life_before_are_ended_and_told() -> None:
-    async def work() -> None:
-        world = two_homes(Seen())
-        first, _ = await submitted(world)
-        again = JobBook(world.by_kas[1].services)  # the process was started again: the store knows the job, nobody else
-        again.bury()
-        assert [(d["object_id"], d["state"]) for d in world.of("job.finished")] == [(first, "failed")]
-        assert "submit it again" in world.of("job.finished")[0]["reason"]
-        again.bury()
-        assert len(world.of("job.finished")) == 1
 
     run(work)
