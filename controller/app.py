@@ -24,6 +24,7 @@ from controller.errors import SwitchTimeout
 from controller.southbound.datapath import serve_in
 from controller.southbound.fastpath import packet_out
 from controller.southbound.openflow import Mod, PacketIn, PacketOut, PortCount
+from controller.southbound.tls import Handshakes
 from controller.southbound.translate import to_message
 
 
@@ -186,13 +187,15 @@ class Shim(app_manager.OSKenApp):  # type: ignore[misc,unused-ignore]  # os-ken 
         self._call(self.core.switch_error, message.datapath.id or 0, text)
 
 
-def start(core: Core, switches: Switches, port: int) -> None:
-    """Start os-ken without a manager process; it serves OpenFlow on the loopback from threads of its own."""
+def start(
+    core: Core, switches: Switches, port: int, host: str = "127.0.0.1", handshakes: Handshakes | None = None
+) -> None:
+    """Start os-ken without a manager process; it serves OpenFlow from threads of its own."""
     hub.Event = threading.Event  # os-ken's own never returns from wait(timeout) on native threads
     logging.getLogger("os_ken").setLevel(logging.CRITICAL)
-    arguments = ["--ofp-listen-host=127.0.0.1", f"--ofp-tcp-listen-port={port}"]
+    arguments = [f"--ofp-listen-host={host}", f"--ofp-tcp-listen-port={port}"]
     cfg.CONF(args=arguments, project="os_ken", default_config_files=[])
-    serve_in(switches.loop, core.packet_in, core.switch_error)
+    serve_in(switches.loop, core.packet_in, core.switch_error, handshakes)
     manager = app_manager.AppManager.get_instance()
     manager.load_apps(["os_ken.controller.ofp_handler", "controller.app"])
     manager.instantiate_apps(core=core, switches=switches)

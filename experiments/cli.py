@@ -19,6 +19,7 @@ from experiments.commands import running  # noqa: F401  the commands, in the ord
 from experiments.commands import standing  # noqa: F401  isort: skip
 from experiments.commands.asking import commands  # noqa: F401  isort: skip
 from experiments.commands import looking  # noqa: F401  isort: skip
+from experiments.commands import certificates  # noqa: F401  isort: skip
 from experiments.commands.app import app, command_line, err
 from experiments.commands.words import shown
 from experiments.errors import ExperimentError, RunFailed

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -23,8 +24,9 @@ from os_ken.ofproto import ofproto_parser
 
 from controller.southbound.fastpath import OFPT_PACKET_IN, read_packet_in
 from controller.southbound.openflow import PacketIn
+from controller.southbound.tls import Handshakes
 
-READ_BYTES = 1 << 14  # some sixty reports: other work has its turn after them
+READ_BYTES = 1 << 14  # some sixty reports: other work has its turn after them; no record of TLS holds more
 UNSENT_BYTES = 64 << 20  # a switch that takes nothing for so long is given up
 _HEADER = struct.Struct("!BBHI")
 
@@ -78,8 +80,9 @@ class LoopDatapath(controller.Datapath):  # type: ignore[misc,unused-ignore]  # 
     def _readable(self) -> None:
         """Take what has come; what is said in answer goes out together."""
         try:
-            found = self.socket.recv(READ_BYTES)
-        except BlockingIOError:
+            with self._lock:  # a TLS session is not read and written at the same time
+                found = self.socket.recv(READ_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
         except OSError:
             found = b""
@@ -177,10 +180,14 @@ class LoopDatapath(controller.Datapath):  # type: ignore[misc,unused-ignore]  # 
         self._ended.set()
 
 
-def serve_in(loop: asyncio.AbstractEventLoop, take: Take, complain: Complain) -> None:
-    """Have os-ken make its sessions of this kind from now on."""
+def serve_in(
+    loop: asyncio.AbstractEventLoop, take: Take, complain: Complain, handshakes: Handshakes | None = None
+) -> None:
+    """Have os-ken make its sessions of this kind from now on; ``handshakes``: each begins with one of TLS."""
 
     def session(sock: Any, address: Any) -> None:
+        if handshakes is not None and (sock := handshakes.greet(sock, address)) is None:
+            return
         with contextlib.closing(LoopDatapath(sock, address, loop=loop, take=take, complain=complain)) as datapath:
             datapath.serve()
 

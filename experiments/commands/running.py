@@ -51,9 +51,14 @@ def run(
     no_capture: Annotated[
         bool, typer.Option("--no-capture", help="Record no packets (bytes then come from port counters alone).")
     ] = False,
+    tls: Annotated[bool, typer.Option("--tls", help="OpenFlow over TLS, with certificates of this run alone.")] = False,
+    certs: Annotated[
+        Path | None, typer.Option(help="OpenFlow over TLS, with the certificates of this folder (daitn certs).")
+    ] = None,
 ) -> None:
     """Run a scenario from bring-up to report and teardown (what `make demo` does)."""
     started_s = time.monotonic()
+    from experiments.cluster.where import Where
     from experiments.commands.resolving import Said
     from experiments.commands.session import choose_page_port, run_scenario
 
@@ -63,7 +68,7 @@ def run(
     }  # fmt: skip
     report = run_scenario(
         scenario, said, method=method, run_dir=run_dir, page_port=choose_page_port(page_port, no_page),
-        capture=not no_capture, console=out, started_s=started_s,
+        capture=not no_capture, console=out, started_s=started_s, where=Where(tls, certs),
     )  # fmt: skip
     if not report["targets_met"]:
         raise typer.Exit(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import shutil
@@ -21,7 +20,6 @@ from experiments.errors import RunFailed
 from experiments.scenarios import events
 from experiments.scenarios.kinds import all_kinds
 from experiments.scenarios.scenario import Scenario, engine_setup, network_plan
-from experiments.scenarios.steering import own_policies
 from experiments.testbed import disk, terminal
 from experiments.testbed.background import Background
 from experiments.testbed.capture import BORDER_FRAMES, WHOLE_BYTES, Capture
@@ -30,8 +28,10 @@ from experiments.testbed.counters import LinkBytes, link_interfaces
 from experiments.testbed.folder import RunFolder
 from experiments.testbed.gateways import KEYLOG, Gateways, joined
 from experiments.testbed.identities import Identities
+from experiments.testbed.openflow_tls import HERE, Certificates
 from experiments.testbed.processes import Child, python, undisturbed, wait_for
 from experiments.testbed.revival import Revival
+from experiments.testbed.zygote import zygote_command
 from hosts.learning.task_spec import TaskSpec
 from packets.events import Event
 from topologies.machine import calibrate
@@ -50,10 +50,13 @@ READY_TIMEOUT_S = 120.0  # a slow virtual machine gets there too
 class Bed:
     """One standing testbed, a context manager: whatever happens inside, all that was made is removed, nothing else."""
 
-    def __init__(self, scenario: Scenario, folder: RunFolder, *, page_port: int | None, capture: bool = True) -> None:
+    def __init__(
+        self, scenario: Scenario, folder: RunFolder, *, page_port: int | None, capture: bool = True,
+        certificates: Certificates | None = None, tls: bool = False,
+    ) -> None:  # fmt: skip
         self.scenario = scenario
         self.folder = folder
-        self.plan = network_plan(scenario)
+        self.whole = self.plan = network_plan(scenario)  # a bed that is one of several has a part of the whole
         self.run_id = f"{os.getpid():x}-{secrets.token_hex(3)}"
         self.runtime = RUN_BASE / self.run_id
         self.events: list[Event] = []
@@ -65,6 +68,8 @@ class Bed:
         self._want_capture = capture
         self._zygote: Child | None = None
         self.identities: Identities | None = None
+        self.certificates = certificates  # of OpenFlow over TLS (None: plain)
+        self._fresh_tls = tls and certificates is None
         self._links = LinkBytes(self.plan, self._uncounted)
         self._cleanup = contextlib.ExitStack()
         self.capture: Capture | None = None
@@ -90,10 +95,7 @@ class Bed:
         (self.runtime / "agents").mkdir(parents=True, mode=0o700)
         self.runtime.chmod(0o700)
         self._cleanup.callback(clean, self.run_id, force=True)
-        identities = Identities(self.plan, self.runtime)
-        self.identities = identities if self.scenario.security else None
-        keylog = self.folder.logs / KEYLOG if self._want_capture else None
-        self.gateways = Gateways(self.plan, self.runtime, identities, signed=self.scenario.security, keylog=keylog)
+        self._make_keys()
         self.hub = EventHub(self.runtime / "events.sock", self.folder.events)
         self.state = NetworkState()
         metrics = Metrics()
@@ -106,10 +108,23 @@ class Bed:
             self.page.start()
             self._cleanup.callback(self.page.close)
 
+    def _make_keys(self) -> None:
+        """Make who speaks in this run: terminals, control centres, border speakers; and certificates for OpenFlow."""
+        identities = Identities(self.whole, self.runtime)
+        self.identities = identities if self.scenario.security else None
+        keylog = self.folder.logs / KEYLOG if self._want_capture else None
+        self.gateways = Gateways(self.whole, self.runtime, identities, signed=self.scenario.security, keylog=keylog)
+        if self._fresh_tls:
+            self.certificates = Certificates.fresh(self.runtime / "tls", self.whole.kas_numbers, [HERE])
+
+    def _make_network(self) -> Network:
+        ports = {k: FIRST_OPENFLOW_PORT + k - 1 for k in self.plan.kas_numbers}
+        tls = self.certificates.switch_tls() if self.certificates else None
+        return Network(self.plan, self.run_id, ports, self.runtime, tls=tls)
+
     def start_network(self, seed: int) -> None:
         """Bring up switches, links, terminals and control centres; PyTorch loads meanwhile."""
-        ports = {k: FIRST_OPENFLOW_PORT + k - 1 for k in self.plan.kas_numbers}
-        self.network = Network(self.plan, self.run_id, ports, self.runtime)
+        self.network = self._make_network()
         self._cleanup.callback(self.network.stop)  # last to go: agents and control centres end while it carries them
         self._cleanup.callback(self._stop_children)
         self.start_zygote(seed)
@@ -130,7 +145,7 @@ class Bed:
 
     def _start_controller(self, kas: int, seed: int) -> Child:
         arguments = {
-            **tell_control(self.runtime, self.scenario, self.plan, kas, seed),
+            **tell_control(self.runtime, self.scenario, self.whole, kas, seed),
             "--openflow-port": FIRST_OPENFLOW_PORT + kas - 1,
             "--runtime-dir": self.runtime,
             "--events": self.runtime / "events.sock",
@@ -139,6 +154,7 @@ class Bed:
             "--place-every": self.scenario.place_every_s,
             **self._engines(kas),
             **(self.identities.controller_options(kas) if self.identities else {}),
+            **(self.certificates.controller_options(kas) if self.certificates else {}),
         }
         return self._spawn(f"dcc{kas}", python("controller", *(str(x) for pair in arguments.items() for x in pair)))
 
@@ -178,27 +194,7 @@ class Bed:
 
     def start_zygote(self, seed: int, data: TaskSpec | None = None) -> None:
         """Start the process that imports PyTorch once and holds every node's data until it has forked the agents."""
-        file = self.runtime / "agents.json"
-        task, metrics = msgspec.to_builtins(data or self.scenario.data), msgspec.to_builtins(self.scenario.cats)
-        own = {"metrics": metrics, "policies": own_policies(self.scenario.jobs)}
-        file.write_text(json.dumps({"task": task, "nodes": self._nodes(), **own}))
-        (self.runtime / "zygote.sock").unlink(missing_ok=True)
-        self._zygote = self._spawn(
-            "zygote",
-            python(
-                "hosts.process.zygote", "--runtime-dir", str(self.runtime),
-                "--events", str(self.runtime / "events.sock"), "--scenario", str(file), "--seed", str(seed),
-            ),
-        )  # fmt: skip
-
-    def _nodes(self) -> list[dict[str, Any]]:
-        """Return every terminal as the zygote wants it; ``index`` counts the nodes of a role."""
-        nodes: list[dict[str, Any]] = []
-        for host in self.plan.hosts:
-            if host.role != "host":
-                index = sum(n["role"] == host.role for n in nodes)
-                nodes.append({k: getattr(host, k) for k in ("name", "role", "kas", "address")} | {"index": index})
-        return nodes
+        self._zygote = self._spawn("zygote", zygote_command(self.scenario, self.whole, self.runtime, seed, data))
 
     def start_agents(self) -> None:
         """Fork one agent, PyTorch ready, into every terminal's namespace; returns when each has registered."""
