@@ -42,8 +42,7 @@ class Session:
     def close(self) -> None:
         """Restore the kernel settings; drop the ledger, the run's directory when it is empty, and the lock."""
         if self.ledger is not None and self.owner == os.getpid():
-            sysctls.restore(self.ledger.content.sysctls)
-            self.ledger.path.unlink(missing_ok=True)
+            sysctls.give_back(self.ledger.path)
             with contextlib.suppress(OSError):
                 self.runtime_dir.rmdir()
             self.ledger = None

@@ -45,6 +45,22 @@ def create_group(run_id: str, host: str, cpu_share: float, root: Path = CGROUP_R
     return group
 
 
+def create_top(name: str, root: Path = CGROUP_ROOT) -> Path | None:
+    """Make ``daitn-<name>``, below which a sandbox makes the groups of its runs; None as ``create_group``."""
+    base = controller_root(root)
+    if base is None:
+        return None
+    top = base / f"{PREFIX}{name}"
+    try:
+        top.mkdir(parents=True, exist_ok=True)
+        for parent in (base, top) if base.name != "cpu" else ():
+            (parent / "cgroup.subtree_control").write_text("+cpu")
+    except OSError:
+        remove_groups(name, root)
+        return None
+    return top
+
+
 def missing_reason(root: Path = CGROUP_ROOT) -> str:
     """Return why CPU shares are not emulated here, "" when they are."""
     if controller_root(root) is None:
@@ -65,9 +81,8 @@ def remove_groups(run_id: str, root: Path = CGROUP_ROOT) -> bool:
     if top is None or not top.is_dir():
         return True
     try:
-        for group in top.iterdir():
-            if group.is_dir():
-                group.rmdir()
+        for group in sorted((g for g in top.rglob("*") if g.is_dir()), reverse=True):  # what is inside comes first
+            group.rmdir()
         top.rmdir()
     except OSError:
         return False

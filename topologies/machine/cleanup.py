@@ -94,16 +94,27 @@ def tagged_processes() -> Iterator[tuple[ProcessRecord, str]]:
 
 
 def _tagged() -> Iterator[tuple[ProcessRecord, str, ProcessRecord | None]]:
-    """Yield (process, run, main process of the run where the environment names one)."""
+    """Yield (process, run, main process of the run where the environment names one).
+
+    Those of another process namespace are the affair of the sandbox that they live and end in.
+    """
+    here = _process_namespace("self")
     for entry in Path("/proc").glob("[0-9]*"):
         variables = ledger.environment(int(entry.name))
         run = variables.get(RUN_VARIABLE, "")
         started = ledger.start_time(int(entry.name)) if run else None
-        if started is not None:
+        if started is not None and _process_namespace(entry.name) == here:
             pid, _, main_started = variables.get(MAIN_VARIABLE, "").partition(":")
             named = pid.isdigit() and main_started.isdigit()
             main = ProcessRecord(int(pid), int(main_started)) if named else None
             yield ProcessRecord(int(entry.name), started), run, main
+
+
+def _process_namespace(process: str) -> str:
+    try:
+        return os.readlink(f"/proc/{process}/ns/pid")
+    except OSError:  # gone meanwhile
+        return ""
 
 
 def _clean_run(run: str, base: Path, report: CleanReport) -> None:
@@ -116,7 +127,7 @@ def _clean_run(run: str, base: Path, report: CleanReport) -> None:
     _remove_interfaces(run, content, report)
     _remove_groups(run, report)
     if content is not None:
-        report.settings += sysctls.restore(content.sysctls)
+        report.settings += sysctls.give_back(base / run / ledger.LEDGER_FILE)
     _remove_files(run, content, base, report)
     if report.count() > before:
         report.runs.append(run)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from topologies.machine.ledger import Ledger, SysctlRecord
+from topologies.machine.ledger import Ledger, LedgerContent, SysctlRecord, read
 
 # Open vSwitch's userspace ports and the agents' sockets take whole trains at once; veth hands over through a backlog.
 WANTED = {
@@ -24,25 +27,54 @@ def path_of(name: str) -> Path:
 def raise_limits(ledger: Ledger) -> None:
     """Raise what is lower than wanted; the ledger knows the old values first.
 
-    In a network namespace other than the first, settings of the whole machine are absent or cannot be written.
+    What another run has raised is in our ledger as well: the last that needs it puts it back. In a network namespace
+    other than the first, settings of the whole machine are absent or cannot be written.
     """
-    records = []
-    for name, wanted in WANTED.items():
-        if not os.access(path_of(name), os.W_OK):
-            continue
-        before = path_of(name).read_text().strip()
-        if int(before) < wanted:
-            records.append(SysctlRecord(name, before, str(wanted)))
-    ledger.note(lambda content: content.sysctls.extend(records))
-    for record in records:
-        path_of(record.name).write_text(record.ours)
+    with _alone(ledger.path):
+        raised = {record.name: record for content in _others(ledger.path) for record in content.sysctls}
+        records = []
+        for name, wanted in WANTED.items():
+            if not os.access(path_of(name), os.W_OK):
+                continue
+            before = path_of(name).read_text().strip()
+            if name in raised and before == raised[name].ours:
+                records.append(raised[name])
+            elif int(before) < wanted:
+                records.append(SysctlRecord(name, before, str(wanted)))
+        ledger.note(lambda content: content.sysctls.extend(records))
+        for record in records:
+            path_of(record.name).write_text(record.ours)
 
 
-def restore(records: list[SysctlRecord]) -> list[str]:
-    """Put back what still has our value; return the names."""
-    done = []
-    for record in records:
-        if path_of(record.name).read_text().strip() == record.ours:
-            path_of(record.name).write_text(record.before)
-            done.append(record.name)
+def give_back(ledger_file: Path) -> list[str]:
+    """Put back what still has our value and no other living run needs, drop the ledger; return the names."""
+    with _alone(ledger_file):
+        ours = read(ledger_file.parent)
+        needed = {r.name for content in _others(ledger_file) if content.main.alive() for r in content.sysctls}
+        done = []
+        for record in ours.sysctls if ours is not None else []:
+            if record.name not in needed and path_of(record.name).read_text().strip() == record.ours:
+                path_of(record.name).write_text(record.before)
+                done.append(record.name)
+        ledger_file.unlink(missing_ok=True)
     return done
+
+
+@contextlib.contextmanager
+def _alone(ledger_file: Path) -> Iterator[None]:
+    """Hold the folder of all runs' ledgers, so that of two runs that end at once one is the last."""
+    folder = ledger_file.parent.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _others(ledger_file: Path) -> list[LedgerContent]:
+    found = [
+        read(path.parent) for path in ledger_file.parent.parent.glob(f"*/{ledger_file.name}") if path != ledger_file
+    ]
+    return [content for content in found if content is not None]

@@ -12,7 +12,7 @@ import pytest
 
 from tests.helpers import wait_until
 from topologies.errors import PortTakenError, RunLiveError
-from topologies.machine import cgroups, ledger, preflight
+from topologies.machine import cgroups, ledger, preflight, sysctls
 from topologies.machine.cleanup import CleanReport, clean, is_live
 from topologies.machine.ledger import MAIN_VARIABLE, RUN_VARIABLE, Ledger, ProcessRecord
 from topologies.machine.preflight import RunLock, locked_run
@@ -162,6 +162,56 @@ def test_cpu_share_in_cgroup_v1(tmp_path: Path) -> None:
     path = cgroups.create_group("r1", "h11", 1.5, tmp_path)
     assert path == tmp_path / "cpu" / "daitn-r1" / "h11"
     assert (path / "cpu.cfs_quota_us").read_text() == "30000"
+
+
+def test_a_sandbox_has_its_runs_groups_below_its_own(tmp_path: Path) -> None:
+    top = cgroups.create_top("box", fake_v2(tmp_path))
+    assert top == tmp_path / "daitn-box"
+    assert (top / "cgroup.subtree_control").read_text() == "+cpu"
+    (top / "daitn-r1" / "h11").mkdir(parents=True)
+    (top / "cgroup.subtree_control").unlink()
+    assert cgroups.run_groups(tmp_path) == {"box": top}
+    assert cgroups.remove_groups("box", tmp_path) and not top.exists()
+
+
+@pytest.fixture
+def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The one kernel setting that runs of this test raise, from 100 to 200."""
+    file = tmp_path / "rmem"
+    file.write_text("100\n")
+    monkeypatch.setattr(sysctls, "WANTED", {"rmem": 200})
+    monkeypatch.setattr(sysctls, "path_of", lambda name: tmp_path / name)
+    return file
+
+
+def raised_by(tmp_path: Path, run: str) -> Ledger:
+    book = Ledger(tmp_path / "runs" / run, run)
+    sysctls.raise_limits(book)
+    return book
+
+
+def test_the_last_run_that_needs_a_kernel_setting_puts_it_back(tmp_path: Path, setting: Path) -> None:
+    first, second = raised_by(tmp_path, "r1"), raised_by(tmp_path, "r2")
+    assert sysctls.give_back(first.path) == []
+    assert setting.read_text() == "200", "r2 still needs it"
+    assert sysctls.give_back(second.path) == ["rmem"]
+    assert setting.read_text() == "100"
+    assert sysctls.give_back(second.path) == []
+
+
+def test_what_a_killed_run_had_raised_is_put_back_by_the_next(tmp_path: Path, setting: Path) -> None:
+    killed = raised_by(tmp_path, "r1")
+    killed.note(lambda content: setattr(content, "main", ProcessRecord(os.getpid(), 1)))
+    after = raised_by(tmp_path, "r2")
+    assert sysctls.give_back(after.path) == ["rmem"], "the dead do not need it"
+    assert setting.read_text() == "100"
+
+
+def test_a_kernel_setting_that_somebody_else_changed_meanwhile_is_theirs(tmp_path: Path, setting: Path) -> None:
+    book = raised_by(tmp_path, "r1")
+    setting.write_text("300")
+    assert sysctls.give_back(book.path) == []
+    assert setting.read_text() == "300"
 
 
 def test_no_cpu_controller_is_a_warning_not_a_failure(tmp_path: Path) -> None:
