@@ -59,12 +59,14 @@ class Handshakes:
     def greet(self, sock: socket.socket, address: tuple[str, int]) -> ssl.SSLSocket | None:
         """Return the socket with TLS on it; None, and the connection closed, when the other side is no switch."""
         if not self._free.acquire(blocking=False):
-            return self._turn_away(sock, address, f"{MOST_AT_ONCE} others are being greeted")
+            self._turn_away(sock, address, f"{MOST_AT_ONCE} others are being greeted")
+            return None
         try:
             sock.settimeout(HANDSHAKE_S)
             return self._context.wrap_socket(sock, server_side=True)
         except (OSError, ValueError) as error:  # ValueError: it has gone again already
-            return self._turn_away(sock, address, _why(error))
+            self._turn_away(sock, address, _why(error))
+            return None
         finally:
             self._free.release()
 

@@ -55,6 +55,10 @@ def run(
     certs: Annotated[
         Path | None, typer.Option(help="OpenFlow over TLS, with the certificates of this folder (daitn certs).")
     ] = None,
+    servers: Annotated[
+        str, typer.Option(help="Machines to stand on, names as for ssh, comma between them; each K-AS whole on one.")
+    ] = "",
+    place: Annotated[str, typer.Option(help="Which K-AS on which server: 1=a,2=b [default: in turn].")] = "",
 ) -> None:
     """Run a scenario from bring-up to report and teardown (what `make demo` does)."""
     started_s = time.monotonic()
@@ -68,7 +72,7 @@ def run(
     }  # fmt: skip
     report = run_scenario(
         scenario, said, method=method, run_dir=run_dir, page_port=choose_page_port(page_port, no_page),
-        capture=not no_capture, console=out, started_s=started_s, where=Where(tls, certs),
+        capture=not no_capture, console=out, started_s=started_s, where=Where(tls, certs, servers, place),
     )  # fmt: skip
     if not report["targets_met"]:
         raise typer.Exit(1)

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,11 +20,11 @@ from controller.oam.state.run import NetworkState
 from experiments.errors import RunFailed
 from experiments.scenarios import events
 from experiments.scenarios.kinds import all_kinds
-from experiments.scenarios.scenario import Scenario, engine_setup, network_plan
+from experiments.scenarios.scenario import Scenario, network_plan
 from experiments.testbed import disk, terminal
 from experiments.testbed.background import Background
 from experiments.testbed.capture import BORDER_FRAMES, WHOLE_BYTES, Capture
-from experiments.testbed.control import tell_control
+from experiments.testbed.control import tell_control, tell_engines
 from experiments.testbed.counters import LinkBytes, link_interfaces
 from experiments.testbed.folder import RunFolder
 from experiments.testbed.gateways import KEYLOG, Gateways, joined
@@ -89,13 +90,19 @@ class Bed:
     # --- bring-up ---
 
     def _prepare(self) -> None:
+        self._take_machine()
+        self._make_keys()
+        self._listen()
+
+    def _take_machine(self) -> None:
         self._cleanup.enter_context(RunLock(self.run_id))
         ports = [FIRST_OPENFLOW_PORT + k - 1 for k in self.plan.kas_numbers]
         check_machine(ports=ports, page_port=self._page_port)
         (self.runtime / "agents").mkdir(parents=True, mode=0o700)
         self.runtime.chmod(0o700)
         self._cleanup.callback(clean, self.run_id, force=True)
-        self._make_keys()
+
+    def _listen(self) -> None:
         self.hub = EventHub(self.runtime / "events.sock", self.folder.events)
         self.state = NetworkState()
         metrics = Metrics()
@@ -110,7 +117,7 @@ class Bed:
 
     def _make_keys(self) -> None:
         """Make who speaks in this run: terminals, control centres, border speakers; and certificates for OpenFlow."""
-        identities = Identities(self.whole, self.runtime)
+        self.speakers = identities = Identities(self.whole, self.runtime)
         self.identities = identities if self.scenario.security else None
         keylog = self.folder.logs / KEYLOG if self._want_capture else None
         self.gateways = Gateways(self.whole, self.runtime, identities, signed=self.scenario.security, keylog=keylog)
@@ -135,13 +142,16 @@ class Bed:
         speakers = [self._start_speaker(s) for s in self.plan.speakers]
         ready = [self.runtime / f"dcc{k}.ready" for k in self.plan.kas_numbers]
         wait_for("the control centres", lambda: all(p.exists() for p in ready), READY_TIMEOUT_S, self.check)
-        wait_for("the border sessions", self._neighbours_heard, READY_TIMEOUT_S, self.check)
-        first, last = self.plan.hosts[0].name, self.plan.hosts[-1].name
-        check_udp(self.network.hosts[first], self.network.hosts[last])
+        self._try_out()
         self._controllers = controllers
         self._revival = Revival([*controllers, *speakers], lambda text: self.hub.emit("warning", text=text))
         self._revival.start()
         self._cleanup.callback(self._revival.stop)
+
+    def _try_out(self) -> None:
+        wait_for("the border sessions", self._neighbours_heard, READY_TIMEOUT_S, self.check)
+        first, last = self.plan.hosts[0].name, self.plan.hosts[-1].name
+        check_udp(self.network.hosts[first], self.network.hosts[last])
 
     def _start_controller(self, kas: int, seed: int) -> Child:
         arguments = {
@@ -152,7 +162,7 @@ class Bed:
             "--database": self.folder.path / f"dcc{kas}.sqlite",
             "--seed": seed,
             "--place-every": self.scenario.place_every_s,
-            **self._engines(kas),
+            **tell_engines(self.runtime, self.scenario, kas),
             **(self.identities.controller_options(kas) if self.identities else {}),
             **(self.certificates.controller_options(kas) if self.certificates else {}),
         }
@@ -163,12 +173,15 @@ class Bed:
         self.hub.emit("control.ended", pids=self._revival.end(self._controllers))
 
     def _capture_borders(self) -> None:
-        links = link_interfaces(self.plan, borders=True)
+        links = self._captured(borders=True)
         if self._want_capture and links:
             log = self.folder.logs / "dumpcap-border.log"
             capture = Capture(self.folder.border, links, log, self.run_id, BORDER_FRAMES, WHOLE_BYTES)
             self._cleanup.callback(capture.stop)
             capture.wait_ready()
+
+    def _captured(self, *, borders: bool = False) -> dict[str, str]:
+        return link_interfaces(self.plan, borders=borders)
 
     def _start_speaker(self, speaker: HostPlan) -> Child:
         return self._spawn(speaker.name, self.gateways.command(speaker, self.network.hosts[speaker.name].pid))
@@ -177,15 +190,6 @@ class Bed:
         """Tell whether every control centre has heard of all K-AS that a link joins to its own."""
         heard = {(e.data["kas"], e.data["to"]) for e in self.events if e.kind == "border.way" and e.data["path"]}
         return all({(a, b), (b, a)} <= heard for a, b in joined(self.plan))
-
-    def _engines(self, kas: int) -> dict[str, object]:
-        """Return where a control centre reads which engines and metrics of one's own there are (nothing: none)."""
-        setup = engine_setup(self.scenario, kas)
-        if not setup.own and not setup.cats:
-            return {}
-        file = self.runtime / f"engines{kas}.json"
-        file.write_bytes(msgspec.json.encode(setup))
-        return {"--engines": file}
 
     def _spawn(self, name: str, command: list[str]) -> Child:
         child = Child(name, command, self.folder.logs / f"{name}.log", self.run_id)
@@ -274,9 +278,7 @@ class Bed:
     def start_measuring(self) -> None:
         """Start the capture and take the port counters' baseline."""
         if self._want_capture:
-            self.capture = Capture(
-                self.folder.capture, link_interfaces(self.plan), self.folder.logs / "dumpcap.log", self.run_id
-            )
+            self.capture = Capture(self.folder.capture, self._captured(), self.folder.logs / "dumpcap.log", self.run_id)
             self._cleanup.callback(self.capture.stop)
             self.capture.wait_ready()
         self.baseline = self.port_bytes()
@@ -290,6 +292,14 @@ class Bed:
     def terminals(self, role: str) -> list[str]:
         """Return the names of the terminals of a role that are there, sorted."""
         return sorted(h.name for h in self.plan.hosts if h.role == role and h.name not in self.absent)
+
+    def hand_over(self, event: events.TimedEvent) -> bool:
+        """Have an event happen on another machine, where its node is; here all nodes are."""
+        return False
+
+    def home(self, name: str) -> Path:
+        """Return the folder that a terminal's agent keeps its files in."""
+        return self.runtime / name
 
     def tell(self, name: str, op: str, timeout_s: float = 30.0, **arguments: Any) -> dict[str, Any]:
         """Send a command to the agent of a terminal, as the person sitting there would."""

@@ -45,13 +45,15 @@ class Authority:
     @classmethod
     def load(cls, path: Path, days: int = DAYS) -> Authority:
         """Read an authority that was kept; ``IdentityError`` in one line where there is none."""
+        key: object = None
+        own: x509.Certificate | None = None
         try:
             content = path.read_bytes()
             key, own = load_pem_private_key(content, None), x509.load_pem_x509_certificate(content)
         except OSError as error:
             raise IdentityError(f"{path}: {error.strerror}; `daitn certs` makes an authority") from None
         except (ValueError, TypeError):
-            key = own = None
+            own = None
         if not isinstance(key, Ed25519PrivateKey) or own is None or own.public_key() != key.public_key():
             raise IdentityError(f"{path}: not the key and certificate of an authority; `daitn certs` makes one")
         made = cls.__new__(cls)
