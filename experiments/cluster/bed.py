@@ -5,7 +5,6 @@ The leader makes keys and certificates for all, and gives each server those of i
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +50,7 @@ class ClusterBed(Bed):
         self.placed = dict(placed)
         self.runtime = RUN_BASE / f"{self.run_id}-lead"  # one of the servers may be this machine
         names = list(dict.fromkeys(self.placed.values()))
+        self._stand = False
         self.servers = {
             name: Server(name, folder.logs / f"server-{gathering.safe(name)}.log", self._hear) for name in names
         }
@@ -88,6 +88,7 @@ class ClusterBed(Bed):
         self._cleanup.callback(self._end_servers)  # before the events' collector: what they say last is heard
         cuts, mtu = cuts_of(crossing(self.whole, self.placed), self.servers)
         self.folder.write_manifest(mtu=mtu)
+        self._stand = True
         self.all("stand", UP_S, each=lambda name: {"order": self._order(name, cuts[name], mtu)})
 
     def _order(self, server: str, cuts: Sequence[Any], mtu: int) -> PartOrder:
@@ -239,20 +240,31 @@ class ClusterBed(Bed):
 
     def _end_servers(self) -> None:
         """Have all servers take their part down at once, fetch what they recorded, and let them go."""
+        if self._over.is_set():
+            return
         self._over.set()
         gone: list[str] = []
+        lock = threading.Lock()
 
         def end(server: Server) -> None:
+            if not self._stand:  # nothing was made yet
+                server.end()
+                return
             try:
                 server.ask("finish", UP_S)
-                gathering.fetch_folder(server, self.folder)
+                with lock:
+                    gathering.fetch_folder(server, self.folder)
             except (ExperimentError, RunFailed, OSError) as error:
                 gone.append(f"what {server.name} recorded is not here: {error}")
+                server.clean(self.run_id)
             finally:
                 server.end()
 
         with ThreadPoolExecutor(max(1, len(self.servers))) as pool:
             list(pool.map(end, self.servers.values()))
+        if hasattr(self, "hub"):
+            for text in gone:
+                self.hub.emit("warning", text=text)
 
     def close(self) -> None:
         """Tear everything down, everywhere; safe to call twice."""

@@ -86,7 +86,7 @@ class PartBed(Bed):
             )
 
     def calibrate(self) -> list[dict[str, Any]]:
-        """Measure the links that are whole here, in Ethernet's longest frames; from then on, only what tunnels carry."""
+        """Measure the links that are whole here, in full frames; from then on only what tunnels carry is sent."""
         found = super().calibrate()
         self.network.narrow([host.name for host in self.plan.hosts])
         return found

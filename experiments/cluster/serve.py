@@ -30,6 +30,7 @@ from packets.errors import DaitnError
 from packets.events import Event
 from topologies.errors import RefusedError, TopologyError
 from topologies.machine import shell
+from topologies.machine.cleanup import clean
 
 MOST_AT_ONCE = 64
 KEPT_BACK = {"network.up", "timed.event"}  # the leader says these of the whole
@@ -223,6 +224,9 @@ def main() -> None:
     """Keep standard output for the leader alone; what libraries print goes to standard error."""
     end_in_order(once=True)
     shell.find_tools()
+    if sys.argv[1:2] == ["--clean"]:  # after one of us that was killed
+        clean(sys.argv[2], force=True)
+        return
     said = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     with contextlib.suppress(KeyboardInterrupt):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shlex
@@ -23,7 +24,7 @@ from packets.events import Event
 from topologies.cluster.ssh import SSH_FAILED, ssh_words
 
 GREETING_S = 60.0
-ENDS_WITHIN_S = 60.0
+ENDS_WITHIN_S, CLEAN_S = 60.0, 40.0
 KINDS = {"RunFailed": RunFailed, "ExperimentError": ExperimentError}
 
 
@@ -47,21 +48,21 @@ class Server:
 
     def start(self) -> None:
         """Start the process there; ``greet`` waits for its first word."""
-        module = [sys.executable, "-m", "experiments.cluster.serve"]
-        if self.name == HERE:
-            command = module
-        else:
-            words = shlex.join(["env", f"PYTHONPATH={PROJECT}", "OMP_NUM_THREADS=1", *module])
-            there = (
-                f"cd {shlex.quote(str(PROJECT))} && if [ $(id -u) = 0 ]; then exec {words}; fi; exec sudo -n {words}"
-            )
-            command = [*ssh_words(self.name), there]
         with self.log.open("ab") as errors:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd=PROJECT,
+                self._command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd=PROJECT,
                 env=os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}, start_new_session=True,
             )  # fmt: skip
         threading.Thread(target=self._read, name=f"server-{self.name}", daemon=True).start()
+
+    def _command(self, *arguments: str) -> list[str]:
+        """Return what runs our module there, as root."""
+        module = [sys.executable, "-m", "experiments.cluster.serve", *arguments]
+        if self.name == HERE:
+            return module
+        words = shlex.join(["env", f"PYTHONPATH={PROJECT}", "OMP_NUM_THREADS=1", *module])
+        there = f"cd {shlex.quote(str(PROJECT))} && if [ $(id -u) = 0 ]; then exec {words}; fi && exec sudo -n {words}"
+        return [*ssh_words(self.name), there]
 
     def greet(self) -> Greeting:
         """Return its first word; ``ServerLost`` says why there is none."""
@@ -109,16 +110,21 @@ class Server:
             return
         self._lost = self._lost or "was told to end"
         assert self._process.stdin is not None
-        try:
-            with self._writing:
-                self._process.stdin.close()
-        except OSError:
-            pass
+        with contextlib.suppress(OSError), self._writing:
+            self._process.stdin.close()
         try:
             self._process.wait(ENDS_WITHIN_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(5)
+
+    def clean(self, run_id: str) -> None:
+        """Remove what a process of ours that was killed there left, if the machine can still be reached."""
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(
+                self._command("--clean", run_id), stdin=subprocess.DEVNULL, capture_output=True, cwd=PROJECT,
+                timeout=CLEAN_S, check=False,
+            )  # fmt: skip
 
     def _send(self, ask: Ask) -> None:
         assert self._process is not None and self._process.stdin is not None

@@ -8,6 +8,7 @@ tunnels respect), and so is what leaves here afterwards, until it is time to loo
 from __future__ import annotations
 
 from packets.security.checksums import SEALED_BYTES
+from packets.security.pair_keys import BLOCK_BYTES
 from packets.wire import FIXED_BYTES, IP_UDP_BYTES
 
 BASE_MTU = 1280  # bytes of an IP packet
@@ -16,16 +17,22 @@ RAISE_S = 600.0  # RFC 8899: PMTU_RAISE_TIMER
 
 
 class ShardSize:
-    """How many bytes of an object a packet of this terminal carries now."""
+    """How many bytes of an object a packet of this terminal carries now; sealed, whole blocks of its cipher."""
 
     def __init__(self, mtu: int, *, sealed: bool) -> None:
-        self._overhead = IP_UDP_BYTES + (SEALED_BYTES if sealed else FIXED_BYTES)
-        self._full, self._narrow_until = mtu - self._overhead, 0.0
+        self._overhead, self._step = (
+            IP_UDP_BYTES + (SEALED_BYTES if sealed else FIXED_BYTES),
+            BLOCK_BYTES if sealed else 1,
+        )
+        self._full, self._narrow_until = self._room(mtu), 0.0
 
     @property
     def least(self) -> int:
         """Bytes that a packet of ``BASE_MTU`` carries, or of this host's own MTU where that is smaller."""
-        return min(self._full, BASE_MTU - self._overhead)
+        return min(self._full, self._room(BASE_MTU))
+
+    def _room(self, mtu: int) -> int:
+        return (mtu - self._overhead) // self._step * self._step
 
     def now(self, now: float) -> int:
         """Return the bytes of a shard that is cut now."""
