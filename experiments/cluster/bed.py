@@ -5,6 +5,7 @@ The leader makes keys and certificates for all, and gives each server those of i
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -242,29 +243,30 @@ class ClusterBed(Bed):
         """Have all servers take their part down at once, fetch what they recorded, and let them go."""
         if self._over.is_set():
             return
-        self._over.set()
-        gone: list[str] = []
-        lock = threading.Lock()
+        lost: list[str] = []
+        one_at_a_time = threading.Lock()
+
+        def quiet(server: Server) -> None:
+            with contextlib.suppress(ExperimentError, RunFailed):
+                server.ask("stop_agents", UP_S)
 
         def end(server: Server) -> None:
-            if not self._stand:  # nothing was made yet
-                server.end()
-                return
             try:
                 server.ask("finish", UP_S)
-                with lock:
+                with one_at_a_time:
                     gathering.fetch_folder(server, self.folder)
             except (ExperimentError, RunFailed, OSError) as error:
-                gone.append(f"what {server.name} recorded is not here: {error}")
+                lost.append(f"what server {server.name} recorded is not here: {error}")
                 server.clean(self.run_id)
             finally:
                 server.end()
 
         with ThreadPoolExecutor(max(1, len(self.servers))) as pool:
-            list(pool.map(end, self.servers.values()))
-        if hasattr(self, "hub"):
-            for text in gone:
-                self.hub.emit("warning", text=text)
+            for step in (quiet, end) if self._stand else (Server.end,):  # nobody is left to miss the other
+                list(pool.map(step, self.servers.values()))
+        self._over.set()
+        for text in lost:
+            self.hub.emit("warning", text=text)
 
     def close(self) -> None:
         """Tear everything down, everywhere; safe to call twice."""
