@@ -17,7 +17,7 @@ import msgspec
 
 from controller.border.kbgp.trust import dcc_name
 from experiments.cluster import gathering
-from experiments.cluster.links import cuts_of
+from experiments.cluster.links import cuts_of, measure
 from experiments.cluster.orders import BEAT_S, PartOrder, sources
 from experiments.cluster.part import TLS_FOLDER
 from experiments.cluster.server import Server, check_alike
@@ -34,6 +34,7 @@ from experiments.testbed.testbed import READY_TIMEOUT_S, Bed
 from hosts.learning.task_spec import TaskSpec
 from packets.events import Event
 from topologies.cluster.parts import crossing, kas_of
+from topologies.machine.calibrate import SLOWEST_MBPS
 from topologies.machine.ledger import RUN_BASE, Ledger
 from topologies.plan import HostPlan
 
@@ -153,8 +154,15 @@ class ClusterBed(Bed):
     # --- measuring ---
 
     def calibrate(self) -> list[dict[str, Any]]:
-        """Measure every link that is whole on a server; those between servers are tunnels, tried out at bring-up."""
-        return [link for found in self.all("calibrate", UP_S).values() for link in found]
+        """Measure every link against its configuration: those that are whole on a server there, then the tunnels."""
+        tunnels = [
+            msgspec.to_builtins(measure(link, self.servers[a], self.servers[b]))
+            for link, a, b in crossing(self.whole, self.placed)
+            if link.rate_mbps >= SLOWEST_MBPS
+        ]
+        for link in tunnels:
+            self.hub.emit("link.calibrated", **link)
+        return [link for found in self.all("calibrate", UP_S).values() for link in found] + tunnels
 
     def start_measuring(self) -> None:
         """Start the captures and take the port counters' baseline."""
@@ -244,6 +252,7 @@ class ClusterBed(Bed):
         if self._over.is_set():
             return
         lost: list[str] = []
+        memory: dict[str, float] = {}
         one_at_a_time = threading.Lock()
 
         def quiet(server: Server) -> None:
@@ -252,6 +261,7 @@ class ClusterBed(Bed):
 
         def end(server: Server) -> None:
             try:
+                memory[server.name] = server.ask("peak_memory_mib")
                 server.ask("finish", UP_S)
                 with one_at_a_time:
                     gathering.fetch_folder(server, self.folder)
@@ -265,6 +275,8 @@ class ClusterBed(Bed):
             for step in (quiet, end) if self._stand else (Server.end,):  # nobody is left to miss the other
                 list(pool.map(step, self.servers.values()))
         self._over.set()
+        if memory:
+            self.folder.write_manifest(peak_memory_mib=memory)
         for text in lost:
             self.hub.emit("warning", text=text)
 

@@ -52,8 +52,10 @@ def _unpack(files: tarfile.TarFile, target: Path) -> None:
         source = files.extractfile(member) if member.isfile() else None
         if source is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)  # TLS keys may be in it
             with source, path.open("wb") as file:
                 shutil.copyfileobj(source, file)
+            path.chmod(member.mode & 0o666)
 
 
 def fetch_folder(server: Server, folder: RunFolder) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import msgspec
 
 from experiments.cluster.orders import Way
 from experiments.cluster.server import Server
 from experiments.testbed.openflow_tls import HERE
+from topologies.cluster.calibrate import STEPS, Heard, judge_tunnel
 from topologies.cluster.parts import FULL_MTU, Cut, tunnel_mtu
 from topologies.cluster.ssh import address_of
 from topologies.errors import PlanError
+from topologies.machine.calibrate import RETRIES, LinkCalibration
 from topologies.plan import LinkPlan
 
 
@@ -31,6 +35,24 @@ def cuts_of(
             cut = {"link": link, "end": end, "number": number, "local": local, "remote": remote, "mtu": mtu}
             cuts[server].append(msgspec.convert(cut, Cut))
     return cuts, mtu
+
+
+def measure(link: LinkPlan, a: Server, b: Server) -> LinkCalibration:
+    """Measure a link between two servers from both ends; again where it is off, as any link."""
+    for _ in range(1 + RETRIES):
+        ends: list[Heard] = []
+        with ThreadPoolExecutor(2) as pool:
+            for step in (*STEPS, "heard"):
+                said = list(pool.map(lambda server, step=step: _step(server, link, step), (a, b)))
+                ends = msgspec.convert(said, list[Heard]) if step == "heard" else []
+        found = judge_tunnel(link, ends)
+        if found.ok:
+            break
+    return found
+
+
+def _step(server: Server, link: LinkPlan, step: str) -> Any:
+    return server.ask("measure_tunnel", link=link.name, step=step)
 
 
 def _ways(pairs: Sequence[tuple[str, str]], servers: Mapping[str, Server]) -> dict[tuple[str, str], Way]:

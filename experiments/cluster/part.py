@@ -8,6 +8,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from experiments.cluster.orders import PartOrder
 from experiments.errors import RunFailed
 from experiments.testbed import counters, terminal
@@ -17,6 +19,7 @@ from experiments.testbed.identities import Identities
 from experiments.testbed.openflow_tls import Certificates
 from experiments.testbed.testbed import FIRST_OPENFLOW_PORT, Bed
 from packets.security.identity import write_private
+from topologies.cluster.calibrate import Heard, Step, TunnelEnd
 from topologies.cluster.network import PartNetwork
 from topologies.cluster.parts import part_of
 from topologies.machine import netns, selftest, shell
@@ -42,6 +45,8 @@ class PartBed(Bed):
         self.run_id, self.runtime = order.run_id, runtime
         self.plan = part_of(self.whole, order.kas)
         self._links = counters.LinkBytes(self.plan, self._uncounted)
+        self._memory = counters.MemoryWatch(self.run_id)
+        self._measured: dict[str, TunnelEnd] = {}
 
     def _make_keys(self) -> None:
         (self.runtime / TLS_FOLDER).mkdir(mode=0o700)
@@ -91,6 +96,15 @@ class PartBed(Bed):
         self.network.narrow([host.name for host in self.plan.hosts])
         return found
 
+    def measure_tunnel(self, link: str, step: str) -> Heard | None:
+        """Take one step of measuring a link between servers; ``heard`` ends it."""
+        if link not in self._measured:
+            self._measured[link] = TunnelEnd(next(cut for cut in self.order.cuts if cut.link.name == link))
+        if step == "heard":
+            return self._measured.pop(link).heard()
+        self._measured[link].do(msgspec.convert(step, Step))
+        return None
+
     def _captured(self, *, borders: bool = False) -> dict[str, str]:
         mine = {s.name for s in self.plan.switches}
         links = counters.link_interfaces(self.whole, borders=borders)
@@ -100,9 +114,9 @@ class PartBed(Bed):
         """Return the port counters of the switches here, and which of these do not answer."""
         return counters.port_bytes([s.name for s in self.plan.switches])
 
-    def memory_mib(self) -> float:
-        """Return what the processes of this part hold."""
-        return counters.memory_mib(counters.run_processes(self.run_id))
+    def peak_memory_mib(self) -> float:
+        """Return the most that the processes of this part have held together."""
+        return self._memory.stop()
 
     def tell(self, name: str, op: str, timeout_s: float = 30.0, **arguments: Any) -> dict[str, Any]:
         """Send a command to a terminal's agent; the wait for its answer ends with the run."""

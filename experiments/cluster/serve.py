@@ -28,6 +28,7 @@ from experiments.testbed.processes import end_in_order
 from hosts.learning.errors import LearningError
 from packets.errors import DaitnError
 from packets.events import Event
+from topologies.cluster.calibrate import Heard
 from topologies.errors import RefusedError, TopologyError
 from topologies.machine import shell
 from topologies.machine.cleanup import clean
@@ -139,14 +140,17 @@ class Server:
     def do_calibrate(self) -> list[dict[str, Any]]:
         return self.bed.calibrate()
 
+    def do_measure_tunnel(self, **step: str) -> Heard | None:
+        return self.bed.measure_tunnel(**step)
+
     def do_start_measuring(self) -> None:
         self.bed.start_measuring()
 
     def do_counted(self) -> tuple[dict[str, int], list[str]]:
         return self.bed.counted()
 
-    def do_memory_mib(self) -> float:
-        return self.bed.memory_mib()
+    def do_peak_memory_mib(self) -> float:
+        return self.bed.peak_memory_mib()
 
     def do_start_zygote(self, seed: int) -> None:
         self.bed.start_zygote(seed)

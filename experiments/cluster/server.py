@@ -174,7 +174,7 @@ class Server:
             return "does not listen any more"
         said = last_words(self.log)
         if status == SSH_FAILED:
-            return f"cannot be reached by ssh: {said}" if self.greeting is None else f"is lost: {said}"
+            return f"cannot be reached by ssh: {said}" if self.greeting is None else f"is gone in mid-run (ssh: {said})"
         if self.greeting is None:
             return f"does not start its part (status {status}): {said}; DA-ITN must lie in {PROJECT} there, provisioned"
         return f"ended with status {status}: {said} (log: {self.log})"

@@ -42,12 +42,8 @@ Host {name}
   IdentitiesOnly yes
   UserKnownHostsFile {folder}/known
 """
-LEFT = (
-    "ls -A /run/daitn /var/tmp | grep -E 'lead|daitn-|^[0-9a-f]+-[0-9a-f]{6}$'; ovs-vsctl list-br; ovs-vsctl get-ssl; "
-)
-LEFT += (
-    "ls /sys/class/net | grep -vxE 'lo|eth0|ovs-netdev'; ps -eo args= | grep -E 'cluster[.]serve|zygote|m controller'"
-)
+LEFT = "ls -A /run/daitn | grep -vx lock; ovs-vsctl list-br; ovs-vsctl get-ssl; ls /sys/class/net"
+LEFT += " | grep -vxE 'lo|eth0|ovs-netdev'; ps -eo args= | grep -E '[c]luster.serve|[z]ygote|[m] controller'"
 
 
 @dataclass

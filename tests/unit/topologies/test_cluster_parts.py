@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from topologies.build import Rates, Terminal, Wan, build_plan, validate
+from topologies.cluster.calibrate import Heard, judge_tunnel
 from topologies.cluster.network import bridge_lines, tunnel_lines
 from topologies.cluster.parts import FULL_MTU, LEAST_MTU, TUNNEL_BYTES, Cut, crossing, part_of, place, tunnel_mtu
 from topologies.errors import PlanError
@@ -74,3 +75,12 @@ def test_both_ends_of_a_tunnel_are_told_the_same() -> None:
     lines = [line for line, _ in bridge_lines(ends["a"], ("dtun3", "dtun3w"), "run-1")]
     assert "type bridge ageing_time 0" in lines[0]
     assert [line.split()[3] for line in lines[1:]] == ["dtun3", "dtun3w", "dbr3"]
+
+
+def test_two_clocks_agree_on_the_delay_of_a_tunnel() -> None:
+    link = LinkPlan(a="k1g", a_port=5, b="k2g", b_port=7, rate_mbps=50, delay_ms=10)
+    ends = [Heard(mbps=49.0, delay_ms=10.2 + 3e5, loss=0.0), Heard(mbps=50.0, delay_ms=10.4 - 3e5, loss=1.0)]
+    found = judge_tunnel(link, ends)
+    assert found.ok and found.measured_delay_ms == pytest.approx(10.3) and found.directions_mbps == (49.0, 50.0)
+    silent = judge_tunnel(link, [ends[0], Heard(mbps=0.0, delay_ms=-1.0, loss=100.0)])
+    assert not silent.ok and silent.measured_loss_percent == 100.0
