@@ -189,12 +189,15 @@ class _QuietHandler(WSGIRequestHandler):
 class PageServer:
     """Serve an app on threads; ``port`` 0 takes a free one.  ``PageError`` when the port is taken.
 
-    ``host`` is loopback unless said otherwise; the page has no password, so keep it there.
+    ``host`` is loopback unless said otherwise; the page has no password, so keep it there. ``listener``: a socket that
+    listens there already, for example on the loopback of another network namespace; it becomes the server's.
     """
 
-    def __init__(self, app: Flask, host: str = "127.0.0.1", port: int = DEFAULT_PORT) -> None:
+    def __init__(
+        self, app: Flask, host: str = "127.0.0.1", port: int = DEFAULT_PORT, listener: socket.socket | None = None
+    ) -> None:
         self._streams: EventStreams = app.extensions["daitn_streams"]
-        listener = _listen(host, port)
+        listener = listener or listen(host, port)
         try:
             self._server: BaseWSGIServer = make_server(
                 host, port, app, threaded=True, request_handler=_QuietHandler, fd=listener.fileno()
@@ -233,7 +236,7 @@ class PageServer:
         self.close()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """Bind first and by ourselves: werkzeug would print and exit when the port is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)

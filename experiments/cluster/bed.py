@@ -45,10 +45,9 @@ class ClusterBed(Bed):
     """A bed whose K-AS stand on ``placed``: {K-AS: server}."""
 
     def __init__(
-        self, scenario: Scenario, folder: RunFolder, *, placed: Mapping[int, str], page_port: int | None,
-        capture: bool = True, certificates: Certificates | None = None,
+        self, scenario: Scenario, folder: RunFolder, *, placed: Mapping[int, str], **how: Any
     ) -> None:  # fmt: skip
-        super().__init__(scenario, folder, page_port=page_port, capture=capture, certificates=certificates)
+        super().__init__(scenario, folder, **how)
         self.placed = dict(placed)
         self.runtime = RUN_BASE / f"{self.run_id}-lead"  # one of the servers may be this machine
         names = list(dict.fromkeys(self.placed.values()))

@@ -34,10 +34,10 @@ class Where:
         if self.certs is not None:
             Certificates(self.certs).need(network_plan(scenario).kas_numbers, placed.values() or [HERE])
 
-    def bed(self, scenario: Scenario, folder: RunFolder, *, page_port: int | None, capture: bool) -> Bed:
-        """Return the bed of a run, not yet made."""
+    def bed(self, scenario: Scenario, folder: RunFolder, **how: Any) -> Bed:
+        """Return the bed of a run, not yet made; ``how``: more of what ``Bed`` is told."""
         certificates = None if self.certs is None else Certificates(self.certs.resolve())
-        how: dict[str, Any] = {"page_port": page_port, "capture": capture, "certificates": certificates}
+        how["certificates"] = certificates
         if placed := self._placed(scenario):
             from experiments.cluster.bed import ClusterBed  # for few runs
 

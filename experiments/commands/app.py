@@ -69,3 +69,11 @@ EngineOption = Annotated[
     list[str] | None,
     typer.Option("--engine", help="An engine of your own, ENGINE=SOURCE: mtrce=mine.py:plan; see `daitn engines`."),
 ]
+JobsOption = Annotated[
+    int,
+    typer.Option(
+        help="So many runs at a time, each on a network of its own; about 1 GiB each. Their results are those of one "
+        "after the other, but for seconds.",
+        min=1, max=64,
+    ),
+]  # fmt: skip

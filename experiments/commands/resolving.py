@@ -47,6 +47,11 @@ def rooted(said: Said) -> Said:
     return found
 
 
+def found_from_here(scenario: str) -> str:
+    """Return a scenario's name, or its file's path, so that it means the same in another process."""
+    return str(Path(scenario).resolve()) if Path(scenario).suffix or "/" in scenario else scenario
+
+
 def words_of(said: Said) -> list[str]:
     """Return data, network and task as words for ``daitn run``."""
     values = {option: said.get(key) or [] for key, option in OPTIONS.items()}

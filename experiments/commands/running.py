@@ -13,6 +13,7 @@ from experiments.commands.app import (
     ColumnOption,
     DataOption,
     EngineOption,
+    JobsOption,
     LabelOption,
     NoPageOption,
     PageOption,
@@ -51,6 +52,14 @@ def run(
     no_capture: Annotated[
         bool, typer.Option("--no-capture", help="Record no packets (bytes then come from port counters alone).")
     ] = False,
+    sandbox: Annotated[
+        bool,
+        typer.Option(
+            "--sandbox",
+            help="On a network of its own with an Open vSwitch of its own, beside others on this machine; its page and "
+            "its folder are here as ever, `daitn status` and the like do not see it.",
+        ),
+    ] = False,
     tls: Annotated[bool, typer.Option("--tls", help="OpenFlow over TLS, with certificates of this run alone.")] = False,
     certs: Annotated[
         Path | None, typer.Option(help="OpenFlow over TLS, with the certificates of this folder (daitn certs).")
@@ -62,6 +71,12 @@ def run(
 ) -> None:
     """Run a scenario from bring-up to report and teardown (what `make demo` does)."""
     started_s = time.monotonic()
+    if sandbox:
+        from experiments.commands.session import choose_page_port, need_root
+        from experiments.testbed.apart import go_apart
+
+        need_root()
+        go_apart(sys.argv[1:], choose_page_port(page_port, no_page))
     from experiments.cluster.where import Where
     from experiments.commands.resolving import Said
     from experiments.commands.session import choose_page_port, run_scenario
@@ -108,6 +123,7 @@ def compare(
     passes: Annotated[int, typer.Option(help="Budget of passes over pooled data.", min=0)] = 0,
     train_on: Annotated[bool, typer.Option("--train-on", help="Go on past the targets, to the budget's end.")] = False,
     merge: Annotated[bool, typer.Option(help="Whether MPVUs may keep part of a visit.")] = True,
+    jobs: JobsOption = 1,
 ) -> None:
     """Run a scenario with several methods and seeds: one table, one page of figures (accuracy against bytes, time)."""
     from experiments.commands.resolving import Said
@@ -117,9 +133,62 @@ def compare(
     said: Said = {"data": data, "label": label, "columns": column or [], "topo": topo, "task": task}
     if not compare_methods(
         scenario, methods, range(seed, seed + seeds), engine=engine, said=said, out=out_dir, resume=resume, console=out,
-        budget=None if budget == Budget() else budget,
+        budget=None if budget == Budget() else budget, jobs=jobs,
     ):  # fmt: skip
         raise typer.Exit(1)
+
+
+@app.command()
+def sweep(
+    scenario: ScenarioArgument = "healthcare",
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="A key of the scenario and its values, key=v1,v2 (jobs.max_visits=4,8); may be given several times.",
+        ),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, as 1-5 or 1,4,7.")] = "0-4",
+    jobs: JobsOption = 1,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="Run over several machines instead: where Dask's scheduler listens, as tcp://10.0.0.1:8786; each "
+            "machine runs `daitn worker`."
+        ),
+    ] = None,
+    data: DataOption = None,
+    label: LabelOption = None,
+    column: ColumnOption = None,
+    topo: TopoOption = None,
+    task: TaskOption = None,
+    out_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder for all runs; what it has finished is not run again [default: runs/sweep-<date>-<scenario>].",
+        ),
+    ] = None,
+) -> None:
+    """Run a scenario at every point of a grid of its keys, with several seeds: one table, one page."""
+    from experiments.commands.resolving import Said
+    from experiments.sweeping.command import Sweep, sweep_grid
+
+    said: Said = {"data": data, "label": label, "columns": column or [], "topo": topo, "task": task}
+    grid = Sweep(scenario, said, sets or [], seeds, out_dir)
+    if not sweep_grid(grid, jobs=jobs, cluster=cluster, console=out):
+        raise typer.Exit(1)
+
+
+@app.command()
+def worker(
+    address: Annotated[str, typer.Argument(help="Where Dask's scheduler listens, as tcp://10.0.0.1:8786.")],
+    name: Annotated[str, typer.Option(help="What the table calls this machine [default: its host name].")] = "",
+) -> None:
+    """Let this machine work for sweeps over several, one run at a time, until it is stopped."""
+    from experiments.sweeping.cluster import work_for
+
+    work_for(address, name)
 
 
 @app.command()

@@ -27,6 +27,7 @@ from experiments.scenarios.kinds import all_kinds, summary
 from experiments.scenarios.network import lacking
 from experiments.scenarios.scenario import Scenario, check_autonomy, network_plan
 from experiments.testbed import disk
+from experiments.testbed.apart import inherited_page
 from experiments.testbed.folder import RunFolder
 from experiments.testbed.testbed import FIRST_OPENFLOW_PORT, Bed
 from topologies.machine.preflight import check_alone, check_files, check_machine, check_names, check_root, port_owner
@@ -62,7 +63,8 @@ def _standing(
     progress = Progress(console)
     try:
         disk.check_before(folder.path)
-        with where.bed(scenario, folder, page_port=page_port, capture=capture) as bed:
+        page_port, listener = inherited_page(page_port)
+        with where.bed(scenario, folder, page_port=page_port, capture=capture, listener=listener) as bed:
             folder.publish()
             bed.hub.add_listener(progress)
             if bed.page:

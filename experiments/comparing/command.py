@@ -12,13 +12,14 @@ import msgspec
 from rich.console import Console
 
 from experiments.commands.engines import check_engines, here, parse, with_words
-from experiments.commands.resolving import Said, check_own_method, resolve, rooted
+from experiments.commands.resolving import Said, check_own_method, found_from_here, resolve, rooted
 from experiments.commands.session import RUNS, need_root
 from experiments.comparing.page import table, write_page
 from experiments.comparing.runs import DEFAULT_METHODS, TOGETHER, Comparison, Plan
 from experiments.errors import ExperimentError
 from experiments.run import check_method
 from experiments.scenarios.scenario import dump, load
+from experiments.sweeping.watching import Watching, at_once
 from topologies.own.files import absolute
 
 
@@ -45,18 +46,21 @@ def compare_methods(
     resume: bool,
     console: Console,
     budget: Budget | None = None,
+    jobs: int = 1,
 ) -> bool:
     """Compare; True when every run measured something. ``ExperimentError`` before the first run where one cannot be."""
     plan = make_plan(scenario, methods, seeds, engine=engine, said=said, out=out, resume=resume, budget=budget)
+    plan = plan._replace(jobs=jobs)
     need_root()
     sides = "engines" if engine else "methods"
     console.print(
-        f"{len(plan.methods)} {sides}, {len(plan.seeds)} seed(s); runs in {plan.out}",
+        f"{len(plan.methods)} {sides}, {len(plan.seeds)} seed(s){at_once(jobs)}; runs in {plan.out}",
         highlight=False,
     )
     comparison = Comparison(plan, lambda line: console.print(line, highlight=False, soft_wrap=True))
     try:
-        comparison.run()
+        with Watching(console) as watching:
+            comparison.run(watching)
     finally:
         if comparison.results:
             _show(comparison, console)
@@ -97,7 +101,7 @@ def make_plan(
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = (out or RUNS / f"compare-{stamp}-{resolved.name}").resolve()
     plan = Plan(
-        scenario,
+        found_from_here(scenario),
         names,
         tuple(seeds),
         folder,

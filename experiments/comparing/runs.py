@@ -1,8 +1,8 @@
 """Methods side by side: the same scenario with every method and seed, one table, one page of figures.
 
-Every run is a run like any other, one after the other, each with its own folder. ``bytes`` and ``seconds`` are what it
-took until the targets were met and confirmed, by the switches' port counters of all links, or all of the job where they
-never were; ``total_bytes`` is all of it, from submission until the model was home.
+Every run is a run like any other, each with its own folder, one after the other or several at a time. ``bytes`` and
+``seconds`` are what it took until the targets were met and confirmed, by the switches' port counters of all links, or
+all of the job where they never were; ``total_bytes`` is all of it, from submission until the model was home.
 
 With ``train_on`` methods that keep one model (and central pooling) go on when their targets are met, until their budget
 of visits is used, so that one run tells both what the targets cost and how far the method comes.
@@ -10,11 +10,11 @@ of visits is used, so that one run tells both what the targets cost and how far 
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import json
 import re
 import statistics
-import time
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,12 +25,9 @@ from experiments.commands.resolving import Said, resolve, words_of
 from experiments.errors import ExperimentError
 from experiments.run import allow
 from experiments.scenarios.scenario import load
-from experiments.testbed.processes import ChildTimeout, last_words, python, run_child
+from experiments.sweeping.runner import RUN_TIMEOUT_S, How, Running, Task, log_of, measured, side_by_side
 
 DEFAULT_METHODS = ("routed", "random", "cycle", "tramfl", "federated", "gossip", "split", "central")
-RUN_TIMEOUT_S = 400.0
-ATTEMPTS = 2
-NOT_READY = 2
 FIGURES = ("broad", "expert", "bytes", "seconds", "visits", "total_bytes")
 TOGETHER = ("federated", "secure", "gossip", "split")
 
@@ -58,7 +55,7 @@ class Plan(NamedTuple):
     """What is to be compared. ``scenarios``: {method: scenario} where it is another; ``said``:
     as of ``daitn run``, its paths absolute; ``prefix``: words before it; ``settings``: what to tell of its budget;
     ``name``: of the scenario; ``engines``: {label: engine word} where ``methods`` are labels of engines;
-    ``own``: {label: file.py:Class} of methods of one's own.
+    ``own``: {label: file.py:Class} of methods of one's own; ``jobs``: so many runs at a time, each in a sandbox then.
     """
 
     scenario: str
@@ -74,6 +71,7 @@ class Plan(NamedTuple):
     name: str = ""
     engines: Mapping[str, str] = {}
     own: Mapping[str, str] = {}
+    jobs: int = 1
 
     def method(self, label: str) -> str:
         """Return the method that a label of ``methods`` stands for."""
@@ -89,33 +87,43 @@ class Comparison:
 
     def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
         self.plan, self.say = plan, say
+        self._stop = threading.Event()
+        self._how = How(self._stop, plan.prefix, plan.timeout_s * plan.jobs, apart=plan.jobs > 1)
         self.results: list[Result] = []
         self.errors: list[str] = []
 
-    def run(self) -> None:
+    def run(self, watch: Callable[[Sequence[Running]], None] = lambda running: None) -> None:
         """Carry out all runs, seed by seed; those that measured nothing are tried twice, then listed as errors."""
         pairs = [(seed, method) for seed in self.plan.seeds for method in self.plan.methods]
         width = max(9, *map(len, self.plan.methods))
-        for number, (seed, method) in enumerate(pairs, 1):
-            head = f"[{number:2}/{len(pairs)}] seed {seed:<3} {method:<{width}}"
-            result = self._one(method, seed)
-            if result is None:
-                self.say(f"{head} FAILED: {self.errors[-1]}")
-                continue
-            self.results.append(result)
-            self.say(f"{head} {_told(result)}")
+        labels = [f"seed {seed:<3} {method:<{width}}" for seed, method in pairs]
+        found: dict[int, Result] = {}
 
-    def _one(self, method: str, seed: int) -> Result | None:
+        def finished(place: int, came: tuple[Result | None, str]) -> None:
+            result, fault = came
+            number = len(found) + len(self.errors) + 1
+            if result is None:
+                seed, method = pairs[place]
+                self.errors.append(f"seed {seed} {method}: {fault}")
+            else:
+                found[place] = result
+                self.results = [found[i] for i in sorted(found)]
+            told = f"FAILED: {self.errors[-1]}" if result is None else _told(result)
+            self.say(f"[{number:2}/{len(pairs)}] {labels[place]} {told}")
+
+        tasks = [
+            Task(label, log_of(self.folder(method, seed)), functools.partial(self._one, method, seed))
+            for label, (seed, method) in zip(labels, pairs, strict=True)
+        ]
+        side_by_side(tasks, self.plan.jobs, self._stop, finished=finished, watch=watch)
+
+    def _one(self, method: str, seed: int) -> tuple[Result | None, str]:
         kept = self.read(method, seed) if self.plan.resume and self._same_settings(method, seed) else None
-        fault = ""
-        for attempt in range(0 if kept else ATTEMPTS):
-            fault = self._child(method, seed, attempt)
-            kept = self.read(method, seed)
-            if kept is not None:
-                break
-        if kept is None:
-            self.errors.append(f"seed {seed} {method}: {fault}")
-        return kept
+        if kept is not None:
+            return kept, ""
+        return measured(
+            self.folder(method, seed), self._words(method, seed), lambda: self.read(method, seed), self._how
+        )
 
     def _same_settings(self, method: str, seed: int) -> bool:
         """Tell whether a run that is there had the scenario (network, data, budget) that it would have now."""
@@ -132,43 +140,16 @@ class Comparison:
     def folder(self, method: str, seed: int) -> Path:
         return self.plan.out / f"seed-{seed:03}-{re.sub(r'[^A-Za-z0-9._-]+', '-', method)}"
 
-    def _child(self, method: str, seed: int, attempt: int) -> str:
-        """Run ``daitn run`` once; return its last words. ``ExperimentError`` when the machine is not ready for any."""
-        folder = self.folder(method, seed)
-        if folder.exists():
-            folder.rename(folder.with_name(f"{folder.name}.failed-{int(time.time())}-{attempt}"))
-        log = self.plan.out / f"{folder.name}.log"
+    def _words(self, method: str, seed: int) -> list[str]:
+        """Return the words for ``daitn run``."""
         scenario = self.plan.scenarios.get(method, self.plan.scenario)
         chosen = self.plan.own.get(method) or self.plan.method(method)
-        words = ["run", scenario, "--seed", str(seed), "--seeds", "1", "--method", chosen]
-        words += [w for e in self.plan.engine(method) for w in ("--engine", e)]
-        words += ["--run-dir", str(folder), "--no-page", "--no-capture", *words_of(self.plan.said)]
-        with contextlib.suppress(ChildTimeout):  # its report, if there is one, tells what came of it
-            if (
-                run_child([*self.plan.prefix, *python("experiments.cli", *words)], log, self.plan.timeout_s)
-                == NOT_READY
-            ):
-                raise ExperimentError(last_words(log).removeprefix("error: "))
-        return last_words(log)
+        words = [scenario, "--seed", str(seed), "--seeds", "1", "--method", chosen]
+        return [*words, *(w for e in self.plan.engine(method) for w in ("--engine", e)), *words_of(self.plan.said)]
 
     def read(self, method: str, seed: int) -> Result | None:
         """Read a run's report; nothing where it measured nothing."""
-        folder = self.folder(method, seed)
-        try:
-            report = json.loads((folder / "report.json").read_text())
-            one = report["seeds"][0]
-            if (report["method"], one["seed"]) != (self.plan.method(method), seed) or one["accuracy"]["broad"] is None:
-                return None
-            total, met = int(one["train_bytes"]), one.get("reached")
-            until = met or {"visits": len(one["route"]), "bytes": total, "seconds": one["train_s"]}
-            return Result(
-                method=method, seed=seed, passed=bool(one["targets_met"]), broad=float(one["accuracy"]["broad"]),
-                expert=float(one["accuracy"]["expert"] or 0.0), visits=int(until["visits"]), bytes=int(until["bytes"]),
-                seconds=float(until["seconds"]), curve=one["curve"], folder=folder.name, reached=bool(met),
-                total_bytes=total,
-            )  # fmt: skip
-        except (OSError, ValueError, KeyError, TypeError, IndexError):
-            return None
+        return read_result(self.folder(method, seed), method, self.plan.method(method), seed)
 
     def _equal_bytes(self) -> float:
         spent = [[r.bytes for r in self.of(m)] for m in self.plan.methods if m != "central"]
@@ -194,6 +175,25 @@ class Comparison:
             "runs": [r._asdict() for r in self.results],
             "errors": self.errors,
         }
+
+
+def read_result(folder: Path, label: str, method: str, seed: int) -> Result | None:
+    """Read what a run of a method and one seed came to; nothing where it measured nothing, or is another's."""
+    try:
+        report = json.loads((folder / "report.json").read_text())
+        one = report["seeds"][0]
+        if (report["method"], one["seed"]) != (method, seed) or one["accuracy"]["broad"] is None:
+            return None
+        total, met = int(one["train_bytes"]), one.get("reached")
+        until = met or {"visits": len(one["route"]), "bytes": total, "seconds": one["train_s"]}
+        return Result(
+            method=label, seed=seed, passed=bool(one["targets_met"]), broad=float(one["accuracy"]["broad"]),
+            expert=float(one["accuracy"]["expert"] or 0.0), visits=int(until["visits"]), bytes=int(until["bytes"]),
+            seconds=float(until["seconds"]), curve=one["curve"], folder=folder.name, reached=bool(met),
+            total_bytes=total,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
 
 
 def reached(result: Result, limit: float) -> float:

@@ -323,5 +323,13 @@ _STRUCT_AT: dict[str, type[msgspec.Struct]] = {
 }
 
 
+def known_keys() -> list[str]:
+    """Return every key of a scenario with its place: ``seed``, ``jobs.max_visits`` ..."""
+    places = {
+        place.replace("[]", "").removeprefix("$").removeprefix("."): struct for place, struct in _STRUCT_AT.items()
+    }
+    return sorted(f"{place}.{key}".removeprefix(".") for place, s in places.items() for key in s.__struct_fields__)
+
+
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import json
 import os
 import platform
+import secrets
 import shutil
 import subprocess
 import sys
@@ -42,6 +44,8 @@ class RunFolder:
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         path = exact or parent / f"{stamp}-{scenario}-s{seed}"
         try:
+            if exact is None:
+                path = _unused(path)
             if path.exists() and any(path.iterdir()):
                 raise ExperimentError(f"run folder {path} is not empty; name another with --run-dir")
             (path / "logs").mkdir(parents=True, exist_ok=True)
@@ -65,7 +69,7 @@ class RunFolder:
 
     @staticmethod
     def _point(link: Path, target: str) -> None:
-        temporary = link.with_name(f".latest-{os.getpid()}")
+        temporary = link.with_name(f".latest-{secrets.token_hex(4)}")  # process numbers are a sandbox's own
         temporary.symlink_to(target)
         temporary.replace(link)
 
@@ -83,6 +87,16 @@ class RunFolder:
         present = json.loads(self.manifest.read_text()) if self.manifest.exists() else machine()
         present.update(parts)
         self.manifest.write_text(json.dumps(present, indent=2, default=str) + "\n")
+
+
+def _unused(path: Path) -> Path:
+    """Make a folder of this name, or of the next one where a run began there in this very second; return it."""
+    for number in itertools.count(1):
+        tried = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            tried.mkdir(parents=True)
+            break
+    return tried
 
 
 def machine() -> dict[str, Any]:

@@ -11,13 +11,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from experiments.errors import RunFailed
 
 PROJECT = Path(__file__).resolve().parents[2]
 RUN_VARIABLE = "DAITN_RUN"
 TEARDOWN_S = 60.0
+LOOK_S = 0.2
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stop(Protocol):
+    """Tells whether all are to end: an event of threads, or of whoever else knows."""
+
+    def is_set(self) -> bool: ...
 
 
 class ChildTimeout(Exception):
@@ -39,6 +47,10 @@ def end_in_order(*, once: bool = False) -> None:
     for number in ENDINGS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup stays nohup
             signal.signal(number, interrupt)
+
+
+class ChildStopped(Exception):
+    """A child was ended before its time, because all were to end."""
 
 
 class Child:
@@ -90,10 +102,11 @@ class Child:
             self.process.wait(5)
 
 
-def run_child(command: Sequence[str], log: Path, timeout_s: float) -> int:
+def run_child(command: Sequence[str], log: Path, timeout_s: float, stop: Stop | None = None) -> int:
     """Run a command to its end, its words into ``log``; return its exit status.
 
     Ctrl-C and the time limit first ask it to take down what it built (SIGINT), then end its session: ``ChildTimeout``.
+    So does ``stop``, where others run beside it: ``ChildStopped``.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
@@ -101,11 +114,21 @@ def run_child(command: Sequence[str], log: Path, timeout_s: float) -> int:
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=PROJECT, start_new_session=True
         )
         try:
-            return child.wait(timeout_s)
+            return child.wait(timeout_s) if stop is None else _wait(child, timeout_s, stop)
         except subprocess.TimeoutExpired:
             raise ChildTimeout(f"no end after {timeout_s:.0f} s; log: {log}") from None
         finally:
             _end(child)
+
+
+def _wait(child: subprocess.Popen[bytes], timeout_s: float, stop: Stop) -> int:
+    end = time.monotonic() + timeout_s
+    while not stop.is_set():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return child.wait(min(LOOK_S, max(0.0, end - time.monotonic())))
+        if time.monotonic() > end:
+            raise subprocess.TimeoutExpired(child.args, timeout_s)
+    raise ChildStopped
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +54,7 @@ class Bed:
 
     def __init__(
         self, scenario: Scenario, folder: RunFolder, *, page_port: int | None, capture: bool = True,
-        certificates: Certificates | None = None, tls: bool = False,
+        certificates: Certificates | None = None, tls: bool = False, listener: socket.socket | None = None,
     ) -> None:  # fmt: skip
         self.scenario = scenario
         self.folder = folder
@@ -65,7 +66,7 @@ class Bed:
         self.background: Background | None = None
         self.baseline: dict[str, int] = {}
         self.absent: set[str] = set()
-        self._page_port = page_port
+        self._page_port, self._listener = page_port, listener
         self._want_capture = capture
         self._zygote: Child | None = None
         self.identities: Identities | None = None
@@ -111,7 +112,8 @@ class Bed:
         self.hub.start()
         self._cleanup.callback(self.hub.close)
         if self._page_port is not None:
-            self.page = PageServer(create_app(self.state, self.hub, metrics), port=self._page_port)
+            app = create_app(self.state, self.hub, metrics)
+            self.page = PageServer(app, port=self._page_port, listener=self._listener)
             self.page.start()
             self._cleanup.callback(self.page.close)
 

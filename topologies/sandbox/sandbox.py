@@ -31,6 +31,21 @@ def new_name() -> str:
     return f"box-{uuid.uuid4().hex[:8]}"
 
 
+def environment() -> dict[str, str]:
+    """Return our environment, in which Python finds this project from any folder."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return os.environ | {"PYTHONPATH": path}
+
+
+def sandboxed(command: Sequence[str], *, orphaned: bool = False) -> list[str]:
+    """Return the words that run a command in a sandbox of its own.
+
+    Unless ``orphaned``, it ends in good order when the thread that starts it dies.
+    """
+    bound = [] if orphaned else ["setpriv", "--pdeathsig", "TERM"]
+    return [*bound, sys.executable, "-m", "topologies.sandbox", "--", *command]
+
+
 class Sandbox:
     """A machine of its own on this one; a context manager, and safe to stop twice.
 
@@ -75,12 +90,11 @@ class Sandbox:
         words += [sys.executable, "-m", "topologies.sandbox.first", "--ready", str(tell)]
         words += [] if group is None else ["--group", str(group)]
         words += [] if self._switch else ["--no-switch"]
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         os.set_inheritable(tell, True)
         try:
             self._process = subprocess.Popen(
-                [*words, "--", *self._command], env=os.environ | {"PYTHONPATH": path},
-                close_fds=False, start_new_session=True,  # the terminal's Ctrl-C comes once: by us
+                [*words, "--", *self._command], env=environment(), close_fds=False,
+                start_new_session=True,  # the terminal's Ctrl-C comes once: by us
             )  # fmt: skip
         finally:
             os.close(tell)
