@@ -34,6 +34,7 @@ from topologies.machine import shell
 from topologies.machine.cleanup import clean
 
 MOST_AT_ONCE = 64
+MAKING_S = 60.0
 KEPT_BACK = {"network.up", "timed.event"}  # the leader says these of the whole
 NOT_FETCHED = {"events.jsonl", "capture.pcapng"}
 
@@ -46,6 +47,7 @@ class Server:
         self._out: queue.Queue[Word | None] = queue.Queue()
         self._over = threading.Event()
         self._bed: PartBed | None = None
+        self._under_way, self._changed = 0, threading.Condition()
         self._asks = msgspec.json.Decoder(Ask)
         self._speaker = threading.Thread(target=self._speak, name="speak", daemon=True)
 
@@ -80,7 +82,16 @@ class Server:
                     pool.submit(self._answer, ask)
 
     def _answer(self, ask: Ask) -> None:
-        kind = ""
+        with self._changed:
+            self._under_way += 1
+        try:
+            self._try(ask)
+        finally:
+            with self._changed:
+                self._under_way -= 1
+                self._changed.notify_all()
+
+    def _try(self, ask: Ask) -> None:
         try:
             done = getattr(self, f"do_{ask.op}")
             typed = {"order": ask.order, "happening": ask.happening, "number": ask.id if ask.op == "fetch" else None}
@@ -182,7 +193,10 @@ class Server:
         return capture.dropped()
 
     def do_finish(self) -> None:
-        """Take everything down; what was recorded stays until this process ends."""
+        """Take everything down, once nothing more is being made; what was recorded stays until this process ends."""
+        self._over.set()
+        with self._changed:
+            self._changed.wait_for(lambda: self._under_way == 1, MAKING_S)
         self.bed.close()
 
     def do_fetch(self, number: int, what: str) -> None:

@@ -49,8 +49,11 @@ def test_a_job_crosses_two_machines_a_switch_without_certificate_is_refused_and_
     assert {e.data["link"] for e in heard(result, "link.tunnel")} == {"k1g-k2g"}
     assert json.loads((result / "manifest.json").read_text())["mtu"] == 1450
     assert json.loads((result / "report.json").read_text())["targets_met"]
-    captured = {interface for interface, _, _ in frames(result / "capture.pcapng")}
-    assert {"k1g", "k2g"} & {name.partition("-")[0] for name in captured} and len(captured) > 4
+    captured = list(frames(result / "capture.pcapng"))
+    assert {"k1s1", "k2s1"} <= {interface.partition("-")[0] for interface, _, _ in captured}
+    assert max(length for _, length, _ in captured) <= 1450 + 14
+    tunnel = next(x for x in json.loads((result / "manifest.json").read_text())["links"] if x["link"] == "k1g-k2g")
+    assert tunnel["measured_mbps"] > 0 and tunnel["measured_delay_ms"] >= 4
     assert [(result / f"dcc{kas}.sqlite").exists() for kas in (1, 2)] == [True, True]
     assert all((result / f"servers/{name}/logs/zygote.log").exists() for name in "ab")
 
