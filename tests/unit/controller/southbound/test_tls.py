@@ -85,7 +85,7 @@ def test_all_others_are_refused_and_counted(
 
 def test_a_flood_is_told_by_numbers(handshakes: tuple[Handshakes, Said], monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(tls.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("controller.southbound.tls.time.monotonic", lambda: now[0])
     for _ in range(5):
         assert not meet(handshakes[0], None)
     now[0] += tls.TOLD_EVERY_S
