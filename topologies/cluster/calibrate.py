@@ -17,8 +17,8 @@ from topologies.machine.frames import End
 from topologies.plan import LinkPlan
 
 ETHERNET_BYTES = 14
-Step = Literal["send_probes", "take_probes", "send_train", "take_train"]
-STEPS: tuple[Step, ...] = ("send_probes", "take_probes", "send_train", "take_train")
+Step = Literal["open", "send_probes", "take_probes", "send_train", "take_train"]
+STEPS: tuple[Step, ...] = ("open", "send_probes", "take_probes", "send_train", "take_train")
 
 
 class Heard(msgspec.Struct, kw_only=True):
@@ -37,8 +37,9 @@ class TunnelEnd:
         self._way = Direction(cut.link, self._end, self._end, cut.mtu + ETHERNET_BYTES)
 
     def do(self, step: Step) -> None:
-        """Take one step; both ends take it before either takes the next."""
-        getattr(self._way, step)()
+        """Take one step; both ends take it before either takes the next (``open``: it listens already)."""
+        if step != "open":
+            getattr(self._way, step)()
 
     def heard(self) -> Heard:
         """Return what came, and end."""
