@@ -48,8 +48,8 @@ class TunnelEnd:
 
 
 def judge_tunnel(link: LinkPlan, ends: Sequence[Heard]) -> LinkCalibration:
-    """Hold what came to the two ends against the link's declaration."""
-    there, back = ends
+    """Hold what came to the ends ``a`` and ``b`` against the link's declaration."""
+    back, there = ends
     silent = NOTHING_CAME in (there.delay_ms, back.delay_ms)
     delay_ms = NOTHING_CAME if silent else (there.delay_ms + back.delay_ms) / 2
-    return judge(link, *(Heard(mbps=end.mbps, delay_ms=delay_ms, loss=end.loss) for end in ends))
+    return judge(link, *(Heard(mbps=way.mbps, delay_ms=delay_ms, loss=way.loss) for way in (there, back)))

@@ -81,6 +81,6 @@ def test_two_clocks_agree_on_the_delay_of_a_tunnel() -> None:
     link = LinkPlan(a="k1g", a_port=5, b="k2g", b_port=7, rate_mbps=50, delay_ms=10)
     ends = [Heard(mbps=49.0, delay_ms=10.2 + 3e5, loss=0.0), Heard(mbps=50.0, delay_ms=10.4 - 3e5, loss=1.0)]
     found = judge_tunnel(link, ends)
-    assert found.ok and found.measured_delay_ms == pytest.approx(10.3) and found.directions_mbps == (49.0, 50.0)
+    assert found.ok and found.measured_delay_ms == pytest.approx(10.3) and found.directions_mbps == (50.0, 49.0)
     silent = judge_tunnel(link, [ends[0], Heard(mbps=0.0, delay_ms=-1.0, loss=100.0)])
     assert not silent.ok and silent.measured_loss_percent == 100.0
