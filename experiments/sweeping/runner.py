@@ -111,8 +111,12 @@ def side_by_side(
                 if not isinstance(future.exception(), ChildStopped):  # because of another, which says why
                     finished(places[future], future.result())
             now, busy = time.monotonic(), sorted(places[f] for f in pending if f.running())
-            watch([Running(tasks[i].label, now - began.get(i, now), last_words(tasks[i].log)) for i in busy])
+            watch([Running(tasks[i].label, now - began.get(i, now), _words(tasks[i].log)) for i in busy])
     finally:
         stop.set()
         with undisturbed():
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _words(log: Path) -> str:
+    return last_words(log) if log.exists() and log.stat().st_size else "starting"

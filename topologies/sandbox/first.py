@@ -22,8 +22,9 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> None:
-    """Set the sandbox up, tell by ``--ready`` that it stands, lead its command to the end."""
+    """Set the sandbox up, tell by ``--ready`` that it stands (or why not), lead its command to the end."""
     parser = argparse.ArgumentParser(prog="python -m topologies.sandbox.first")
+    parser.add_argument("--name", default="", help="for who looks at the list of processes")
     parser.add_argument("--group", type=Path)
     parser.add_argument("--ready", type=int, required=True)
     parser.add_argument("--no-switch", action="store_true")
@@ -38,7 +39,7 @@ def main() -> None:
             start_switch()
         child = subprocess.Popen(said.command, close_fds=False, start_new_session=True) if said.command else None
     except (TopologyError, OSError) as error:
-        print(f"error: sandbox: {shell.one_line(str(error))}", file=sys.stderr)
+        os.write(said.ready, shell.one_line(str(error)).encode())
         sys.exit(2)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     for number in FORWARDED if child else ():

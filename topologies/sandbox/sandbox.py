@@ -87,7 +87,7 @@ class Sandbox:
     def _start(self, group: Path | None) -> None:
         told, tell = os.pipe()
         words = ["setpriv", "--pdeathsig", "KILL", "unshare", *OWN, "--fork", "--kill-child=KILL"]
-        words += [sys.executable, "-m", "topologies.sandbox.first", "--ready", str(tell)]
+        words += [sys.executable, "-m", "topologies.sandbox.first", "--name", self.name, "--ready", str(tell)]
         words += [] if group is None else ["--group", str(group)]
         words += [] if self._switch else ["--no-switch"]
         os.set_inheritable(tell, True)
@@ -100,12 +100,12 @@ class Sandbox:
             os.close(tell)
         try:
             ready = select.select([told], [], [], START_TIMEOUT_S)[0]
-            word = os.read(told, 32) if ready else b""
+            word = os.read(told, select.PIPE_BUF).decode() if ready else ""
         finally:
             os.close(told)
-        if not word:
-            status = self._process.wait(END_TIMEOUT_S) if ready else None
-            raise RefusedError(f"sandbox {self.name} did not come to stand (status {status}); it said why above")
+        if not word.isdigit():
+            reason = word or (f"not ready after {START_TIMEOUT_S:.0f} s" if not ready else "its first process ended")
+            raise RefusedError(f"sandbox {self.name} does not stand: {reason}")
         self.pid = int(word)
 
     def words(self, *command: str) -> list[str]:
