@@ -21,13 +21,14 @@ from controller.errors import BorderError, ControllerError, PlanError, PortTaken
 from controller.lives import Life, Lives
 from controller.placement.kinds import read as read_kind
 from controller.plugins.setup import read as read_engines
+from controller.southbound.tls import Credentials, Handshakes
 from packets.errors import IdentityError
 from packets.events import Emit, Emitter, silent
 from packets.security.clock import unix_ms
 from packets.security.identity import Directory, Identity
 from packets.security.keeper import Keeper
 from topologies.machine.ledger import RUN_VARIABLE
-from topologies.plan import DomainPlan
+from topologies.plan import OPENFLOW_ADDRESSES, DomainPlan
 
 if TYPE_CHECKING:  # what loads slowly comes once the options are known to be right
     from controller.border.kbgp.border import KbgpBorder
@@ -46,17 +47,22 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m controller",
-        description="Control centre (DCC) of the K-AS in a plan file. It serves OpenFlow 1.3 on the loopback, and "
-        "speaks with other DCCs by way of its gateways' border speakers (python -m controller.border.speaker), whose "
+        description="Control centre (DCC) of the K-AS in a plan file. It serves OpenFlow 1.3 on the loopback (or over "
+        "TLS), and speaks with other DCCs by way of its gateways' border speakers, whose "
         "sockets are in the runtime directory. Without a runtime directory it is alone: routing and ARP work.",
         epilog=f"example: {EXAMPLE}",
     )
     parser.add_argument(
         "--plan", type=Path, required=True, metavar="FILE", help="the declared network: JSON of a DomainPlan"
     )
+    parser.add_argument("--openflow-port", type=int, default=6653, metavar="P", help="OpenFlow port (6653)")
     parser.add_argument(
-        "--openflow-port", type=int, default=6653, metavar="P", help="OpenFlow port on the loopback (6653)"
+        "--openflow-host", default=HOST, metavar="IP", help="address to listen on (the loopback; another: with TLS)"
     )
+    parser.add_argument(
+        "--certificate", type=Path, metavar="PEM", help="its key and certificate: OpenFlow over TLS (daitn certs)"
+    )
+    parser.add_argument("--authority", type=Path, metavar="PEM", help="whose certificates switches must show")
     parser.add_argument("--runtime-dir", type=Path, metavar="DIR", help="where the sockets of its border speakers are")
     parser.add_argument("--events", metavar="SOCK", help="unix datagram socket of the event collector")
     parser.add_argument(
@@ -119,17 +125,33 @@ def read_keeper(identity: Path | None, directory: Path | None) -> Keeper | None:
         raise PlanError(str(error)) from error
 
 
-def check_port(port: int, address: str = HOST) -> None:
+def read_credentials(options: argparse.Namespace) -> Credentials | None:
+    """Return what OpenFlow over TLS is spoken with (None: plain, on the loopback alone); ``PlanError``."""
+    if (options.certificate is None) != (options.authority is None):
+        raise PlanError("--certificate and --authority go together: OpenFlow over TLS needs both")
+    if options.certificate is None:
+        if options.openflow_host != HOST:
+            raise PlanError(
+                f"--openflow-host {options.openflow_host}: beyond the loopback OpenFlow is spoken over TLS; "
+                "give --certificate and --authority (`daitn certs` makes them)"
+            )
+        return None
+    found = Credentials(options.certificate, options.authority)
+    found.context()
+    return found
+
+
+def check_port(port: int, host: str = HOST) -> None:
     """Raise ``PortTaken`` when the OpenFlow port cannot be listened on."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((address, port))
+            probe.bind((host, port))
             probe.listen(1)
         except (OSError, OverflowError) as error:
             why = getattr(error, "strerror", None) or error
             raise PortTaken(
-                f"OpenFlow port {port} on {address}: {why}; end who listens there, or choose --openflow-port"
+                f"OpenFlow port {port} on {host}: {why}; end who listens there, or choose --openflow-port"
             ) from error
 
 
@@ -144,6 +166,7 @@ class Process:
         self.keeper = read_keeper(options.identity, options.directory)
         self.engines = read_engines(options.engines)
         self.housing = read_kind(options.kind)
+        self.credentials = read_credentials(options)
         self.border: KbgpBorder | None = None
         self._marks: list[Path] = []
         self._locks: list[IO[str]] = []
@@ -185,7 +208,8 @@ class Process:
             await self._open_border(dcc, emit, store)
             worker.spawn(dcc.lending.warm(), "start of the engines that are lent")
             worker.watch()
-            app.start(dcc.fabric, switches, self.options.openflow_port, self.life.address, self.life.spares)
+            where = self.options.openflow_port, self.life.address
+            app.start(dcc.fabric, switches, *where, self.life.spares, self._handshakes(emit))
             await dcc.resume()
             worker.every(dcc.table() | self._border_table(dcc))
             await over.wait()
@@ -193,6 +217,16 @@ class Process:
             await dcc.lending.close()
             await self.engines.close()
             self._close(store, worker)
+
+    def _handshakes(self, emit: Emit) -> Handshakes | None:
+        if self.credentials is None:
+            return None
+        kas = self.plan.kas[0]
+
+        def refused(address: str, why: str, count: int) -> None:
+            emit("switch.refused", kas=kas, address=address, reason=why, count=count)
+
+        return Handshakes(self.credentials.context(), refused)
 
     async def _open_border(self, dcc: Dcc, emit: Emit, store: Store) -> None:
         from controller.border.kbgp.border import KbgpBorder
@@ -276,7 +310,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(sys.argv[1:] if arguments is None else arguments)
     try:
         process = Process(options)
-        check_port(options.openflow_port)
+        check_port(options.openflow_port, options.openflow_host)
         _load()
     except ControllerError as error:
         print(f"controller: {error}", file=sys.stderr)
@@ -298,7 +332,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{name}: {text}", file=sys.stderr, flush=True)
         process.voice()("warning", text=f"{name}: {text}")
 
-    return Lives(options.openflow_port, serve, warn).run()
+    where = OPENFLOW_ADDRESSES if process.credentials is None else (options.openflow_host,)  # no spares over TLS
+    return Lives(options.openflow_port, serve, warn, where).run()
 
 
 def _load() -> None:

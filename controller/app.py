@@ -27,6 +27,7 @@ from controller.southbound.datapath import serve_in
 from controller.southbound.fair_queue import FairQueue
 from controller.southbound.openflow import DropCount, Found, Mod, PacketIn, PortCount
 from controller.southbound.spares import Spare
+from controller.southbound.tls import Handshakes
 from controller.southbound.translate import to_bytes, to_found, to_message
 
 HOST = "127.0.0.1"
@@ -271,17 +272,24 @@ class Shim(app_manager.OSKenApp):  # type: ignore[misc,unused-ignore]  # os-ken 
         self._call(self.core.switch_error, message.datapath.id or 0, text)
 
 
-def start(core: Core, switches: Switches, port: int, address: str = HOST, spares: Sequence[Spare] = ()) -> None:
-    """Start os-ken without a manager process; it serves OpenFlow on the loopback from threads of its own.
+def start(
+    core: Core,
+    switches: Switches,
+    port: int,
+    address: str = HOST,
+    spares: Sequence[Spare] = (),
+    handshakes: Handshakes | None = None,
+) -> None:
+    """Start os-ken without a manager process; it serves OpenFlow from threads of its own.
 
-    ``spares``: sessions that it takes over.
+    ``spares``: sessions that it takes over; ``handshakes``: each new one begins with one of TLS.
     """
     hub.Event = threading.Event  # os-ken's own never returns from wait(timeout) on native threads
     logging.getLogger("os_ken").setLevel(logging.CRITICAL)
     arguments = [f"--ofp-listen-host={address}", f"--ofp-tcp-listen-port={port}"]
     cfg.CONF(args=arguments, project="os_ken", default_config_files=[])
     queue = FairQueue(switches.loop, core.packet_in, core.packet_refused)
-    take_over = serve_in(switches.loop, queue.put, core.switch_error, queue.serve)
+    take_over = serve_in(switches.loop, queue.put, core.switch_error, queue.serve, handshakes)
     manager = app_manager.AppManager.get_instance()
     manager.load_apps(["os_ken.controller.ofp_handler", "controller.app"])
     manager.instantiate_apps(core=core, switches=switches)

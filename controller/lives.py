@@ -16,7 +16,7 @@ import selectors
 import signal
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from controller.southbound.spares import Spare, Spares
@@ -47,10 +47,19 @@ class Life:
 
 
 class Lives:
-    """Runs ``serve`` in one process after the other, until one ends of itself. ``warn`` hears of deaths."""
+    """Runs ``serve`` in one process after the other, until one ends of itself. ``warn`` hears of deaths.
 
-    def __init__(self, port: int, serve: Callable[[Life], int], warn: Callable[[str], None]) -> None:
-        self._serve, self._warn = serve, warn
+    ``addresses``: lives listen at them by turns, the parent takes spare sessions at the next one; one: there are none.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        serve: Callable[[Life], int],
+        warn: Callable[[str], None],
+        addresses: Sequence[str] = OPENFLOW_ADDRESSES,
+    ) -> None:
+        self._serve, self._warn, self._addresses = serve, warn, addresses
         self._selector = selectors.DefaultSelector()
         self._spares = Spares(port, self._selector)
         self._asked_to_end = False
@@ -75,7 +84,7 @@ class Lives:
 
     def _live(self, number: int) -> tuple[int, float]:
         """Have one life; return how it ended, and for how many seconds it had its switches."""
-        life = Life(number, OPENFLOW_ADDRESSES[number % 2], self._spares.take())
+        life = Life(number, self._address(number), self._spares.take())
         self._spares.close()
         reading, life.pipe = os.pipe()
         parent = os.getpid()
@@ -87,12 +96,16 @@ class Lives:
             spare.socket.close()
         if self._asked_to_end:  # in the moment before there was anybody to tell
             os.kill(child, signal.SIGTERM)
-        self._spares.open(OPENFLOW_ADDRESSES[(number + 1) % 2])
+        if (other := self._address(number + 1)) != life.address:
+            self._spares.open(other)
         try:
             return self._watch(child, reading)
         finally:
             self._child = 0
             os.close(reading)
+
+    def _address(self, number: int) -> str:
+        return self._addresses[number % len(self._addresses)]
 
     def _be(self, life: Life, parent: int) -> None:
         """Be the child; does not return."""

@@ -20,6 +20,7 @@ from experiments.commands import standing  # noqa: F401  isort: skip
 from experiments.commands.asking import commands  # noqa: F401  isort: skip
 from experiments.commands import looking  # noqa: F401  isort: skip
 from experiments.chaos import command  # noqa: F401  isort: skip
+from experiments.commands import certificates  # noqa: F401  isort: skip
 from experiments.commands.app import app, command_line, err
 from experiments.commands.words import shown
 from experiments.errors import ExperimentError, RunFailed

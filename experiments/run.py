@@ -251,7 +251,7 @@ def keep_model(bed: Bed, subfolder: str = "", owner: str = "", object_id: int = 
     """Copy a model and its training log (no object: what came home last) into the run's folder; return where."""
     target = bed.folder.model / subfolder
     target.mkdir(parents=True, exist_ok=True)
-    home = bed.runtime / owner_named(bed, owner)
+    home = bed.home(owner_named(bed, owner))
     for file in (home / f"{object_id:x}" if object_id else home).glob("*.*"):
         shutil.copy2(file, target)
     return target

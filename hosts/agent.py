@@ -27,6 +27,7 @@ from hosts.gossip.runtime import Gossiping
 from hosts.learning.spec import NodeData, Samples
 from hosts.learning.task import Task
 from hosts.process.config import NodeSpec
+from hosts.process.namespaces import mtu_of
 from hosts.roles import ROLES, Role
 from hosts.terminal.custody import HAND_OVER_S
 from hosts.terminal.reporter import Reporter
@@ -38,7 +39,7 @@ from packets.messages import Ack, Leave
 from packets.security.keeper import Keeper
 from packets.transport import Endpoint, ReceivedObject
 from packets.wire import Header
-from topologies.plan import HostPlan
+from topologies.plan import HostPlan, interface_name
 
 TICK_S = 0.5
 DRAIN_S = 30.0
@@ -80,6 +81,7 @@ class Agent:
             guard=setup.guard,
             on_query=self._on_message if plan.role == "mdfp" else None,
             only_steered=setup.guard is not None,
+            mtu=mtu_of(interface_name(plan.name, 0)),
         )
         self.terminal = Terminal(
             plan=plan, task=setup.task, network=self.endpoint, emit=emit, submit=Work(),

@@ -22,7 +22,7 @@ TORCH=$(sed -n 's/^# torch==//p' requirements.lock)
 TORCH_SIZE="CPU build, about 190 MB to download, 750 MB on disk"
 APT_PYTHON=(python3 python3-venv python3-distutils ca-certificates)
 APT_RUN=(make git procps mininet openvswitch-switch iproute2 nftables ethtool iputils-ping iperf3 tcpdump tshark vde2 kmod libtcmalloc-minimal4)
-APT_TEST=(chromium chromium-driver fonts-dejavu-core)
+APT_TEST=(chromium chromium-driver fonts-dejavu-core openssh-server)
 
 MODE=all
 case "${1:-}" in

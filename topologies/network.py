@@ -26,6 +26,7 @@ from topologies.errors import PlanError, RefusedError
 from topologies.machine import cgroups, netns, shell, wires
 from topologies.machine.preflight import check_files, check_machine, check_names
 from topologies.machine.probe import Datapath
+from topologies.machine.tls import SwitchTls, hide, show
 from topologies.machine.waiting import wait_until
 from topologies.plan import OPENFLOW_ADDRESSES, LinkPlan, NetworkPlan
 from topologies.session import Session
@@ -48,7 +49,8 @@ class HostList(list[Any]):
 class Network(Mininet):
     """A standing network made from a plan; a context manager, and safe to stop twice.
 
-    ``controller_ports`` gives, for each K-AS, the loopback TCP port of its controller, started before or after.
+    ``controller_ports`` gives, for each K-AS, the loopback TCP port of its controller, started before or after;
+    ``tls``: what its switches show there (None: OpenFlow is spoken plain).
     ``seconds`` holds how long each step of the start took.
     """
 
@@ -59,6 +61,7 @@ class Network(Mininet):
         controller_ports: Mapping[int, int],
         runtime_dir: Path | str,
         datapath: Datapath | None = None,
+        tls: SwitchTls | None = None,
     ) -> None:
         validate(plan)
         if not run_id or not run_id.replace("-", "").replace("_", "").isalnum():
@@ -78,6 +81,7 @@ class Network(Mininet):
         self._runtime_dir = Path(runtime_dir)
         self._controller_ports = dict(controller_ports)
         self._wanted_datapath = datapath
+        self._tls = tls
         self.session: Session | None = None
 
     def __enter__(self) -> Network:
@@ -162,9 +166,13 @@ class Network(Mininet):
 
     def _start_switches(self) -> None:
         words: list[str] = []
+        if self._tls is not None:
+            show(self._tls, self.run_id)
+        scheme = "tcp" if self._tls is None else "ssl"
         for switch in self.switches:
             port = self._controller_ports.get(switch.plan.kas)
-            switch.targets = [f"tcp:{address}:{port}" for address in OPENFLOW_ADDRESSES] if port else []
+            addresses = OPENFLOW_ADDRESSES if self._tls is None else OPENFLOW_ADDRESSES[:1]  # no spare session over TLS
+            switch.targets = [f"{scheme}:{address}:{port}" for address in addresses] if port else []
             words += switch.words(switch.targets)
         shell.must("ovs-vsctl", *words)
         self._check_ports()
@@ -192,6 +200,8 @@ class Network(Mininet):
         for wire in lines:
             wire.ask_to_end()
         shell.run("ovs-vsctl", "--timeout=20", *wiring.unbridge_words(s.name for s in self.plan.switches))
+        if self._tls is not None:
+            hide(session.run_id)
         for wire in lines:
             wire.stop()
         shell.try_batch("ip", [f"link del group {wiring.group(session.run_id)}"])

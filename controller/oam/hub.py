@@ -81,6 +81,10 @@ class EventHub:
         """Say something in the name of this process (``packets.events.Emit``)."""
         self._take(Event(kind=kind, source=self.source, t_unix_s=unix_s(), data=data))
 
+    def hear(self, event: Event) -> None:
+        """Take an event that a collector on another machine handed on."""
+        self._take(event)
+
     def subscribe(self, name: str = "subscriber", limit: int | None = None) -> Subscription:
         """Return a bounded queue of all events from now on; close it when done."""
         subscription = Subscription(name, limit or self._listener_limit)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -24,8 +25,9 @@ from os_ken.ofproto import ofproto_parser
 from controller.southbound.fastpath import OFPT_PACKET_IN, read_packet_in
 from controller.southbound.openflow import PacketIn
 from controller.southbound.spares import EQUAL, HELLO, Spare, role_request
+from controller.southbound.tls import Handshakes
 
-READ_BYTES = 1 << 14  # some sixty reports: other work has its turn after them
+READ_BYTES = 1 << 14  # some sixty reports: other work has its turn after them; no record of TLS holds more
 UNSENT_BYTES = 64 << 20  # a switch that takes nothing for so long is given up
 _HEADER = struct.Struct("!BBHI")
 
@@ -87,8 +89,9 @@ class LoopDatapath(controller.Datapath):  # type: ignore[misc,unused-ignore]  # 
     def _readable(self) -> None:
         """Take what has come."""
         try:
-            found = self.socket.recv(READ_BYTES)
-        except BlockingIOError:
+            with self._lock:  # a TLS session is not read and written at the same time
+                found = self.socket.recv(READ_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
         except OSError:
             found = b""
@@ -195,13 +198,16 @@ class LoopDatapath(controller.Datapath):  # type: ignore[misc,unused-ignore]  # 
 
 
 def serve_in(
-    loop: asyncio.AbstractEventLoop, take: Take, complain: Complain, taken: Callable[[], None] = lambda: None
-) -> Callable[[Spare], None]:
-    """Have os-ken make its sessions of this kind from now on; returns what takes a session over from another process
-    (in a thread of its own, until it ends).
+    loop: asyncio.AbstractEventLoop, take: Take, complain: Complain, taken: Callable[[], None] = lambda: None,
+    handshakes: Handshakes | None = None,
+) -> Callable[[Spare], None]:  # fmt: skip
+    """Have os-ken make its sessions of this kind from now on, each beginning with one of the ``handshakes``; returns
+    what takes a session over from another process (in a thread of its own, until it ends).
     """
 
     def session(sock: Any, address: Any, spare: Spare | None = None) -> None:
+        if spare is None and handshakes is not None and (sock := handshakes.greet(sock, address)) is None:
+            return
         made = LoopDatapath(sock, address, loop=loop, take=take, complain=complain, taken=taken, spare=spare)
         with contextlib.closing(made) as datapath:
             datapath.serve()

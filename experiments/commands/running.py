@@ -60,6 +60,14 @@ def run(
             "its folder are here as ever, `daitn status` and the like do not see it.",
         ),
     ] = False,
+    tls: Annotated[bool, typer.Option("--tls", help="OpenFlow over TLS, with certificates of this run alone.")] = False,
+    certs: Annotated[
+        Path | None, typer.Option(help="OpenFlow over TLS, with the certificates of this folder (daitn certs).")
+    ] = None,
+    servers: Annotated[
+        str, typer.Option(help="Machines to stand on, names as for ssh, comma between them; each K-AS whole on one.")
+    ] = "",
+    place: Annotated[str, typer.Option(help="Which K-AS on which server: 1=a,2=b [default: in turn].")] = "",
 ) -> None:
     """Run a scenario from bring-up to report and teardown (what `make demo` does)."""
     started_s = time.monotonic()
@@ -69,6 +77,7 @@ def run(
 
         need_root()
         go_apart(sys.argv[1:], choose_page_port(page_port, no_page))
+    from experiments.cluster.where import Where
     from experiments.commands.resolving import Said
     from experiments.commands.session import choose_page_port, run_scenario
 
@@ -78,7 +87,7 @@ def run(
     }  # fmt: skip
     report = run_scenario(
         scenario, said, method=method, run_dir=run_dir, page_port=choose_page_port(page_port, no_page),
-        capture=not no_capture, console=out, started_s=started_s,
+        capture=not no_capture, console=out, started_s=started_s, where=Where(tls, certs, servers, place),
     )  # fmt: skip
     if not report["targets_met"]:
         raise typer.Exit(1)

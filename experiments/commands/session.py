@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from controller.oam.page import DEFAULT_PORT
+from experiments.cluster.where import Where
 from experiments.commands.client import standing_socket
 from experiments.commands.control import ControlServer
 from experiments.commands.engines import check_engines, try_engines, try_metrics
@@ -32,6 +33,7 @@ from experiments.testbed.testbed import FIRST_OPENFLOW_PORT, Bed
 from topologies.machine.preflight import check_alone, check_files, check_machine, check_names, check_root, port_owner
 
 RUNS = Path("runs")
+ON_ONE = Where()
 DETACHED_VARIABLE = "DAITN_DETACHED"
 DETACHED_START_S = 120.0
 
@@ -51,16 +53,18 @@ def need_root() -> None:
 
 @contextlib.contextmanager
 def _standing(
-    scenario: Scenario, run_dir: Path | None, page_port: int | None, capture: bool, console: Console
-) -> Iterator[tuple[Bed, Progress]]:
+    scenario: Scenario, run_dir: Path | None, page_port: int | None, capture: bool, console: Console,
+    where: Where = ON_ONE,
+) -> Iterator[tuple[Bed, Progress]]:  # fmt: skip
     need_root()
+    where.check(scenario)
     check_files(network_plan(scenario))
     folder = RunFolder.create(RUNS, scenario.name, scenario.seed, run_dir)
     progress = Progress(console)
     try:
         disk.check_before(folder.path)
         page_port, listener = inherited_page(page_port)
-        with Bed(scenario, folder, page_port=page_port, capture=capture, listener=listener) as bed:
+        with where.bed(scenario, folder, page_port=page_port, capture=capture, listener=listener) as bed:
             folder.publish()
             bed.hub.add_listener(progress)
             if bed.page:
@@ -90,6 +94,7 @@ def run_scenario(
     capture: bool,
     console: Console,
     started_s: float,
+    where: Where = ON_ONE,
 ) -> dict[str, Any]:
     """Carry a scenario out from bring-up to teardown; return the report. ``method``: None for the scenario's own."""
     if method and ":" in method:
@@ -99,7 +104,7 @@ def run_scenario(
     check_engines(scenario)
     method = method or scenario.jobs[0].method
     scenario = allow(scenario, method)
-    with _standing(scenario, run_dir, page_port, capture, console) as (bed, progress):
+    with _standing(scenario, run_dir, page_port, capture, console, where) as (bed, progress):
         report = Run(bed, method=method).carry_out(started_s)
         progress.close()
     say_report(report, bed.folder.path, console)

@@ -151,6 +151,8 @@ class Timeline:
 def carry_out(bed: Bed, event: TimedEvent) -> None:
     """Let one event happen."""
     bed.hub.emit("timed.event", do=event.do, node=event.subject, at_s=event.at_s)
+    if bed.hand_over(event):
+        return
     if event.do in OF_LINKS:
         _change(bed, event)
     elif event.do == "drift":

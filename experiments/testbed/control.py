@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from controller.placement.kinds import KasKind, housing, salt_of
-from experiments.scenarios.scenario import Scenario
+from experiments.scenarios.scenario import Scenario, engine_setup
 from hosts.process.config import HouseSpec, house_file
 from packets.security.identity import write_private
 from topologies.plan import NetworkPlan
@@ -26,3 +26,13 @@ def tell_control(runtime: Path, scenario: Scenario, plan: NetworkPlan, kas: int,
     plan_file.write_bytes(msgspec.json.encode(domain))
     write_private(kind_file, msgspec.json.encode(housing(scenario.kas, kas, salt)))
     return {"--plan": plan_file, "--kind": kind_file}
+
+
+def tell_engines(runtime: Path, scenario: Scenario, kas: int) -> dict[str, object]:
+    """Write which engines and metrics of one's own there are; return the option that names them (nothing: none)."""
+    setup = engine_setup(scenario, kas)
+    if not setup.own and not setup.cats:
+        return {}
+    file = runtime / f"engines{kas}.json"
+    file.write_bytes(msgspec.json.encode(setup))
+    return {"--engines": file}

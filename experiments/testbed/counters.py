@@ -34,10 +34,16 @@ def port_bytes(bridges: list[str]) -> tuple[dict[str, int], list[str]]:
 
 
 class LinkBytes:
-    """Counts what went over each link of a plan. ``on_silent``: told once of each switch that does not answer."""
+    """Counts what went over each link of a plan. ``on_silent``: told once of each switch that does not answer;
+    ``count``: who reads the counters of all its switches, where they are not all here.
+    """
 
-    def __init__(self, plan: NetworkPlan, on_silent: Callable[[str], None]) -> None:
+    def __init__(
+        self, plan: NetworkPlan, on_silent: Callable[[str], None],
+        count: Callable[[], tuple[dict[str, int], list[str]]] | None = None,
+    ) -> None:  # fmt: skip
         self.plan, self._on_silent = plan, on_silent
+        self._count = count or (lambda: port_bytes([s.name for s in plan.switches]))
         self._counted: dict[str, int] = {}
         self._silent: set[str] = set()
 
@@ -45,7 +51,7 @@ class LinkBytes:
         """Return rx + tx bytes of each link as the switches count them: where one is gone, by the switch at the other
         end, else as was last read.
         """
-        counted, silent = port_bytes([s.name for s in self.plan.switches])
+        counted, silent = self._count()
         for name in sorted(set(silent) - self._silent):
             self._on_silent(name)
         self._silent.update(silent)

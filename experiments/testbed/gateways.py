@@ -19,21 +19,31 @@ KEYLOG = "tls-keys.log"
 class Gateways:
     """Writes what the speakers of a plan need into the run's directory, and says how each is started.
 
-    ``signed``: they take no knowledge that its K-AS has not signed; ``keylog``: where TLS keys go, for the capture.
+    ``signed``: they take no knowledge that its K-AS has not signed; ``keylog``: where TLS keys go, for the capture;
+    ``written``: what they need lies there already.
     """
 
     def __init__(
-        self, plan: NetworkPlan, runtime: Path, identities: Identities, *, signed: bool, keylog: Path | None = None
-    ) -> None:
+        self, plan: NetworkPlan, runtime: Path, identities: Identities, *, signed: bool, keylog: Path | None = None,
+        written: bool = False,
+    ) -> None:  # fmt: skip
         self.plan, self._runtime, self._signed, self._keylog = plan, runtime, signed, keylog
         self._directory, self._authority_file = identities.directory, runtime / "authority.pem"
         if keylog is not None:
             keylog.touch(mode=0o600)
+        if not written:
+            self._write(identities)
+
+    def _write(self, identities: Identities) -> None:
         authority = Authority()
         self._authority_file.write_bytes(authority.pem)
-        for speaker in plan.speakers:
+        for speaker in self.plan.speakers:
             authority.save(identities[speaker.name], self._file(speaker, "pem"))
-            self._file(speaker, "json").write_bytes(msgspec.json.encode(speaker_config(plan, speaker)))
+            self._file(speaker, "json").write_bytes(msgspec.json.encode(speaker_config(self.plan, speaker)))
+
+    def files(self, speaker: HostPlan) -> list[Path]:
+        """Return what was written for a speaker, and for all."""
+        return [self._file(speaker, "pem"), self._file(speaker, "json"), self._authority_file, self._directory]
 
     def _file(self, speaker: HostPlan, kind: str) -> Path:
         return self._runtime / f"{speaker.name}.{kind}"

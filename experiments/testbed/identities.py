@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -32,9 +33,21 @@ class Identities:
         self.directory, self.revoked = runtime / DIRECTORY_FILE, runtime / REVOKED_FILE
         Directory(i.certificate for i in self._known.values()).save(self.directory)
 
+    @classmethod
+    def given(cls, runtime: Path, keys: Mapping[str, str]) -> Identities:
+        """Return the identities of a part of a run, as given; their directory lies in ``runtime``."""
+        made = cls.__new__(cls)
+        made._runtime, made.directory = runtime, runtime / DIRECTORY_FILE
+        made._known = {name: Identity.from_json(text, f"keys of {name}") for name, text in keys.items()}
+        return made
+
     def keys(self, name: str) -> str:
         """Return a terminal's own keys, for its agent."""
         return self._known[name].to_json().decode()
+
+    def share(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the keys of some, for the machine that they stand on."""
+        return {name: self.keys(name) for name in names}
 
     def __getitem__(self, name: str) -> Identity:
         return self._known[name]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import shutil
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,18 +21,19 @@ from controller.oam.state.run import NetworkState
 from experiments.errors import RunFailed
 from experiments.scenarios import events
 from experiments.scenarios.kinds import all_kinds
-from experiments.scenarios.scenario import Scenario, engine_setup, network_plan
-from experiments.scenarios.steering import own_policies
+from experiments.scenarios.scenario import Scenario, network_plan
 from experiments.testbed import disk, terminal
 from experiments.testbed.background import Background
 from experiments.testbed.capture import BORDER_FRAMES, WHOLE_BYTES, Capture
-from experiments.testbed.control import tell_control
+from experiments.testbed.control import tell_control, tell_engines
 from experiments.testbed.counters import LinkBytes, link_interfaces
 from experiments.testbed.folder import RunFolder
 from experiments.testbed.gateways import KEYLOG, Gateways, joined
 from experiments.testbed.identities import REVOKED_FILE, Identities
+from experiments.testbed.openflow_tls import HERE, Certificates
 from experiments.testbed.processes import Child, python, undisturbed, wait_for
 from experiments.testbed.revival import Revival
+from experiments.testbed.zygote import zygote_command
 from hosts.learning.task_spec import TaskSpec
 from packets.events import Event
 from topologies.machine import calibrate
@@ -53,11 +54,11 @@ class Bed:
 
     def __init__(
         self, scenario: Scenario, folder: RunFolder, *, page_port: int | None, capture: bool = True,
-        listener: socket.socket | None = None,
+        certificates: Certificates | None = None, tls: bool = False, listener: socket.socket | None = None,
     ) -> None:  # fmt: skip
         self.scenario = scenario
         self.folder = folder
-        self.plan = network_plan(scenario)
+        self.whole = self.plan = network_plan(scenario)  # a bed that is one of several has a part of the whole
         self.run_id = f"{os.getpid():x}-{secrets.token_hex(3)}"
         self.runtime = RUN_BASE / self.run_id
         self.events: list[Event] = []
@@ -69,6 +70,8 @@ class Bed:
         self._want_capture = capture
         self._zygote: Child | None = None
         self.identities: Identities | None = None
+        self.certificates = certificates  # of OpenFlow over TLS (None: plain)
+        self._fresh_tls = tls and certificates is None
         self._links = LinkBytes(self.plan, self._uncounted)
         self._cleanup = contextlib.ExitStack()
         self.capture: Capture | None = None
@@ -88,16 +91,19 @@ class Bed:
     # --- bring-up ---
 
     def _prepare(self) -> None:
+        self._take_machine()
+        self._make_keys()
+        self._listen()
+
+    def _take_machine(self) -> None:
         self._cleanup.enter_context(RunLock(self.run_id))
         ports = [FIRST_OPENFLOW_PORT + k - 1 for k in self.plan.kas_numbers]
         check_machine(ports=ports, page_port=self._page_port)
         (self.runtime / "agents").mkdir(parents=True, mode=0o700)
         self.runtime.chmod(0o700)
         self._cleanup.callback(clean, self.run_id, force=True)
-        identities = Identities(self.plan, self.runtime)
-        self.identities = identities if self.scenario.security else None
-        keylog = self.folder.logs / KEYLOG if self._want_capture else None
-        self.gateways = Gateways(self.plan, self.runtime, identities, signed=self.scenario.security, keylog=keylog)
+
+    def _listen(self) -> None:
         self.hub = EventHub(self.runtime / "events.sock", self.folder.events)
         self.state = NetworkState()
         metrics = Metrics()
@@ -111,10 +117,23 @@ class Bed:
             self.page.start()
             self._cleanup.callback(self.page.close)
 
+    def _make_keys(self) -> None:
+        """Make who speaks in this run: terminals, control centres, border speakers; and certificates for OpenFlow."""
+        self.speakers = identities = Identities(self.whole, self.runtime)
+        self.identities = identities if self.scenario.security else None
+        keylog = self.folder.logs / KEYLOG if self._want_capture else None
+        self.gateways = Gateways(self.whole, self.runtime, identities, signed=self.scenario.security, keylog=keylog)
+        if self._fresh_tls:
+            self.certificates = Certificates.fresh(self.runtime / "tls", self.whole.kas_numbers, [HERE])
+
+    def _make_network(self) -> Network:
+        ports = {k: FIRST_OPENFLOW_PORT + k - 1 for k in self.plan.kas_numbers}
+        tls = self.certificates.switch_tls() if self.certificates else None
+        return Network(self.plan, self.run_id, ports, self.runtime, tls=tls)
+
     def start_network(self, seed: int) -> None:
         """Bring up switches, links, terminals and control centres; PyTorch loads meanwhile."""
-        ports = {k: FIRST_OPENFLOW_PORT + k - 1 for k in self.plan.kas_numbers}
-        self.network = Network(self.plan, self.run_id, ports, self.runtime)
+        self.network = self._make_network()
         self._cleanup.callback(self.network.stop)  # last to go: agents and control centres end while it carries them
         self._cleanup.callback(self._stop_children)
         self.start_zygote(seed)
@@ -125,17 +144,20 @@ class Bed:
         speakers = [self._start_speaker(s) for s in self.plan.speakers]
         ready = [self.runtime / f"dcc{k}.ready" for k in self.plan.kas_numbers]
         wait_for("the control centres", lambda: all(p.exists() for p in ready), READY_TIMEOUT_S, self.check)
-        wait_for("the border sessions", self._neighbours_heard, READY_TIMEOUT_S, self.check)
-        first, last = self.plan.hosts[0].name, self.plan.hosts[-1].name
-        check_udp(self.network.hosts[first], self.network.hosts[last])
+        self._try_out()
         self._controllers = controllers
         self._revival = Revival([*controllers, *speakers], lambda text: self.hub.emit("warning", text=text))
         self._revival.start()
         self._cleanup.callback(self._revival.stop)
 
+    def _try_out(self) -> None:
+        wait_for("the border sessions", self._neighbours_heard, READY_TIMEOUT_S, self.check)
+        first, last = self.plan.hosts[0].name, self.plan.hosts[-1].name
+        check_udp(self.network.hosts[first], self.network.hosts[last])
+
     def _start_controller(self, kas: int, seed: int) -> Child:
         arguments = {
-            **tell_control(self.runtime, self.scenario, self.plan, kas, seed),
+            **tell_control(self.runtime, self.scenario, self.whole, kas, seed),
             "--openflow-port": FIRST_OPENFLOW_PORT + kas - 1,
             "--runtime-dir": self.runtime,
             "--events": self.runtime / "events.sock",
@@ -143,8 +165,9 @@ class Bed:
             "--seed": seed,
             "--revoked": self.runtime / REVOKED_FILE,
             "--place-every": self.scenario.place_every_s,
-            **self._engines(kas),
+            **tell_engines(self.runtime, self.scenario, kas),
             **(self.identities.controller_options(kas) if self.identities else {}),
+            **(self.certificates.controller_options(kas) if self.certificates else {}),
         }
         return self._spawn(f"dcc{kas}", python("controller", *(str(x) for pair in arguments.items() for x in pair)))
 
@@ -153,12 +176,15 @@ class Bed:
         self.hub.emit("control.ended", pids=self._revival.end(self._controllers))
 
     def _capture_borders(self) -> None:
-        links = link_interfaces(self.plan, borders=True)
+        links = self._captured(borders=True)
         if self._want_capture and links:
             log = self.folder.logs / "dumpcap-border.log"
             capture = Capture(self.folder.border, links, log, self.run_id, BORDER_FRAMES, WHOLE_BYTES)
             self._cleanup.callback(capture.stop)
             capture.wait_ready()
+
+    def _captured(self, *, borders: bool = False) -> dict[str, str]:
+        return link_interfaces(self.plan, borders=borders)
 
     def _start_speaker(self, speaker: HostPlan) -> Child:
         return self._spawn(speaker.name, self.gateways.command(speaker, self.network.hosts[speaker.name].pid))
@@ -168,15 +194,6 @@ class Bed:
         heard = {(e.data["kas"], e.data["to"]) for e in self.events if e.kind == "border.way" and e.data["path"]}
         return all({(a, b), (b, a)} <= heard for a, b in joined(self.plan))
 
-    def _engines(self, kas: int) -> dict[str, object]:
-        """Return where a control centre reads which engines and metrics of one's own there are (nothing: none)."""
-        setup = engine_setup(self.scenario, kas)
-        if not setup.own and not setup.cats:
-            return {}
-        file = self.runtime / f"engines{kas}.json"
-        file.write_bytes(msgspec.json.encode(setup))
-        return {"--engines": file}
-
     def _spawn(self, name: str, command: list[str]) -> Child:
         child = Child(name, command, self.folder.logs / f"{name}.log", self.run_id)
         self.children.append(child)
@@ -184,27 +201,7 @@ class Bed:
 
     def start_zygote(self, seed: int, data: TaskSpec | None = None) -> None:
         """Start the process that imports PyTorch once and holds every node's data until it has forked the agents."""
-        file = self.runtime / "agents.json"
-        task, metrics = msgspec.to_builtins(data or self.scenario.data), msgspec.to_builtins(self.scenario.cats)
-        own = {"metrics": metrics, "policies": own_policies(self.scenario.jobs)}
-        file.write_text(json.dumps({"task": task, "nodes": self._nodes(), **own}))
-        (self.runtime / "zygote.sock").unlink(missing_ok=True)
-        self._zygote = self._spawn(
-            "zygote",
-            python(
-                "hosts.process.zygote", "--runtime-dir", str(self.runtime),
-                "--events", str(self.runtime / "events.sock"), "--scenario", str(file), "--seed", str(seed),
-            ),
-        )  # fmt: skip
-
-    def _nodes(self) -> list[dict[str, Any]]:
-        """Return every terminal as the zygote wants it; ``index`` counts the nodes of a role."""
-        nodes: list[dict[str, Any]] = []
-        for host in self.plan.hosts:
-            if host.role != "host":
-                index = sum(n["role"] == host.role for n in nodes)
-                nodes.append({k: getattr(host, k) for k in ("name", "role", "kas", "address")} | {"index": index})
-        return nodes
+        self._zygote = self._spawn("zygote", zygote_command(self.scenario, self.whole, self.runtime, seed, data))
 
     def start_agents(self) -> None:
         """Fork one agent, PyTorch ready, into every terminal's namespace; returns when each has registered."""
@@ -284,9 +281,7 @@ class Bed:
     def start_measuring(self) -> None:
         """Start the capture and take the port counters' baseline."""
         if self._want_capture:
-            self.capture = Capture(
-                self.folder.capture, link_interfaces(self.plan), self.folder.logs / "dumpcap.log", self.run_id
-            )
+            self.capture = Capture(self.folder.capture, self._captured(), self.folder.logs / "dumpcap.log", self.run_id)
             self._cleanup.callback(self.capture.stop)
             self.capture.wait_ready()
         self.baseline = self.port_bytes()
@@ -300,6 +295,14 @@ class Bed:
     def terminals(self, role: str) -> list[str]:
         """Return the names of the terminals of a role that are there, sorted."""
         return sorted(h.name for h in self.plan.hosts if h.role == role and h.name not in self.absent)
+
+    def hand_over(self, event: events.TimedEvent) -> bool:
+        """Have an event happen on another machine, where its node is; here all nodes are."""
+        return False
+
+    def home(self, name: str) -> Path:
+        """Return the folder that a terminal's agent keeps its files in."""
+        return self.runtime / name
 
     def tell(self, name: str, op: str, timeout_s: float = 30.0, **arguments: Any) -> dict[str, Any]:
         """Send a command to the agent of a terminal, as the person sitting there would."""

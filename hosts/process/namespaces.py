@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import signal
+import socket
+import struct
 from pathlib import Path
 
 from hosts.errors import NoNamespace
+from packets.wire import DEFAULT_MTU
 
 CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
+SIOCGIFMTU = 0x8921  # linux/sockios.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -31,6 +36,20 @@ def enter_network_namespace(descriptor: int) -> None:
     if _libc.setns(descriptor, CLONE_NEWNET) != 0:
         reason = os.strerror(ctypes.get_errno())
         raise NoNamespace(f"cannot enter the network namespace: {reason}; the zygote needs root (CAP_SYS_ADMIN)")
+
+
+def mtu_of(interface: str) -> int:
+    """Return the bytes of the longest IP packet that an interface of this namespace takes; a LAN's where there is none.
+
+    A terminal that sends over a tunnel has less than others (``topologies.cluster``).
+    """
+    request = struct.pack("16s16x", interface.encode())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        try:
+            answer = fcntl.ioctl(control, SIOCGIFMTU, request)
+        except OSError:
+            return DEFAULT_MTU
+    return min(DEFAULT_MTU, int(struct.unpack("16si12x", answer)[1]))
 
 
 def join_cgroup(folder: str) -> None:

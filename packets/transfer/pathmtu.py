@@ -17,7 +17,7 @@ RAISE_S = 600.0  # RFC 8899: PMTU_RAISE_TIMER
 
 
 class ShardSize:
-    """How many bytes of an object a packet of this terminal carries now."""
+    """How many bytes of an object a packet of this terminal carries now; sealed, whole blocks of its cipher."""
 
     def __init__(self, mtu: int) -> None:
         self._full, self._narrow_until = _whole_blocks(mtu - OVERHEAD), 0.0

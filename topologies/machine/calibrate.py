@@ -30,6 +30,7 @@ PROBE_BYTES = 64
 GROUP_MBPS = 800.0  # sum over both directions measured at once: the one switch thread sees every frame
 PATIENCE_S = 0.25
 RETRIES = 2
+NOTHING_CAME = -1.0
 
 
 class LinkCalibration(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,11 +54,12 @@ class Measurable(Protocol):
     def namespace_pid(self, node: str) -> int | None: ...
 
 
-class _Direction:
-    """One way over one link."""
+class Direction:
+    """One way over one link, in frames of ``frame_bytes``."""
 
-    def __init__(self, link: LinkPlan, source: End, target: End) -> None:
+    def __init__(self, link: LinkPlan, source: End, target: End, frame_bytes: int = FRAME_BYTES) -> None:
         self.link = link
+        self.frame_bytes = frame_bytes
         self.source = source
         self.target = target
         self.mbps = 0.0
@@ -65,39 +67,47 @@ class _Direction:
         self.loss = 0.0
 
     def measure_delay(self) -> None:
+        self.send_probes()
+        self.take_probes()
+
+    def send_probes(self) -> None:
         for sequence in range(PROBES):
             self.source.send(sequence, 1, PROBE_BYTES)
             time.sleep(PROBE_GAP_S)
+
+    def take_probes(self) -> None:
         arrivals = self.target.collect(PROBES, self.link.delay_ms / 1e3 + PATIENCE_S)
-        self.delay_ms = statistics.median([(a.arrived_ns - a.sent_ns) / 1e6 for a in arrivals]) if arrivals else -1.0
+        self.delay_ms = (
+            statistics.median([(a.arrived_ns - a.sent_ns) / 1e6 for a in arrivals]) if arrivals else NOTHING_CAME
+        )
 
     def send_train(self) -> None:
-        self.source.send(PROBES, self.frames)
+        self.source.send(PROBES, self.frames, self.frame_bytes)
 
     def take_train(self) -> None:
         arrivals = self.target.collect(self.frames, self.link.delay_ms / 1e3 + PATIENCE_S)
-        self.mbps = rate_mbps(arrivals, PROBES + self.skip)
+        self.mbps = rate_mbps(arrivals, PROBES + self.skip, self.frame_bytes)
         self.loss = 100.0 * (1 - len(arrivals) / self.frames)
 
     @property
     def skip(self) -> int:
         """Frames that may pass unshaped, and as many again to be sure."""
-        return 2 * burst_bytes(self.link.rate_mbps) // FRAME_BYTES
+        return 2 * burst_bytes(self.link.rate_mbps) // self.frame_bytes
 
     @property
     def frames(self) -> int:
-        steady = int(self.link.rate_mbps * 1e3 * TRAIN_MS / 8 / FRAME_BYTES)
+        steady = int(self.link.rate_mbps * 1e3 * TRAIN_MS / 8 / self.frame_bytes)
         return self.skip + max(MIN_TRAIN_FRAMES, steady)
 
 
-def rate_mbps(arrivals: Sequence[Arrival], first: int) -> float:
+def rate_mbps(arrivals: Sequence[Arrival], first: int, frame_bytes: int = FRAME_BYTES) -> float:
     """Return the rate of frames from number ``first`` on, lost ones counted as carried; 0.0 when too few came."""
     steady = sorted((a for a in arrivals if a.sequence >= first), key=lambda a: a.sequence)
     times = [a.arrived_ns for a in steady]
     if len(steady) < 2 or max(times) <= min(times):
         return 0.0
     frames = steady[-1].sequence - steady[0].sequence
-    return frames * FRAME_BYTES * 8e3 / (max(times) - min(times))
+    return frames * frame_bytes * 8e3 / (max(times) - min(times))
 
 
 def calibrate(network: Measurable, links: Iterable[LinkPlan] | None = None) -> list[LinkCalibration]:
@@ -129,9 +139,9 @@ def _groups(links: Sequence[LinkPlan]) -> list[list[LinkPlan]]:
 
 def _measure(network: Measurable, links: Sequence[LinkPlan], pool: ThreadPoolExecutor) -> dict[str, LinkCalibration]:
     pairs = [_ends(network, link) for link in links]
-    ways = [_Direction(x, s, t) for x, (a, b) in zip(links, pairs, strict=True) for s, t in ((a, b), (b, a))]
+    ways = [Direction(x, s, t) for x, (a, b) in zip(links, pairs, strict=True) for s, t in ((a, b), (b, a))]
     try:
-        for step in (_Direction.measure_delay, _Direction.send_train, _Direction.take_train):
+        for step in (Direction.measure_delay, Direction.send_train, Direction.take_train):
             list(pool.map(step, ways))
     finally:
         for pair in pairs:

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from topologies import wiring
-from topologies.machine import cgroups, ledger, shell, sysctls
+from topologies.machine import cgroups, ledger, shell, sysctls, tls
 from topologies.machine.ledger import MAIN_VARIABLE, RUN_BASE, RUN_VARIABLE, LedgerContent, ProcessRecord
 from topologies.machine.preflight import LOCK_FILE, locked_run
 from topologies.machine.waiting import wait_until
@@ -122,6 +122,8 @@ def _clean_run(run: str, base: Path, report: CleanReport) -> None:
     content = ledger.read(base / run)
     _end_processes(run, content, report)
     _remove_bridges(run, report)
+    if tls.hide(run):
+        report.settings.append("certificate of Open vSwitch")
     _remove_interfaces(run, content, report)
     _remove_groups(run, report)
     if content is not None:

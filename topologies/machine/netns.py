@@ -20,7 +20,7 @@ from topologies.errors import RefusedError
 T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
 SIOCETHTOOL = 0x8946
-ETHTOOL_STXCSUM = 0x17
+TRANSMIT_CHECKSUM, GENERIC_RECEIVE = 0x17, 0x2C  # linux/ethtool.h: ETHTOOL_STXCSUM, ETHTOOL_SGRO
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -73,12 +73,17 @@ def checksum_in_software(interface: str) -> None:
 
     A userspace switch drops what has partial checksums.
     """
-    value = ctypes.create_string_buffer(struct.pack("=II", ETHTOOL_STXCSUM, 0))
+    offload_off(interface, TRANSMIT_CHECKSUM)
+
+
+def offload_off(interface: str, what: int) -> None:
+    """Switch an offload of an interface of the present namespace off (``ethtool -K``)."""
+    value = ctypes.create_string_buffer(struct.pack("=II", what, 0))
     request = struct.pack("16sP", interface.encode(), ctypes.addressof(value))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         try:
             fcntl.ioctl(control, SIOCETHTOOL, request)
         except OSError as error:
             raise RefusedError(
-                f"interface {interface}: checksum offload cannot be switched off ({error.strerror})"
+                f"interface {interface}: an offload ({what:#x}) cannot be switched off ({error.strerror})"
             ) from None

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from experiments import cli
+from experiments.cluster import where
 from experiments.commands import client, session
 from experiments.scenarios import scenario
 from experiments.scenarios.built_in import names
@@ -223,7 +224,7 @@ def test_ctrl_c_names_the_folder_of_a_run_that_has_begun(here: Path, capsys, mon
         def __exit__(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr(session, "Bed", Interrupted)
+    monkeypatch.setattr(where, "Bed", Interrupted)
     monkeypatch.setattr(session, "need_root", lambda: None)
     assert daitn("run", "fig3", "--run-dir", "mine") == 130
     said = capsys.readouterr()

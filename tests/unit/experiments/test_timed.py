@@ -72,6 +72,11 @@ class Bed:
     def start_agent(self, name: str) -> None:
         self.done.append(("join", name))
 
+    def hand_over(self, event: TimedEvent) -> bool:
+        if event.link:
+            self.done.append(("elsewhere", event.link))
+        return bool(event.link)
+
 
 def test_events_happen_in_the_order_of_their_time_and_a_failure_is_told() -> None:
     bed = Bed()
@@ -80,13 +85,15 @@ def test_events_happen_in_the_order_of_their_time_and_a_failure_is_told() -> Non
         TimedEvent(at_s=0.0, do="collect", node="h11"),
         TimedEvent(at_s=0.05, do="leave", node="h13"),
         TimedEvent(at_s=0.1, do="crash", node="h14"),
+        TimedEvent(at_s=0.15, do="down", link="k1g-k2g"),
     ]
     with Timeline(bed, events):  # type: ignore[arg-type]
-        wait_until(lambda: len(bed.done) == 4, 5, "all four events")
+        wait_until(lambda: len(bed.done) == 5, 5, "all events")
     assert bed.done == [
         ("collect", "h11"),
         ("warning", "leave of h13 failed: gone"),
         ("warning", "crash of h14 failed: h14 has no process to kill"),
+        ("elsewhere", "k1g-k2g"),
         ("join", "h21"),
     ]
 
