@@ -21,7 +21,7 @@ from controller.errors import BorderError, ControllerError, PlanError, PortTaken
 from controller.lives import Life, Lives
 from controller.placement.kinds import read as read_kind
 from controller.plugins.setup import read as read_engines
-from controller.southbound.tls import Credentials, Handshakes
+from controller.southbound.session.tls import Credentials, Handshakes
 from packets.errors import IdentityError
 from packets.events import Emit, Emitter, silent
 from packets.security.clock import unix_ms

@@ -23,11 +23,11 @@ from os_ken.ofproto import ofproto_v1_3
 
 from controller.errors import SwitchTimeout
 from controller.southbound import guard
-from controller.southbound.datapath import serve_in
 from controller.southbound.fair_queue import FairQueue
 from controller.southbound.openflow import DropCount, Found, Mod, PacketIn, PortCount
-from controller.southbound.spares import Spare
-from controller.southbound.tls import Handshakes
+from controller.southbound.session.datapath import serve_in
+from controller.southbound.session.spares import Spare
+from controller.southbound.session.tls import Handshakes
 from controller.southbound.translate import to_bytes, to_found, to_message
 
 HOST = "127.0.0.1"

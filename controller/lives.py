@@ -2,9 +2,9 @@
 
 The parent has loaded all that a control centre needs, and forks: a life begins with nothing to import, and shares its
 memory with the parent until it writes.  What the life before it knew is in the database, its switches' spare sessions
-(``southbound.spares``) are in the parent's hands.  A life that got as far as to have its switches counts as progress:
-deaths after that are made good at once, without end.  One that dies before, time and again, has a reason that a new
-life does not mend: each is waited for longer, and after ``MOST`` the parent gives up.
+(``southbound.session.spares``) are in the parent's hands.  A life that got as far as to have its switches counts as
+progress: deaths after that are made good at once, without end.  One that dies before, time and again, has a reason that
+a new life does not mend: each is waited for longer, and after ``MOST`` the parent gives up.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from controller.southbound.spares import Spare, Spares
+from controller.southbound.session.spares import Spare, Spares
 from topologies.plan import OPENFLOW_ADDRESSES
 
 MOST = 5

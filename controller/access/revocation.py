@@ -8,7 +8,6 @@ was at a revoked terminal goes elsewhere, as if that had died.  All of it is in 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from controller.runtime.loop import Worker
 from controller.services import Services
 from controller.southbound.guard import closed_mods
 from packets.calls import MAX_REVOKED, Revoked
+from packets.security.clock import unix_ms
 from packets.security.identity import DCC_ROLE
 from packets.security.keeper import Keeper
 from topologies.plan import KBG_ROLE, kas_prefix
@@ -93,7 +93,7 @@ class Revocation:
             before = self.of[kas].names if kas in self.of else []
             if wanted == before or self.keeper is None:
                 continue
-            epoch = max(int(time.time() * 1000), self.of[kas].epoch + 1 if kas in self.of else 0)
+            epoch = max(unix_ms(), self.of[kas].epoch + 1 if kas in self.of else 0)
             word = Revocations(kas=kas, from_kas=kas, epoch=epoch, names=wanted)
             self._know(msgspec.structs.replace(word, signature=self.keeper.identity.signing.sign(word.text())))
             self._close(before, wanted, orders)

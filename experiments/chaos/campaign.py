@@ -24,6 +24,7 @@ from experiments.run import GRACE_S as JOB_GRACE_S
 from experiments.run import come_home, deploy, submit
 from experiments.testbed.testbed import Bed
 from packets.events import Event
+from packets.security.clock import unix_s
 from topologies.errors import TopologyError
 
 GRACE_S: Final = 20.0  # after the last fault's end until every pair of terminals talks
@@ -63,7 +64,7 @@ class Campaign:
         self._began_s = time.monotonic()
         self._lock = threading.Lock()
         self._forgotten = 0
-        self.began_unix_s = time.time()
+        self.began_unix_s = unix_s()
         bed.hub.add_listener(self._hear, "chaos")
 
     @property
@@ -89,7 +90,7 @@ class Campaign:
             if cut := self.traffic.pairs_cut(self.grace_s):
                 raise RunFailed(f"the network is broken before any fault: {', '.join(cut[:3])} do not reach each other")
             self.work.start()
-            self._began_s, self.began_unix_s = time.monotonic(), time.time()
+            self._began_s, self.began_unix_s = time.monotonic(), unix_s()
             self._faults()
             self._finish()
         finally:
@@ -159,7 +160,7 @@ class Campaign:
     def _finish(self) -> None:
         self.work.stop(max(job.deadline_s for job in self.bed.scenario.jobs) + JOB_GRACE_S + 30.0)
         self._settle()
-        self._note(self.ledger.lost(time.time(), 0.0))
+        self._note(self.ledger.lost(unix_s(), 0.0))
         self._note(growth.grown(self.slopes()))
 
     # --- what must hold
@@ -187,12 +188,12 @@ class Campaign:
         found = oracle.astray(self.bed.plan, tables)
         if loops_only:
             return {text: what for text, what in found.items() if what == "loop"}
-        settled = self.ledger.settled(time.time() - SETTLED_S)
+        settled = self.ledger.settled(unix_s() - SETTLED_S)
         return found | oracle.label_ways(self.bed.plan, tables, settled)
 
     def _said(self) -> None:
         """Look at what was said and seen: objects, digests, processes, ordinary datagrams."""
-        self._note(self.ledger.lost(time.time(), JOB_GRACE_S))
+        self._note(self.ledger.lost(unix_s(), JOB_GRACE_S))
         self._note(self.ledger.bad() | self.ledger.in_two_places())
         self._seen |= self.processes()
         living = alive(self._seen)

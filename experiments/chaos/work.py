@@ -19,6 +19,7 @@ from experiments.errors import ExperimentError, RunFailed
 from experiments.load import put
 from experiments.run import GRACE_S, deploy, submit
 from experiments.testbed.testbed import Bed
+from packets.security.clock import unix_s
 
 QUERY_S: Final = 0.3
 PARCEL_S: Final = 1.5
@@ -68,7 +69,7 @@ class Work:
                 self.bed.hub.emit("chaos.refused", work=name, reason=str(error)[:300])
                 self._over.wait(PAUSE_S)
             self.done[came] += 1
-            self.happened.append((time.time(), came))
+            self.happened.append((unix_s(), came))
 
     # --- jobs
 

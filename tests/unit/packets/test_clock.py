@@ -40,7 +40,7 @@ def test_the_processes_of_a_run_count_alike() -> None:
 
 def test_nobody_else_asks_the_machine_for_the_time_of_day() -> None:
     asks, mine = re.compile(r"\btime\.time(_ns)?\b"), {"packets/security/clock.py"}
-    others = {"controller/runtime/database.py", "experiments/comparing/runs.py", "experiments/commands/netmap.py"}
+    others = {"controller/runtime/database.py", "experiments/sweeping/runner.py", "experiments/commands/netmap.py"}
     found = {
         str(path.relative_to(ROOT))
         for package in ("packets", "hosts", "controller", "experiments")

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from os_ken.ofproto import ofproto_v1_3 as of
 
-from controller.southbound.datapath import UNSENT_BYTES, LoopDatapath
 from controller.southbound.openflow import PacketIn
+from controller.southbound.session.datapath import UNSENT_BYTES, LoopDatapath
 from tests.unit.controller.southbound.test_fastpath import packet_in
 
 PATIENCE_S = 5.0

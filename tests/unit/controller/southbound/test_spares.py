@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.southbound.spares import (
+from controller.southbound.session.spares import (
     ECHO_REPLY,
     ECHO_REQUEST,
     HEADER,

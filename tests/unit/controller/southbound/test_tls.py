@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from controller.errors import PlanError
-from controller.southbound import tls
-from controller.southbound.tls import Credentials, Handshakes
+from controller.southbound.session import tls
+from controller.southbound.session.tls import Credentials, Handshakes
 from packets.security.x509 import Authority
 
 Said = list[tuple[str, int]]
@@ -85,7 +85,7 @@ def test_all_others_are_refused_and_counted(
 
 def test_a_flood_is_told_by_numbers(handshakes: tuple[Handshakes, Said], monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("controller.southbound.tls.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("controller.southbound.session.tls.time.monotonic", lambda: now[0])
     for _ in range(5):
         assert not meet(handshakes[0], None)
     now[0] += tls.TOLD_EVERY_S

@@ -24,8 +24,8 @@ from os_ken.ofproto import ofproto_parser
 
 from controller.southbound.fastpath import OFPT_PACKET_IN, read_packet_in
 from controller.southbound.openflow import PacketIn
-from controller.southbound.spares import EQUAL, HELLO, Spare, role_request
-from controller.southbound.tls import Handshakes
+from controller.southbound.session.spares import EQUAL, HELLO, Spare, role_request
+from controller.southbound.session.tls import Handshakes
 
 READ_BYTES = 1 << 14  # some sixty reports: other work has its turn after them; no record of TLS holds more
 UNSENT_BYTES = 64 << 20  # a switch that takes nothing for so long is given up
