@@ -6,12 +6,23 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from experiments.testbed.processes import Child, last_words
+from topologies.machine.ledger import ProcessRecord, start_time
+from topologies.machine.waiting import wait_until
 
 LOOK_S = 0.25
 PAUSE_S = 0.25  # before the second life; twice that before each later one
 MOST, WITHIN_S = 5, 60.0  # one that dies more often than that has a reason that a new life does not mend
+
+
+def forked_by(pid: int) -> list[int]:
+    """Return the children of a process; none where it is gone."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 class Revival:
@@ -36,12 +47,19 @@ class Revival:
         self._thread.join(5.0)
 
     def end(self, children: Sequence[Child]) -> list[int]:
-        """Kill some of these for good, and let what dies from now on stay dead; return their process ids."""
+        """Kill some of these for good, and let what dies from now on stay dead; return the ids of all that died.
+
+        What they have forked (a control centre's life) dies with them: it is waited for, too.
+        """
         self.stop()
+        forked = [
+            ProcessRecord(pid, start_time(pid) or 0) for child in children for pid in forked_by(child.process.pid)
+        ]
         for child in children:
             child.process.kill()
             child.process.wait(5.0)
-        return [child.process.pid for child in children]
+        wait_until(lambda: not any(record.alive() for record in forked), 5.0)
+        return [child.process.pid for child in children] + pids
 
     def _watch(self) -> None:
         while not self._over.wait(LOOK_S):
