@@ -52,9 +52,8 @@ class Revival:
         What they have forked (a control centre's life) dies with them: it is waited for, too.
         """
         self.stop()
-        forked = [
-            ProcessRecord(pid, start_time(pid) or 0) for child in children for pid in forked_by(child.process.pid)
-        ]
+        pids = [pid for child in children for pid in forked_by(child.process.pid)]
+        forked = [ProcessRecord(pid, start_time(pid) or 0) for pid in pids]
         for child in children:
             child.process.kill()
             child.process.wait(5.0)
