@@ -64,12 +64,17 @@ class Lives:
         self._spares = Spares(port, self._selector)
         self._asked_to_end = False
         self._child = 0
+        self._signals, self._wake = os.pipe()  # a signal that comes just before a wait ends that wait, too
+        os.set_blocking(self._signals, False)
+        os.set_blocking(self._wake, False)
+        self._selector.register(self._signals, selectors.EVENT_READ, "signals")
 
     def run(self) -> int:
         """Return the exit status of the last life."""
         number = fruitless = 0
         for ending in ENDINGS:
             signal.signal(ending, self._pass_on)
+        signal.set_wakeup_fd(self._wake)
         while True:
             status, lived_s = self._live(number)
             if self._asked_to_end or not status or (status == COULD_NOT_START and not number):
@@ -111,6 +116,7 @@ class Lives:
         """Be the child; does not return."""
         status = 1
         try:
+            signal.set_wakeup_fd(-1)
             for ending in ENDINGS:
                 signal.signal(ending, signal.SIG_DFL)
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no life without somebody to start the next
@@ -140,7 +146,7 @@ class Lives:
                         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
                         return status, time.monotonic() - ready_s if ready_s else 0.0
                     else:
-                        self._spares.ready(key.data)
+                        self._do(key.data)
         finally:
             self._selector.unregister(watched)
             os.close(watched)
@@ -152,7 +158,13 @@ class Lives:
         end_s = time.monotonic() + pause_s
         while (left_s := end_s - time.monotonic()) > 0 and not self._asked_to_end:
             for key, _ in self._selector.select(left_s):
-                self._spares.ready(key.data)
+                self._do(key.data)
+
+    def _do(self, about: object) -> None:
+        if about == "signals":
+            os.read(self._signals, 16)
+        else:
+            self._spares.ready(about)
 
     def _pass_on(self, number: int, _frame: object) -> None:
         self._asked_to_end = True

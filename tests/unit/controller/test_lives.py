@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.helpers import wait_until
+from topologies.plan import OPENFLOW_ADDRESSES
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
@@ -20,21 +21,21 @@ def serve(life):
     print("life", life.number, life.address, os.getpid(), flush=True)
     {body}
 
-print("status", lives.Lives({port}, serve, lambda text: print("told", text, flush=True)).run(), flush=True)
+print("status", lives.Lives({port}, serve, lambda text: print("told", text, flush=True), {addresses}).run(), flush=True)
 """
 DIES = "os.kill(os.getpid(), signal.SIGKILL)"
 
 
-def started(body: str) -> subprocess.Popen[str]:
+def started(body: str, addresses: tuple[str, ...] = OPENFLOW_ADDRESSES) -> subprocess.Popen[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    script = SCRIPT.format(body=body.replace("\n", "\n    "), port=port)
+    script = SCRIPT.format(body=body.replace("\n", "\n    ").replace("PORT", str(port)), port=port, addresses=addresses)
     return subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
-def lines(body: str) -> list[str]:
-    process = started(body)
+def lines(body: str, *addresses: str) -> list[str]:
+    process = started(body, addresses or OPENFLOW_ADDRESSES)
     said, _ = process.communicate(timeout=20)
     assert process.returncode == 0
     return said.splitlines()
@@ -45,6 +46,15 @@ def test_a_life_that_dies_is_followed_by_another_at_the_other_address() -> None:
     addresses = [line.split()[2] for line in said if line.startswith("life")]
     assert addresses == ["127.0.0.1", "127.0.0.2"] * 4 + ["127.0.0.1"], "progress is made good without end"
     assert said[-1] == "status 0" and sum("status -9 and goes on" in line for line in said) == 8
+
+
+def test_where_there_is_one_address_all_lives_listen_there_and_nobody_else() -> None:
+    """OpenFlow over TLS: a spare session cannot be handed on, so switches have no second target."""
+    listens = "with socket.socket() as s:\n    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n"
+    listens = f"import socket\n{listens}    s.bind((life.address, PORT)); s.listen()\n    life.ready()\n"
+    said = lines(listens + f"    if life.number < 3:\n        time.sleep(0.1); {DIES}\nreturn 0", "127.0.0.3")
+    assert [line.split()[2] for line in said if line.startswith("life")] == ["127.0.0.3"] * 4
+    assert said[-1] == "status 0"
 
 
 def test_what_dies_before_its_switches_are_there_is_given_up() -> None:
