@@ -15,6 +15,7 @@ from experiments.chaos import noise
 from experiments.chaos.plan import Fault
 from experiments.errors import RunFailed
 from experiments.testbed.testbed import Bed
+from experiments.testbed.revival import forked_by
 from packets.events import Event
 from topologies.changes import change_link, link_named, set_link
 from topologies.machine import cgroups
@@ -50,8 +51,9 @@ class Hand:
 
     def pid(self, name: str) -> int:
         """Return the process of an agent, a control centre or a border speaker; ``RunFailed`` when there is none."""
-        pids = [self._agents.get(name), *(c.process.pid for c in self.bed.children if c.name == name)]
-        living = alive(pid for pid in pids if pid)
+        started = [c.process.pid for c in self.bed.children if c.name == name]
+        serving = [forked[0] if (forked := forked_by(pid)) else pid for pid in started]  # a control centre's life
+        living = alive(pid for pid in [self._agents.get(name), *serving] if pid)
         if not living:
             raise RunFailed(f"{name} has no process at the moment")
         return living.pop()

@@ -20,7 +20,7 @@ TABLE: Final[dict[Kind, dict[Sort, str]]] = {
     "crash": {
         "host": "its agent is killed (SIGKILL), another is started at the end",
         "switch": "its bridge is gone and its links are down until the end, when it comes back without a rule",
-        "dcc": "killed (SIGKILL); the testbed starts it again",
+        "dcc": "killed (SIGKILL); its parent has the next life at hand",
         "gateway": "its border speaker is killed (SIGKILL); the testbed starts it again",
     },
     "pause": {
