@@ -14,8 +14,8 @@ from typing import Any
 from experiments.chaos import noise
 from experiments.chaos.plan import Fault
 from experiments.errors import RunFailed
-from experiments.testbed.testbed import Bed
 from experiments.testbed.revival import forked_by
+from experiments.testbed.testbed import Bed
 from packets.events import Event
 from topologies.changes import change_link, link_named, set_link
 from topologies.machine import cgroups
