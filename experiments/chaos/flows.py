@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -61,7 +61,7 @@ def read(switches: Sequence[str]) -> Tables:
     for name in switches:
         try:
             tables.rules[name] = parse_flows(_ask("dump-flows", "--no-stats", name))
-            tables.groups[name] = parse_groups(_ask("dump-groups", name))
+            tables.groups[name] = parse_groups(_ask("dump-groups", name), parse_down(_ask("dump-ports-desc", name)))
         except (OSError, subprocess.SubprocessError):
             tables.rules.pop(name, None)
     return tables
@@ -86,12 +86,29 @@ def parse_flows(text: str) -> list[Rule]:
     return sorted(rules, key=lambda rule: -rule.priority)
 
 
-def parse_groups(text: str) -> dict[int, list[list[str]]]:
-    """Read ``dump-groups``: {group: the actions of each bucket}."""
+def parse_groups(text: str, down: Collection[int] = ()) -> dict[int, list[list[str]]]:
+    """Read ``dump-groups``: {group: the actions of each bucket}; of a fast-failover group of the one that serves.
+
+    ``down``: the switch's ports whose link is down.
+    """
     found = {}
     for line in text.splitlines():
         if number := re.search(r"group_id=(\d+)", line):
-            found[int(number[1])] = [_split(b.partition("actions=")[2]) for b in line.split("bucket=")[1:]]
+            buckets = line.split("bucket=")[1:]
+            if "type=ff" in line:
+                buckets = [b for b in buckets if int(re.findall(r"watch_port:(\d+)|$", b)[0] or 0) not in down][:1]
+            found[int(number[1])] = [_split(b.partition("actions=")[2]) for b in buckets]
+    return found
+
+
+def parse_down(text: str) -> set[int]:
+    """Read ``dump-ports-desc``: the ports whose link is down."""
+    port, found = 0, set[int]()
+    for line in text.splitlines():
+        if number := re.match(r"\s*(\d+)(\(.*\))?: addr", line):
+            port = int(number[1])
+        elif "LINK_DOWN" in line or "PORT_DOWN" in line:
+            found.add(port)
     return found
 
 
@@ -106,7 +123,7 @@ def _split(actions: str) -> list[str]:
 
 
 class Walker:
-    """Walks frames through the rules of a moment. ``down``: ports whose link is down."""
+    """Walks frames through the rules of a moment."""
 
     def __init__(self, plan: NetworkPlan, tables: Tables) -> None:
         self.tables = tables
@@ -168,8 +185,9 @@ class Walker:
             elif word.upper() == "IN_PORT":
                 outputs.append("in_port")
             elif word == "group":
-                for bucket in self.tables.groups.get(switch, {}).get(int(value), []):
-                    self._act(switch, bucket, dict(frame), outputs)
+                buckets = self.tables.groups.get(switch, {}).get(int(value), [])
+                for bucket in buckets:  # what the only one changes, is changed on the way on
+                    self._act(switch, bucket, frame if len(buckets) == 1 else dict(frame), outputs)
             elif word == "set_field":
                 new, _, field = value.rpartition("->")
                 frame[
@@ -189,6 +207,10 @@ def matches(match: Mapping[str, str], frame: Frame) -> bool:
                 return False
         elif name in ("nw_src", "nw_dst"):
             if ipaddress.ip_address(frame[name]) not in ipaddress.ip_network(wanted, strict=False):
+                return False
+        elif name in ("dl_src", "dl_dst") and "/" in wanted:
+            value, mask = (int(part.replace(":", ""), 16) for part in wanted.split("/"))
+            if int(frame.get(name, "0").replace(":", ""), 16) & mask != value:
                 return False
         elif (wanted and frame.get(name) != wanted) or not wanted:
             return False

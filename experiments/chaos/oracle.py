@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from controller.southbound.pipeline import CLASS_COOKIE, LABEL_COOKIE
 from experiments.chaos.flows import End, Tables, Walker, labelled, ordinary
 from packets.events import Event
 from packets.labels import label_address, object_label
@@ -48,7 +49,8 @@ def astray(plan: NetworkPlan, tables: Tables, away: Iterable[str] = ()) -> dict[
             if to is not sender:
                 ends = walker.walk(sender.switch, sender.port, ordinary(sender, to.address))
                 found |= _of_pair(sender, to, ends)
-    labels = {r.match["nw_dst"] for rules in tables.rules.values() for r in rules if r.cookie and "nw_dst" in r.match}
+    steered = [r for rules in tables.rules.values() for r in rules if r.cookie & (LABEL_COOKIE | CLASS_COOKIE)]
+    labels = {r.match["nw_dst"] for r in steered if "nw_dst" in r.match}
     for label in sorted(labels):
         for sender in there:
             ends = walker.walk(sender.switch, sender.port, labelled(sender, label))

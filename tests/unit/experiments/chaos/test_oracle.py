@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from experiments.chaos import growth, oracle
-from experiments.chaos.flows import Tables, Walker, labelled, parse_flows, parse_groups
+from experiments.chaos.flows import Tables, Walker, labelled, parse_down, parse_flows, parse_groups
 from experiments.chaos.oracle import Ledger
 from packets.events import Event
 from packets.labels import label_address
@@ -126,6 +126,21 @@ def test_groups_are_followed() -> None:
     )  # fmt: skip
     ends = Walker(PLAN, tables).walk(h11.switch, h11.port, labelled(h11, label))
     assert [(e.how, e.where) for e in ends] == [("host", "h11")]
+
+
+def test_a_failover_group_leads_out_of_its_first_live_port() -> None:
+    buckets = (
+        "bucket=watch_port:2,actions=output:2,bucket=watch_port:3,actions=set_field:02:da:fe:00:00:01->eth_dst,output:3"
+    )
+    ports = (
+        " 2: addr:02:00:00:00:00:02\n     state:      LINK_DOWN\n 3: addr:02:00:00:00:00:03\n     state:      LIVE\n"
+    )
+    assert parse_down(ports) == {2}
+    assert parse_groups(f" group_id=9,type=ff,{buckets}\n") == {9: [["output:2"]]}
+    assert parse_groups(f" group_id=9,type=ff,{buckets}\n", {2}) == {
+        9: [["set_field:02:da:fe:00:00:01->eth_dst", "output:3"]]
+    }
+    assert parse_groups(f" group_id=9,type=ff,{buckets}\n", {2, 3}) == {9: []}
 
 
 # --- objects ----------------------------------------------------------------------------------------------------------
