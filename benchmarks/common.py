@@ -21,7 +21,7 @@ from experiments.testbed.processes import PROJECT, ChildTimeout, end_in_order, l
 from topologies.errors import TopologyError
 
 __all__ = [
-    "PROJECT", "ChildTimeout", "NotSeen", "commit", "finish", "last_words", "life_of", "machine", "now", "python",
+    "PROJECT", "ChildTimeout", "NotSeen", "commit", "finish", "last_words", "machine", "now", "python",
     "run_child", "run_main", "say",
 ]  # fmt: skip
 
@@ -45,12 +45,6 @@ def run_main(main: Callable[[], int]) -> NoReturn:
         print("stopped; everything is torn down", file=sys.stderr)
         status = 130
     sys.exit(status)
-
-
-def life_of(pid: int) -> int:
-    """Return the process in which a control centre serves, of the parent that was started."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(children[0]) if children else pid
 
 
 def say(text: str) -> None:

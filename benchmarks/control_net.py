@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.common import NotSeen, life_of, python, run_main
+from benchmarks.common import NotSeen, python, run_main
 from benchmarks.control_sim import groups_of
 from benchmarks.control_terminals import role_of
 from controller.oam.hub import EventHub
@@ -31,6 +31,7 @@ from experiments.testbed.counters import memory_mib, port_bytes
 from experiments.testbed.gateways import Gateways
 from experiments.testbed.identities import Identities
 from experiments.testbed.processes import Child, wait_for
+from experiments.testbed.revival import life_of
 from packets.events import Event
 from topologies.build import Terminal, Wan, build_plan
 from topologies.network import Network

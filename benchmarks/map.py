@@ -28,10 +28,11 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.common import NotSeen, finish, life_of, python, run_main, say
+from benchmarks.common import NotSeen, finish, python, run_main, say
 from controller.oam.hub import EventHub
 from experiments.errors import RunFailed
 from experiments.testbed.processes import Child, wait_for
+from experiments.testbed.revival import life_of
 from packets.events import Event
 from topologies.build import Terminal, build_plan
 from topologies.errors import TopologyError

@@ -161,7 +161,7 @@ def rules(plan: NetworkPlan) -> dict[str, Any]:
     begin = time.monotonic()
     routes = pipeline.route_flows(domain)
     routes_s = time.monotonic() - begin
-    mods = [mod for s in plan.switches for mod in pipeline.base_mods(domain, s, fresh=True, meters=True)]
+    mods = [mod for s in plan.switches for mod in pipeline.base_mods(domain, s, meters=True)]
     flows = [mod for mod in mods if isinstance(mod, FlowMod)] + [flow for table in routes.values() for flow in table]
 
     def rate(make: Any, some: Sequence[FlowMod]) -> int:

@@ -155,8 +155,7 @@ class Switches:
         datapath = self.datapaths.get(dpid)
         if datapath is not None:
             parser, of = datapath.ofproto_parser, datapath.ofproto
-            some = (of.OFPTT_ALL, of.OFPP_ANY, of.OFPG_ANY, guard.DROP_COOKIE, guard.DROP_COOKIE)
-            datapath.send_msg(parser.OFPAggregateStatsRequest(datapath, 0, *some, parser.OFPMatch()))
+            datapath.send_msg(parser.OFPAggregateStatsRequest(datapath, 0, *_dropping(datapath)))
             if getattr(datapath, "can_meter", False):
                 datapath.send_msg(parser.OFPMeterStatsRequest(datapath, 0, of.OFPM_ALL))
 
@@ -164,9 +163,14 @@ class Switches:
         """The sum came: if it, or the number of rules, is another than before, ask for each."""
         if self._dropped.get(datapath.id) != (rules, packets):
             self._dropped[datapath.id] = rules, packets
-            parser, of = datapath.ofproto_parser, datapath.ofproto
-            some = (of.OFPTT_ALL, of.OFPP_ANY, of.OFPG_ANY, guard.DROP_COOKIE, guard.DROP_COOKIE)
-            datapath.send_msg(parser.OFPFlowStatsRequest(datapath, 0, *some, parser.OFPMatch()))
+            datapath.send_msg(datapath.ofproto_parser.OFPFlowStatsRequest(datapath, 0, *_dropping(datapath)))
+
+
+def _dropping(datapath: Any) -> tuple[Any, ...]:
+    """Return what chooses, in a request for statistics, the rules that drop frames."""
+    of = datapath.ofproto
+    every = of.OFPTT_ALL, of.OFPP_ANY, of.OFPG_ANY
+    return (*every, guard.DROP_COOKIE, guard.DROP_COOKIE, datapath.ofproto_parser.OFPMatch())
 
 
 class Shim(app_manager.OSKenApp):  # type: ignore[misc,unused-ignore]  # os-ken has no types

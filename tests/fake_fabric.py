@@ -23,7 +23,6 @@ from controller.runtime.loop import Worker
 from controller.services import Means
 from controller.southbound.frames import ETH_ARP, ETH_IPV4, ETH_LLDP, UDP, Datagram, build_udp, ether_type, parse_udp
 from controller.southbound.openflow import (
-    ANY_TABLE,
     PORT_CONTROLLER,
     PORT_IN,
     PORT_TABLE,
@@ -225,7 +224,7 @@ class FakeSwitch:
 
 
 def _deleted(mod: FlowMod, flow: FlowMod) -> bool:
-    if mod.table not in (ANY_TABLE, flow.table):
+    if mod.table != flow.table:
         return False
     if mod.match or mod.strict:
         return (mod.match, mod.priority) == (flow.match, flow.priority)

@@ -122,8 +122,6 @@ class PacketOut:
 
 Mod = FlowMod | GroupMod | MeterMod | PacketOut
 
-ANY_TABLE = 0xFF
-
 
 @dataclass
 class Found:

@@ -18,7 +18,6 @@ from controller.southbound import failover
 from controller.southbound.failover import Ways
 from controller.southbound.frames import ETH_ARP, ETH_IPV4, ETH_LLDP, ICMP, UDP
 from controller.southbound.openflow import (
-    ANY_TABLE,
     PORT_CONTROLLER,
     PORT_IN,
     Action,
@@ -55,17 +54,14 @@ def label_cookie(label: int) -> int:
     return LABEL_COOKIE | label
 
 
-def base_mods(domain: Domain, switch: SwitchPlan, *, fresh: bool, meters: bool) -> list[Mod]:
+def base_mods(domain: Domain, switch: SwitchPlan, *, meters: bool) -> list[Mod]:
     """Return what a switch holds whatever happens: classify, ARP and the label table's misses.
 
-    ``fresh``: forget first what an earlier run left there.  ``meters``: the switch can meter packet-ins.
+    ``meters``: the switch can meter packet-ins.
     """
-    mods: list[Mod] = [FlowMod(ANY_TABLE, {}, delete=True)] if fresh else []
     ports = [h for h in domain.plan.hosts if h.switch == switch.name]
-    if meters:
-        mods += [MeterMod(h.port, PACKET_IN_PPS, PACKET_IN_BURST) for h in ports]
     return [
-        *mods,
+        *(MeterMod(h.port, PACKET_IN_PPS, PACKET_IN_BURST) for h in ports if meters),
         *_classify(domain, switch),
         *_arp(domain, switch),
         *_misses(ports, meters),

@@ -10,7 +10,6 @@ from os_ken.ofproto import ofproto_v1_3_parser as parser13
 
 from controller.southbound import fastpath
 from controller.southbound.openflow import (
-    ANY_TABLE,
     Action,
     Bucket,
     DecTtl,
@@ -108,7 +107,7 @@ def _flow(datapath: Any, mod: FlowMod) -> Any:
         datapath,
         cookie=mod.cookie,
         cookie_mask=ALL_BITS if mod.delete and mod.cookie else 0,
-        table_id=of.OFPTT_ALL if mod.table == ANY_TABLE else mod.table,
+        table_id=mod.table,
         command=command,
         priority=mod.priority,
         out_port=of.OFPP_ANY,

@@ -110,7 +110,7 @@ class Communication:
         routes = self._wanted_routes()[name]
         self._groups[name] = {g.group: g for g in found.groups if g.failover}
         self._regroup(name)
-        base = pipeline.base_mods(self.domain, switch, fresh=False, meters=meters)
+        base = pipeline.base_mods(self.domain, switch, meters=meters)
         base += guard.switch_mods(self.domain, switch, meters=meters, own_source=self.own_source)
         mods = [*base, *self._closed(name), *self._groups[name].values(), *routes, *self._of_objects(name)]
         change = reconcile(found, mods, self._spared)
@@ -238,9 +238,8 @@ class Communication:
         """
         async with self._lock(label, kas):
             hops = self._hops(entry, leave)
-            grouped = any(
-                out >= failover.GROUP_BASE for _, _, out in hops
-            )  # what comes by a detour, comes from anywhere
+            # What comes by a detour, comes from anywhere.
+            grouped = any(out >= failover.GROUP_BASE for _, _, out in hops)
             marked = self.ways().to(leave.switch).mac if grouped else ""
             old = self.paths.get((label, kas))
             if old is None and len(self.paths) >= PATHS_KEPT:

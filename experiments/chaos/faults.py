@@ -6,22 +6,23 @@ import contextlib
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 from experiments.chaos import noise
 from experiments.chaos.plan import Fault
 from experiments.errors import RunFailed
-from experiments.testbed.revival import forked_by
+from experiments.testbed.revival import life_of
 from experiments.testbed.testbed import Bed
 from packets.events import Event
 from topologies.changes import change_link, link_named, set_link
 from topologies.machine import cgroups
+from topologies.machine.ledger import start_time
+from topologies.machine.waiting import wait_until
 from topologies.plan import NetworkPlan
 
 FLAP_S = 0.25
+GONE_S = 10.0
 Mend = Callable[[], None]
 
 
@@ -52,7 +53,7 @@ class Hand:
     def pid(self, name: str) -> int:
         """Return the process of an agent, a control centre or a border speaker; ``RunFailed`` when there is none."""
         started = [c.process.pid for c in self.bed.children if c.name == name]
-        serving = [forked[0] if (forked := forked_by(pid)) else pid for pid in started]  # a control centre's life
+        serving = [life_of(pid) for pid in started]
         living = alive(pid for pid in [self._agents.get(name), *serving] if pid)
         if not living:
             raise RunFailed(f"{name} has no process at the moment")
@@ -80,7 +81,7 @@ class Hand:
             return _nothing
 
         def again() -> None:
-            _gone(pid)
+            wait_until(lambda: not alive([pid]), GONE_S)
             self.bed.start_agent(fault.target)
             if fault.target in self.bed.terminals("mpvu"):
                 self._tested_again()
@@ -225,20 +226,7 @@ def borders(plan: NetworkPlan, speaker: str) -> list[str]:
 
 def alive(pids: Iterable[int]) -> set[int]:
     """Return those of these processes that live (a zombie does not)."""
-    return {pid for pid in pids if _state(pid) not in ("", "Z", "X")}
-
-
-def _state(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
-
-
-def _gone(pid: int, timeout_s: float = 10.0) -> None:
-    end = time.monotonic() + timeout_s
-    while alive([pid]) and time.monotonic() < end:
-        time.sleep(0.02)
+    return {pid for pid in pids if start_time(pid) is not None}
 
 
 def _nothing(*_: Any) -> None:

@@ -25,6 +25,11 @@ def forked_by(pid: int) -> list[int]:
         return []
 
 
+def life_of(pid: int) -> int:
+    """Return the process in which a control centre serves, of the parent that was started."""
+    return next(iter(forked_by(pid)), pid)
+
+
 class Revival:
     """Watches processes from a thread of its own, from ``start`` to ``stop``; ``warn`` gets one line about a death."""
 

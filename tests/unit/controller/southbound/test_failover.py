@@ -49,7 +49,7 @@ def fabric_of(plan: NetworkPlan, dead: set[int]) -> FakeFabric:
     ways = Ways(domain)
     routes = pipeline.route_flows(domain, ways)
     for switch in plan.switches:
-        base = pipeline.base_mods(domain, switch, fresh=True, meters=False)
+        base = pipeline.base_mods(domain, switch, meters=False)
         fabric.send(switch.dpid, [*base, *failover.groups(ways, switch.name, ()).values(), *routes[switch.name]])
     ends = {(x.a, x.a_port) for x in plan.links if x.a in domain.switches} | {(x.b, x.b_port) for x in plan.links}
     fabric.down = {end for n, x in enumerate(plan.links) for end in ((x.a, x.a_port), (x.b, x.b_port)) if n in dead}

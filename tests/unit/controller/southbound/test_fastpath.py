@@ -74,7 +74,7 @@ def test_every_rule_of_a_network_is_os_ken_s_byte_for_byte() -> None:
     label = FlowMod(pipeline.LABEL, pipeline.label_match(5, 3), 50, (Output(2),), cookie=pipeline.label_cookie(5))
     mods: list[Mod] = [pipeline.label_delete(5), label]
     for switch in plan.switches:
-        mods += [*pipeline.base_mods(domain, switch, fresh=True, meters=True), *routes[switch.name]]
+        mods += [*pipeline.base_mods(domain, switch, meters=True), *routes[switch.name]]
         mods += guard.switch_mods(domain, switch, meters=True, own_source=True)
     flows = [mod for mod in mods if isinstance(mod, FlowMod)]
     assert len(flows) > 500

@@ -51,7 +51,7 @@ def wanted() -> dict[str, list[Mod]]:
     ways, found = Ways(DOMAIN), dict[str, list[Mod]]()
     routes = pipeline.route_flows(DOMAIN, ways)
     for switch in DOMAIN.plan.switches:
-        base = pipeline.base_mods(DOMAIN, switch, fresh=False, meters=True)
+        base = pipeline.base_mods(DOMAIN, switch, meters=True)
         base += guard.switch_mods(DOMAIN, switch, meters=True, own_source=True)
         base += [mod for h in DOMAIN.plan.hosts if h.switch == switch.name for mod in guard.closed_mods(h)]
         found[switch.name] = [*base, *failover.groups(ways, switch.name, []).values(), *routes[switch.name]]
