@@ -73,6 +73,7 @@ class Job:
     mpvus: list[Facility]
     state: str = "submitted"
     reason: str = ""
+    admitted_s: float = 0.0
     started_s: float | None = None
     decisions: dict[int, Decision] = field(default_factory=dict)
     visits: list[Visit] = field(default_factory=list)

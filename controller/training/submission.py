@@ -29,6 +29,7 @@ CHANGEABLE = ("broad_accuracy", "expert_accuracy", "trust_floor", "max_visits", 
 REASON_CHARS = 100
 ANSWERS_KEPT = 1024
 FAR = 256  # more than any K-AS number
+OVERDUE_S = 25.0  # after its deadline: time for a last verdict and the way home
 
 
 class Training:
@@ -73,6 +74,7 @@ class Training:
             by=msgspec.to_builtins(verdict.by),
         )
         job.state, job.reason = ("submitted", "") if verdict.admitted else ("rejected", "; ".join(verdict.reasons))
+        job.admitted_s = self.services.clock()
         self.book.save(job)
         if not verdict.admitted:
             del self.book.jobs[object_id]
@@ -131,6 +133,17 @@ class Training:
         """End the jobs of an owner that nobody is to believe any more."""
         for job in [j for j in self.book.jobs.values() if j.owner == owner and not j.over]:
             self.book.end(job, "stopped", f"its owner {owner} {why}")
+
+    async def overdue(self) -> None:
+        """Fail the jobs that are long past their deadline (periodic): nobody speaks for them any more."""
+        now_s = self.services.clock()
+        for job in [j for j in self.book.jobs.values() if not j.over and j.state != "assessed"]:
+            late_s = now_s - job.admitted_s - job.spec.deadline_s
+            if late_s > OVERDUE_S:
+                what = "was never launched" if job.started_s is None else "has not come home"
+                self.book.end(
+                    job, "failed", f"it {what}, {OVERDUE_S:g} s after its deadline ({job.spec.deadline_s:g} s)"
+                )
 
     async def _interrupt(self, job: Job) -> None:
         """Stop the training that is under way, if any is."""

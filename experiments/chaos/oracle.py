@@ -150,9 +150,7 @@ class Ledger:
             if end:
                 found[f"job {object_id:x} ended as {end!r}, without a reason"] = "lost object"
             elif over_s > 0:
-                found[f"job {object_id:x} is {over_s:.0f} s past deadline and grace: neither home nor failed"] = (
-                    "lost object"
-                )
+                found[f"job {object_id:x} is past deadline and grace: neither home nor failed"] = "lost object"
         return found
 
     def in_two_places(self) -> dict[str, What]:

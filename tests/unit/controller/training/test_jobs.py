@@ -10,6 +10,7 @@ import pytest
 
 from controller.engines.training import hpo
 from controller.plugins.engines import Engines
+from controller.training.submission import OVERDUE_S
 from controller.values.decisions import Assessment, Hyper, JobView, Load, Measured, Option, Plan, Request, Step
 from controller.values.errors import EngineError
 from packets.labels import home_kas
@@ -536,5 +537,26 @@ def test_an_mpvu_is_visited_as_often_as_the_owner_fixed() -> None:
         await life.play(POOR)
         actions = [action for action, _ in life.journey]
         assert actions[:6] == ["train", "train", "verify"] * 2, actions
+
+    run(work)
+
+
+@pytest.mark.parametrize("launched", [False, True])
+def test_a_job_nobody_hears_of_is_failed_some_time_after_its_deadline(launched: bool) -> None:
+    async def work() -> None:
+        world = World(PLAN, engines=engines())
+        life, overdue = Life(world), world.by_kas[1].table()["overdue jobs"][0]
+        await life.begin()
+        if launched:
+            await life.hop()
+        world.now_s += SPEC.deadline_s + OVERDUE_S - 1.0
+        await overdue()
+        assert not world.of("job.finished")
+        world.now_s += 2.0
+        await overdue()
+        await overdue()
+        (ended,) = world.of("job.finished")
+        assert ended["object_id"] == life.object_id and ended["state"] == "failed"
+        assert ("has not come home" if launched else "was never launched") in ended["reason"]
 
     run(work)
