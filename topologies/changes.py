@@ -47,7 +47,8 @@ def change_link(network: Network, name: str, **changes: float) -> None:
     link.plan = plan
     for intf in (link.intf1, link.intf2):
         if intf is not None:
-            _shape(network, intf, wiring.shape_lines(plan, intf.name, link.session.netem))
+            _, *changed = wiring.shape_lines(plan, intf.name, link.session.netem)  # HTB's root takes no change
+            _shape(network, intf, changed)
 
 
 def _shape(network: Network, intf: Any, lines: list[wiring.Line]) -> None:

@@ -104,7 +104,10 @@ def name_servers(text: str) -> list[str]:
 
 
 def shape_lines(link: LinkPlan, device: str, netem: bool) -> list[Line]:
-    """Shape what leaves ``device``: HTB for the rate; netem below it for delay and loss, else a plain queue."""
+    """Shape what leaves ``device``: HTB for the rate; netem below it for delay and loss, else a plain queue.
+
+    The first line makes the tree; the others also change one that stands.
+    """
     purpose = f"link {link.name}, shaping of {device}"
     kbit, burst = round(link.rate_mbps * 1000), burst_bytes(link.rate_mbps)
     leaf = f"pfifo limit {link.queue_packets or queue_packets(link.rate_mbps)}"

@@ -126,6 +126,7 @@ class Zygote:
 
     def fork(self, order: ForkOrder) -> int:
         """Fork one agent, return its process id once it is in its namespace; ``HostError`` when it cannot get there."""
+        self._reap()  # who asks may have seen an agent end before the signal came to us
         if order.host.name in self.agents.values():
             raise BadCommand(f"fork: agent {order.host.name} is running already")
         namespace = open_network_namespace(order.netns_pid)
