@@ -11,8 +11,8 @@ nothing): ordinary UDP, and to a deployed model's label.  Meanwhile one control 
 ``reconnect_p50_s``, ``reconnect_p99_s``: from the kill until every switch of that K-AS has its rules confirmed and
 every agent of it has registered, by the agents' own word.  ``jobs_lost``: jobs that did not come home trained;
 ``transfers_lost``: parcels that did not come whole, byte by byte.  ``queries_lost``: without any answer;
-``queries_refused``: with a refusal.  ``packets_lost_installed``: of both streams.  ``cuts``, ``reroute_p99_ms``: of
-``benchmarks.faults_links``.
+``queries_refused``: with a refusal.  ``packets_lost_installed``: of both streams; ``packets_lost_quiet``: in the
+``quiet_s`` before the first kill.  ``cuts``, ``reroute_p99_ms``: of ``benchmarks.faults_links``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import os
 import random
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import threading
@@ -76,6 +77,7 @@ PARCEL_BYTES = 2 << 20
 EVERY_S = 0.01  # between two packets of a stream
 PORT = 9902
 IPV4, IP_BYTES, UDP_BYTES = 0x0800, 20, 8
+SOL_PACKET, PACKET_STATISTICS = 263, 6  # linux/if_packet.h
 LAST_S = 1.0  # packets of a stream take no longer than that
 
 
@@ -124,6 +126,9 @@ class Stream:
         self._over.set()
         for thread in self._threads:
             thread.join(5.0)
+        if self._in.family == socket.AF_PACKET:
+            seen, dropped = struct.unpack("II", self._in.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
+            say(f"the listener at the label's end: {seen} frames, {dropped} of them dropped before it took them")
         return [at_s for number, at_s in enumerate(self.sent_s) if number not in self._seen]
 
 
@@ -223,13 +228,15 @@ def under_way(net: StandingNetwork, seconds: float) -> Iterator[dict[str, Any]]:
     say(f"queries: {dict(outcomes)}")
 
 
-def measure(kills: int, parents: int, seed: int, folder: Path) -> dict[str, Any]:
-    """Kill control centres on one network; return the figures."""
+def measure(kills: int, parents: int, seed: int, folder: Path, quiet_s: float = 60.0) -> dict[str, Any]:
+    """Kill control centres on one network, after a time without kills; return the figures."""
     drawn, away, slow, killed = random.Random(seed), list[float](), list[float](), list[float]()
     with standing(SCENARIO, folder) as net:
-        seconds = (kills + parents) * (sum(PAUSES_S) / 2 + 0.8) + 30.0
+        seconds = (kills + parents) * (sum(PAUSES_S) / 2 + 0.8) + 30.0 + quiet_s
         began_s = time.monotonic()
         with under_way(net, seconds) as found:
+            time.sleep(quiet_s)
+            first_s = time.time()
             for number in range(kills + parents):
                 time.sleep(drawn.uniform(*PAUSES_S))
                 who = "child" if number < kills else "parent"
@@ -241,6 +248,9 @@ def measure(kills: int, parents: int, seed: int, folder: Path) -> dict[str, Any]
         errors = [e.data["text"] for e in net.events("error")]
         say(_dropped())
     lost = found.pop("lost_at")
+    before = [t for times in lost.values() for t in times if t < first_s]
+    found |= {"quiet_s": quiet_s, "packets_lost_quiet": len(before)}
+    lost = {name: [t for t in times if t >= first_s] for name, times in lost.items()}
     for name, times in lost.items():
         since = [round(t - max((k for k in killed if k <= t), default=0.0), 2) for t in times]
         say(f"{name}: {len(times)} lost, so many seconds after a kill: {since}")

@@ -37,9 +37,10 @@ from benchmarks.common import ChildTimeout, NotSeen, finish, python, run_child, 
 from benchmarks.scale_agents import grow
 from controller.domain import Domain
 from controller.oam.hub import EventHub
-from controller.southbound import pipeline, translate
+from controller.southbound import guard, pipeline, translate
 from controller.southbound.openflow import FlowMod
 from experiments.testbed.counters import memory_mib, run_processes
+from experiments.testbed.identities import Identities
 from experiments.testbed.processes import Child
 from topologies.build import Terminal, Wan, build_plan
 from topologies.machine import netns, shell
@@ -86,7 +87,7 @@ def usable(network: Network, a: HostPlan, b: HostPlan) -> None:
 
 
 @contextlib.contextmanager
-def standing(plan: NetworkPlan, folder: Path, figures: dict[str, Any]) -> Iterator[Network]:
+def standing(plan: NetworkPlan, folder: Path, figures: dict[str, Any]) -> Iterator[tuple[Network, Identities]]:
     """Bring the network up with its control centre, measured; and down again, measured too."""
     before, run_id = present(), f"scale-{os.getpid()}"
     begin = time.monotonic()
@@ -95,7 +96,9 @@ def standing(plan: NetworkPlan, folder: Path, figures: dict[str, Any]) -> Iterat
     file.write_bytes(msgspec.json.encode(plan.domain()))
     runtime = folder / "run"
     (runtime / "agents").mkdir()
-    words = {"--plan": file, "--openflow-port": OPENFLOW_PORT, "--events": runtime / "events.sock"}
+    words: dict[str, Any] = {"--plan": file, "--openflow-port": OPENFLOW_PORT, "--events": runtime / "events.sock"}
+    identities = Identities(plan, runtime)
+    words |= identities.controller_options(plan.kas_numbers[0])
     command = python("controller", *(str(word) for pair in words.items() for word in pair))
     dcc = Child("dcc", command, folder / "dcc.log", run_id)
     try:
@@ -105,7 +108,7 @@ def standing(plan: NetworkPlan, folder: Path, figures: dict[str, Any]) -> Iterat
         figures["up_s"] = round(time.monotonic() - begin, 2)
         figures |= {f"{step}_s": round(took, 2) for step, took in network.seconds.items()}
         figures["rss_mib"] = round(memory_mib([os.getpid(), *run_processes(run_id)]), 1)
-        yield network
+        yield network, identities
     finally:
         begin = time.monotonic()
         dcc.stop()
@@ -162,6 +165,7 @@ def rules(plan: NetworkPlan) -> dict[str, Any]:
     routes = pipeline.route_flows(domain)
     routes_s = time.monotonic() - begin
     mods = [mod for s in plan.switches for mod in pipeline.base_mods(domain, s, meters=True)]
+    mods += [mod for s in plan.switches for mod in guard.switch_mods(domain, s, meters=True, own_source=True)]
     flows = [mod for mod in mods if isinstance(mod, FlowMod)] + [flow for table in routes.values() for flow in table]
 
     def rate(make: Any, some: Sequence[FlowMod]) -> int:
@@ -199,9 +203,9 @@ def one(hosts: int, agents: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="daitn-scale-") as name:
         folder = Path(name)
         (folder / "run").mkdir()
-        with EventHub(folder / "run" / "events.sock") as hub, standing(plan, folder, figures) as network:
+        with EventHub(folder / "run" / "events.sock") as hub, standing(plan, folder, figures) as (network, keys):
             if agents:
-                figures |= grow(network, folder, hub, [os.getpid()])
+                figures |= grow(network, keys, folder, hub, [os.getpid()])
     return {**figures, **rules(plan)}
 
 
