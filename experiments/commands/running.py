@@ -26,6 +26,7 @@ from experiments.commands.app import (
     err,
     out,
 )
+from experiments.errors import ExperimentError
 
 
 @app.command()
@@ -71,6 +72,10 @@ def run(
 ) -> None:
     """Run a scenario from bring-up to report and teardown (what `make demo` does)."""
     started_s = time.monotonic()
+    if sandbox and servers:
+        raise ExperimentError(
+            f"--sandbox keeps a run apart from this machine's network, --servers {servers} joins several: leave one out"
+        )
     if sandbox:
         from experiments.commands.session import choose_page_port, need_root
         from experiments.testbed.apart import go_apart

@@ -202,6 +202,11 @@ def test_help_says_what_stands_in_square_brackets(capsys, monkeypatch, command: 
     assert words in capsys.readouterr().out
 
 
+def test_a_sandbox_and_servers_exclude_each_other(here: Path, capsys) -> None:
+    assert daitn("run", "--sandbox", "--servers", "a,b") == 2
+    assert capsys.readouterr().err.startswith("error: --sandbox keeps a run apart")
+
+
 def test_ctrl_c_is_one_line_and_130(here: Path, capsys, monkeypatch) -> None:
     def pressed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
