@@ -10,7 +10,8 @@ same hosts, switches and links (``TCLink`` with ``bw`` and ``delay``; userspace 
 ``Mininet(...)`` to the end of ``start()``; it carries nothing yet then, and where the kernel has no netem it goes on
 without the delays, having said so.  ``rss_mib``: proportional set size of all processes of the run, Open vSwitch left
 out.  ``left``: what is there after the teardown and was not before: interfaces, bridges, processes of the run.
-``agents``: terminals with a PyTorch agent, of the size that ``--agents`` names; ``agents_up_s``: until all have
+``agents``: terminals with a PyTorch agent, of the size that ``--agents`` names, on a network of their own (and without
+keys: a control centre vouches for its own K-AS, and here is one for all); ``agents_up_s``: until all have
 registered with their control centre over the network and have trained one step on their own data;
 ``agents_rss_mib``: as ``rss_mib``, with them.
 ``flows``, ``flows_per_s``: rules of the control centre, and how fast their bytes are made, first and from what is kept;
@@ -87,7 +88,7 @@ def usable(network: Network, a: HostPlan, b: HostPlan) -> None:
 
 
 @contextlib.contextmanager
-def standing(plan: NetworkPlan, folder: Path, figures: dict[str, Any]) -> Iterator[tuple[Network, Identities]]:
+def standing(plan: NetworkPlan, folder: Path, figures: dict[str, Any], guarded: bool) -> Iterator[Network]:
     """Bring the network up with its control centre, measured; and down again, measured too."""
     before, run_id = present(), f"scale-{os.getpid()}"
     begin = time.monotonic()
@@ -97,8 +98,7 @@ def standing(plan: NetworkPlan, folder: Path, figures: dict[str, Any]) -> Iterat
     runtime = folder / "run"
     (runtime / "agents").mkdir()
     words: dict[str, Any] = {"--plan": file, "--openflow-port": OPENFLOW_PORT, "--events": runtime / "events.sock"}
-    identities = Identities(plan, runtime)
-    words |= identities.controller_options(plan.kas_numbers[0])
+    words |= Identities(plan, runtime).controller_options(plan.kas_numbers[0]) if guarded else {}
     command = python("controller", *(str(word) for pair in words.items() for word in pair))
     dcc = Child("dcc", command, folder / "dcc.log", run_id)
     try:
@@ -108,7 +108,7 @@ def standing(plan: NetworkPlan, folder: Path, figures: dict[str, Any]) -> Iterat
         figures["up_s"] = round(time.monotonic() - begin, 2)
         figures |= {f"{step}_s": round(took, 2) for step, took in network.seconds.items()}
         figures["rss_mib"] = round(memory_mib([os.getpid(), *run_processes(run_id)]), 1)
-        yield network, identities
+        yield network
     finally:
         begin = time.monotonic()
         dcc.stop()
@@ -203,9 +203,9 @@ def one(hosts: int, agents: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="daitn-scale-") as name:
         folder = Path(name)
         (folder / "run").mkdir()
-        with EventHub(folder / "run" / "events.sock") as hub, standing(plan, folder, figures) as (network, keys):
+        with EventHub(folder / "run" / "events.sock") as hub, standing(plan, folder, figures, not agents) as network:
             if agents:
-                figures |= grow(network, keys, folder, hub, [os.getpid()])
+                figures |= grow(network, folder, hub, [os.getpid()])
     return {**figures, **rules(plan)}
 
 
@@ -235,15 +235,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-mininet", action="store_true", help="leave plain Mininet out")
     parser.add_argument("--agents", type=int, default=200, help="size that has PyTorch agents (default %(default)s)")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--with-agents", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--with-agents", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--plain", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one or options.plain:
-        say(json.dumps(one(options.one, bool(options.with_agents)) if options.one else mininet(plan_of(options.plain))))
+        say(json.dumps(one(options.one, options.with_agents) if options.one else mininet(plan_of(options.plain))))
         return 0
     rows = []
     for hosts in options.hosts:
-        row = child("--one", str(hosts), "--with-agents", str(int(hosts == options.agents)), timeout_s=3 * PATIENCE_S)
+        row = child("--one", str(hosts), timeout_s=PATIENCE_S)
+        if hosts == options.agents:
+            grown = child("--one", str(hosts), "--with-agents", timeout_s=3 * PATIENCE_S)
+            row |= {k: v for k, v in grown.items() if k.startswith("agents")} | {"left": row["left"] + grown["left"]}
         rows.append(row if options.no_mininet else row | beside(hosts))
         say(json.dumps(rows[-1]))
     columns = ("hosts", "up_s", "mininet_up_s", "rss_mib", "down_s")

@@ -20,7 +20,6 @@ from benchmarks.common import NotSeen, python
 from controller.oam.hub import EventHub
 from experiments.testbed import terminal
 from experiments.testbed.counters import memory_mib, run_processes
-from experiments.testbed.identities import Identities
 from experiments.testbed.processes import Child
 from topologies.network import Network
 from topologies.plan import HostPlan
@@ -30,7 +29,7 @@ SAMPLES = 64  # of a node: a step is one batch of them
 LATE_S = 0.5
 
 
-def grow(network: Network, identities: Identities, folder: Path, hub: EventHub, own: list[int]) -> dict[str, Any]:
+def grow(network: Network, folder: Path, hub: EventHub, own: list[int]) -> dict[str, Any]:
     """Fork an agent into every terminal; return when all have registered and trained, and the run's memory then."""
     runtime, run_id, hosts = folder / "run", network.run_id, network.plan.hosts
     file = folder / "agents.json"
@@ -53,7 +52,7 @@ def grow(network: Network, identities: Identities, folder: Path, hub: EventHub, 
         loaded_s = time.monotonic() - begin
         for host in hosts:
             order = {"host": msgspec.to_builtins(host), "netns_pid": network[host.name].pid}
-            terminal.call(runtime / "zygote.sock", "fork", **order, cgroup=None, keys=identities.keys(host.name))
+            terminal.call(runtime / "zygote.sock", "fork", **order, cgroup=None, keys=None)
         _wait(zygote, "the agents, registered and trained", lambda: len(registered & trained) == len(hosts))
         up_s = time.monotonic() - begin
         memory = memory_mib([*own, *run_processes(run_id)])
