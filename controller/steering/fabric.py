@@ -74,11 +74,17 @@ class Fabric:
             )
             return
         name = self.domain.by_dpid[dpid].name
+        before, again = self._down_at(name), name in self._here
         self.services.communication.note_ports(name, ports, all_there=self.services.store.again)
         self._here.add(name)
         if self._here == set(self.domain.switches):
             self._all_here.set()
         self.worker.spawn(self._prepare(name, meters), f"prepare switch {name}")
+        for port in sorted(before ^ self._down_at(name)) if again else ():  # while it was away
+            self.worker.spawn(self._links_changed(name, port, port in before), f"port {port} of {name}")
+
+    def _down_at(self, name: str) -> set[int]:
+        return {port for at, port in self.domain.down if at == name}
 
     async def _prepare(self, name: str, meters: bool) -> None:
         communication = self.services.communication
@@ -123,6 +129,10 @@ class Fabric:
         early, self._early = self._early, []
         for packet in early:
             self._take(packet)
+        for (name, _), border in self.domain.borders.items():  # a link may have come back while nobody lived to hear
+            if self._border_changed(kas := self.domain.switches[name].kas, border.neighbour_kas):
+                self.worker.spawn(self._tell_of_border(kas, border.neighbour_kas), f"border to {border.neighbour_kas}")
+        self.services.communication.reroute()
         self.on_borders()
         await self.resteering.repair()
         await self.on_links()
