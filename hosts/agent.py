@@ -7,13 +7,13 @@ own address; everything else it learns from AI packets.
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import msgspec
@@ -113,7 +113,7 @@ class Agent:
             self.endpoint.close()
 
     def stop(self) -> None:
-        """End the run; safe in a signal handler."""
+        """End the run."""
         self.terminal.stopping.set()
         self.terminal.changed.set()
 
@@ -199,9 +199,13 @@ class Agent:
 def serve(agent: Agent) -> None:
     """Run an agent in this process until SIGTERM or SIGINT."""
 
-    def end(_signal: int, _frame: FrameType | None) -> None:
+    asked = queue.SimpleQueue[int]()  # the one lock that a signal handler may take, whatever it interrupts
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: asked.put(number))
+
+    def end() -> None:
+        asked.get()
         agent.stop()
 
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
+    threading.Thread(target=end, name="end", daemon=True).start()
     agent.run()

@@ -140,6 +140,12 @@ class Steering:
         """Return the objects whose latest launch from this domain was a terminal's."""
         return [s for s in self._steered.values() if s.holder == node]
 
+    def let_go(self, held: Steered) -> None:
+        """Its holder need not launch an object again."""
+        latest = self._steered.get(held.header.object_id)
+        if latest is not None and latest.visit == held.visit:
+            del self._steered[held.header.object_id]
+
     async def give_up(self, held: Steered) -> None:
         """Take an object's rules out of its holder's K-AS: its next packet asks anew."""
         self._steered.pop(held.header.object_id, None)

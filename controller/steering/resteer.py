@@ -205,5 +205,6 @@ class Resteering:
         """Tell a holder of this domain that its copy of an object may go."""
         held = self.steering.steered(release.object_id, release.visit)
         if held is not None:
+            self.steering.let_go(held)
             message = messages.Release(object_id=release.object_id, visit=release.visit)
             await self.calls.ask(self.services.domain.hosts[held.holder], message, release.object_id)

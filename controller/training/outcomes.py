@@ -208,6 +208,7 @@ class Reports:
         if not job.over:
             met = self.book.met(job, 0.0)
             self.book.end(job, "finished" if met else "stopped" if job.stopped else "failed", job.reason)
+            self.on_arrival(job, max(job.decisions, default=0) + 1)  # whoever launched it home lets go of it, too
         return Ack()
 
     @staticmethod

@@ -75,6 +75,8 @@ class Hand:
     def _ended(self, fault: Fault, how: signal.Signals) -> Mend:
         pid = self.pid(fault.target)
         self.killed.add(pid)
+        if how == signal.SIGTERM:  # a control centre that is asked to end takes its parent along
+            self.killed |= {child.process.pid for child in self.bed.children if child.name == fault.target}
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, how)
         if fault.sort != "host":  # the testbed starts it again

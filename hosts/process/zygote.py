@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from hosts.agent import Agent
     from hosts.process.birth import Birth
 
+ENDING_S = 0.5
 GRACE_S = 0.6
 BIRTH_TIMEOUT_S = 10.0
 
@@ -126,7 +127,10 @@ class Zygote:
 
     def fork(self, order: ForkOrder) -> int:
         """Fork one agent, return its process id once it is in its namespace; ``HostError`` when it cannot get there."""
-        self._reap()  # who asks may have seen an agent end before the signal came to us
+        end = time.monotonic() + ENDING_S  # who asks may have seen an agent end before its last thread has
+        while order.host.name in self.agents.values() and time.monotonic() < end:
+            self._reap()
+            time.sleep(0.005)
         if order.host.name in self.agents.values():
             raise BadCommand(f"fork: agent {order.host.name} is running already")
         namespace = open_network_namespace(order.netns_pid)

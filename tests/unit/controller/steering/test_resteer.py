@@ -495,3 +495,18 @@ def test_an_agent_that_hangs_is_missed_sooner_where_an_object_waits_for_it() -> 
         assert [d["name"] for d in life.world.of("agent.gone")] == [first], "others have longer"
 
     run(work)
+
+
+def test_nobody_holds_on_to_an_object_that_is_home() -> None:
+    async def work() -> None:
+        life, _ = await at_work()
+        await life.train(Order(action="train", object_id=life.object_id, visit=0, epochs=2.0))
+        await life.play(GOOD)
+        await life.world.settle()
+        assert life.finished["state"] == "finished"
+        released = sorted(m.visit for _, m in life.world.asked if isinstance(m, Release))
+        assert released == list(range(len(life.journey))), life.journey
+        held = [s for dcc in life.world.dccs for name in life.world.hosts for s in dcc.steering.launched_by(name)]
+        assert held == []
+
+    run(work)
