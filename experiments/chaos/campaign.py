@@ -170,7 +170,8 @@ class Campaign:
         cut = self.traffic.pairs_cut(self.grace_s)
         if self.done and not self._active:
             self.done[-1].recovered_s = round(self.now_s - self._healed_s, 2)
-        self._note({f"{pair}: no datagram in {self.grace_s:g} s after all was mended": "black hole" for pair in cut})
+        silence = f"no datagram in {self.grace_s:g} s after all was mended"
+        self._note(oracle.gathered({f"{pair}: {silence}": "black hole" for pair in cut}))
         if not self._active:
             self._note(self._confirmed(loops_only=False))
         self._said()
@@ -181,7 +182,7 @@ class Campaign:
         if not before:
             return {}
         time.sleep(AGAIN_S)
-        return oracle.lasting(before, self._by_rules(loops_only))
+        return oracle.gathered(oracle.lasting(before, self._by_rules(loops_only)))
 
     def _by_rules(self, loops_only: bool) -> dict[str, What]:
         tables = flows.read([s.name for s in self.bed.plan.switches])

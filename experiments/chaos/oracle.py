@@ -5,6 +5,7 @@ No loop, no black hole, no lost object, no bad packet accepted, no process that 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal
 
@@ -87,6 +88,16 @@ def label_ways(plan: NetworkPlan, tables: Tables, under_way: Mapping[int, tuple[
 def lasting(before: Mapping[str, What], after: Mapping[str, What]) -> dict[str, What]:
     """Return what two looks have in common: rules that were read while they changed show what never was."""
     return {text: what for text, what in after.items() if before.get(text) == what}
+
+
+def gathered(found: Mapping[str, What]) -> dict[str, What]:
+    """Return findings that differ in their two terminals alone as one."""
+    alike = defaultdict[tuple[What, str], list[str]](list)
+    for text, what in found.items():
+        pair, _, rest = text.partition(": ")
+        alike[what, rest].append(pair)
+    others = {key: f" and {len(pairs) - 1} pairs more" if len(pairs) > 1 else "" for key, pairs in alike.items()}
+    return {f"{pairs[0]}{others[what, rest]}: {rest}": what for (what, rest), pairs in alike.items()}
 
 
 # --- by what was said

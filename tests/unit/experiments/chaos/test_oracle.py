@@ -220,3 +220,9 @@ def test_growth_is_found_over_several_lives() -> None:
 def test_the_first_jobs_of_a_life_do_not_count() -> None:
     warming = [growth.Sample(n, "h11", 1, 30 + min(n, growth.WARM_JOBS), 9) for n in range(160)]
     assert growth.grown(growth.slopes(warming)) == {}
+
+
+def test_findings_that_differ_in_their_terminals_alone_are_one() -> None:
+    found = {"a to b: drop at s1": "black hole", "a to c: drop at s1": "black hole", "a to d: loop": "loop"}
+    one = {"a to b and 1 pairs more: drop at s1": "black hole", "a to d: loop": "loop"}
+    assert oracle.gathered(found) == one  # type: ignore[arg-type]
