@@ -67,12 +67,13 @@ class Firewall:
 
     def _say(self, words: str) -> None:
         assert self._nft.stdin is not None and self._nft.stdout is not None
+        table = " ".join(words.split()[:3])
         with contextlib.suppress(BrokenPipeError):
-            self._nft.stdin.write(f"{words}list tables\n")
+            self._nft.stdin.write(f"{words}list {table}\n")
             self._nft.stdin.flush()
         ready, _, _ = select.select([self._nft.stdout], [], [], ANSWER_S)
         answer = self._nft.stdout.readline().strip() if ready else "no answer"
-        if answer != " ".join(words.split()[:3]):
+        if not answer.startswith(f"{table} "):
             raise RunFailed(f"nft refused a rule: {answer[:300]}; {CURE}")
 
     def close(self) -> None:

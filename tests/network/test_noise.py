@@ -65,6 +65,17 @@ def test_a_share_of_the_frames_is_lost_or_altered_and_then_none(how: noise.Noise
     assert (after, left) == ([bytes(200)] * FRAMES, "")
 
 
+def test_both_ends_of_a_link_in_one_namespace() -> None:
+    def there() -> tuple[int, str]:
+        output("ip", "link", "add", "one", "type", "veth", "peer", "name", "other")
+        mend = noise.disturb([(None, "one"), (None, "other")], "loss", "t", 0.5)
+        standing = len(tables().splitlines())
+        mend()
+        return standing, tables()
+
+    assert netns.inside(None, there) == (2, "")
+
+
 def test_nothing_is_left_of_a_campaign_that_is_killed() -> None:
     def there() -> tuple[str, bool]:
         child = subprocess.Popen(
