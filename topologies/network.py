@@ -93,6 +93,11 @@ class Network(Mininet):
 
     # --- up ---
 
+    @property
+    def warnings(self) -> list[str]:
+        """What may be measured wrongly on this machine, and the cure."""
+        return self.session.warnings if self.session else []
+
     def start(self) -> None:
         """Make the network; on failure nothing of it is left.
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from topologies.machine import probe, shell, sysctls
+from topologies.machine import probe, sending, shell, sysctls
 from topologies.machine.ledger import MAIN_VARIABLE, RUN_BASE, RUN_VARIABLE, Ledger, LedgerContent, this_process
 from topologies.machine.preflight import RunLock
 from topologies.plan import NetworkPlan, gateway_address
@@ -28,6 +28,7 @@ class Session:
         self.environment = {**os.environ, RUN_VARIABLE: run_id, MAIN_VARIABLE: f"{main.pid}:{main.started}"}
         self._lock = RunLock(run_id, runtime_dir.parent)
         self.ledger: Ledger | None = None
+        self.warnings: list[str] = []
         self.elsewhere: list[str] = []  # name servers, which a terminal is told at once that it cannot reach
 
     def open(self, plan: NetworkPlan) -> None:
@@ -38,6 +39,18 @@ class Session:
         self.elsewhere = [address for address in _name_servers() if address not in ours]
         self.ledger.note(lambda content: _intend(content, plan))
         sysctls.raise_limits(self.ledger)
+        if self.datapath == "user":
+            self._widen(self.ledger)
+
+    def _widen(self, ledger: Ledger) -> None:
+        """Give Open vSwitch room for what waits at all ports; where it is too late, ``warnings`` says what helps."""
+        if sending.buffer_bytes() is None:
+            sysctls.raise_limits(ledger, sending.SETTINGS)
+            try:
+                sending.make_socket(self.run_id)
+            finally:
+                sysctls.lower(ledger, sending.SETTINGS)
+        self.warnings += filter(None, [sending.complaint()])
 
     def close(self) -> None:
         """Restore the kernel settings; drop the ledger, the run's directory when it is empty, and the lock."""

@@ -271,11 +271,8 @@ class Bed:
         results = [msgspec.to_builtins(r) for r in calibrate.calibrate(self.network)]
         for result in results:
             self.hub.emit("link.calibrated", **result)
-        for link in self.plan.links:
-            if link.rate_mbps < calibrate.SLOWEST_MBPS:
-                self.hub.emit(
-                    "warning", text=f"link {link.name}: not measured, {link.rate_mbps:g} Mbit/s is too slow for it"
-                )
+        for text in [*self.network.warnings, *calibrate.unmeasured(self.plan)]:
+            self.hub.emit("warning", text=text)
         return results
 
     def start_measuring(self) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,14 +17,17 @@ from tests.helpers import wait_until
 from tests.network.topologies_support import new_network, output, traces
 from topologies import fig3, single, wiring
 from topologies.build import Terminal, Wan, build_plan
+from topologies.changes import change_link
 from topologies.errors import NameTakenError, RefusedError, RunLiveError
-from topologies.machine import netns
+from topologies.machine import netns, sending
 from topologies.machine.calibrate import calibrate
 from topologies.machine.ledger import RUN_BASE
 from topologies.machine.preflight import RunLock
 from topologies.machine.selftest import check_udp
 from topologies.network import Network
 from topologies.plan import LinkPlan, NetworkPlan
+
+PORT = 9903
 
 
 def learn_by_hand(plan: NetworkPlan) -> None:
@@ -62,6 +69,46 @@ class TestTraffic:
         finally:
             netns.inside(small["h11"].pid, lambda: netns.checksum_in_software("h11-eth0"))
         assert check_udp(small.hosts["h11"], small.hosts["h12"]) < 3
+
+    @pytest.mark.skipif(sending.complaint() != "", reason="this Open vSwitch has sent before, with a small buffer")
+    def test_a_full_link_takes_no_packets_from_others(self, small: Network) -> None:
+        full = next(x for x in small.plan.links if "mpvu1" in (x.a, x.b))
+        change_link(small, full.name, rate_mbps=5.0, queue_packets=1000)
+        over = threading.Event()
+
+        def flood() -> None:
+            with datagrams(small, "h11") as out:
+                while not over.wait(0.001):
+                    for _ in range(8):  # 96 Mbit/s into 5
+                        out.sendto(bytes(1472), (address["mpvu1"], 9))
+
+        address = {h.name: h.address for h in small.plan.hosts}
+        thread = threading.Thread(target=flood)
+        with datagrams(small, "h12") as out, datagrams(small, "c1") as into:
+            into.bind((address["c1"], PORT))
+            into.settimeout(2.0)
+            thread.start()
+            try:
+                time.sleep(1.0)
+                came = 0
+                for _ in range(300):
+                    out.sendto(b"steady", (address["c1"], PORT))
+                    time.sleep(0.002)
+                with contextlib.suppress(TimeoutError):
+                    while came < 300:
+                        into.recv(64)
+                        came += 1
+            finally:
+                over.set()
+                thread.join(5.0)
+        assert came == 300
+        queue = output("tc", "-s", "qdisc", "show", "dev", f"{full.b}-eth{full.b_port}").split("pfifo")[1]
+        assert "dropped 0," not in queue, "the link was not full"
+
+
+def datagrams(network: Network, name: str) -> socket.socket:
+    """Return a UDP socket in a terminal."""
+    return netns.inside(network[name].pid, lambda: socket.socket(type=socket.SOCK_DGRAM))
 
 
 class TestComingAndGoing:

@@ -127,6 +127,12 @@ def calibrate(network: Measurable, links: Iterable[LinkPlan] | None = None) -> l
     return [results[link.name] for link in wanted]
 
 
+def unmeasured(plan: NetworkPlan) -> list[str]:
+    """Return what is to be said of the links that ``calibrate`` leaves out."""
+    slow = [link for link in plan.links if link.rate_mbps < SLOWEST_MBPS]
+    return [f"link {x.name}: not measured, {x.rate_mbps:g} Mbit/s is too slow for it" for x in slow]
+
+
 def _groups(links: Sequence[LinkPlan]) -> list[list[LinkPlan]]:
     """Split links so that no group, both ways at once, exceeds what the machine carries without disturbing itself."""
     groups: list[list[LinkPlan]] = [[]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from topologies.machine.ledger import Ledger, LedgerContent, SysctlRecord, read
@@ -24,7 +24,7 @@ def path_of(name: str) -> Path:
     return Path("/proc/sys") / name.replace(".", "/")
 
 
-def raise_limits(ledger: Ledger) -> None:
+def raise_limits(ledger: Ledger, limits: Mapping[str, int] = WANTED) -> None:
     """Raise what is lower than wanted; the ledger knows the old values first.
 
     What another run has raised is in our ledger as well: the last that needs it puts it back. In a network namespace
@@ -33,7 +33,7 @@ def raise_limits(ledger: Ledger) -> None:
     with _alone(ledger.path):
         raised = {record.name: record for content in _others(ledger.path) for record in content.sysctls}
         records = []
-        for name, wanted in WANTED.items():
+        for name, wanted in limits.items():
             if not os.access(path_of(name), os.W_OK):
                 continue
             before = path_of(name).read_text().strip()
@@ -46,17 +46,30 @@ def raise_limits(ledger: Ledger) -> None:
             path_of(record.name).write_text(record.ours)
 
 
+def lower(ledger: Ledger, names: Collection[str]) -> None:
+    """Put back some of what was raised, while all else stands."""
+    with _alone(ledger.path):
+        _put_back(ledger.path, [r for r in ledger.content.sysctls if r.name in names])
+        kept = [r for r in ledger.content.sysctls if r.name not in names]
+        ledger.note(lambda content: setattr(content, "sysctls", kept))
+
+
 def give_back(ledger_file: Path) -> list[str]:
     """Put back what still has our value and no other living run needs, drop the ledger; return the names."""
     with _alone(ledger_file):
         ours = read(ledger_file.parent)
-        needed = {r.name for content in _others(ledger_file) if content.main.alive() for r in content.sysctls}
-        done = []
-        for record in ours.sysctls if ours is not None else []:
-            if record.name not in needed and path_of(record.name).read_text().strip() == record.ours:
-                path_of(record.name).write_text(record.before)
-                done.append(record.name)
+        done = _put_back(ledger_file, ours.sysctls if ours is not None else [])
         ledger_file.unlink(missing_ok=True)
+    return done
+
+
+def _put_back(ledger_file: Path, records: list[SysctlRecord]) -> list[str]:
+    needed = {r.name for content in _others(ledger_file) if content.main.alive() for r in content.sysctls}
+    done = []
+    for record in records:
+        if record.name not in needed and path_of(record.name).read_text().strip() == record.ours:
+            path_of(record.name).write_text(record.before)
+            done.append(record.name)
     return done
 
 

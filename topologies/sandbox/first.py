@@ -15,6 +15,7 @@ from pathlib import Path
 
 from topologies.errors import TopologyError
 from topologies.machine import cgroups, shell
+from topologies.machine.sending import make_socket
 from topologies.sandbox.switch import FOLDERS, start_switch
 
 CGROUPS = cgroups.CGROUP_ROOT
@@ -37,6 +38,7 @@ def main() -> None:
         shell.must("ip", "link", "set", "lo", "up")
         if not said.no_switch:
             start_switch()
+            make_socket(said.name)
         child = subprocess.Popen(said.command, close_fds=False, start_new_session=True) if said.command else None
     except (TopologyError, OSError) as error:
         os.write(said.ready, shell.one_line(str(error)).encode())

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from topologies.errors import NameTakenError, RefusedError
-from topologies.machine import cgroups, ledger, shell, sysctls
+from topologies.machine import cgroups, ledger, sending, shell, sysctls
 from topologies.machine.preflight import check_root
 from topologies.machine.waiting import wait_until
 from topologies.venv import ROOT
@@ -79,7 +79,9 @@ class Sandbox:
         self._ledger = ledger.Ledger(self._base / self.name, self.name)
         try:
             sysctls.raise_limits(self._ledger)
+            sysctls.raise_limits(self._ledger, sending.SETTINGS if self._switch else {})
             self._start(cgroups.create_top(self.name))
+            sysctls.lower(self._ledger, sending.SETTINGS)
         except BaseException:
             self.stop()
             raise
