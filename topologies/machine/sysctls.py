@@ -24,8 +24,8 @@ def path_of(name: str) -> Path:
     return Path("/proc/sys") / name.replace(".", "/")
 
 
-def raise_limits(ledger: Ledger, limits: Mapping[str, int] = WANTED) -> None:
-    """Raise what is lower than wanted; the ledger knows the old values first.
+def raise_limits(ledger: Ledger, limits: Mapping[str, int] | None = None) -> None:
+    """Raise what is lower than wanted (None: ``WANTED``); the ledger knows the old values first.
 
     What another run has raised is in our ledger as well: the last that needs it puts it back. In a network namespace
     other than the first, settings of the whole machine are absent or cannot be written.
@@ -33,7 +33,7 @@ def raise_limits(ledger: Ledger, limits: Mapping[str, int] = WANTED) -> None:
     with _alone(ledger.path):
         raised = {record.name: record for content in _others(ledger.path) for record in content.sysctls}
         records = []
-        for name, wanted in limits.items():
+        for name, wanted in (WANTED if limits is None else limits).items():
             if not os.access(path_of(name), os.W_OK):
                 continue
             before = path_of(name).read_text().strip()
