@@ -34,6 +34,7 @@ from packets.queries import SINGLE
 from packets.transport import ReceivedObject
 
 LATE_KEPT = 200  # of each data node
+ACCEPTED_BYTES = 512 << 20  # accepted models, of all jobs together
 _UNMEASURED = Evaluation(broad=0.0, per_group={}, samples=0)
 
 
@@ -60,7 +61,7 @@ class Mpvu(Role):
         self._late: dict[str, Samples] = {}
         self._late_told = 0  # how many ever came
         self._pooled: Samples | None = None
-        self._accepted: Recent[bytes] = Recent()
+        self._accepted: Recent[bytes] = Recent(most_bytes=ACCEPTED_BYTES)
         self._samples_lock = threading.Lock()
 
     def attributes(self) -> dict[str, Any]:
