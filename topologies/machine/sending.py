@@ -52,6 +52,6 @@ def complaint() -> str:
     if have is None or have >= BUFFER_BYTES:
         return ""
     return (
-        f"Open vSwitch has sent before, with a buffer of {have >> 10} KiB for all its ports: a link that is full takes "
-        "packets from others; restart it (/usr/share/openvswitch/scripts/ovs-ctl restart), or give --sandbox"
+        f"Open vSwitch sends for all its ports with a buffer of {have >> 10} KiB, so a link that is full takes packets "
+        "from others: restart it (/usr/share/openvswitch/scripts/ovs-ctl restart), or give --sandbox"
     )
