@@ -16,7 +16,8 @@ Every packet of the attack is followed up: left the attacker, came to the receiv
 nftables, by DSCP), refused by reason (counted by the endpoint), dropped at its socket (counted by the kernel); those
 to the label: dropped by the switch's meter, refused by the control centre.
 
-Then, with switches that do stop it, a port that floods its control centre and forges whole frames: ``flood_guard``.
+Then, with switches that do stop it, a port that floods its control centre and forges whole frames: ``flood_guard``;
+and a terminal that lies: ``flood_lies``.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks import flood_guard
+from benchmarks import flood_guard, flood_lies
 from benchmarks.common import PROJECT, finish, run_main, say
 from benchmarks.flood_attack import DSCP
 from experiments.testbed.identities import Identities
@@ -351,8 +352,10 @@ def main() -> int:
         result = measure(scene, options.rounds, size=options.size, rate_pps=options.rate)
         flood_guard.begin(scene)
         result["guard"] = flood_guard.measure(scene, seconds=options.seconds, up_pps=options.rate, size=options.size)
+        result["lies"] = flood_lies.measure(scene, DCC, size=options.size)
     finish(result)
-    return 0 if result["holds"] and result["same_processes"] and result["guard"]["holds"] else 1
+    held = result["holds"] and result["guard"]["holds"] and result["lies"]["holds"]
+    return 0 if held and result["same_processes"] else 1
 
 
 if __name__ == "__main__":

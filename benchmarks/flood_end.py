@@ -4,16 +4,20 @@
 
 ``begin <address> <bytes> <object id>``: launch an object; answers when its rendezvous did, with what an onlooker has
 seen of it.  ``finish``: wait for its end.  ``counts``: what this endpoint has refused, by reason.  ``ask <n>``: put
-n requests to the DCC, one after the other.  Every answer is one line of JSON.
+n requests to the DCC, one after the other.  ``lie <seconds> <other>``: report for somebody else, and what cannot be.
+Every answer is one line of JSON.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import resource
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ import msgspec
 
 from packets.errors import TransportError
 from packets.labels import DCC_ADDRESS
-from packets.messages import Register, encode_message
+from packets.messages import Refused, Register, Report, decode_message, encode_message
 from packets.security.identity import Directory, Identity
 from packets.security.keeper import Keeper
 from packets.transport import Endpoint, OutgoingObject, Transfer
@@ -29,7 +33,8 @@ from packets.wire import Header, PacketType
 
 TIMEOUT_S = 120.0
 REQUEST_S = 2.0
-COMMANDS = ("begin", "finish", "counts", "ask")
+COMMANDS = ("begin", "finish", "counts", "ask", "lie")
+ABSURD = {"NaN": math.nan, "infinity": math.inf, "1e308": 1e308, "negative": -1.0}
 
 
 class Onlooker(Keeper):
@@ -96,6 +101,23 @@ class End:
             except TransportError:
                 took_ms.append(None)
         return {"took_ms": took_ms}
+
+    def lie(self, seconds: str, other: str) -> dict[str, Any]:
+        """Report, as fast as answers come, what is not so; returns how many lies were refused, and taken."""
+        name, begun, sequence = self.keeper.own.name, time.monotonic(), 0
+        refused, taken = Counter[str](), Counter[str]()
+        lies = {"another's name": (other, 1.0)} | {kind: (name, figure) for kind, figure in ABSURD.items()}
+        while time.monotonic() - begun < float(seconds):
+            self.ask("1")  # who says nothing that is so falls silent, and is heard no more
+            for kind, (who, figure) in lies.items():
+                sequence += 1
+                message = Report(name=who, sequence=sequence, attributes={"compute_samples_per_s": figure})
+                with contextlib.suppress(TransportError):
+                    _, answer = self.endpoint.request(
+                        encode_message(message), to=DCC_ADDRESS, type=PacketType.TELEMETRY, timeout_s=REQUEST_S
+                    )
+                    (refused if isinstance(decode_message(answer), Refused) else taken)[kind] += 1
+        return {"refused": dict(refused), "taken": dict(taken), "seconds": time.monotonic() - begun}
 
 
 def main() -> int:
