@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from hosts.learning.methods.split import cut_sizes
 from hosts.learning.task import bytes_to_model, model_to_bytes
 from hosts.learning.ways.models import task_of
 from hosts.roles.base import OfModels, Role
+from hosts.roles.own_jobs import OwnJob, OwnJobs
 from hosts.roles.owner_pairs import Pairs, write
 from hosts.terminal.terminal import Terminal
 from packets.errors import DaitnError
@@ -47,25 +47,9 @@ from packets.terms import Name
 from packets.transport import OutgoingObject, ReceivedObject
 from packets.wire import PacketType
 
-MODEL_FILE = "model.safetensors"
-LOG_FILE = "training-log.json"
 UPPER = "split-upper"  # the variant that the lower side, `split`, asks
 SHORT_OF = 0.03  # of the accuracy that a model had; less is no fall either (engine drift)
 _MAX_LIMIT = 0xFFFF
-
-
-@dataclass
-class OwnJob:
-    """A job of this owner. ``payload``: the trained model, once it is home.
-
-    ``replaces``: the job whose deployed models have fallen behind, to ``beats`` of 1; this one trains them on.
-    """
-
-    spec: JobSpec
-    payload: bytes | None = None
-    accuracy: dict[str, float] | None = None
-    replaces: int = 0
-    beats: float = 0.0
 
 
 class ModelOwner(Role):
@@ -78,7 +62,7 @@ class ModelOwner(Role):
             "submit": self._submit, "deploy": self._deploy, "inquire": self._inquire, "change": self._change,
             "move": self._move, "split": self._split,
         }  # fmt: skip
-        self._jobs: dict[int, OwnJob] = {}
+        self._jobs = OwnJobs(terminal.folder)
         self._departures = Departures(terminal, self.itself)
         self._pairs = Pairs(terminal, self._trained, self._launch_later)
         self.commands |= self._pairs.commands
@@ -117,7 +101,7 @@ class ModelOwner(Role):
 
     def _own(self, object_id: int, spec: JobSpec, payload: bytes) -> OutgoingObject:
         """Remember a job that is admitted; return its model as it is first launched."""
-        self._jobs[object_id] = OwnJob(spec)
+        self._jobs.put(object_id, OwnJob(spec))
         return self._fresh(object_id, spec, payload)
 
     def tick(self) -> None:
@@ -152,8 +136,8 @@ class ModelOwner(Role):
         model = bytes_to_model(task_of(self.terminal.task, job.spec.model), payload)
         if encoding_of(payload)[0] != "none":
             payload = model_to_bytes(model)  # what is kept can be read by anybody who reads safetensors
-        folder = self._store(obj.object_id, payload, self._whole_log(obj.object_id, order))
-        job.payload, job.accuracy = payload, order.accuracy
+        folder = self._jobs.store(obj.object_id, job, payload, self._whole_log(obj.object_id, order))
+        job.accuracy = order.accuracy
         if job.replaces and not self.terminal.submit(lambda: self._redeploy(obj.object_id, job)):
             self.terminal.complain(f"{self.terminal.name} is full: model {obj.object_id:#x} was not deployed anew")
         self.terminal.emit(
@@ -177,15 +161,6 @@ class ModelOwner(Role):
             log += part.entries
         return log
 
-    def _store(self, object_id: int, payload: bytes, log: list[dict[str, Any]]) -> Path:
-        """Write model and log under the object's own folder, and beside it as the latest of this owner."""
-        folder = self.terminal.folder / f"{object_id:x}"
-        for place in (folder, self.terminal.folder):
-            place.mkdir(parents=True, exist_ok=True)
-            write(place / MODEL_FILE, payload)
-            write(place / LOG_FILE, msgspec.json.format(msgspec.json.encode(log)))
-        return folder
-
     # --- fallen behind ---
 
     def serve_dcc(self, message: OfModels) -> Message:
@@ -195,14 +170,14 @@ class ModelOwner(Role):
         if not isinstance(message, Recalibrate):
             return super().serve_dcc(message)
         job = self._jobs.get(message.object_id)
-        if job is None or job.payload is None:
+        if job is None or job.model is None:
             return Refused(reason=f"{self.terminal.name} has no trained model of job {message.object_id:#x}")
         if not self.terminal.submit(lambda: self._recalibrate(job, message)):
             return Refused(reason=f"{self.terminal.name} is full: job {message.object_id:#x} is not trained on")
         return Ack()
 
     def _recalibrate(self, job: OwnJob, message: Recalibrate) -> None:
-        assert job.payload is not None
+        assert job.model is not None
         about = f"model of job {message.object_id:#x} is not re-calibrated"
         try:
             for spec in (_as_it_was(job), msgspec.structs.replace(job.spec, trained=True)):
@@ -213,13 +188,14 @@ class ModelOwner(Role):
             else:
                 self.terminal.complain(f"{about}: {'; '.join(reply.reasons)}", object_id=message.object_id)
                 return
-            self._jobs[reply.object_id] = OwnJob(spec, replaces=message.object_id, beats=message.broad)
+            payload = job.model.read_bytes()
+            self._jobs.put(reply.object_id, OwnJob(spec, replaces=message.object_id, beats=message.broad))
             self.terminal.emit(
                 "model.recalibrating", object_id=reply.object_id, replaces=message.object_id, node=self.terminal.name,
                 reason=message.reason,
             )  # fmt: skip
-            self._launch(self._fresh(reply.object_id, spec, job.payload))
-        except DaitnError as error:
+            self._launch(self._fresh(reply.object_id, spec, payload))
+        except (DaitnError, OSError) as error:
             self.terminal.complain(f"{about}: {error}", object_id=message.object_id)
 
     def _redeploy(self, object_id: int, job: OwnJob) -> None:
@@ -292,9 +268,12 @@ class ModelOwner(Role):
                 raise BadCommand(f"file {command['file']!r}: {error.strerror}") from None
             return JobSpec(task=self.terminal.task.name), payload, {}
         job = self._job(command)
-        if job.payload is None:
+        if job.model is None:
             raise BadCommand(f"object {command['object_id']:#x} is not home yet; inquire how its job stands")
-        return job.spec, job.payload, job.accuracy or {}
+        try:
+            return job.spec, job.model.read_bytes(), job.accuracy or {}
+        except OSError as error:
+            raise BadCommand(f"model of object {command['object_id']:#x}: {job.model}: {error.strerror}") from None
 
     def _move(self, command: Command) -> Command:
         """Have a deployed model moved: {"label", "to"? (``kas:@mdfp/number``; left out: where MDO sees fit)}."""
@@ -329,10 +308,9 @@ class ModelOwner(Role):
 
     def _job(self, command: Command) -> OwnJob:
         object_id = command.get("object_id")
-        if not isinstance(object_id, int) or object_id not in self._jobs:
-            known = ", ".join(str(i) for i in self._jobs) or "none yet"
-            raise BadCommand(f"object_id {object_id!r} is no job of {self.terminal.name}; its jobs: {known}")
-        return self._jobs[object_id]
+        if (job := self._jobs.get(object_id)) is None:
+            raise BadCommand(f"object_id {object_id!r} is no job of {self.terminal.name}; its jobs: {self._jobs}")
+        return job
 
 
 def _as_it_was(job: OwnJob) -> JobSpec:

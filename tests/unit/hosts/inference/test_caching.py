@@ -20,7 +20,8 @@ from hosts.inference.ways import NO_MODEL, Answerer
 from hosts.learning.errors import LearningError
 from hosts.learning.task import model_to_bytes
 from hosts.learning.ways.split import cut_model
-from hosts.roles.owner import OwnJob
+from hosts.roles.own_jobs import OwnJob
+from hosts.roles.owner import ModelOwner
 from packets.messages import (
     Ack,
     Answer,
@@ -335,9 +336,16 @@ def test_old_answers_stay_as_they_are() -> None:
 # --- the owner
 
 
+def own_trained(role: ModelOwner, folder: Path) -> None:
+    """Have a trained model of job 7 at home."""
+    file = folder / "trained"
+    file.write_bytes(LARGE)
+    role._jobs.put(7, OwnJob(JobSpec(task="vignettes"), file, {"broad": 0.8}))
+
+
 def test_an_owner_deploys_a_cache_as_what_it_is(tmp_path: Path) -> None:
     role, network = owner(tmp_path)
-    role._jobs[7] = OwnJob(JobSpec(task="vignettes"), LARGE, {"broad": 0.8})
+    own_trained(role, tmp_path)
     way = {"kind": "cached", "asks": [""], "expiry_s": 5.0}
     role.command({"op": "deploy", "object_id": 7, "variant": "cached", "way": way, "to": "3:@mdfp/0"})
     (told,) = network.asked
@@ -347,7 +355,7 @@ def test_an_owner_deploys_a_cache_as_what_it_is(tmp_path: Path) -> None:
 
 def test_an_owner_cuts_its_model_for_the_way_between_two_places(tmp_path: Path) -> None:
     role, _ = owner(tmp_path)
-    role._jobs[7] = OwnJob(JobSpec(task="vignettes"), LARGE, {"broad": 0.8})
+    own_trained(role, tmp_path)
     about = {"object_id": 7, "shares": [1.0, 1.0], "rtt_ms": 4.0}
     slow = role.command({"op": "split", "rate_mbps": 0.05, **about})
     assert slow["at"] == 2, "the later the cut the less travels"
