@@ -229,7 +229,15 @@ class Shim(app_manager.OSKenApp):  # type: ignore[misc,unused-ignore]  # os-ken 
     def _port_status(self, event: Any) -> None:
         message, of = event.msg, event.msg.datapath.ofproto
         up = message.reason != of.OFPPR_DELETE and not message.desc.state & of.OFPPS_LINK_DOWN
-        self._call(self.core.port_changed, message.datapath.id, message.desc.port_no, up)
+        self._call(self._port, message.datapath, message.desc.port_no, up)
+
+    def _port(self, datapath: Any, port: int, up: bool) -> None:
+        """Pass on what a switch's present session tells: the last words of the one before come late, and a new one's
+        first are in the ports that it connects with.
+        """
+        dpid = datapath.id
+        if self.switches.datapaths.get(dpid) is datapath:
+            self.core.port_changed(dpid, port, up)
 
     @set_ev_cls(ofp_event.EventOFPPortStatsReply, MAIN_DISPATCHER)  # type: ignore[untyped-decorator,unused-ignore]
     def _port_counts(self, event: Any) -> None:

@@ -209,6 +209,7 @@ class Dcc:
             "link verification": (self.discovery.probe, 5.0),
             "liveness": (self.liveness.look, 1.0),
             "watch over rendezvous": (self.liveness.knock, WATCH_S),
+            "borders that are to be told": (self.fabric.borders.tell_again, 2.0),
             "overdue jobs": (self.training.overdue, 1.0),
             "second thoughts": (self.custody.reconsider, 1.0),
             "query weights": (self.queries.reweigh, 1.0),

@@ -15,7 +15,7 @@ from controller.border.revoking import Revocations
 from controller.values.decisions import Booking, Measured, Option, Request
 from controller.values.distributed import Proposal
 from packets.messages import AnyMessage
-from packets.terms import Metrics
+from packets.terms import Amount, Metrics
 
 MAX_FRAME_BYTES = 1 << 20
 Handle = Annotated[str, msgspec.Meta(max_length=64)]
@@ -40,9 +40,7 @@ class AskOptions(Say, frozen=True, kw_only=True, tag="options?"):
 
 
 class Options(Say, frozen=True, kw_only=True, tag="options="):
-    """What the K-AS offers the job, and what other objects take of it: places booked, and the share of the link to
-    each neighbouring K-AS that is left (only where others use it).
-    """
+    """What the K-AS offers the job, and what others take of it: places, and (where they do) part of links to K-AS."""
 
     options: list[Option]
     bookings: list[Booking] = []
@@ -289,12 +287,13 @@ class RetireModel(Say, frozen=True, kw_only=True, tag="retire"):
 
 
 class LinkState(Say, frozen=True, kw_only=True, tag="link"):
-    """A border link went down or came up; passed to every K-AS."""
+    """A border link of ``a_kas`` went down or came up; passed to every K-AS. Of several words the newest counts."""
 
     kas: Kas
     a_kas: Kas
     b_kas: Kas
     up: bool
+    at_unix_s: Amount = 0.0
 
 
 class Evidence(Say, frozen=True, kw_only=True, tag="evidence"):

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable
 
 from controller.border.messages import LinkState
 from controller.domain import Domain
-from controller.errors import BorderError
 from controller.runtime.loop import Worker
 from controller.services import Services
 from controller.southbound.discovery import Discovery
 from controller.southbound.openflow import DropCount, FlowMod, PacketIn, PortCount
 from controller.southbound.reconcile import Change
+from controller.steering.borders import Borders
 from controller.steering.liveness import Liveness
 from controller.steering.resteer import Resteering
 from controller.tools.drops import Drops
@@ -56,8 +56,7 @@ class Fabric:
         self._too_much: list[tuple[str, Change]] = []
         self.adopted = {"kept": 0, "added": 0, "deleted": 0}  # flows
         self._all_here, self._prepared, self.resumed = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._down_kas = services.store.kept("borders that are down", tuple[int, int], bool)
-        self.domain.down_kas |= {frozenset(pair) for pair in self._down_kas}
+        self.borders = Borders(services)
         if not services.store.again:
             self.resumed.set()
 
@@ -129,9 +128,8 @@ class Fabric:
         early, self._early = self._early, []
         for packet in early:
             self._take(packet)
-        for (name, _), border in self.domain.borders.items():  # a link may have come back while nobody lived to hear
-            if self._border_changed(kas := self.domain.switches[name].kas, border.neighbour_kas):
-                self.worker.spawn(self._tell_of_border(kas, border.neighbour_kas), f"border to {border.neighbour_kas}")
+        for pair in self.borders.look_at_all():
+            self.worker.spawn(self.borders.tell(*pair), f"border to K-AS {pair[1]}")
         self.services.communication.reroute()
         self.on_borders()
         await self.resteering.repair()
@@ -168,57 +166,26 @@ class Fabric:
         border, host = self.domain.borders.get((name, port)), self.domain.host_at.get((name, port))
         if host is not None and host.role != KBG_ROLE and not up:
             self.liveness.dead(host.name, "is cut off")
-        changed = border is not None and self._border_changed(self.domain.switches[name].kas, border.neighbour_kas)
+        pair = (self.domain.switches[name].kas, border.neighbour_kas) if border is not None else None
+        changed = pair is not None and self.borders.look(*pair)
         self.services.communication.reroute()  # what we tell others takes these ways, too
-        if border is not None:
+        if pair is not None:
             self.on_borders()
             if changed:
-                await self._tell_of_border(self.domain.switches[name].kas, border.neighbour_kas)
+                await self.borders.tell(*pair)
         self.liveness.look()
         await self.resteering.repair()
         await self.on_links()
 
-    def _border_changed(self, kas: int, neighbour: int) -> bool:
-        """One of the links to a neighbour came or went: they are joined as long as one is there. Tells whether that
-        has changed.
-        """
-        up = self.domain.border(kas, neighbour) is not None
-        if (frozenset((kas, neighbour)) not in self.domain.down_kas) == up:
-            return False
-        self._set_kas_link(kas, neighbour, up)
-        self.services.emit("warning", text=f"link between K-AS {kas} and K-AS {neighbour} is {'up' if up else 'down'}")
-        return True
-
-    async def _tell_of_border(self, kas: int, neighbour: int) -> None:
-        """Tell all other K-AS whether two are joined."""
-        up = frozenset((kas, neighbour)) not in self.domain.down_kas
-
-        async def tell(other: int) -> None:
-            try:
-                await self.services.must(LinkState(kas=other, a_kas=kas, b_kas=neighbour, up=up))
-            except BorderError as error:
-                self.services.emit("warning", text=str(error))
-
-        await asyncio.gather(*(tell(k) for k in self.services.all_kas if k not in self.domain.kas))
-
     def hear_of_link(self, link: LinkState) -> None:
         """Another DCC tells of a border; both of its ends do, and it is news once."""
-        known_up = frozenset((link.a_kas, link.b_kas)) not in self.domain.down_kas
-        self._set_kas_link(link.a_kas, link.b_kas, link.up)
-        if known_up != link.up:
+        if self.borders.hear(link):
             self.services.communication.reroute()
             self.worker.spawn(self.resteering.repair(), "repair of label paths")
             self.worker.spawn(self._links(), "leads to deployed models")
 
     async def _links(self) -> None:
         await self.on_links()
-
-    def _set_kas_link(self, a: int, b: int, up: bool) -> None:
-        (self.domain.down_kas.discard if up else self.domain.down_kas.add)(frozenset((a, b)))
-        if up:
-            self._down_kas.pop((min(a, b), max(a, b)), None)
-        else:
-            self._down_kas[min(a, b), max(a, b)] = True
 
     def port_counts(self, dpid: int, counts: list[PortCount]) -> None:
         """A switch's counters came."""

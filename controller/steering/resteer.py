@@ -109,7 +109,9 @@ class Resteering:
         if self.services.domain.border(path.kas, border.neighbour_kas) is not None:
             return  # another link joins the two
         try:
-            await self.services.must(LinkState(kas=home, a_kas=path.kas, b_kas=border.neighbour_kas, up=False))
+            now = self.services.wall()
+            link = LinkState(kas=home, a_kas=path.kas, b_kas=border.neighbour_kas, up=False, at_unix_s=now)
+            await self.services.must(link)
         except BorderError as error:
             self.services.emit("warning", text=str(error))
 
