@@ -67,6 +67,8 @@ class Resteering:
         self._mending.add((path.label, path.kas))
         try:
             await self._repair(path)
+        except ControllerError as error:  # of one path: the others go on
+            self.services.emit("warning", text=f"label {path.label:#x} in K-AS {path.kas} is not mended: {error}")
         finally:
             self._mending.discard((path.label, path.kas))
 

@@ -119,6 +119,8 @@ class Communication:
         self._routes[name] = routes
         self._seen.add(name)
         self.connected.add(name)
+        # what was laid meanwhile may have been refused: no group stood yet
+        self.south.send(switch.dpid, [mod for mod in self._of_objects(name) if mod not in mods])
         self.reroute()  # links may have come or gone meanwhile
         return change
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from controller.border.messages import LinkState
+from controller.southbound import pipeline
+from controller.southbound.openflow import FlowMod
 from tests.fake_fabric import World, run, small_plan
 
 PLAN = small_plan()
@@ -46,6 +48,28 @@ def test_a_link_that_breaks_while_its_switch_is_away_is_down() -> None:
         dcc.fabric.switch_up(dpid, ports(name) - {port}, meters=True)
         await world.settle()
         assert dcc.domain.down_kas == {frozenset((1, border.neighbour_kas))}
+
+    run(work)
+
+
+def test_what_is_laid_while_a_switch_is_prepared_is_sent_once_its_groups_stand() -> None:
+    async def work() -> None:
+        world = World(PLAN)
+        await world.start()
+        communication = world.by_kas[1].services.communication
+        dpid, laid, sent = communication.domain.switches["k1g"].dpid, list[FlowMod](), list[object]()
+        send, barrier = communication.south.send, communication.south.barrier
+        communication._of_objects = lambda name: list(laid)  # type: ignore[method-assign]
+
+        async def meanwhile(dpid: int, timeout_s: float = 5.0) -> None:
+            laid.append(FlowMod(pipeline.LABEL, pipeline.label_match(1, 1), 50, (), cookie=pipeline.label_cookie(1)))
+            await barrier(dpid, timeout_s)
+            sent.clear()
+
+        communication.south.barrier = meanwhile  # type: ignore[method-assign]
+        communication.south.send = lambda dpid, mods: (sent.extend(mods), send(dpid, mods))  # type: ignore[assignment]
+        await communication.prepare("k1g", meters=True)
+        assert sent[:1] == laid and dpid == 259
 
     run(work)
 
