@@ -172,6 +172,7 @@ class Receiving:
         for key in [key for key, feed in self._open.items() if feed.assembly is assembly]:
             del self._open[key]
             self._touched.pop(key, None)
+        assembly.feeds.clear()  # each knows its assembly: such circles wait long for Python to find them
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
@@ -185,6 +186,7 @@ class Receiving:
             if header.flags & Flag.HANDOVER and name in self._done:
                 feed = Feed(Assembly(header, now, empty=True), header, peer, now)
                 feed.assembly.base, feed.session, feed.answers_launch = header.shard_count, session, True
+                feed.assembly.feeds.clear()
                 self._remember(key, feed, self._done[name])
                 self._answer_again(self._over[key], header.timestamp_us, now, now_us)
                 return None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import heapq
 import itertools
 import random
+import weakref
 from collections.abc import Callable
 
 import msgspec
@@ -504,3 +506,22 @@ def test_stretches_further_apart_than_a_bitmap_are_acknowledged_together() -> No
         told |= set((start + np.flatnonzero(bits)).tolist())
     assert told == set(came)
     assert len(feed.answers(0)) == 1
+
+
+def test_what_is_forgotten_is_gone_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No circle of references, which Python would look for only much later."""
+    monkeypatch.setattr("packets.transfer.receiver.REMEMBERED", 1)
+    path = Path()
+    gc.disable()
+    try:
+        made: list[weakref.ref[Assembly]] = []
+        for number in range(3):
+            path.launch(50_000, object_id=0x100001 + number)
+            path.at(path.now + 0.05, lambda: made.extend(map(weakref.ref, path.receiving._assemblies.values())))
+            path.run()
+        assert len(path.objects) == 3 and len(made) >= 3
+        path.objects.clear()
+        path.sendings.clear()
+        assert [ref() is None for ref in made[:2]] == [True, True]
+    finally:
+        gc.enable()
