@@ -166,7 +166,7 @@ def test_a_control_centre_that_is_killed_goes_on_where_it_was(network: StandingN
     parcel.kept()
     network.wait_until(
         lambda: names <= {e.data["name"] for e in network.events("agent.ready") if e.t_unix_s > died} or None,
-        5.0, "every agent of the K-AS registered anew",
+        15.0, "every agent of the K-AS registered anew",
     )  # fmt: skip
     job.join(100.0)
     assert ended["targets_met"], ended
