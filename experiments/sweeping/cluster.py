@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import secrets
 import socket
 import sys
 import tempfile
@@ -42,11 +43,18 @@ def need_engine() -> None:
         )
 
 
+def unique_name() -> str:
+    """Return this machine's name with a word of its own: a scheduler takes no second worker of a name, and copies of
+    a machine all have one.
+    """
+    return f"{socket.gethostname()}-{secrets.token_hex(2)}"
+
+
 def work_for(address: str, name: str) -> None:
     """Become the worker of this machine; does not return."""
     need_engine()
     check_root()
-    words = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--name", name or socket.gethostname()]
+    words = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--name", name or unique_name()]
     words += ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--memory-limit", "0", "--resources", f"{RESOURCE}=1"]
     os.execve(sys.executable, words, environment())
 
