@@ -33,7 +33,7 @@ def chaos(
     from experiments.scenarios.scenario import network_plan
 
     resolved = resolve(scenario, tell=told(out), seed=seed)
-    chosen = check_kinds([word.strip() for word in kinds.split(",") if word.strip()])
+    chosen = check_kinds([word.strip() for word in kinds.split(",")] if kinds else [])
     made = schedule(network_plan(resolved), resolved.seed, faults=faults, seconds=seconds, kinds=chosen)
     if plan:
         for fault in made:

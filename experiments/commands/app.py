@@ -72,7 +72,7 @@ EngineOption = Annotated[
 JobsOption = Annotated[
     int,
     typer.Option(
-        help="So many runs at a time, each on a network of its own; about 1 GiB each. Accuracy and routes are those of "
+        help="So many runs at a time, each on a network of its own; 1 to 2 GiB each. Accuracy and routes are those of "
         "one after the other; seconds are not.",
         min=1, max=64,
     ),

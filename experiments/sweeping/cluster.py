@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import re
 import secrets
 import socket
 import sys
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 PACKAGE = "distributed==2026.8.0"
 RESOURCE = "testbed"  # a worker has one: so many runs at a time
+ADDRESS = re.compile(r"(tcp|tls|ws|wss)://[^\s/]+:\d{1,5}")
 WORKERS_TIMEOUT_S = 30.0
 SCHEDULER_TIMEOUT_S = 10.0
 
@@ -43,6 +45,12 @@ def need_engine() -> None:
         )
 
 
+def check_address(address: str) -> None:
+    """Check the form of a scheduler's address; ``ExperimentError`` names the one that is meant."""
+    if not ADDRESS.fullmatch(address):
+        raise ExperimentError(f"{address!r} is no address of a scheduler: give it as that says it, tcp://HOST:PORT")
+
+
 def unique_name() -> str:
     """Return this machine's name with a word of its own: a scheduler takes no second worker of a name, and copies of
     a machine all have one.
@@ -53,6 +61,7 @@ def unique_name() -> str:
 def work_for(address: str, name: str) -> None:
     """Become the worker of this machine; does not return."""
     need_engine()
+    check_address(address)
     check_root()
     words = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--name", name or unique_name()]
     words += ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--memory-limit", "0", "--resources", f"{RESOURCE}=1"]
@@ -62,6 +71,7 @@ def work_for(address: str, name: str) -> None:
 def connect(address: str) -> Client:
     """Return a connection to a scheduler that has workers of ours; ``ExperimentError`` says what is missing."""
     need_engine()
+    check_address(address)
     from distributed import Client
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here, in one line

@@ -247,6 +247,13 @@ def test_without_the_engine_it_is_said_how_to_install_it(monkeypatch: pytest.Mon
 def test_an_address_where_no_scheduler_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed", reason="the optional package distributed is not installed")
     monkeypatch.setattr(cluster, "SCHEDULER_TIMEOUT_S", 0.5)
-    for address in ("tcp://127.0.0.1:1", "nowhere://x"):
-        with pytest.raises(ExperimentError, match=f"no scheduler answers at {address}"):
-            cluster.connect(address)
+    with pytest.raises(ExperimentError, match="no scheduler answers at tcp://127.0.0.1:1"):
+        cluster.connect("tcp://127.0.0.1:1")
+
+
+@pytest.mark.parametrize("address", ["foo", "nowhere://x", "tcp://a", "tcp://a:b", "", "a:8786"])
+def test_what_is_no_address_is_said_at_once(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setattr(cluster, "need_engine", lambda: None)
+    for needs in (cluster.connect, lambda given: cluster.work_for(given, "")):
+        with pytest.raises(ExperimentError, match="is no address of a scheduler"):
+            needs(address)
