@@ -247,7 +247,7 @@ def test_without_the_engine_it_is_said_how_to_install_it(monkeypatch: pytest.Mon
 def test_an_address_where_no_scheduler_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed", reason="the optional package distributed is not installed")
     monkeypatch.setattr(cluster, "SCHEDULER_TIMEOUT_S", 0.5)
-    with pytest.raises(ExperimentError, match="no scheduler answers at tcp://127.0.0.1:1"):
+    with pytest.raises(ExperimentError, match=r"no scheduler answers at tcp://127\.0\.0\.1:1"):
         cluster.connect("tcp://127.0.0.1:1")
 
 
