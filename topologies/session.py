@@ -45,11 +45,8 @@ class Session:
     def _widen(self, ledger: Ledger) -> None:
         """Give Open vSwitch room for what waits at all ports; where it is too late, ``warnings`` says what helps."""
         if sending.buffer_bytes() is None:
-            sysctls.raise_limits(ledger, sending.SETTINGS)
-            try:
+            with sysctls.raised(ledger, sending.SETTINGS):
                 sending.make_socket(self.run_id)
-            finally:
-                sysctls.lower(ledger, sending.SETTINGS)
         self.warnings += filter(None, [sending.complaint()])
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from topologies.machine.ledger import Ledger, LedgerContent, SysctlRecord, read
@@ -46,12 +46,17 @@ def raise_limits(ledger: Ledger, limits: Mapping[str, int] | None = None) -> Non
             path_of(record.name).write_text(record.ours)
 
 
-def lower(ledger: Ledger, names: Collection[str]) -> None:
-    """Put back some of what was raised, while all else stands."""
-    with _alone(ledger.path):
-        _put_back(ledger.path, [r for r in ledger.content.sysctls if r.name in names])
-        kept = [r for r in ledger.content.sysctls if r.name not in names]
-        ledger.note(lambda content: setattr(content, "sysctls", kept))
+@contextlib.contextmanager
+def raised(ledger: Ledger, limits: Mapping[str, int]) -> Iterator[None]:
+    """Raise these for a moment, while all else stands as it is."""
+    raise_limits(ledger, limits)
+    try:
+        yield
+    finally:
+        with _alone(ledger.path):
+            _put_back(ledger.path, [r for r in ledger.content.sysctls if r.name in limits])
+            kept = [r for r in ledger.content.sysctls if r.name not in limits]
+            ledger.note(lambda content: setattr(content, "sysctls", kept))
 
 
 def give_back(ledger_file: Path) -> list[str]:

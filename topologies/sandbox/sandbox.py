@@ -79,9 +79,8 @@ class Sandbox:
         self._ledger = ledger.Ledger(self._base / self.name, self.name)
         try:
             sysctls.raise_limits(self._ledger)
-            sysctls.raise_limits(self._ledger, sending.SETTINGS if self._switch else {})
-            self._start(cgroups.create_top(self.name))
-            sysctls.lower(self._ledger, sending.SETTINGS)
+            with sysctls.raised(self._ledger, sending.SETTINGS if self._switch else {}):
+                self._start(cgroups.create_top(self.name))
         except BaseException:
             self.stop()
             raise

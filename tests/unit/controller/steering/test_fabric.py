@@ -15,16 +15,23 @@ def ports(switch: str) -> set[int]:
     return {port for name, port in ends if name == switch}
 
 
+async def border_of_1() -> tuple[World, int, int, int]:
+    """Return a world, and the first border of K-AS 1: switch and port, and the neighbour."""
+    world = World(PLAN)
+    await world.start()
+    dcc = world.by_kas[1]
+    (name, port), border = next(iter(dcc.domain.borders.items()))
+    return world, dcc.domain.switches[name].dpid, port, border.neighbour_kas
+
+
 def test_a_border_that_comes_up_while_its_switch_is_away_is_up_again() -> None:
     async def work() -> None:
-        world = World(PLAN)
-        await world.start()
+        world, dpid, port, neighbour = await border_of_1()
         dcc = world.by_kas[1]
-        (name, port), border = next(iter(dcc.domain.borders.items()))
-        dpid = dcc.domain.switches[name].dpid
+        name = dcc.domain.by_dpid[dpid].name
         dcc.fabric.port_changed(dpid, port, up=False)
         await world.settle()
-        assert dcc.domain.down_kas == {frozenset((1, border.neighbour_kas))}
+        assert dcc.domain.down_kas == {frozenset((1, neighbour))}
         dcc.fabric.switch_down(dpid)
         dcc.fabric.switch_up(dpid, ports(name), meters=True)
         await world.settle()
@@ -39,15 +46,13 @@ def test_a_border_that_comes_up_while_its_switch_is_away_is_up_again() -> None:
 
 def test_a_link_that_breaks_while_its_switch_is_away_is_down() -> None:
     async def work() -> None:
-        world = World(PLAN)
-        await world.start()
+        world, dpid, port, neighbour = await border_of_1()
         dcc = world.by_kas[1]
-        (name, port), border = next(iter(dcc.domain.borders.items()))
-        dpid = dcc.domain.switches[name].dpid
+        name = dcc.domain.by_dpid[dpid].name
         dcc.fabric.switch_down(dpid)
         dcc.fabric.switch_up(dpid, ports(name) - {port}, meters=True)
         await world.settle()
-        assert dcc.domain.down_kas == {frozenset((1, border.neighbour_kas))}
+        assert dcc.domain.down_kas == {frozenset((1, neighbour))}
 
     run(work)
 
@@ -75,15 +80,6 @@ def test_what_is_laid_while_a_switch_is_prepared_is_sent_once_its_groups_stand()
 
 
 # --- what others say of borders
-
-
-async def border_of_1() -> tuple[World, int, int, int]:
-    """Return a world, and the first border of K-AS 1: switch and port, and the neighbour."""
-    world = World(PLAN)
-    await world.start()
-    dcc = world.by_kas[1]
-    (name, port), border = next(iter(dcc.domain.borders.items()))
-    return world, dcc.domain.switches[name].dpid, port, border.neighbour_kas
 
 
 def test_a_word_that_comes_late_is_no_news() -> None:
