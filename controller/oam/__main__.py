@@ -7,6 +7,7 @@ Without ``--speed`` the whole run is there at once; with it, the run is played a
 from __future__ import annotations
 
 import argparse
+import queue
 import signal
 import sys
 import threading
@@ -65,9 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OamError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    end = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: end.set())
+    end = _asked_to_end()
     with server:
         sys.stdout.write(f"{server.url}\n")
         sys.stdout.flush()
@@ -75,6 +74,20 @@ def main(arguments: list[str] | None = None) -> int:
         while not end.wait(3600):
             pass
     return 0
+
+
+def _asked_to_end() -> threading.Event:
+    """Return what is set once SIGINT or SIGTERM came."""
+    asked, end = queue.SimpleQueue[int](), threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: asked.put(number))  # the one lock that a handler may take
+
+    def wait() -> None:
+        asked.get()
+        end.set()
+
+    threading.Thread(target=wait, name="end", daemon=True).start()
+    return end
 
 
 def _parser() -> argparse.ArgumentParser:

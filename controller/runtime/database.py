@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 FLUSH_S = 1.0
 RETRY_S = 1.0
+CLOSE_TIMEOUT_S = 2.0
 MOST_LOG_BYTES = 64 << 20
 Warn = Callable[[str], None]
 
@@ -48,8 +49,9 @@ class Database:
             self._db = self._opened()
         except sqlite3.DatabaseError as error:
             self._db = self._anew(error)
+        self._flusher = threading.Thread(target=self._flush, name="database", daemon=True)
         if path is not None:
-            threading.Thread(target=self._flush, name="database", daemon=True).start()
+            self._flusher.start()
 
     # --- opening
 
@@ -204,10 +206,12 @@ class Database:
             db.close()
 
     def close(self) -> None:
-        """Close the file; nothing can be written after."""
+        """Close the file, its log brought in where the disk takes that soon; nothing can be written after."""
         self.commit()
         self._over.set()
-        self._db.close()
+        if self._flusher.is_alive():
+            self._flusher.join(CLOSE_TIMEOUT_S)
+        self._db.close()  # the last one to close takes the log away
 
 
 def _full(error: sqlite3.Error) -> bool:

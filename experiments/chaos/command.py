@@ -23,7 +23,9 @@ def chaos(
     ] = "chaos",
     seed: SeedOption = None,
     faults: Annotated[int, typer.Option(help="How many.", min=1, max=100_000)] = 50,
-    seconds: Annotated[float, typer.Option(help="How long they take together [default: 9 a fault].", min=0)] = 0.0,
+    seconds: Annotated[
+        float, typer.Option(help="How long they take together [default: 9 a fault].", min=0, show_default=False)
+    ] = 0.0,
     kinds: Annotated[str, typer.Option(help=f"Of these only, comma between them: {', '.join(KINDS)}.")] = "",
     plan: Annotated[bool, typer.Option("--plan", help="Print the schedule, and do nothing.")] = False,
     run_dir: RunDirOption = None,

@@ -123,8 +123,12 @@ def compare(
         Path | None, typer.Option("--out", help="Folder for all runs [default: runs/compare-<date>-<scenario>].")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Keep what was measured in --out before.")] = False,
-    visits: Annotated[int, typer.Option(help="Budget of visits of one model [default: the scenario's].", min=0)] = 0,
-    rounds: Annotated[int, typer.Option(help="Budget of rounds of a group [default: the scenario's].", min=0)] = 0,
+    visits: Annotated[
+        int, typer.Option(help="Budget of visits of one model [default: the scenario's].", min=0, show_default=False)
+    ] = 0,
+    rounds: Annotated[
+        int, typer.Option(help="Budget of rounds of a group [default: the scenario's].", min=0, show_default=False)
+    ] = 0,
     passes: Annotated[int, typer.Option(help="Budget of passes over pooled data.", min=0)] = 0,
     train_on: Annotated[bool, typer.Option("--train-on", help="Go on past the targets, to the budget's end.")] = False,
     merge: Annotated[bool, typer.Option(help="Whether MPVUs may keep part of a visit.")] = True,

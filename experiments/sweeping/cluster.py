@@ -65,6 +65,8 @@ def work_for(address: str, name: str) -> None:
     check_root()
     words = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--name", name or unique_name()]
     words += ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--memory-limit", "0", "--resources", f"{RESOURCE}=1"]
+    sys.stderr.write(f"works for {address}, and waits for it while nobody answers there; Ctrl-C ends it\n")
+    sys.stderr.flush()
     os.execve(sys.executable, words, environment())
 
 

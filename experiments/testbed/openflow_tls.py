@@ -1,7 +1,7 @@
 """Keys and certificates for OpenFlow over TLS: an authority, and one certificate a control centre and a machine.
 
 A folder of them is made by ``daitn certs``, or for one run alone; every file but the authority's certificate is its
-owner's alone.
+owner's alone to read.
 """
 
 from __future__ import annotations
@@ -53,10 +53,12 @@ class Certificates:
 
     def need(self, kas: Iterable[int], servers: Iterable[str]) -> None:
         """Check that every file is there; ``ExperimentError`` names one that is not, and how it is made."""
-        wanted = [self.authority, *(path for path, _ in self._wanted(kas, servers))]
+        on = list(servers)
+        wanted = [self.authority, *(path for path, _ in self._wanted(kas, on))]
         missing = next((path for path in wanted if not path.is_file()), None)
         if missing is not None:
-            raise ExperimentError(f"{missing} does not exist; `daitn certs {self.folder}` makes what is missing there")
+            command = f"daitn certs {self.folder} SCENARIO --servers {','.join(dict.fromkeys(on))} --add"
+            raise ExperimentError(f"{missing} does not exist; `{command}` makes what is missing there")
 
     def make(self, kas: Iterable[int], servers: Iterable[str], days: int, *, add: bool) -> list[Path]:
         """Write an authority and what it signs; with ``add`` only what is missing, signed by the authority there.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
+import threading
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller import store as stores
+from controller.runtime import database
 from controller.runtime.database import Database
 from controller.store import Kept, Store
 from controller.tools.location import Arrival
@@ -169,3 +172,24 @@ def test_a_value_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
     assert Kept(database, "arrivals", int, Arrival, 9) == {}
     assert "arrivals" in said[0] and "left out" in said[0]
     database.close()
+
+
+def test_a_closed_file_stands_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its log is in it, and gone: whoever copies the one file of a run that has ended has all of it."""
+    began, real = threading.Event(), sqlite3.connect
+
+    class Slow(sqlite3.Connection):
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            cursor = super().execute(sql, *parameters)
+            if "wal_checkpoint" in sql:
+                began.set()
+                time.sleep(0.1)
+            return cursor
+
+    monkeypatch.setattr(database, "FLUSH_S", 0.01)
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **how: real(*args, factory=Slow, **how))
+    store = Store(tmp_path / "a.sqlite", RUN)
+    store.trust("h1", 1, 0.5, "why")
+    assert began.wait(5.0)
+    store.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.sqlite"]
