@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -122,6 +123,8 @@ def _left_over(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None
 def main(arguments: list[str] | None = None) -> int:
     """Run a speaker; returns the exit status (2: it could not start, one line on stderr says why)."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
+    gc.collect()
+    gc.freeze()  # what was loaded stays: a look for circles then takes a millisecond
     try:
         asyncio.run(Process(options).run())
     except ControllerError as error:

@@ -34,7 +34,12 @@ class Worker:
         """Start some work; whatever it raises becomes an error event that says what was being done."""
         task = asyncio.get_running_loop().create_task(self._guard(work, doing))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            work.close()  # where it was cancelled before it began
+
+        task.add_done_callback(done)
 
     async def _guard(self, work: Coroutine[Any, Any, Any], doing: str) -> None:
         try:

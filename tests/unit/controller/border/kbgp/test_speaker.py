@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import ssl
 import subprocess
 import sys
 import time
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,19 @@ from typing import Any
 import msgspec
 import pytest
 
+from controller.border.kbgp import runtime
 from controller.border.kbgp.border import KbgpBorder
 from controller.border.kbgp.config import Config, Neighbour, Timers
+from controller.border.kbgp.core import Core
+from controller.border.kbgp.rib import take_word
+from controller.border.kbgp.runtime import Runtime
 from controller.border.kbgp.tls import KBG_ROLE, Files, context
 from controller.border.kbgp.trust import sign
 from controller.border.messages import Ask, AskFacilities, Done, Facilities, Facility, LinkState, Reply
 from controller.border.speaker import _left_over, main, speaker_socket
 from controller.errors import BorderError
+from controller.runtime.loop import Worker
+from packets.events import silent
 from packets.kbgp.knowledge import Knowledge
 from packets.kbgp.messages import HEADER, MARKER, Advertisement, Keepalive, Open, Update, encode
 from packets.labels import DCC_ADDRESS
@@ -190,6 +198,38 @@ def test_how_a_closed_connection_ended_is_not_told_twice(caplog: pytest.LogCaptu
     loop.call_exception_handler({"message": "something else", "exception": ValueError("x")})
     loop.close()
     assert "something else" in caplog.text
+
+
+def test_sessions_that_end_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each TLS connection of asyncio is a circle with 256 KiB in it; late aborts must not hit one that is closed."""
+    monkeypatch.setattr(runtime, "HANDSHAKE_S", 0.2)
+    line = Line(tmp_path, 2)
+    identity = Files(tmp_path / "kbg1.pem", tmp_path / "authority"), Directory.load(tmp_path / "directory")
+    wrong: list[dict[str, Any]] = []
+
+    async def work() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: wrong.append(context))
+        core = Core(line.config(1), boot_ms=1, now_s=time.monotonic(), verify=take_word, restarting=False)
+        one = Runtime(core, *identity, tmp_path / "one.sock", silent, Worker(silent))
+        await one.open()
+        gc.collect()
+        gc.disable()  # as in a speaker that has long been running: seldom
+        try:
+            line.start(2)
+            for number in (signal.SIGSTOP, signal.SIGSTOP, signal.SIGKILL):
+                await until(lambda: one._writers, "session up")
+                line.running[2].send_signal(number)
+                await until(lambda: not one._writers, "session down")
+                line.running[2].send_signal(signal.SIGCONT)
+            await asyncio.sleep(runtime.SWEEP_S + 1.0)
+            assert not [x for x in gc.get_objects() if isinstance(x, SSLProtocol)]
+            assert not wrong
+        finally:
+            gc.enable()
+            await one.close()
+            line.close()
+
+    run(work)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
