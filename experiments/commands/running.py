@@ -192,7 +192,9 @@ def sweep(
 @app.command()
 def worker(
     address: Annotated[str, typer.Argument(help="Where Dask's scheduler listens, as tcp://10.0.0.1:8786.")],
-    name: Annotated[str, typer.Option(help="What the table calls this machine [default: its host name].")] = "",
+    name: Annotated[
+        str, typer.Option(help="What the table calls this machine [default: its host name and four hex digits].")
+    ] = "",
 ) -> None:
     """Let this machine work for sweeps over several, one run at a time, until it is stopped."""
     from experiments.sweeping.cluster import work_for
